@@ -1,0 +1,117 @@
+"""Where the S local trainings of a round run.
+
+A placement turns `f(shared, own)`, the work of one subnetwork, into the work of all S:
+`placement(f)(shared, own_S)`, where every leaf of `own_S` and of the result has a leading axis S and
+`shared` is the same for all.
+
+    looped()                 one after another in one program (`lax.map`)
+    vmapped()                all at once as batched operations
+    sharded(mesh, inner)     S / R on each of the R devices of a mesh, there by `inner`
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+AXIS = "subnet"  # the one mesh axis: subnetworks and homes lie along it
+
+PerSubnet = Callable[[Any, Any], Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Placement:
+    """A placement; call it with `f(shared, own)` to get `f_S(shared, own_S)`.
+
+    Attributes:
+      name: for records.
+      wrap: the transformation.
+      mesh: the mesh it runs on, None on one device.
+    """
+
+    name: str
+    wrap: Callable[[PerSubnet], PerSubnet]
+    mesh: Mesh | None = None
+
+    def __call__(self, f: PerSubnet) -> PerSubnet:
+        return self.wrap(f)
+
+    @property
+    def replicated(self) -> jax.sharding.Sharding:
+        """The sharding of a value that every device of the placement holds."""
+        if self.mesh is None:
+            return jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        return NamedSharding(self.mesh, PartitionSpec())
+
+
+def looped() -> Placement:
+    """One subnetwork after another on one device."""
+    return Placement("looped", lambda f: lambda shared, own_S: jax.lax.map(lambda own: f(shared, own), own_S))
+
+
+def vmapped() -> Placement:
+    """All subnetworks at once on one device, as batched operations."""
+    return Placement("vmapped", lambda f: jax.vmap(f, in_axes=(None, 0)))
+
+
+def _unstacked(f: PerSubnet) -> PerSubnet:
+    """For one subnetwork on a device: no loop and no batching around it."""
+    first = lambda tree: jax.tree.map(lambda leaf: leaf[0], tree)
+    return lambda shared, own_1: jax.tree.map(lambda leaf: leaf[None], f(shared, first(own_1)))
+
+
+def sharded(mesh: Mesh, inner: Placement | None = None) -> Placement:
+    """Subnetworks over the devices of `mesh`, S / R on each, there by `inner` (default: vmapped)."""
+    inner = inner or vmapped()
+
+    def wrap(f: PerSubnet) -> PerSubnet:
+        def on_device(shared: Any, own_S: Any) -> Any:
+            per_device = jax.tree.leaves(own_S)[0].shape[0]
+            return (_unstacked(f) if per_device == 1 else inner(f))(shared, own_S)
+
+        specs = (PartitionSpec(), PartitionSpec(AXIS))
+        # check_vma: Flax initialises scan carries of one kind and returns the other; nothing here is reduced
+        return jax.shard_map(on_device, mesh=mesh, in_specs=specs, out_specs=PartitionSpec(AXIS), check_vma=False)
+
+    return Placement(f"sharded({inner.name})", wrap, mesh)
+
+
+def subnet_mesh(num_devices: int = 0) -> Mesh:
+    """A mesh of the first `num_devices` devices (0: all) with the one axis that subnetworks lie along.
+
+    Raises:
+      ValueError: more devices asked for than there are.
+    """
+    available = jax.devices()
+    if num_devices > len(available):
+        raise ValueError(f"num_devices={num_devices} is more than the {len(available)} devices of this machine")
+    devices = available[: num_devices or len(available)]
+    # Auto: under Explicit axes (the default), gathers along a sharded axis raise
+    return jax.make_mesh((len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices)
+
+
+def make_placement(name: str, num_subnets: int, num_devices: int = 0) -> Placement:
+    """A placement by its configured name.
+
+    'auto' is 'sharded' where the machine has several devices that divide S, otherwise 'vmapped'.
+
+    Raises:
+      ValueError: unknown name, too many devices, or devices that do not divide S.
+    """
+    if name == "looped":
+        return looped()
+    if name == "vmapped":
+        return vmapped()
+    if name not in ("auto", "sharded"):
+        raise ValueError(f"placement is one of auto, looped, vmapped, sharded, not {name!r}")
+    mesh = subnet_mesh(num_devices)
+    if num_subnets % mesh.size == 0 and (mesh.size > 1 or name == "sharded"):
+        return sharded(mesh)
+    if name == "sharded":
+        raise ValueError(
+            f"every device carries as many subnetworks: num_subnets={num_subnets} is no multiple of "
+            f"num_devices={mesh.size}; set num_devices to a divisor"
+        )
+    return vmapped()

@@ -1,0 +1,54 @@
+"""Names of pytree leaves and rule tables over them."""
+
+import math
+import re
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from jax.tree_util import tree_flatten_with_path, tree_unflatten
+
+from ist_jax.types import Axes, Rules
+
+
+def _part(entry: Any) -> str:
+    for attribute in ("key", "name", "idx"):
+        if hasattr(entry, attribute):
+            return str(getattr(entry, attribute))
+    return str(entry)
+
+
+def leaf_names(tree: Any) -> list[str]:
+    """Names such as 'hidden_0/kernel', in the order of `jax.tree.leaves`."""
+    return ["/".join(map(_part, path)) for path, _ in tree_flatten_with_path(tree)[0]]
+
+
+def map_with_names(f: Callable[..., Any], tree: Any, *rest: Any) -> Any:
+    """Like `jax.tree.map`, with the leaf's name as the first argument of `f`."""
+    paths, treedef = tree_flatten_with_path(tree)
+    others = [treedef.flatten_up_to(other) for other in rest]
+    names = ["/".join(map(_part, path)) for path, _ in paths]
+    return tree_unflatten(treedef, [f(n, leaf, *o) for n, (_, leaf), *o in zip(names, paths, *others)])
+
+
+def match(rules: Rules, name: str) -> Axes | None:
+    """The value of the first rule whose regular expression matches the whole name.
+
+    Raises:
+      ValueError: no rule matches; the message names the leaf.
+    """
+    for pattern, value in rules:
+        if re.fullmatch(pattern, name):
+            return value
+    known = ", ".join(repr(pattern) for pattern, _ in rules) or "none"
+    raise ValueError(f"every leaf needs a rule, and none matches {name!r}; add one for it (patterns: {known})")
+
+
+def tree_size(tree: Any) -> int:
+    """Number of entries of all leaves."""
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
+
+
+def tree_bytes(tree: Any) -> int:
+    """Bytes of all leaves."""
+    return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))

@@ -1,0 +1,31 @@
+"""Types shared by the whole code base, and the one legend of its shape letters.
+
+Arrays carry their shapes in their names (`kernel_DxH`, `indices_SxM`, `loss_SxJ`):
+
+    S  subnetworks (workers)         B  examples of one local step of one worker
+    M  unit slots of a group in one  D  input features
+       subnetwork (padding included) H  hidden units
+    J  local steps of a round        C  classes
+    K  units that one home and one   N  units of a group, or examples of a data set
+       subnetwork can share          R  devices
+
+An index equal to the size of its group (one past the end) is padding: gathers fill zeros there and
+scatters drop it.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+
+Array = jax.Array
+Key = jax.Array
+Params = Any  # a pytree of arrays, as `flax.linen.Module.init(...)['params']` returns it
+Batch = Mapping[str, Array]
+Metrics = Mapping[str, Array]  # sums to be added up over batches
+Variables = Mapping[str, Any]  # what a Flax module is applied to: {'params': ..., further collections}
+Apply = Callable[..., Any]  # a bound `flax.linen.Module.apply`
+
+Axes = tuple[str | None, ...]
+Rules = Sequence[tuple[str, Axes | None]]  # (path regex, group per axis); None = no axis has a group
+Indices = Mapping[str, Array]  # group -> int32[S, M]; for one subnetwork int32[M]
