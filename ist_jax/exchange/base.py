@@ -17,12 +17,14 @@ class Exchange(NamedTuple):
       pull: (store, indices, next_indices) -> subparams_S, the subnetworks of `next_indices`.
       push: (store, subparams_S, indices, alive_S) -> store. A lost subnetwork's units keep their values.
       params: (store, indices) -> params, in original order.
+      synchronises: False if the subnetworks never meet, so that nothing is sent.
     """
 
     init: Callable[[Params], Store]
     pull: Callable[[Store, Indices, Indices], Params]
     push: Callable[[Store, Params, Indices, Array], Store]
     params: Callable[[Store, Indices], Params]
+    synchronises: bool = True
 
 
 ExchangeFactory = Callable[[Any, Any, Partition], Exchange]  # (labels, shapes, partition) -> Exchange

@@ -69,12 +69,13 @@ def _wire(index_SxM: Array, size: int, pair: int, num_devices: int) -> Wire:
     home = home_size(size, num_subnets)
     home_SxM = index_SxM // home  # rows are sorted, so homes come in order
     held_SxM = index_SxM < size
-    from_SxMxH = (home_SxM[..., None] == jnp.arange(num_subnets)) & held_SxM[..., None]
-    count_SxH = from_SxMxH.sum(axis=1)
+    from_SxMxH = jax.nn.one_hot(home_SxM, num_subnets, dtype=jnp.int32)  # padding is of no home
+    count_SxH = jnp.where(held_SxM[..., None], from_SxMxH, 0).sum(axis=1)
     first_SxH = jnp.cumsum(count_SxH, axis=1) - count_SxH
-    rank_SxM = jnp.arange(slots) - jnp.take_along_axis(first_SxH, jnp.minimum(home_SxM, num_subnets - 1), axis=1)
+    first_SxM = jnp.take_along_axis(first_SxH, jnp.minimum(home_SxM, num_subnets - 1), axis=1)
+    rank_SxM = jnp.arange(slots)[None] - first_SxM
     wire_SxM = jnp.where(held_SxM, home_SxM * pair + rank_SxM, num_subnets * pair)
-    k_K = jnp.arange(pair)
+    k_K = jnp.arange(pair)[None, None]
     slot_SxHxK = jnp.where(k_K < count_SxH[..., None], first_SxH[..., None] + k_K, slots)
     unit_SxHxK = jax.vmap(lambda index, slot: jnp.take(index, slot, mode="fill", fill_value=size))(index_SxM, slot_SxHxK)
     per_device = num_subnets // num_devices

@@ -51,4 +51,5 @@ def separate(labels: Any, shapes: Any, partition: Partition, mesh: Mesh | None =
         pull=lambda store, indices, next_indices: store.own_S,
         push=push,
         params=lambda store, indices: merge(store.whole, store.own_S, labels, indices),
+        synchronises=False,
     )

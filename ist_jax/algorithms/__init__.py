@@ -1,0 +1,7 @@
+"""Ways to train: a table from a method's name to how it is built from the two algorithms."""
+
+from ist_jax.algorithms.base import Algorithm, Costs, Start, State
+from ist_jax.algorithms.data_parallel import data_parallel
+from ist_jax.algorithms.ist import OPT_STATES, ensemble, ist
+
+__all__ = ["OPT_STATES", "Algorithm", "Costs", "Start", "State", "data_parallel", "ensemble", "ist"]

@@ -1,0 +1,121 @@
+"""The interface that the training loop knows: an algorithm is a tuple of pure functions."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from ist_jax import costs
+from ist_jax.partition import Partition
+from ist_jax.trees import tree_bytes, tree_size
+from ist_jax.types import Array, Batch, Key, Metrics, Params, Variables
+
+
+class Start(NamedTuple):
+    """What one phase of a run hands to the next, in original order.
+
+    Attributes:
+      params: the whole model's parameters.
+      opt_state: the optimizer's state over them, None where it is not kept between rounds.
+      step: local steps so far; learning-rate schedules run on it.
+    """
+
+    params: Params
+    opt_state: Any
+    step: Array
+
+
+class State(NamedTuple):
+    """What an algorithm keeps between rounds.
+
+    Attributes:
+      store: the global parameters, as the exchange lays them.
+      opt_state: optimizer state that is not part of the store, or ().
+      outer_state: state of the outer optimizer, or ().
+      indices: the current partition.
+      step: int32[], local steps so far, over all phases.
+      position: int32[], examples that each worker has drawn in this phase.
+    """
+
+    store: Any
+    opt_state: Any
+    outer_state: Any
+    indices: Any
+    step: Array
+    position: Array
+
+
+class Costs(NamedTuple):
+    """What an algorithm sends and holds, by arithmetic (`ist_jax.costs`).
+
+    Attributes:
+      bytes_per_sync: sent per device and synchronisation if every worker has a device.
+      lower_bound: bytes that no exchange can go below.
+      all_reduce: bytes of a ring all-reduce of the full model.
+      steps_per_sync: local steps between two synchronisations; None: one synchronisation a round.
+      model_parameters: entries of the full model.
+      device_parameters: entries of one worker's model.
+    """
+
+    bytes_per_sync: float
+    lower_bound: float
+    all_reduce: float
+    steps_per_sync: int | None
+    model_parameters: int
+    device_parameters: int
+
+    def bytes_per_round(self, steps: int) -> float:
+        """Bytes sent per device in a round of `steps` local steps."""
+        return self.bytes_per_sync * (steps / self.steps_per_sync if self.steps_per_sync else 1)
+
+
+def exchange_costs(labels: Any, shapes: Any, exchanged: tuple[Any, Any], partition: Partition, synchronises: bool) -> Costs:
+    """The costs of an algorithm that exchanges the (labels, shapes) of `exchanged` once a round."""
+    entries = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, jnp.int8), shapes)
+    return Costs(
+        bytes_per_sync=costs.home_sharded_bytes(*exchanged, partition) if synchronises else 0.0,
+        lower_bound=costs.lower_bound_bytes(*exchanged, partition) if synchronises else 0.0,
+        all_reduce=costs.all_reduce_bytes(tree_bytes(shapes), partition.num_subnets),
+        steps_per_sync=None,
+        model_parameters=tree_size(shapes),
+        device_parameters=costs.subnet_bytes(labels, entries, partition),
+    )
+
+
+class Algorithm(NamedTuple):
+    """A way to train, as pure functions made by a factory.
+
+    Attributes:
+      init: (key, start=None) -> State, from a fresh initialisation or from another phase's end.
+      round: (state, view, key, alive_S, *, steps) -> (state, metrics): sample a partition, pull, `steps` local
+        steps, push; one jitted program per distinct `steps`, the state donated. metrics: {'loss_SxJ'}.
+      variables: (state, sample or None) -> what the whole model is evaluated with: its parameters, and
+        normalisation statistics measured in one pass over the batch `sample` (None: of every test batch).
+      predict: (variables, batch) -> logits_BxC of the whole model (of an ensemble: the mean of logits).
+      subnet_variables: as `variables`, of all S subnetworks, stacked.
+      subnet_predict: (variables_S, batch) -> logits_SxBxC.
+      params: state -> params of the whole model, in original order.
+      end: state -> Start of the next phase.
+      num_workers: S.
+      batch_size: examples of one local step of one worker.
+      costs: bytes and sizes by arithmetic.
+      sharding: of values that every device holds (data, keys).
+    """
+
+    init: Callable[..., State]
+    round: Callable[..., tuple[State, Metrics]]
+    variables: Callable[[State, Batch | None], Variables]
+    predict: Callable[[Variables, Batch], Array]
+    subnet_variables: Callable[[State, Batch | None], Variables]
+    subnet_predict: Callable[[Variables, Batch], Array]
+    params: Callable[[State], Params]
+    end: Callable[[State], Start]
+    num_workers: int
+    batch_size: int
+    costs: Costs
+    sharding: jax.sharding.Sharding
+
+    def fresh(self, key: Key, start: Start | None = None) -> State:
+        """`init` as one compiled program, on the devices of the algorithm."""
+        return jax.jit(self.init)(jax.device_put(key, self.sharding), start)

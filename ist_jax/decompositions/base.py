@@ -1,0 +1,93 @@
+"""What a decomposition is: a rules table, a partition, and the model whole and shrunken."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+
+from ist_jax.models.norm import STATS
+from ist_jax.partition import Partition, partition, uneven_groups
+from ist_jax.types import Key, Params, Rules
+
+
+class Decomposition(NamedTuple):
+    """How a model falls into S subnetworks.
+
+    Attributes:
+      rules: over parameter paths: the group of every axis.
+      batch_rules: over batch fields, for inputs that are split as well.
+      partition: which units each of the S subnetworks holds, drawn anew every round.
+      full: the whole model as it is evaluated; its init gives the parameters.
+      subnet: the model of one subnetwork.
+      example: one input (an array or a ShapeDtypeStruct) with a leading batch axis.
+    """
+
+    rules: Rules
+    batch_rules: Rules
+    partition: Partition
+    full: nn.Module
+    subnet: nn.Module
+    example: Any
+
+    @property
+    def num_subnets(self) -> int:
+        return self.partition.num_subnets
+
+    def init(self, key: Key) -> Params:
+        """The whole model's parameters. Raises ValueError if the model has state beside them."""
+        example = jax.numpy.zeros(self.example.shape, self.example.dtype)
+        variables = self.full.init(key, example)
+        if others := sorted(set(variables) - {"params", STATS}):
+            raise ValueError(
+                f"a model's only variables are its parameters; {type(self.full).__name__} has {others}: "
+                "use ist_jax.models.BatchNorm, which keeps no running statistics"
+            )
+        return variables["params"]
+
+
+def decompose(
+    rules: Rules,
+    sizes: Mapping[str, int],
+    *,
+    num_subnets: int,
+    full: nn.Module,
+    subnet: nn.Module,
+    example: Any,
+    batch_rules: Rules = ((".*", None),),
+    partition_name: str = "balanced",
+    padding: str = "this decomposition does not say that padded units stay zero (pad_safe=True)",
+    pad_safe: bool = False,
+    min_units: int = 0,
+) -> Decomposition:
+    """A decomposition of any Flax model whose `__call__` takes the inputs of a batch.
+
+    Args:
+      rules: (path regex, group per axis), first match wins, None for a leaf that all subnetworks share.
+      sizes: group -> number of units in the full model.
+      num_subnets: S.
+      full: the whole model.
+      subnet: the same model with ceil(size / S) units in every group.
+      example: one input, shape (1, ...).
+      batch_rules: like `rules`, over the fields of a batch.
+      partition_name: see `ist_jax.partition`.
+      padding: why units may not be padded, for the error.
+      pad_safe: whether a unit with zero parameters stays zero in training, so that S need not divide the
+        sizes: true if activations have f(0) = 0, the optimizer works per entry, and no norm runs over units.
+      min_units: for the partition 'blocks'.
+
+    Raises:
+      ValueError: a group smaller than S, or one that S does not divide though padding is not safe.
+    """
+    uneven = uneven_groups(sizes, num_subnets)
+    if uneven and not pad_safe:
+        raise ValueError(f"num_subnets={num_subnets} must divide every group, and does not divide {uneven}: {padding}")
+    parts = partition(partition_name, sizes, num_subnets, min_units=min_units)
+    return Decomposition(tuple(rules), tuple(batch_rules), parts, full, subnet, example)
+
+
+def undivided(decomposition: Decomposition, num_subnets: int) -> Decomposition:
+    """The same model on `num_subnets` workers, each of which holds all of it: local SGD and data parallel."""
+    whole = ((".*", None),)
+    parts = partition("fixed", {}, num_subnets)
+    return decomposition._replace(rules=whole, batch_rules=whole, partition=parts, subnet=decomposition.full)

@@ -1,0 +1,82 @@
+"""Neuron-wise decomposition of fully connected networks (IST; Yuan et al., VLDB 2022, section 3).
+
+The neurons of every hidden layer are dealt to the subnetworks; input and output dimensions are whole by
+default. A subnetwork holds 1/S of the first and last kernel and 1/S^2 of every kernel between.
+"""
+
+import math
+
+import jax
+
+from ist_jax.decompositions.base import Decomposition, decompose
+from ist_jax.models.mlp import ACTIVATIONS, MLP
+from ist_jax.types import Rules
+
+SCALINGS = ("none", "keep", "sqrt")
+
+
+def rules(depth: int, *, split_input: bool = False) -> Rules:
+    """The rules of an MLP with `depth` hidden layers; 'input' is the group of a split input."""
+    table: list[tuple[str, tuple[str | None, ...] | None]] = []
+    for i in range(depth):
+        before = f"hidden_{i - 1}" if i else ("input" if split_input else None)
+        table += [
+            (rf"hidden_{i}/kernel", (before, f"hidden_{i}")),
+            (rf"(hidden|norm)_{i}/(bias|scale)", (f"hidden_{i}",)),
+        ]
+    return (*table, (r"output/kernel", (f"hidden_{depth - 1}", None)), (r"output/bias", None))
+
+
+def sum_scale(scaling: str, num_subnets: int) -> float:
+    """Factor on sums over hidden units in the full model, which sums S times as many as a subnetwork."""
+    return {"none": 1.0, "keep": 1 / num_subnets, "sqrt": 1 / math.sqrt(num_subnets)}[scaling]
+
+
+def _why_not_padded(model: MLP) -> str:
+    if model.norm == "layer":
+        return "LayerNorm runs over the units, and padded ones would count"
+    if float(ACTIVATIONS[model.activation](0.0)) != 0.0:
+        return f"activation {model.activation!r} is not 0 at 0, so padded units would not stay zero"
+    return ""
+
+
+def mlp(
+    model: MLP,
+    example: jax.Array | jax.ShapeDtypeStruct,
+    *,
+    num_subnets: int,
+    partition: str = "balanced",
+    scaling: str = "none",
+    split_input: bool = False,
+) -> Decomposition:
+    """The decomposition of `model`, whose hidden widths are those of the full network.
+
+    Args:
+      model: the full network.
+      example: one input, shape (1, ...); flattened by the model.
+      num_subnets: S.
+      partition: see `ist_jax.partition`.
+      scaling: 'none' (right under BatchNorm and LayerNorm), 'keep' (1/S) or 'sqrt' (1/sqrt(S)) on sums over
+        hidden units in the full model.
+      split_input: whether input features are dealt to the subnetworks as well; inputs are vectors then.
+
+    Raises:
+      ValueError: a layer narrower than S; one that S does not divide under LayerNorm or an activation that is
+        not zero at zero.
+    """
+    sizes = {f"hidden_{i}": width for i, width in enumerate(model.hidden)}
+    if split_input:
+        sizes["input"] = math.prod(example.shape[1:])
+    why_not = _why_not_padded(model)
+    return decompose(
+        rules(len(model.hidden), split_input=split_input),
+        sizes,
+        num_subnets=num_subnets,
+        full=model.clone(sum_scale=sum_scale(scaling, num_subnets)),
+        subnet=model.clone(hidden=tuple(-(-width // num_subnets) for width in model.hidden)),
+        example=example,
+        batch_rules=((r"x", (None, "input")), (r".*", None)) if split_input else ((r".*", None),),
+        partition_name=partition,
+        padding=why_not,
+        pad_safe=not why_not,
+    )

@@ -1,0 +1,70 @@
+"""The fully connected network of IST (Yuan et al., VLDB 2022, section 5).
+
+Bias-free dense layers, BatchNorm on every hidden layer and, without affine parameters, on the logits; so
+that no parameter is shared between subnetworks and no scaling of activations is needed.
+"""
+
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from ist_jax.models.norm import BatchNorm
+
+ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "relu": nn.relu,
+    "gelu": nn.gelu,
+    "tanh": nn.tanh,
+    "silu": nn.silu,
+    "sigmoid": nn.sigmoid,
+    "softplus": nn.softplus,
+}
+NORMS = ("batch", "layer", "none")
+
+
+class MLP(nn.Module):
+    """Dense layers with names hidden_0, hidden_1, ..., output; norms norm_0, ..., output_norm.
+
+    Attributes:
+      hidden: widths of the hidden layers.
+      num_classes: width of the logits.
+      norm: 'batch' (hidden layers and logits), 'layer' (hidden layers) or 'none'.
+      bias: whether dense layers have a bias.
+      activation: a name of `ACTIVATIONS`.
+      sum_scale: factor on every sum over a hidden layer's units: 1 in a subnetwork, less in a full model
+        that has no norm and sums more units than the subnetworks were trained with.
+      dtype: compute dtype, None for that of inputs and parameters.
+      param_dtype: dtype of the parameters.
+    """
+
+    hidden: tuple[int, ...]
+    num_classes: int
+    norm: str = "batch"
+    bias: bool = False
+    activation: str = "relu"
+    sum_scale: float = 1.0
+    dtype: jnp.dtype | None = None
+    param_dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x = x.reshape(x.shape[0], -1)
+        for i, width in enumerate(self.hidden):
+            x = self._norm(f"norm_{i}")(self._dense(width, f"hidden_{i}")(x))
+            x = ACTIVATIONS[self.activation](x)
+            x = x if self.sum_scale == 1.0 else x * self.sum_scale
+        logits_BxC = self._dense(self.num_classes, "output")(x)
+        if self.norm == "batch":
+            logits_BxC = BatchNorm(affine=False, name="output_norm")(logits_BxC)
+        return logits_BxC.astype(jnp.promote_types(logits_BxC.dtype, jnp.float32))
+
+    def _dense(self, width: int, name: str) -> nn.Dense:
+        return nn.Dense(width, use_bias=self.bias, dtype=self.dtype, param_dtype=self.param_dtype, name=name)
+
+    def _norm(self, name: str) -> Callable[[jax.Array], jax.Array]:
+        if self.norm == "batch":
+            return BatchNorm(param_dtype=self.param_dtype, name=name)
+        if self.norm == "layer":
+            return nn.LayerNorm(dtype=self.dtype, param_dtype=self.param_dtype, name=name)
+        return lambda x: x

@@ -1,0 +1,88 @@
+"""The order in which workers see their examples.
+
+Every worker walks a random order of its own examples without replacement, a new order every pass; what
+remains of a pass goes into the next step. Position p of a worker's stream is a pure function of (key,
+worker, p): nothing is stored, so a resumed run, another placement and another host see the same examples.
+
+A stored permutation would have to be kept or sorted anew every round (S sorts of the data set in the
+round's program); instead a position is sent through a keyed bijection of 0..N-1, evaluated where it is
+needed: multiplications by odd numbers, additions and xor-shifts modulo a power of two, each invertible,
+repeated until the value is below N (cycle walking; Black and Rogaway, CT-RSA 2002).
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from ist_jax.types import Array, Key
+
+_ROUNDS = 6
+
+
+class Shards(NamedTuple):
+    """Which examples each worker draws from: `member_N[start_S[s] : start_S[s] + size_S[s]]`."""
+
+    member_N: Array
+    start_S: Array
+    size_S: Array
+
+
+class View(NamedTuple):
+    """What a round may index.
+
+    Attributes:
+      arrays: the data, on the device; a batch is a gather of examples from it.
+      shards: which examples each worker draws.
+      key: the key of the data order, one for the whole run.
+    """
+
+    arrays: Any
+    shards: Shards
+    key: Key
+
+
+def permuted(key: Key, position: Array, size: Array) -> Array:
+    """The element at `position` of the pseudo-random permutation of 0..size-1 that `key` names.
+
+    Args:
+      key: one PRNG key.
+      position: int32[], 0 <= position < size.
+      size: int32[], at least 1 and at most 2**30; may be traced.
+    """
+    bits = jnp.maximum(32 - lax.clz(jnp.asarray(size - 1, jnp.uint32)), 2)
+    mask = (jnp.uint32(1) << bits) - 1
+    constants = jax.random.bits(key, (_ROUNDS, 2), jnp.uint32)
+
+    def scramble(x: Array) -> Array:
+        for factor, offset in constants:
+            x = (x * (factor | 1) + offset) & mask
+            x = x ^ (x >> (bits + 1) // 2)
+        return x
+
+    outside = lambda x: x >= size.astype(jnp.uint32)
+    start = scramble(position.astype(jnp.uint32))
+    return lax.while_loop(outside, scramble, start).astype(jnp.int32)
+
+
+def draw(view: View, worker: Array, position: Array, count: int) -> Array:
+    """The examples at `position` .. `position + count - 1` of a worker's stream.
+
+    Args:
+      view: what may be indexed.
+      worker: int32[], which worker.
+      position: int32[], how many examples the worker has drawn before.
+      count: how many to draw.
+
+    Returns:
+      int32[count], indices into `view.arrays`.
+    """
+    start, size = view.shards.start_S[worker], view.shards.size_S[worker]
+    worker_key = jax.random.fold_in(view.key, worker)
+    position_B = position + jnp.arange(count, dtype=jnp.int32)
+
+    def element(position: Array) -> Array:
+        return permuted(jax.random.fold_in(worker_key, position // size), position % size, size)
+
+    return view.shards.member_N[start + jax.vmap(element)(position_B)]

@@ -1,0 +1,38 @@
+"""Classification of independent examples: cross-entropy and accuracy."""
+
+from typing import Any
+
+import jax.numpy as jnp
+import optax
+
+from ist_jax.tasks.base import Task
+from ist_jax.types import Apply, Array, Batch, Key, Metrics, Variables
+
+
+def classification(mean: float = 0.0, std: float = 1.0) -> Task:
+    """A task over arrays {'x': [N, ...], 'y': int[N]}.
+
+    Args:
+      mean: subtracted from every input, which stays in its stored dtype (uint8 images) until it is gathered.
+      std: divides every input after that.
+    """
+
+    def batch(arrays: Any, index_B: Array, key: Key | None) -> Batch:
+        del key  # no augmentation
+        x = jnp.take(arrays["x"], index_B, axis=0)
+        x = x.astype(jnp.promote_types(x.dtype, jnp.float32)) if x.dtype != jnp.uint8 else x.astype(jnp.float32)
+        return {"x": (x - mean) / std, "y": jnp.take(arrays["y"], index_B, axis=0)}
+
+    def loss(apply: Apply, variables: Variables, batch: Batch, key: Key) -> tuple[Array, Any]:
+        logits_BxC = apply(variables, batch["x"], rngs={"dropout": key})
+        return optax.softmax_cross_entropy_with_integer_labels(logits_BxC, batch["y"]).mean(), {}
+
+    def logits(apply: Apply, variables: Variables, batch: Batch) -> Any:
+        return apply(variables, batch["x"])
+
+    def metrics(logits_BxC: Array, batch: Batch, weight_B: Array) -> Metrics:
+        loss_B = optax.softmax_cross_entropy_with_integer_labels(logits_BxC, batch["y"])
+        correct_B = (logits_BxC.argmax(axis=-1) == batch["y"]).astype(weight_B.dtype)
+        return {"loss": (weight_B * loss_B).sum(), "correct": (weight_B * correct_B).sum(), "count": weight_B.sum()}
+
+    return Task(batch, loss, logits, metrics)
