@@ -1,0 +1,161 @@
+"""From raw arrays to a Dataset: checks, the validation split, the workers' shards, the fingerprint."""
+
+import dataclasses
+import functools
+import hashlib
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from ist_jax.order import Shards, View
+from ist_jax.types import Key
+
+Arrays = Mapping[str, np.ndarray]  # {'x': [N, ...], 'y': int32[N]}
+
+
+class DataError(ValueError):
+    """The data are not what they should be; the message names the file and the remedy."""
+
+
+class Raw(NamedTuple):
+    """What a source reads."""
+
+    x_train: np.ndarray
+    y_train: np.ndarray
+    x_test: np.ndarray
+    y_test: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Dataset:
+    """Arrays in memory, with what a run must know of them.
+
+    Attributes:
+      name: for records.
+      train, validation, test: {'x': [N, ...], 'y': int32[N]}.
+      num_classes: C.
+      mean, std: of all training inputs, for the task's normalisation.
+      fingerprint: SHA-256 of all arrays.
+      shards: num_workers -> which examples each worker draws from.
+    """
+
+    name: str
+    train: Arrays
+    validation: Arrays
+    test: Arrays
+    num_classes: int
+    mean: float
+    std: float
+    fingerprint: str
+    shards: Callable[[int], Shards]
+
+    def view(self, round: int, key: Key, num_workers: int, sharding: jax.sharding.Sharding) -> View:
+        """What round `round` may index: the whole resident training set.
+
+        A streamed set would return this round's examples instead, as a function of (key, round).
+        """
+        del round
+        return View(self.on_device("train", sharding), self._shards(num_workers, sharding), jax.device_put(key, sharding))
+
+    @functools.lru_cache(maxsize=8)  # noqa: B019 - lives as long as the data set
+    def on_device(self, part: str, sharding: jax.sharding.Sharding) -> Mapping[str, jax.Array]:
+        """The arrays of 'train', 'validation' or 'test' on the devices of `sharding`."""
+        return jax.device_put(dict(getattr(self, part)), sharding)
+
+    @functools.lru_cache(maxsize=8)  # noqa: B019
+    def _shards(self, num_workers: int, sharding: jax.sharding.Sharding) -> Shards:
+        return jax.device_put(self.shards(num_workers), sharding)
+
+    @property
+    def num_train(self) -> int:
+        return len(self.train["y"])
+
+    @property
+    def example(self) -> jax.ShapeDtypeStruct:
+        """One input as a model sees it, shape (1, ...)."""
+        return jax.ShapeDtypeStruct((1, *self.train["x"].shape[1:]), np.float32)
+
+
+def _check_part(x: np.ndarray, y: np.ndarray, part: str, source: str) -> None:
+    if len(x) == 0:
+        raise DataError(f"{source}: there are no {part} examples")
+    if y.ndim != 1 or len(x) != len(y):
+        raise DataError(f"{source}: one label per example; {part} inputs have shape {x.shape}, labels {y.shape}")
+    if x.ndim < 2:
+        raise DataError(f"{source}: inputs have an example axis and at least one more; {part} inputs have shape {x.shape}")
+    if not np.issubdtype(y.dtype, np.integer):
+        raise DataError(f"{source}: labels are integers; {part} labels have dtype {y.dtype}")
+    if y.min() < 0:
+        raise DataError(f"{source}: labels count from 0; the smallest {part} label is {y.min()}")
+    if not (np.issubdtype(x.dtype, np.floating) or np.issubdtype(x.dtype, np.integer)):
+        raise DataError(f"{source}: inputs are numbers; {part} inputs have dtype {x.dtype}")
+    if np.issubdtype(x.dtype, np.floating) and not np.isfinite(x).all():
+        raise DataError(f"{source}: inputs are finite; {part} inputs hold nan or inf")
+
+
+def check(raw: Raw, source: str) -> None:
+    """Raises DataError if the arrays do not fit together."""
+    _check_part(raw.x_train, raw.y_train, "train", source)
+    _check_part(raw.x_test, raw.y_test, "test", source)
+    if raw.x_train.shape[1:] != raw.x_test.shape[1:]:
+        raise DataError(f"{source}: train inputs have shape {raw.x_train.shape[1:]}, test inputs {raw.x_test.shape[1:]}")
+    if raw.y_test.max() > raw.y_train.max():
+        raise DataError(f"{source}: test label {raw.y_test.max()} never occurs in training, whose largest is {raw.y_train.max()}")
+
+
+def _arrays(x: np.ndarray, y: np.ndarray) -> Arrays:
+    x = x if x.dtype == np.uint8 else x.astype(np.float32)  # bytes stay bytes until they are gathered
+    return {"x": np.ascontiguousarray(x), "y": y.astype(np.int32)}
+
+
+def _fingerprint(*parts: Arrays) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        for name, array in sorted(part.items()):
+            digest.update(f"{name} {array.dtype} {array.shape}".encode())
+            digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def make_dataset(
+    raw: Raw, name: str, *, source: str, validation_fraction: float, shards: Callable[[np.ndarray, int], Shards]
+) -> Dataset:
+    """Checks raw arrays and takes the validation split off the training examples.
+
+    The split is random and the same for every seed, so that runs with several seeds are validated alike.
+
+    Args:
+      raw: what a source read.
+      name: for records.
+      source: file or folder, for errors.
+      validation_fraction: share of the training examples, in (0, 1).
+      shards: (labels of the training examples, num_workers) -> Shards.
+
+    Raises:
+      DataError: the arrays do not fit together, or a split is empty.
+    """
+    check(raw, source)
+    order = np.random.default_rng(0).permutation(len(raw.y_train))
+    held_out = round(validation_fraction * len(order))
+    if not 0 < held_out < len(order):
+        raise DataError(
+            f"{source}: validation_fraction={validation_fraction} of {len(order)} training examples leaves an empty split"
+        )
+    chosen, rest = np.sort(order[:held_out]), np.sort(order[held_out:])
+    train = _arrays(raw.x_train[rest], raw.y_train[rest])
+    validation = _arrays(raw.x_train[chosen], raw.y_train[chosen])
+    test = _arrays(raw.x_test, raw.y_test)
+    std = float(train["x"].std(dtype=np.float64))
+    return Dataset(
+        name=name,
+        train=train,
+        validation=validation,
+        test=test,
+        num_classes=int(raw.y_train.max()) + 1,
+        mean=float(train["x"].mean(dtype=np.float64)),
+        std=std if std > 0 else 1.0,
+        fingerprint=_fingerprint(train, validation, test),
+        shards=functools.partial(shards, train["y"]),
+    )

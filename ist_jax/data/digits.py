@@ -1,0 +1,19 @@
+"""The handwritten digits that ship inside scikit-learn: 1,797 images of 8 x 8, no download.
+
+The test part of Alpaydin and Kaynak's Optical Recognition of Handwritten Digits (UCI). It has no split of its
+own; a stratified fifth, always the same, is the test set.
+"""
+
+import numpy as np
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
+
+from ist_jax.data.base import Raw
+
+
+def load(directory: str, dataset: str) -> Raw:
+    """Ignores `directory` and `dataset`."""
+    del directory, dataset
+    x, y = load_digits(return_X_y=True)
+    x_train, x_test, y_train, y_test = train_test_split(x.astype(np.float32), y, test_size=0.2, random_state=0, stratify=y)
+    return Raw(x_train, y_train, x_test, y_test)

@@ -1,0 +1,41 @@
+"""Any prepared TFDS image classification builder, by name, read without TensorFlow.
+
+`data.dataset` is the builder ('fashion_mnist', 'cifar10', ...), `data.dir` the TFDS data_dir where it lies
+prepared as array_record: `tensorflow_datasets.builder(name, data_dir=..., file_format='array_record')
+.download_and_prepare()`, which needs TensorFlow.
+"""
+
+import logging
+import pathlib
+
+import numpy as np
+
+from ist_jax.data.base import DataError, Raw
+
+
+def _columns(source: object) -> tuple[np.ndarray, np.ndarray]:
+    rows = list(source)
+    return np.stack([row["image"] for row in rows]), np.array([row["label"] for row in rows], np.int64)
+
+
+def load(directory: str, dataset: str) -> Raw:
+    """Reads the splits 'train' and 'test' of the builder `dataset` in `directory`.
+
+    Raises:
+      DataError: the builder is not prepared there, or it is no image classification set.
+    """
+    if not dataset:
+        raise DataError("data.name='tfds' needs data.dataset, the name of a builder such as 'fashion_mnist'")
+    if not (pathlib.Path(directory) / dataset).is_dir():
+        raise DataError(f"data.dir={directory!r} holds no prepared TFDS builder {dataset!r}")
+    logging.getLogger("absl").setLevel(logging.WARNING)
+    import tensorflow_datasets as tfds  # seconds to import: only who reads TFDS pays
+
+    try:
+        train, test = (tfds.data_source(dataset, split=split, data_dir=directory) for split in ("train", "test"))
+        (x_train, y_train), (x_test, y_test) = _columns(train), _columns(test)
+    except KeyError as error:
+        raise DataError(f"{dataset}: expected features 'image' and 'label', {error} is missing") from error
+    except (ValueError, NotImplementedError, OSError, AssertionError) as error:
+        raise DataError(f"{dataset} in {directory}: TFDS cannot read it: {str(error).splitlines()[0]}") from error
+    return Raw(x_train, y_train, x_test, y_test)

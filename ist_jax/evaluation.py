@@ -1,0 +1,85 @@
+"""Evaluation of a state on a whole split, as one program."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ist_jax.algorithms.base import Algorithm, State
+from ist_jax.tasks.base import Task
+from ist_jax.types import Array, Batch, Metrics, Variables
+
+
+def _batches(num_examples: int, batch_size: int) -> tuple[Array, Array]:
+    """Indices [n, B] that cover every example once, the tail filled by wrapping round with weight 0."""
+    batch_size = min(batch_size, num_examples)
+    position = jnp.arange(-(-num_examples // batch_size) * batch_size)
+    weight = (position < num_examples).astype(jnp.float32)
+    return (position % num_examples).reshape(-1, batch_size), weight.reshape(-1, batch_size)
+
+
+def _means(sums: Metrics) -> Metrics:
+    return {"loss": sums["loss"] / sums["count"], "accuracy": sums["correct"] / sums["count"]}
+
+
+def evaluation_sample(task: Task, arrays: Any, size: int) -> Batch:
+    """The fixed sample of training data on which normalisation statistics are measured.
+
+    `size` examples at equal distances, since a data set may be sorted by label.
+    """
+    num_examples = jax.tree.leaves(arrays)[0].shape[0]
+    size = min(size, num_examples)
+    return task.batch(arrays, jnp.asarray(np.linspace(0, num_examples - 1, size).astype(np.int32)), None)
+
+
+def evaluate(
+    algorithm: Algorithm,
+    task: Task,
+    state: State,
+    splits: Mapping[str, Any],
+    train_arrays: Any,
+    *,
+    batch_size: int,
+    sample_size: int,
+    subnets: bool,
+) -> Mapping[str, Metrics]:
+    """Loss and accuracy on every split. To be jitted.
+
+    Args:
+      algorithm: whose whole model is evaluated.
+      task: batch and metrics.
+      state: of the algorithm.
+      splits: name -> arrays.
+      train_arrays: where the statistics of norms are measured.
+      batch_size: examples per batch.
+      sample_size: how many training examples the statistics are measured on; 0: every test batch is
+        normalised by itself, as in the authors' code, and the result depends on `batch_size`.
+      subnets: whether to evaluate every subnetwork as a classifier of its own as well.
+
+    Returns:
+      split -> {'loss', 'accuracy'} and, with `subnets`, 'subnet_accuracy_S'.
+    """
+    sample = evaluation_sample(task, train_arrays, sample_size) if sample_size else None
+    variables = algorithm.variables(state, sample)
+    subnet_variables = algorithm.subnet_variables(state, sample) if subnets else None
+
+    def one_split(arrays: Any) -> Metrics:
+        num_examples = jax.tree.leaves(arrays)[0].shape[0]
+        index_KxB, weight_KxB = _batches(num_examples, batch_size)
+
+        def one_batch(index_weight: tuple[Array, Array]) -> Any:
+            index_B, weight_B = index_weight
+            batch = task.batch(arrays, index_B, None)
+            sums = task.metrics(algorithm.predict(variables, batch), batch, weight_B)
+            return sums, _subnet_sums(subnet_variables, batch, weight_B) if subnets else {}
+
+        sums, subnet_sums_S = jax.tree.map(lambda s: s.sum(axis=0), jax.lax.map(one_batch, (index_KxB, weight_KxB)))
+        return _means(sums) | ({"subnet_accuracy_S": _means(subnet_sums_S)["accuracy"]} if subnets else {})
+
+    def _subnet_sums(variables_S: Variables, batch: Batch, weight_B: Array) -> Metrics:
+        logits_SxBxC = algorithm.subnet_predict(variables_S, batch)
+        return jax.vmap(lambda logits_BxC: task.metrics(logits_BxC, batch, weight_B))(logits_SxBxC)
+
+    return {name: one_split(arrays) for name, arrays in splits.items()}

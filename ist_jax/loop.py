@@ -1,0 +1,314 @@
+"""The one training loop. It knows interfaces, never the name of a method, a model or a data set."""
+
+import dataclasses
+import json
+import pathlib
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ist_jax.algorithms.base import Algorithm, Start, State
+from ist_jax.checkpoint import Checkpoints
+from ist_jax.data.base import Dataset
+from ist_jax.evaluation import evaluate
+from ist_jax.keys import named_key
+from ist_jax.tasks.base import Task
+from ist_jax.types import Array, Params
+from ist_jax.writers import JsonLines, Row, TensorBoard, Terminal, Writer, cut_back
+
+
+class Phase(NamedTuple):
+    """A part of a run: an algorithm, for how many samples (of all workers together), J local steps a round."""
+
+    algorithm: Algorithm
+    samples: int
+    local_steps: int
+
+
+@dataclasses.dataclass(frozen=True)
+class LoopConfig:
+    """What the loop needs to know.
+
+    Attributes:
+      seed: of the one root key.
+      name: in progress lines.
+      eval_every: rounds between evaluations; 0: at the end only.
+      checkpoint_every: rounds between checkpoints; 0: at the end only.
+      eval_batch_size: examples per evaluation batch.
+      eval_sample: training examples on which normalisation statistics are measured; 0: each test batch is
+        normalised by itself (the authors' protocol).
+      eval_subnets: whether every subnetwork is evaluated as a classifier of its own.
+    """
+
+    seed: int = 0
+    name: str = "train"
+    eval_every: int = 20
+    checkpoint_every: int = 0
+    eval_batch_size: int = 1000
+    eval_sample: int = 2000
+    eval_subnets: bool = False
+
+
+class Results(NamedTuple):
+    """What a run ends with: the whole model's parameters, the summary, the row of every evaluated round."""
+
+    params: Params
+    summary: dict[str, Any]
+    history: list[Row]
+
+
+class NonFiniteLossError(RuntimeError):
+    """Training diverged."""
+
+
+@dataclasses.dataclass
+class Bookkeeping:
+    """Where a run stands, beside the algorithm's state: plain numbers, saved with every checkpoint."""
+
+    phase: int = 0
+    round: int = 0
+    steps: int = 0  # local steps of this phase
+    samples_seen: int = 0
+    bytes_per_device: float = 0.0
+    seconds: float = 0.0
+    compile_seconds: float = 0.0
+    evaluation_seconds: float = 0.0
+    local_steps: int = 0
+    best_validation: float = -1.0
+    test_at_best: float = -1.0
+
+
+def phase_steps(phase: Phase) -> int:
+    """Local steps of a phase: its samples, rounded up to whole steps of all workers."""
+    return -(-phase.samples // (phase.algorithm.num_workers * phase.algorithm.batch_size))
+
+
+class _Programs:
+    """Compiled programs, so that compilation is timed apart and happens once."""
+
+    def __init__(self, book: Bookkeeping):
+        self._book, self._compiled = book, {}
+
+    def call(self, name: Any, function: Any, *args: Any, **static: Any) -> Any:
+        return self.get(name, function, *args, **static)(*args)
+
+    def get(self, name: Any, function: Any, *args: Any, **static: Any) -> Callable[..., Any]:
+        if name not in self._compiled:
+            began = time.perf_counter()
+            self._compiled[name] = function.lower(*args, **static).compile()
+            self._book.compile_seconds += time.perf_counter() - began
+        return self._compiled[name]
+
+
+class _Run:
+    """One run in progress: `run` below is its only user."""
+
+    def __init__(self, phases: Sequence[Phase], task: Task, dataset: Dataset, config: LoopConfig, workdir: Any):
+        self.phases, self.task, self.dataset, self.config = phases, task, dataset, config
+        self.root = jax.random.key(config.seed)
+        self.book, self.history, self.pending = Bookkeeping(), [], None
+        self.losses: list[np.ndarray] = []
+        self.workdir = pathlib.Path(workdir) if workdir is not None else None
+        self.checkpoints, self.writers = None, []
+        saved = self._open(self.workdir) if self.workdir else None
+        if saved is not None:
+            self.book = Bookkeeping(**saved)
+        self.resumed = saved is not None
+        total = sum(phase_steps(p) * p.algorithm.num_workers * p.algorithm.batch_size for p in phases)
+        self.terminal = Terminal(total, config.name, self.book.samples_seen)
+
+    def _open(self, workdir: pathlib.Path) -> dict[str, Any] | None:
+        workdir.mkdir(parents=True, exist_ok=True)
+        self.checkpoints = Checkpoints(workdir / "checkpoints")
+        saved = self.checkpoints.latest()
+        metrics = workdir / "metrics.jsonl"
+        cut_back(metrics, saved["round"] if saved else -1)
+        if metrics.exists():
+            self.history = [json.loads(line) for line in metrics.read_text().splitlines()]
+        self.writers: list[Writer] = [JsonLines(metrics), TensorBoard(workdir / "tensorboard")]
+        return saved
+
+    def __call__(self) -> Results:
+        start: Start | None = None
+        first = self.book.phase
+        for number in range(first, len(self.phases)):
+            if number > first:
+                self.book.phase, self.book.steps = number, 0
+            algorithm = self.phases[number].algorithm
+            state = algorithm.fresh(named_key(self.root, f"phase {number}" if number else "init"), start)
+            if self.resumed and number == first:
+                state = self.checkpoints.restore(state)
+            state = self._phase(self.phases[number], number, state)
+            start = algorithm.end(state)
+        self._save(state)
+        return self._finish(algorithm, state)
+
+    def _phase(self, phase: Phase, number: int, state: State) -> State:
+        algorithm, config, book = phase.algorithm, self.config, self.book
+        programs = _Programs(book)
+        order_key = named_key(self.root, f"order {number}")
+        alive_S = jax.device_put(jnp.ones(algorithm.num_workers, bool), algorithm.sharding)
+        total = phase_steps(phase)
+        began = time.perf_counter()
+        while book.steps < total:
+            steps = min(phase.local_steps, total - book.steps)
+            view = self.dataset.view(book.round, order_key, algorithm.num_workers, algorithm.sharding)
+            key = jax.device_put(jax.random.fold_in(self.root, book.round), algorithm.sharding)
+            compiled_before = book.compile_seconds
+            train = programs.get(steps, algorithm.round, state, view, key, alive_S, steps=steps)
+            began += book.compile_seconds - compiled_before
+            state, metrics = train(state, view, key, alive_S)
+            self._advance(phase, steps, metrics["loss_SxJ"])
+            last = book.steps == total and number == len(self.phases) - 1
+            evaluating = last or (config.eval_every and book.round % config.eval_every == 0)
+            saving = self.checkpoints and config.checkpoint_every and book.round % config.checkpoint_every == 0
+            if evaluating or saving:
+                self._fetch()
+                jax.block_until_ready(state)
+                book.seconds += time.perf_counter() - began
+                if evaluating:
+                    self._evaluate(algorithm, state, programs)
+                if saving and book.steps < total:
+                    self._save(state)
+                began = time.perf_counter()
+        self._fetch()
+        jax.block_until_ready(state)
+        book.seconds += time.perf_counter() - began
+        return state
+
+    def _advance(self, phase: Phase, steps: int, loss_SxJ: Array) -> None:
+        """Counts a dispatched round, and fetches the loss of the one before it: the device never waits."""
+        samples = steps * phase.algorithm.num_workers * phase.algorithm.batch_size
+        self.book.round += 1
+        self.book.steps += steps
+        self.book.local_steps += steps
+        self.book.samples_seen += samples
+        self.book.bytes_per_device += phase.algorithm.costs.bytes_per_round(steps)
+        self._fetch()
+        self.pending = (self.book.round, loss_SxJ)
+        self.terminal.advance(samples, self.book.round, float(self.losses[-1].mean()) if self.losses else None)
+
+    def _fetch(self) -> None:
+        if self.pending is None:
+            return
+        round, loss_SxJ = self.pending[0], np.asarray(self.pending[1])
+        self.pending = None
+        if not np.isfinite(loss_SxJ).all():
+            worker, step = np.argwhere(~np.isfinite(loss_SxJ))[0]
+            raise NonFiniteLossError(
+                f"the loss of subnetwork {worker} became {loss_SxJ[worker, step]} in local step {step + 1} of round "
+                f"{round}: lower the learning rate, or clip gradients"
+            )
+        self.losses.append(loss_SxJ)
+
+    def _evaluate(self, algorithm: Algorithm, state: State, programs: _Programs) -> None:
+        config, book = self.config, self.book
+        on_device = {part: self.dataset.on_device(part, algorithm.sharding) for part in ("train", "validation", "test")}
+        splits = {part: on_device[part] for part in ("validation", "test")}
+        options = dict(batch_size=config.eval_batch_size, sample_size=config.eval_sample, subnets=config.eval_subnets)
+        program = jax.jit(lambda state, splits, train: evaluate(algorithm, self.task, state, splits, train, **options))
+        compiled = programs.get("evaluate", program, state, splits, on_device["train"])
+        began = time.perf_counter()
+        result = jax.device_get(compiled(state, splits, on_device["train"]))
+        book.evaluation_seconds += time.perf_counter() - began
+        self._record(result)
+
+    def _record(self, result: Any) -> None:
+        book, test, validation = self.book, result["test"], result["validation"]
+        if validation["accuracy"] > book.best_validation:
+            book.best_validation, book.test_at_best = float(validation["accuracy"]), float(test["accuracy"])
+        row = {
+            "round": book.round,
+            "phase": book.phase,
+            "samples_seen": book.samples_seen,
+            "seconds": book.seconds,
+            "compile_seconds": book.compile_seconds,
+            "evaluation_seconds": book.evaluation_seconds,
+            "samples_per_second": book.samples_seen / book.seconds,
+            "train_loss": float(np.mean([loss.mean() for loss in self.losses])),
+            "test_accuracy": float(test["accuracy"]),
+            "test_loss": float(test["loss"]),
+            "validation_accuracy": float(validation["accuracy"]),
+            "validation_loss": float(validation["loss"]),
+            "bytes_per_device": book.bytes_per_device,
+            "loss_per_subnet": self.losses[-1].mean(axis=1).tolist(),
+        }
+        if "subnet_accuracy_S" in test:
+            row["subnet_test_accuracy"] = test["subnet_accuracy_S"].tolist()
+        self.losses.clear()
+        self.history.append(row)
+        for writer in (*self.writers, self.terminal):
+            writer.write(row)
+
+    def _save(self, state: State) -> None:
+        if self.checkpoints:
+            self.checkpoints.save(self.book.round, state, dataclasses.asdict(self.book))
+
+    def _finish(self, algorithm: Algorithm, state: State) -> Results:
+        summary = summarise(self.book, self.history, self.phases)
+        if self.workdir:
+            (self.workdir / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+        for writer in (*self.writers, self.terminal):
+            writer.close()
+        if self.checkpoints:
+            self.checkpoints.close()
+        return Results(algorithm.params(state), summary, self.history)
+
+
+def summarise(book: Bookkeeping, history: Sequence[Row], phases: Sequence[Phase]) -> dict[str, Any]:
+    """The summary of a finished run; what was not measured is None."""
+    costs = phases[0].algorithm.costs
+    return {
+        "status": "finished",
+        "test_accuracy": history[-1]["test_accuracy"],
+        "test_accuracy_at_best_validation": book.test_at_best,
+        "validation_accuracy": history[-1]["validation_accuracy"],
+        "best_validation_accuracy": book.best_validation,
+        "subnet_test_accuracy": history[-1].get("subnet_test_accuracy"),
+        "samples_seen": book.samples_seen,
+        "rounds": book.round,
+        "local_steps": book.local_steps,
+        "seconds": book.seconds,
+        "compile_seconds": book.compile_seconds,
+        "evaluation_seconds": book.evaluation_seconds,
+        "seconds_per_local_step": book.seconds / book.local_steps,
+        "seconds_per_sync": None,
+        "bytes_per_device": book.bytes_per_device,
+        "parameters": {"model": costs.model_parameters, "per_device": costs.device_parameters},
+        "bytes_per_sync_per_device": {
+            "arithmetic": costs.bytes_per_sync,
+            "compiled": None,
+            "lower_bound": costs.lower_bound,
+            "all_reduce": costs.all_reduce,
+        },
+        "flops_per_local_step_per_device": None,
+        "peak_memory_bytes_per_device": None,
+    }
+
+
+def run(
+    phases: Sequence[Phase | tuple[Algorithm, int, int]],
+    task: Task,
+    dataset: Dataset,
+    config: LoopConfig | None = None,
+    workdir: str | pathlib.Path | None = None,
+) -> Results:
+    """Trains through all phases, each from where the one before it ended.
+
+    Args:
+      phases: (algorithm, samples of all workers together, local steps of a round). Samples are rounded up to
+        whole local steps; the last round of a phase may be shorter.
+      task: loss, batch and metrics.
+      dataset: training, validation and test data.
+      config: see `LoopConfig`.
+      workdir: where metrics.jsonl, summary.json, TensorBoard events and checkpoints go; None writes nothing. A
+        workdir with checkpoints is gone on with.
+
+    Raises:
+      NonFiniteLossError: the loss became nan or infinite; the message names round and subnetwork.
+    """
+    return _Run([Phase(*phase) for phase in phases], task, dataset, config or LoopConfig(), workdir)()
