@@ -93,9 +93,6 @@ class _Programs:
     def __init__(self, book: Bookkeeping):
         self._book, self._compiled = book, {}
 
-    def call(self, name: Any, function: Any, *args: Any, **static: Any) -> Any:
-        return self.get(name, function, *args, **static)(*args)
-
     def get(self, name: Any, function: Any, *args: Any, **static: Any) -> Callable[..., Any]:
         if name not in self._compiled:
             began = time.perf_counter()

@@ -14,6 +14,7 @@ import optax
 
 from ist_jax.algorithms.base import Algorithm, Start, State, exchange_costs
 from ist_jax.algorithms.evaluated import measured
+from ist_jax.algorithms.optimizer_state import at_step
 from ist_jax.decompositions.base import Decomposition, undivided
 from ist_jax.keys import named_key
 from ist_jax.order import View, draw
@@ -36,7 +37,7 @@ class _Training:
     def init(self, key: Key, start: Start | None = None) -> State:
         if start is None:
             start = Start(self.decomposition.init(named_key(key, "init")), None, jnp.zeros((), jnp.int32))
-        opt_state = self.tx.init(start.params) if start.opt_state is None else start.opt_state
+        opt_state = at_step(self.tx.init(start.params), start.step) if start.opt_state is None else start.opt_state
         return self._placed(State(start.params, opt_state, (), {}, start.step + 0, jnp.zeros((), jnp.int32)))
 
     def _placed(self, state: State) -> State:

@@ -65,15 +65,20 @@ class _Training:
             start = Start(self.decomposition.init(named_key(key, "init")), None, jnp.zeros((), jnp.int32))
         indices = parts.sample(named_key(key, "partition"), parts.first())
         store = self.exchange.init((start.params, self._carried(start)))
-        own_S = self._stacked(jax.vmap(self.tx.init)(self.exchange.pull(store, indices, indices)[0]))
+        own_S = ()
+        if self.opt_state == "own":
+            own_S = self._stacked(self._new_opt_states(self.exchange.pull(store, indices, indices)[0], start.step))
         outer_state = self.outer_tx.init(store[0]) if self.outer_tx else ()
-        # an array of its own: the state is donated, and `start` may live on
-        return self._placed(State(store, own_S if self.opt_state == "own" else (), outer_state, indices, start.step + 0, jnp.zeros((), jnp.int32)))
+        # + 0: an array of its own, for the state is donated and `start` may live on
+        return self._placed(State(store, own_S, outer_state, indices, start.step + 0, jnp.zeros((), jnp.int32)))
+
+    def _new_opt_states(self, params_S: Params, step: Array) -> Any:
+        return jax.vmap(lambda params: at_step(self.tx.init(params), step))(params_S)
 
     def _carried(self, start: Start) -> Any:
         if self.opt_state != "carry":
             return ()
-        return self.tx.init(start.params) if start.opt_state is None else start.opt_state
+        return at_step(self.tx.init(start.params), start.step) if start.opt_state is None else start.opt_state
 
     def _stacked(self, tree_S: Any) -> Any:
         """Lays a stacked tree along the mesh, as the placement takes it."""
@@ -105,7 +110,7 @@ class _Training:
     def _opt_states(self, state: State, pulled_S: tuple[Params, Any]) -> Any:
         params_S, carried_S = pulled_S
         if self.opt_state == "reset":
-            return jax.vmap(lambda params: at_step(self.tx.init(params), state.step))(params_S)
+            return self._new_opt_states(params_S, state.step)
         return carried_S if self.opt_state == "carry" else state.opt_state
 
     def _train(self, steps: int, shared: tuple[View, Key, Array], own: tuple[Params, Any, Indices, Array]) -> Any:

@@ -1,0 +1,187 @@
+"""The configuration of a run: frozen dataclasses, their documentation and their validation.
+
+A config file returns an ml_collections ConfigDict made by `defaults()`; it becomes a `Config` at once, and
+nothing behind `resolve` sees a ConfigDict.
+"""
+
+import dataclasses
+import difflib
+import typing
+from collections.abc import Mapping
+from typing import Any
+
+import ml_collections
+
+METHODS = ("ist", "data_parallel", "local_sgd", "diloco", "ensemble", "single")
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be run; the message is one line: what, where, what would be right."""
+
+
+def doc(default: Any, text: str) -> Any:
+    """A dataclass field with its documentation."""
+    return dataclasses.field(default=default, metadata={"doc": text})
+
+
+def group(kind: type, text: str) -> Any:
+    """A dataclass field that is a group of fields."""
+    return dataclasses.field(default_factory=kind, metadata={"doc": text})
+
+
+@dataclasses.dataclass(frozen=True)
+class Outer:
+    name: str = doc("auto", "outer optimizer on params - merged: none, sgd; auto: sgd for diloco, none otherwise")
+    learning_rate: float = doc(0.7, "its learning rate; 1 without momentum is the plain merge")
+    momentum: float = doc(0.9, "its Nesterov momentum (Douillard et al., 2023)")
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    name: str = doc("mlp", "model: mlp")
+    hidden: tuple[int, ...] = doc((1024, 1024), "widths of the hidden layers of the full model")
+    norm: str = doc("batch", "normalisation of hidden layers: batch (of the logits too, without affine), layer, none")
+    eval_norm: str = doc("train", "statistics of BatchNorm in evaluation: train (measured on training data), batch (authors)")
+    scaling: str = doc("none", "of sums over hidden units in the full model of ist: none, keep (1/S), sqrt (1/sqrt(S))")
+    bias: bool = doc(False, "whether dense layers have a bias")
+    activation: str = doc("relu", "activation: relu, gelu, tanh, silu, sigmoid, softplus")
+    dtype: str = doc("float32", "compute dtype: float32, bfloat16; parameters are float32")
+
+
+@dataclasses.dataclass(frozen=True)
+class Optimizer:
+    name: str = doc("sgd", "local optimizer: sgd, adam, adamw")
+    learning_rate: float = doc(0.1, "peak learning rate")
+    momentum: float = doc(0.0, "momentum of sgd")
+    weight_decay: float = doc(0.0, "weight decay (decoupled for adamw, L2 otherwise)")
+    clip: float = doc(0.0, "largest global norm of a worker's gradient; 0: no clipping")
+    schedule: str = doc("constant", "over the whole run: constant, cosine (to 0), linear (to 0), step (/10 at 50 % and 75 %)")
+    warmup: float = doc(0.0, "share of the run over which the learning rate rises linearly from 0")
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    name: str = doc("digits", "source: digits (embedded), idx (MNIST files), npz (your own file), tfds")
+    dir: str = doc("", "folder (idx, tfds) or file (npz)")
+    dataset: str = doc("", "which of the source's data sets (tfds: the builder's name)")
+    split: str = doc("shared", "what workers draw from: shared (everything), disjoint (a shard each), dirichlet (non-IID by label)")
+    alpha: float = doc(1.0, "concentration of the dirichlet split; smaller is less IID")
+    validation_fraction: float = doc(0.1, "share of the training examples held out for validation")
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    method: str = doc("ist", "ist, data_parallel, local_sgd, diloco, ensemble, single")
+    decomposition: str = doc("mlp", "how ist and ensemble split the model: mlp (neurons of every hidden layer)")
+    num_subnets: int = doc(4, "S, subnetworks or workers; single has one whatever this says")
+    local_steps: int = doc(20, "J, local steps between synchronisations")
+    batch_size: int = doc(128, "examples of one local step of one worker; 0: the whole training set")
+    epochs: float = doc(10.0, "passes over the training set, samples of all workers together; rounded up to whole steps")
+    seed: int = doc(0, "of initialisation, partitions, data order and splits")
+    partition: str = doc("balanced", "which units a subnetwork gets: balanced, uniform, blocks, rolling")
+    placement: str = doc("auto", "where subnetworks train: auto, looped, vmapped, sharded (over num_devices)")
+    num_devices: int = doc(0, "devices of a sharded placement; 0: all")
+    opt_state: str = doc("auto", "between rounds: reset, carry (moves with its units), own (stays with the worker); auto: own for diloco, reset for ist and local_sgd")  # fmt: skip
+    outer: Outer = group(Outer, "outer optimizer")
+    warmup_phase: float = doc(0.0, "share of the samples at the start for which the whole model is trained by local SGD")
+    dense_phase: float = doc(0.0, "share of the samples at the end for which the whole model is trained data parallel")
+    model: Model = group(Model, "the model")
+    optimizer: Optimizer = group(Optimizer, "the local optimizer")
+    data: Data = group(Data, "the data")
+    eval_every: int = doc(20, "rounds between evaluations; 0: at the end only")
+    checkpoint_every: int = doc(0, "rounds between checkpoints; 0: at the end only")
+    eval_batch_size: int = doc(1000, "examples per evaluation batch")
+    eval_sample: int = doc(2000, "training examples on which eval_norm=train measures statistics")
+    eval_subnets: bool = doc(False, "evaluate every subnetwork as a classifier of its own, too")
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{'model': {'norm': x}} as {'model.norm': x}."""
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        nested = isinstance(value, Mapping | ml_collections.ConfigDict)
+        flat |= flatten(value, f"{prefix}{name}.") if nested else {prefix + name: value}
+    return flat
+
+
+def fields(kind: type = Config, prefix: str = "") -> dict[str, dataclasses.Field]:
+    """All fields by dotted name."""
+    found: dict[str, dataclasses.Field] = {}
+    for field in dataclasses.fields(kind):
+        nested = dataclasses.is_dataclass(field.type)
+        found |= fields(field.type, f"{prefix}{field.name}.") if nested else {prefix + field.name: field}
+    return found
+
+
+FIELDS = fields()
+
+
+def defaults() -> ml_collections.ConfigDict:
+    """All fields with their defaults, and an empty `per_method`, for a config file to edit."""
+    config = ml_collections.ConfigDict(dataclasses.asdict(Config()))
+    config.per_method = ml_collections.ConfigDict({method: {} for method in METHODS})
+    return config
+
+
+def nearest(name: str, known: typing.Iterable[str]) -> str:
+    """': did you mean X?' for a typo, or ''."""
+    known = list(known)
+    last = {k.rsplit(".", 1)[-1]: k for k in known}
+    close = difflib.get_close_matches(name, known, 1) or [last[c] for c in difflib.get_close_matches(name, last, 1)]
+    return f": did you mean {close[0]!r}?" if close else ""
+
+
+def _typed(name: str, value: Any) -> Any:
+    wanted = FIELDS[name].type
+    if typing.get_origin(wanted) is tuple:
+        if not isinstance(value, tuple | list) or not all(type(item) is int for item in value):
+            raise ConfigError(f"{name} is a tuple of integers such as (256, 256), not {value!r}")
+        return tuple(value)
+    if wanted is float and type(value) is int:
+        return float(value)
+    if type(value) is not wanted:
+        raise ConfigError(f"{name} is of type {wanted.__name__}, not {value!r}")
+    return value
+
+
+def _build(kind: type, flat: Mapping[str, Any], prefix: str = "") -> Any:
+    values = {}
+    for field in dataclasses.fields(kind):
+        name = prefix + field.name
+        nested = dataclasses.is_dataclass(field.type)
+        values[field.name] = _build(field.type, flat, name + ".") if nested else flat.get(name, field.default)
+    return kind(**values)
+
+
+def resolve(config: ml_collections.ConfigDict | Mapping[str, Any], overrides: Mapping[str, Any] | None = None) -> Config:
+    """The `Config` of a ConfigDict: defaults, then the file, then the method's own values, then the command line.
+
+    Args:
+      config: from a config file or a config.json, `overrides` already applied to it.
+      overrides: dotted names that were given on the command line; they win over `per_method`.
+
+    Raises:
+      ConfigError: an unknown field or method, or a value of the wrong type.
+    """
+    tree = config.to_dict() if isinstance(config, ml_collections.ConfigDict) else dict(config)
+    per_method = tree.pop("per_method", {})
+    flat = flatten(tree)
+    method = flat.get("method", Config.method)
+    for name in per_method:
+        if name not in METHODS:
+            raise ConfigError(f"per_method.{name} names no method{nearest(name, METHODS)} (methods: {', '.join(METHODS)})")
+    for name, value in flatten(per_method.get(method, {})).items():
+        if name not in FIELDS:
+            raise ConfigError(f"per_method.{method}.{name} is no field{nearest(name, FIELDS)}")
+        if name not in (overrides or {}):
+            flat[name] = value
+    for name in flat:
+        if name not in FIELDS:
+            raise ConfigError(f"{name} is no field{nearest(name, FIELDS)}")
+    return _build(Config, {name: _typed(name, value) for name, value in flat.items()})
+
+
+def described() -> str:
+    """Every field with its default and its meaning."""
+    lines = [f"  --config.{name}={field.default!r}\n      {field.metadata['doc']}" for name, field in FIELDS.items()]
+    return "\n".join(lines)

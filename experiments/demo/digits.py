@@ -1,0 +1,20 @@
+"""The demo: scikit-learn's handwritten digits, an MLP with two hidden layers of 256, 4 workers.
+
+    python -m experiments.run --config=experiments/demo/digits.py --workdir=runs/digits
+"""
+
+from experiments.config import defaults
+
+
+def get_config():
+    config = defaults()
+    config.data.name = "digits"
+    config.model.hidden = (256, 256)
+    config.num_subnets = 4
+    config.local_steps = 10
+    config.batch_size = 32
+    config.epochs = 60.0
+    config.eval_every = 10
+    config.eval_subnets = True
+    config.optimizer.learning_rate = 0.3
+    return config

@@ -1,0 +1,67 @@
+"""Runs a config over a grid, one workdir each, and reports:
+
+    python -m experiments.sweep --config=FILE --workdir=DIR --grid=method=ist,single --grid=seed=0,1 [--config.x=y]
+
+Runs that are finished are not run again, so the same command goes on where it stopped. Exit status as of
+experiments.run; a run that diverges does not stop the others.
+"""
+
+import itertools
+import pathlib
+import sys
+from collections.abc import Sequence
+
+from experiments import report, run
+from experiments.config import ConfigError
+
+
+def grid(arguments: Sequence[str]) -> list[dict[str, str]]:
+    """['a=1,2', 'b=3'] as [{'a': '1', 'b': '3'}, {'a': '2', 'b': '3'}]; commas in (1, 2) do not split."""
+    axes = []
+    for argument in arguments:
+        name, separator, values = argument.partition("=")
+        if not separator or not values:
+            raise ConfigError(f"--grid={argument}: write --grid=FIELD=VALUE,VALUE")
+        parts, depth = [""], 0
+        for character in values:
+            depth += {"(": 1, ")": -1}.get(character, 0)
+            if character == "," and depth == 0:
+                parts.append("")
+            else:
+                parts[-1] += character
+        axes.append([(name, value) for value in parts])
+    return [dict(point) for point in itertools.product(*axes)]
+
+
+def main(argv: Sequence[str]) -> int:
+    if any(argument in ("--help", "-h") for argument in argv[1:]):
+        print(__doc__)
+        return 0
+    chosen = [argument.removeprefix("--grid=") for argument in argv[1:] if argument.startswith("--grid=")]
+    rest = [argument for argument in argv[1:] if not argument.startswith(("--grid=", "--workdir="))]
+    workdirs = [argument.removeprefix("--workdir=") for argument in argv[1:] if argument.startswith("--workdir=")]
+    try:
+        if len(workdirs) != 1 or not workdirs[0]:
+            raise ConfigError("--workdir=DIR is missing: the folder of the runs' workdirs")
+        points = grid(chosen)
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    folder, status = pathlib.Path(workdirs[0]), 0
+    for point in points:
+        workdir = folder / (",".join(f"{name}={value}" for name, value in point.items()) or "run")
+        print(f"--- {workdir.name}", flush=True)
+        overrides = [f"--config.{name}={value}" for name, value in point.items()]
+        one = run.main([argv[0], *rest, *overrides, f"--workdir={workdir}"])
+        if one == 2:
+            return one
+        status = max(status, one)
+    if not report.find([folder]):
+        return status
+    print("\n" + report.write([folder], folder))
+    print(f"picture: {folder / 'curves.png'}")
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))

@@ -1,0 +1,131 @@
+"""What makes a configuration impossible, said before anything is loaded: rule, value, remedy."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+
+from experiments.config import FIELDS, METHODS, Config, ConfigError, nearest
+from ist_jax.algorithms import OPT_STATES
+from ist_jax.data import SOURCES, SPLITS
+from ist_jax.decompositions import DECOMPOSITIONS
+from ist_jax.decompositions.mlp import SCALINGS
+from ist_jax.models import ACTIVATIONS, NORMS
+
+CHOICES: dict[str, Sequence[str]] = {
+    "method": METHODS,
+    "decomposition": tuple(DECOMPOSITIONS),
+    "partition": ("balanced", "uniform", "blocks", "rolling"),
+    "placement": ("auto", "looped", "vmapped", "sharded"),
+    "opt_state": ("auto", *OPT_STATES),
+    "outer.name": ("auto", "none", "sgd"),
+    "model.name": ("mlp",),
+    "model.norm": NORMS,
+    "model.eval_norm": ("train", "batch"),
+    "model.scaling": SCALINGS,
+    "model.activation": tuple(ACTIVATIONS),
+    "model.dtype": ("float32", "bfloat16"),
+    "optimizer.name": ("sgd", "adam", "adamw"),
+    "optimizer.schedule": ("constant", "cosine", "linear", "step"),
+    "data.name": tuple(SOURCES),
+    "data.split": SPLITS,
+}
+
+# field -> (smallest, largest, whether the bounds themselves are allowed)
+RANGES: dict[str, tuple[float, float, bool]] = {
+    "num_subnets": (1, 2**20, True),
+    "local_steps": (1, 2**30, True),
+    "batch_size": (0, 2**30, True),
+    "epochs": (0, 1e9, False),
+    "seed": (0, 2**31 - 1, True),
+    "num_devices": (0, 2**20, True),
+    "outer.learning_rate": (0, 1e9, False),
+    "outer.momentum": (0, 1, True),
+    "warmup_phase": (0, 1, True),
+    "dense_phase": (0, 1, True),
+    "optimizer.learning_rate": (0, 1e9, False),
+    "optimizer.momentum": (0, 1, True),
+    "optimizer.weight_decay": (0, 1e9, True),
+    "optimizer.clip": (0, 1e9, True),
+    "optimizer.warmup": (0, 1, True),
+    "data.alpha": (0, 1e9, False),
+    "data.validation_fraction": (0, 1, False),
+    "eval_every": (0, 2**30, True),
+    "checkpoint_every": (0, 2**30, True),
+    "eval_batch_size": (1, 2**30, True),
+    "eval_sample": (2, 2**30, True),
+}
+
+
+def _check_values(values: dict[str, Any]) -> None:
+    for name, choices in CHOICES.items():
+        if values[name] not in choices:
+            hint = nearest(values[name], choices)
+            raise ConfigError(f"{name} is one of {', '.join(choices)}, not {values[name]!r}{hint}")
+    for name, (low, high, closed) in RANGES.items():
+        value = values[name]
+        if not (low <= value <= high if closed else low < value < high):
+            bounds = f"from {low:g} to {high:g}" if closed else f"between {low:g} and {high:g}, both excluded"
+            raise ConfigError(f"{name} is {bounds}, not {value!r}")
+    if not values["model.hidden"] or min(values["model.hidden"]) < 1:
+        raise ConfigError(f"model.hidden names the width of at least one layer, each at least 1, not {values['model.hidden']!r}")
+
+
+def _check_method(c: Config) -> None:
+    if c.method in ("data_parallel", "single", "ensemble") and c.opt_state not in ("auto",):
+        raise ConfigError(f"opt_state={c.opt_state!r} is for methods that synchronise parameters; {c.method} always keeps its own: use auto")
+    if c.opt_state == "own" and c.method == "ist":
+        raise ConfigError("opt_state='own' stays with a worker while ist moves its units on: use reset or carry")
+    if c.method not in ("ist", "local_sgd", "diloco") and c.outer.name == "sgd":
+        raise ConfigError(f"outer.name='sgd' acts on merged parameters, which {c.method} does not have: use none or auto")
+    if c.method == "diloco" and c.outer.name == "none":
+        raise ConfigError("diloco is local SGD with an outer optimizer: use outer.name=auto, or method=local_sgd")
+    if c.warmup_phase + c.dense_phase >= 1 and (c.warmup_phase or c.dense_phase):
+        raise ConfigError(f"warmup_phase={c.warmup_phase} and dense_phase={c.dense_phase} leave no samples for {c.method}")
+    if (c.warmup_phase or c.dense_phase) and c.method == "ensemble":
+        raise ConfigError("the members of an ensemble never meet: warmup_phase and dense_phase must be 0")
+    if c.model.scaling != "none" and c.model.norm != "none":
+        raise ConfigError(f"model.scaling={c.model.scaling!r} stands in for a norm, and model.norm is {c.model.norm!r}: use scaling=none")
+
+
+def _check_sizes(c: Config) -> None:
+    if c.method in ("ist", "ensemble") and min(c.model.hidden) < c.num_subnets:
+        raise ConfigError(f"model.hidden={c.model.hidden} has a layer narrower than num_subnets={c.num_subnets}: every subnetwork needs a unit")
+    if c.batch_size == 0 and c.data.split != "shared" and c.num_subnets > 1:
+        raise ConfigError(f"batch_size=0 (the whole set) needs data.split=shared, not {c.data.split!r}, whose shards differ in size")
+    if c.batch_size == 1 and c.model.norm == "batch":
+        raise ConfigError("model.norm=batch needs at least two examples per step, and batch_size is 1")
+    if c.data.name in ("idx", "npz", "tfds") and not c.data.dir:
+        raise ConfigError(f"data.name={c.data.name!r} needs data.dir, the {'file' if c.data.name == 'npz' else 'folder'} it reads")
+
+
+def _check_devices(c: Config) -> None:
+    available = len(jax.devices())
+    if c.num_devices > available:
+        raise ConfigError(f"num_devices={c.num_devices} is more than the {available} devices of this machine")
+    devices = c.num_devices or available
+    if c.placement == "sharded" and c.num_subnets % devices:
+        raise ConfigError(f"every device carries as many subnetworks: num_subnets={c.num_subnets} is no multiple of num_devices={devices}")
+    if c.placement == "sharded" and c.method == "ist" and c.partition not in ("balanced", "blocks"):
+        raise ConfigError(f"a mesh exchanges equal blocks, which partition={c.partition!r} does not have: use balanced or blocks, or placement=looped")
+
+
+def validate(config: Config) -> Config:
+    """Returns `config`, or raises ConfigError with one line on what is wrong, where, and what would be right."""
+    _check_values(flat_values(config))
+    _check_method(config)
+    _check_sizes(config)
+    _check_devices(config)
+    return config
+
+
+def flat_values(config: Config) -> dict[str, Any]:
+    """All values by dotted name."""
+
+    def value(name: str) -> Any:
+        found: Any = config
+        for part in name.split("."):
+            found = getattr(found, part)
+        return found
+
+    return {name: value(name) for name in FIELDS}
