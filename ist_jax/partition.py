@@ -92,9 +92,9 @@ def _blocks(key: Key, current_SxM: Array, size: int) -> Array:
     else:  # the larger shares move on by one subnetwork a round
         count_S = jnp.roll((current_SxM < size).sum(axis=1), 1)
     holder_N = jnp.repeat(jnp.arange(num_subnets), count_S, total_repeat_length=size)
-    dealt_SxN = jax.random.permutation(deal_key, holder_N) == jnp.arange(num_subnets)[:, None]
+    dealt_SxN = jax.random.permutation(deal_key, holder_N)[None] == jnp.arange(num_subnets)[:, None]
     if not overlapping:
-        held_SxN = jnp.where(dealt_SxN, jnp.arange(size), size)
+        held_SxN = jnp.where(dealt_SxN, jnp.arange(size)[None], size)
         return jnp.sort(held_SxN, axis=1)[:, :slots].astype(jnp.int32)
     # first the units dealt, which cover the group, then others at random up to the minimum depth
     draw_SxN = jnp.where(dealt_SxN, -1.0, jax.random.uniform(fill_key, dealt_SxN.shape))

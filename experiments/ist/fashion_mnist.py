@@ -16,4 +16,5 @@ def get_config():
     config.epochs = 20.0
     config.eval_every = 21
     config.optimizer.learning_rate = 0.3
+    config.optimizer.schedule = "cosine"
     return config

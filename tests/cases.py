@@ -1,0 +1,149 @@
+"""What the conformance suites run over: a new decomposition or algorithm joins with one line."""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from ist_jax import data_parallel, decompose, ensemble, ist, undivided
+from ist_jax.algorithms import Algorithm
+from ist_jax.data import Dataset, Raw, make_dataset
+from ist_jax.data.splits import shared
+from ist_jax.decompositions import Decomposition, mlp
+from ist_jax.models import MLP, BatchNorm
+from ist_jax.placement import Placement, vmapped
+from ist_jax.tasks import Task, classification
+
+FEATURES, CLASSES = 12, 5
+EXAMPLE = jax.ShapeDtypeStruct((1, FEATURES), jnp.float32)
+
+
+class Own(nn.Module):
+    """A user's model: two branches of hidden units that meet, a shared bias, a composite axis kept apart."""
+
+    width: int
+    heads: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        left = BatchNorm(name="norm")(nn.Dense(self.width, use_bias=False, name="left")(x))
+        right_BxAx2 = nn.tanh(nn.DenseGeneral((self.heads, 2), name="right")(x))
+        mixed = nn.relu(left) + nn.DenseGeneral(self.width, axis=(-2, -1), use_bias=False, name="mix")(right_BxAx2)
+        return nn.Dense(CLASSES, name="head")(mixed)
+
+
+OWN_RULES = (
+    (r"left/kernel", (None, "unit")),
+    (r"norm/.*", ("unit",)),
+    (r"right/kernel", (None, "head", None)),
+    (r"right/bias", ("head", None)),
+    (r"mix/kernel", ("head", None, "unit")),
+    (r"head/kernel", ("unit", None)),
+    (r"head/bias", None),
+)
+
+
+def own(num_subnets: int, partition: str = "balanced") -> Decomposition:
+    return decompose(
+        OWN_RULES,
+        {"unit": 16, "head": 8},
+        num_subnets=num_subnets,
+        full=Own(16, 8),
+        subnet=Own(-(-16 // num_subnets), -(-8 // num_subnets)),
+        example=EXAMPLE,
+        partition_name=partition,
+    )
+
+
+def _mlp(hidden: tuple[int, ...] = (16, 24), model: dict[str, Any] | None = None, **options: Any) -> Any:
+    network = MLP(hidden, CLASSES, **(model or {}))
+    return lambda num_subnets, partition="balanced": mlp(network, EXAMPLE, num_subnets=num_subnets, partition=partition, **options)
+
+
+# name -> (S, partition) -> Decomposition
+DECOMPOSITIONS: dict[str, Callable[..., Decomposition]] = {
+    "mlp": _mlp(),
+    "mlp-uneven": _mlp((18, 13)),
+    "mlp-one-layer-bias": _mlp((32,), {"bias": True}),
+    "mlp-deep-layer-norm": _mlp((16, 8, 16), {"norm": "layer", "activation": "gelu"}),
+    "mlp-no-norm-scaled": _mlp((16, 16), {"norm": "none", "bias": True, "activation": "tanh"}, scaling="keep"),
+    "mlp-split-input": _mlp((16, 8), split_input=True),
+    "own-model": own,
+}
+TASK: Task = classification()
+SGD = optax.sgd(0.1, momentum=0.9)
+BATCH = 8
+
+
+def two_groups(num_subnets: int) -> Decomposition:
+    return DECOMPOSITIONS["mlp"](num_subnets)
+
+
+# name -> (S, placement, optimizer) -> Algorithm
+ALGORITHMS: dict[str, Callable[..., Algorithm]] = {
+    "ist": lambda s, place=vmapped(), tx=SGD: ist(two_groups(s), TASK, tx, batch_size=BATCH, placement=place),
+    "ist-own-model": lambda s, place=vmapped(), tx=SGD: ist(own(s), TASK, tx, batch_size=BATCH, placement=place),
+    "ist-carry": lambda s, place=vmapped(), tx=optax.adam(1e-2): ist(
+        two_groups(s), TASK, tx, batch_size=BATCH, placement=place, opt_state="carry"
+    ),
+    "ist-outer": lambda s, place=vmapped(), tx=SGD: ist(
+        two_groups(s), TASK, tx, batch_size=BATCH, placement=place, outer_tx=optax.sgd(0.7, 0.9, nesterov=True)
+    ),
+    "local-sgd": lambda s, place=vmapped(), tx=SGD: ist(undivided(two_groups(s), s), TASK, tx, batch_size=BATCH, placement=place),
+    "diloco": lambda s, place=vmapped(), tx=optax.adamw(1e-2): ist(
+        undivided(two_groups(s), s), TASK, tx, batch_size=BATCH, placement=place,
+        opt_state="own", outer_tx=optax.sgd(0.7, 0.9, nesterov=True),
+    ),  # fmt: skip
+    "ensemble": lambda s, place=vmapped(), tx=SGD: ensemble(two_groups(s), TASK, tx, batch_size=BATCH, placement=place),
+    "data-parallel": lambda s, place=vmapped(), tx=SGD: data_parallel(
+        two_groups(s), TASK, tx, num_workers=s, batch_size=BATCH, placement=place
+    ),
+}  # fmt: skip
+
+
+def dataset(num_train: int = 100, dtype: Any = np.float32) -> Dataset:
+    """A learnable problem: classes are Gaussian blobs."""
+    rng = np.random.default_rng(0)
+    center_CxD = 2 * rng.normal(size=(CLASSES, FEATURES))
+
+    def sample(count: int) -> tuple[np.ndarray, np.ndarray]:
+        y = rng.integers(0, CLASSES, count)
+        return (center_CxD[y] + rng.normal(size=(count, FEATURES))).astype(dtype), y
+
+    (x_train, y_train), (x_test, y_test) = sample(num_train + 20), sample(60)
+    raw = Raw(x_train, y_train, x_test, y_test)
+    return make_dataset(raw, "blobs", source="blobs", validation_fraction=20 / (num_train + 20), shards=shared)
+
+
+ROOT = jax.random.key(3)
+
+
+def rounds(algorithm: Algorithm, count: int, steps: int = 3, data: Dataset | None = None, start: Any = None) -> tuple[Any, Any]:
+    """`count` rounds from the start; the state, and the losses of the last round."""
+    data = data or dataset()
+    state = algorithm.fresh(ROOT, start)
+    alive_S = jax.device_put(jnp.ones(algorithm.num_workers, bool), algorithm.sharding)
+    metrics = None
+    for r in range(count):
+        view = data.view(r, jax.random.key(5), algorithm.num_workers, algorithm.sharding)
+        key = jax.device_put(jax.random.fold_in(ROOT, r), algorithm.sharding)
+        state, metrics = algorithm.round(state, view, key, alive_S, steps=steps)
+    return state, metrics
+
+
+def random_params(decomposition: Decomposition, seed: int = 0, dtype: Any = np.float32) -> Any:
+    """Parameters without structure, so that no two entries are equal (initial biases are all zero)."""
+    shapes = jax.eval_shape(decomposition.init, jax.random.key(0))
+    rng = np.random.default_rng(seed)
+    return jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(dtype), shapes)
+
+
+def placements() -> dict[str, Callable[[], Placement]]:
+    from ist_jax.placement import looped, sharded, subnet_mesh
+
+    meshes = {f"sharded-{n}": lambda n=n: sharded(subnet_mesh(n)) for n in (1, 2, 4, 8)}
+    return {"looped": looped, "vmapped": vmapped} | meshes | {"sharded-2-looped": lambda: sharded(subnet_mesh(2), looped())}

@@ -1,0 +1,21 @@
+"""Eight CPU devices, strict ranks, and the cases that the conformance suites run over."""
+
+import os
+import pathlib
+
+import jax
+import pytest
+
+jax.config.update("jax_num_cpu_devices", 8)
+jax.config.update("jax_numpy_rank_promotion", "raise")
+_CACHE = pathlib.Path(__file__).parent.parent / ".jax_cache"
+jax.config.update("jax_compilation_cache_dir", os.environ.get("JAX_COMPILATION_CACHE_DIR", str(_CACHE)))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+
+@pytest.fixture
+def real_data() -> pathlib.Path:
+    """The folder of real data sets, from the environment variable IST_DATA_DIR."""
+    if "IST_DATA_DIR" not in os.environ:
+        pytest.skip("IST_DATA_DIR is not set: it names the folder with real data sets")
+    return pathlib.Path(os.environ["IST_DATA_DIR"]).absolute()

@@ -1,0 +1,191 @@
+"""The laws of the mechanism, for every decomposition in `cases.DECOMPOSITIONS`.
+
+Everything a case needs from JAX is computed by one compiled program per case; the tests look at its results.
+"""
+
+import functools
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from cases import DECOMPOSITIONS, TASK, random_params
+
+from ist_jax.exchange import home_sharded, one_device
+from ist_jax.placement import subnet_mesh
+from ist_jax.subnet import extract, extract_all, label_axes, map_labels, merge
+
+CASES = [(name, s) for name in DECOMPOSITIONS for s in (1, 4)] + [("mlp", 8), ("mlp-uneven", 8), ("own-model", 2)]
+by_case = pytest.mark.parametrize("name,num_subnets", CASES)
+
+
+def shapes_and_labels(decomposition):
+    shapes = jax.eval_shape(decomposition.init, jax.random.key(0))
+    return shapes, label_axes(shapes, decomposition.rules, decomposition.partition.sizes)
+
+
+def own_batch(decomposition, batch, own):
+    sizes = {g: n for g, n in decomposition.partition.sizes.items() if g == "input"}
+    return extract(batch, label_axes(batch, decomposition.batch_rules, sizes), own)
+
+
+def masks(labels, params, indices):
+    """[S, ...] per leaf: 1 where the subnetwork holds the entry."""
+
+    def one(own):
+        ones = jax.tree.map(lambda x: jnp.ones_like(x)[None], extract(params, labels, own))
+        zeros = jax.tree.map(jnp.zeros_like, params)
+        return merge(zeros, ones, labels, {group: index[None] for group, index in own.items()})
+
+    return jax.vmap(one)(indices)
+
+
+def train_two_steps(decomposition, tx, sub, batch):
+    def step(carry, _):
+        sub, state = carry
+        loss = lambda p: TASK.loss(decomposition.subnet.apply, {"params": p}, batch, jax.random.key(0))[0]
+        updates, state = tx.update(jax.grad(loss)(sub), state, sub)
+        return (optax.apply_updates(sub, updates), state), None
+
+    return jax.lax.scan(step, (sub, tx.init(sub)), length=2)[0][0]
+
+
+@functools.cache
+def case(name, num_subnets):
+    """All that the tests of one case look at, as numpy arrays."""
+    decomposition = DECOMPOSITIONS[name](num_subnets)
+    parts = decomposition.partition
+    _, labels = shapes_and_labels(decomposition)
+    full = decomposition.full.clone(sum_scale=1.0) if hasattr(decomposition.full, "sum_scale") else decomposition.full
+
+    @jax.jit
+    def compute(params, x, y):
+        indices = parts.sample(jax.random.key(0), parts.first())
+        sub_S = extract_all(params, labels, indices, num_subnets)
+        changed_S = jax.tree.map(lambda leaf: 2 * leaf + 1, sub_S)
+        mask_S = masks(labels, params, indices) if indices else None
+        masked_S = jax.tree.map(lambda p, m: jnp.where(m > 0, p[None], 0), params, mask_S)
+
+        def alone(own):
+            sub, batch = extract(params, labels, own), own_batch(decomposition, {"x": x, "y": y}, own)
+            trained = [train_two_steps(decomposition, tx, sub, batch) for tx in (optax.sgd(0.1, 0.9), optax.adamw(1e-2, weight_decay=0.1))]
+            return decomposition.subnet.apply({"params": sub}, batch["x"]), trained
+
+        logits_S, trained_S = jax.lax.map(alone, indices)
+        reference = masked_layer_norm if name == "mlp-deep-layer-norm" else lambda full, p, x, own: full.apply({"params": p}, x)
+        expected_S = jax.lax.map(lambda item: reference(full, item[0], x, item[1]), (masked_S, indices))
+        return dict(
+            indices=indices,
+            mask_S=mask_S,
+            same=[merge(params, sub_S, labels, indices, disjoint=disjoint) for disjoint in (True, False)],
+            changed=merge(params, changed_S, labels, indices, disjoint=True),
+            logits_S=logits_S,
+            expected_S=expected_S,
+            trained_S=trained_S,
+        )
+
+    params = random_params(decomposition)
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(8, decomposition.example.shape[1])).astype(np.float32)
+    results = jax.device_get(compute(params, x, np.arange(8) % 5))
+    return SimpleNamespace(decomposition=decomposition, labels=labels, params=params, **results)
+
+
+def masked_layer_norm(full, masked, x, own):
+    """The masked full model, moments over the held units, written out."""
+    for i in range(3):
+        x = x @ masked[f"hidden_{i}"]["kernel"]
+        index = own[f"hidden_{i}"]
+        held = x[:, index]
+        x = (x - held.mean(1, keepdims=True)) / jnp.sqrt(held.var(1, keepdims=True) + 1e-6)
+        norm = masked[f"norm_{i}"]
+        x = jax.nn.gelu(x * norm["scale"][None] + norm["bias"][None])
+    return x @ masked["output"]["kernel"]
+
+
+@by_case
+def test_law_1_merge_of_extract_is_the_identity_bit_for_bit(name, num_subnets):
+    c = case(name, num_subnets)
+
+    def same(label, merged, before):
+        rtol = 0 if label.groups or num_subnets == 1 else 1e-6  # a mean of equal copies is equal to rounding
+        np.testing.assert_allclose(merged, before, rtol=rtol)
+
+    for merged in c.same:
+        map_labels(same, c.labels, merged, c.params)
+
+
+@by_case
+def test_law_1_entries_that_nobody_held_keep_their_bits(name, num_subnets):
+    c = case(name, num_subnets)
+
+    def check(label, before, after, mask_S):
+        held = mask_S.max(axis=0) > 0
+        np.testing.assert_array_equal(np.where(held, 0, before), np.where(held, 0, after))
+        np.testing.assert_allclose(np.where(held, 2 * before + 1, 0), np.where(held, after, 0), rtol=1e-6)
+        assert held.all() or len(label.groups) > 1, "every unit has a holder"
+        if label.groups:
+            assert mask_S.sum(axis=0).max() == 1, "and only one"
+
+    map_labels(check, c.labels, c.params, c.changed, c.mask_S)
+
+
+@by_case
+def test_law_3_a_subnetwork_computes_what_the_masked_full_model_computes(name, num_subnets):
+    c = case(name, num_subnets)
+    np.testing.assert_allclose(c.logits_S, c.expected_S, rtol=1e-3, atol=1e-4)
+
+
+@by_case
+def test_subnetworks_have_the_shapes_of_the_shrunken_model(name, num_subnets):
+    c = case(name, num_subnets)
+    width = c.decomposition.partition.slots.get("input", c.decomposition.example.shape[1])
+    own = jax.eval_shape(c.decomposition.subnet.init, jax.random.key(0), jax.ShapeDtypeStruct((1, width), jnp.float32))
+    trained_shapes = jax.tree.map(lambda leaf: leaf.shape[1:], c.trained_S[0])
+    assert trained_shapes == jax.tree.map(lambda leaf: leaf.shape, own["params"])
+
+
+@by_case
+def test_padded_units_stay_exactly_zero_in_training(name, num_subnets):
+    c = case(name, num_subnets)
+    sizes = c.decomposition.partition.sizes
+
+    def check(label, leaf_S):
+        for s, leaf in enumerate(leaf_S):
+            for axis, group in label.groups:
+                padding = c.indices[group][s] == sizes[group]
+                assert not np.compress(padding, leaf, axis=axis).any()
+                assert np.compress(~padding, leaf, axis=axis).any()
+
+    for trained_S in c.trained_S:
+        map_labels(check, c.labels, trained_S)
+    if name == "mlp-uneven" and num_subnets > 1:
+        assert any((index == sizes[group]).any() for group, index in c.indices.items()), "this case pads"
+
+
+MESHES = [(n, s, d, "balanced") for n, s in CASES for d in sorted({1, s // 2, s} - {0}) if (d, s) != (1, 4)]
+MESHES += [("mlp-uneven", 4, 4, "blocks"), ("own-model", 4, 2, "blocks")]
+
+
+@pytest.mark.parametrize("name,num_subnets,num_devices,partition", MESHES)
+def test_law_6_the_mesh_exchange_is_extract_and_merge_bit_for_bit(name, num_subnets, num_devices, partition):
+    decomposition = DECOMPOSITIONS[name](num_subnets, partition)
+    parts = decomposition.partition
+    shapes, labels = shapes_and_labels(decomposition)
+    alive_S = np.arange(num_subnets) != 1
+
+    def exchanged(exchange, params):
+        indices = parts.sample(jax.random.key(0), parts.first())
+        store = exchange.init(params)
+        sub_S = exchange.pull(store, indices, indices)
+        # a power of two: no fused multiply-add may round differently in the two programs
+        store = exchange.push(store, jax.tree.map(lambda leaf: 2 * leaf, sub_S), indices, alive_S)
+        return sub_S, exchange.params(store, indices)
+
+    params = random_params(decomposition)
+    pulled_S, pushed = jax.jit(functools.partial(exchanged, home_sharded(labels, shapes, parts, subnet_mesh(num_devices))))(params)
+    expected_S, expected = jax.jit(functools.partial(exchanged, one_device(labels, shapes, parts)))(params)
+    jax.tree.map(np.testing.assert_array_equal, pulled_S, expected_S)
+    map_labels(lambda label, a, b: np.testing.assert_allclose(a, b, rtol=0 if label.groups else 1e-6), labels, pushed, expected)

@@ -1,0 +1,127 @@
+"""Partitions: cover, disjointness, fairness, errors."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ist_jax.partition import DEALS, home_size, partition
+
+SHAPES = [(8, 1), (8, 2), (16, 4), (17, 4), (23, 8), (9, 8), (64, 8)]
+
+
+def draws(parts, count, seed=0):
+    """`count` rounds, each from the one before: [count, S, M] of group 'g'."""
+
+    def step(current, key):
+        new = parts.sample(key, current)
+        return new, new["g"]
+
+    first = parts.sample(jax.random.key(seed), parts.first())
+    return np.asarray(jax.lax.scan(step, first, jax.random.split(jax.random.key(seed + 1), count))[1])
+
+
+@pytest.mark.parametrize("name", sorted(DEALS))
+@pytest.mark.parametrize("size,num_subnets", SHAPES)
+def test_law_2_groups_are_disjoint_and_cover_all_units(name, size, num_subnets):
+    parts = partition(name, {"g": size}, num_subnets)
+    for index_SxM in (np.asarray(parts.first()["g"]), *draws(parts, 20)):
+        assert index_SxM.dtype == np.int32 and index_SxM.shape == (num_subnets, home_size(size, num_subnets))
+        held = index_SxM[index_SxM < size]
+        assert sorted(held) == list(range(size))
+        counts = (index_SxM < size).sum(axis=1)
+        assert counts.max() - counts.min() <= 1, "counts are as equal as possible"
+        assert (np.diff(index_SxM, axis=1) >= 0).all(), "rows are sorted"
+        assert index_SxM.max() <= size
+
+
+@pytest.mark.parametrize("name", ["balanced", "uniform", "blocks", "rolling"])
+@pytest.mark.parametrize("size,num_subnets", [(16, 4), (17, 4), (9, 8)])
+def test_law_2_every_unit_is_drawn_by_every_subnetwork_at_the_expected_rate(name, size, num_subnets):
+    parts = partition(name, {"g": size}, num_subnets)
+    count = size * 200
+    drawn = draws(parts, count)
+    held_SxN = np.stack([(drawn == unit).any(axis=2).mean(axis=0) for unit in range(size)], axis=1)
+    if name == "rolling":  # every subnetwork has its own number of units for ever
+        expected = np.repeat((np.asarray(parts.first()["g"]) < size).sum(1, keepdims=True) / size, size, axis=1)
+    else:
+        expected = np.full((num_subnets, size), 1 / num_subnets)
+    sigma = np.sqrt(expected * (1 - expected) / count)
+    assert (np.abs(held_SxN - expected) < 6 * sigma + 1e-9).all()
+
+
+def test_law_2_two_units_meet_as_often_as_in_uniform_partitions():
+    meet = {}
+    for name in ("balanced", "uniform"):
+        drawn = draws(partition(name, {"g": 32}, 4), 4000)
+        owner = np.argmax([(drawn[..., None] == np.arange(32)).any(2)[:, s] for s in range(4)], axis=0)
+        pairs = (owner[:, :, None] == owner[:, None, :]).mean(0)
+        meet[name] = pairs[~np.eye(32, dtype=bool)].mean()
+    assert meet["uniform"] == pytest.approx(7 / 31, abs=0.002)
+    # homes deal equal shares, so units of one home meet less and others more: the mean is the same
+    assert meet["balanced"] == pytest.approx(7 / 31, abs=0.002)
+
+
+@pytest.mark.parametrize("size,num_subnets", [(64, 4), (17, 4), (23, 8), (128, 8)])
+def test_balanced_bounds_what_a_home_and_a_subnetwork_share(size, num_subnets):
+    parts = partition("balanced", {"g": size}, num_subnets)
+    home = home_size(size, num_subnets)
+    for index_SxM in draws(parts, 50):
+        for row in index_SxM:
+            shared = np.bincount(row[row < size] // home, minlength=num_subnets)
+            assert shared.max() <= parts.pair_units("g") == -(-home // num_subnets)
+
+
+def test_blocks_of_a_minimum_depth_overlap_and_cover():
+    parts = partition("blocks", {"g": 10}, 8, min_units=4)
+    assert not parts.disjoint and parts.slots == {"g": 4}
+    drawn = draws(parts, 100)
+    for index_SxM in (np.asarray(parts.first()["g"]), *drawn):
+        assert set(index_SxM.flat) == set(range(10)), "every unit has a holder"
+        assert all(len(set(row)) == 4 for row in index_SxM), "four different units each"
+    assert len(np.unique(drawn.reshape(100, -1), axis=0)) == 100
+
+
+def test_the_larger_shares_of_blocks_go_round():
+    drawn = draws(partition("blocks", {"g": 22}, 4), 4)
+    counts = (drawn < 22).sum(axis=2)
+    assert (counts.sum(axis=0) == 22).all(), "over S rounds every subnetwork has held as many blocks"
+
+
+def test_one_subnetwork_holds_everything_in_order():
+    for name in ("balanced", "uniform", "blocks", "fixed"):
+        parts = partition(name, {"g": 7}, 1)
+        np.testing.assert_array_equal(parts.sample(jax.random.key(0), parts.first())["g"], jnp.arange(7)[None])
+
+
+def test_groups_are_permuted_independently():
+    parts = partition("balanced", {"a": 64, "b": 64}, 4)
+    indices = parts.sample(jax.random.key(0), parts.first())
+    assert (np.asarray(indices["a"]) != np.asarray(indices["b"])).any()
+
+
+def test_golden_partition():
+    parts = partition("balanced", {"g": 10}, 4)
+    indices = parts.sample(jax.random.key(42), parts.first())["g"]
+    message = "the partition of a key has changed: every recorded run will repeat differently; say so in CHANGELOG.md"
+    assert np.asarray(indices).tolist() == GOLDEN, message
+
+
+GOLDEN = [[0, 5, 9], [1, 7, 10], [2, 3, 8], [4, 6, 10]]
+
+
+@pytest.mark.parametrize(
+    "arguments,says",
+    [
+        (("balanced", {"g": 3}, 4), "group 'g' has 3 units for num_subnets=4"),
+        (("even", {"g": 8}, 4), "partition is one of .* not 'even'"),
+        (("balanced", {"g": 8}, 0), "num_subnets is at least 1, not 0"),
+    ],
+)
+def test_errors_name_group_and_sizes(arguments, says):
+    with pytest.raises(ValueError, match=says):
+        partition(*arguments)
+    with pytest.raises(ValueError, match="min_units=9 is more than the 8 units of group 'g'"):
+        partition("blocks", {"g": 8}, 4, min_units=9)
+    with pytest.raises(ValueError, match="'blocks' only"):
+        partition("uniform", {"g": 8}, 4, min_units=2)
