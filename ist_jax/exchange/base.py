@@ -17,6 +17,7 @@ class Exchange(NamedTuple):
       pull: (store, indices, next_indices) -> subparams_S, the subnetworks of `next_indices`.
       push: (store, subparams_S, indices, alive_S) -> store. A lost subnetwork's units keep their values.
       params: (store, indices) -> params, in original order.
+      shardings: how the store lies on a mesh, a tree of its shape; None on one device.
       synchronises: False if the subnetworks never meet, so that nothing is sent.
     """
 
@@ -24,6 +25,7 @@ class Exchange(NamedTuple):
     pull: Callable[[Store, Indices, Indices], Params]
     push: Callable[[Store, Params, Indices, Array], Store]
     params: Callable[[Store, Indices], Params]
+    shardings: Any = None
     synchronises: bool = True
 
 

@@ -156,6 +156,7 @@ def home_sharded(labels: Any, shapes: Any, partition: Partition, mesh: Mesh) -> 
     _check(partition, mesh)
     num_subnets, replicated, subnets = partition.num_subnets, PartitionSpec(), PartitionSpec(AXIS)
     specs = map_labels(_spec, labels)
+    shardings = jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs)
 
     def on_mesh(f: Callable[..., Any], in_specs: Any, out_specs: Any) -> Callable[..., Any]:
         # check_vma cannot see that an unlabelled leaf is equal on all devices
@@ -166,7 +167,6 @@ def home_sharded(labels: Any, shapes: Any, partition: Partition, mesh: Mesh) -> 
         return Round({group: table(group) for group in indices}, indices, num_subnets, mesh.size)
 
     def init(params: Params) -> Store:
-        shardings = jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs)
         padded = map_labels(lambda label, leaf: _padded(leaf, label, num_subnets), labels, params)
         return lax.with_sharding_constraint(padded, shardings)
 
@@ -188,4 +188,4 @@ def home_sharded(labels: Any, shapes: Any, partition: Partition, mesh: Mesh) -> 
     def params(store: Store, indices: Indices) -> Params:
         return map_labels(lambda label, leaf, whole: leaf[tuple(map(slice, whole.shape))], labels, store, shapes)
 
-    return Exchange(init, pull, push, params)
+    return Exchange(init, pull, push, params, shardings)

@@ -1,0 +1,231 @@
+"""The laws of training, for every algorithm in `cases.ALGORITHMS`."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from cases import ALGORITHMS, BATCH, CLASSES, ROOT, SGD, TASK, dataset, own, placements, random_params, rounds, two_groups
+
+from ist_jax import data_parallel, decompose, ist, undivided
+from ist_jax.algorithms import Start
+from ist_jax.evaluation import evaluate
+from ist_jax.keys import named_key
+from ist_jax.order import draw
+from ist_jax.placement import sharded, subnet_mesh
+
+by_algorithm = pytest.mark.parametrize("name", sorted(ALGORITHMS))
+
+
+@by_algorithm
+@pytest.mark.parametrize("place", ["vmapped", "sharded-2"])
+def test_law_9_the_second_round_compiles_nothing_and_the_state_is_stable(name, place):
+    algorithm = ALGORITHMS[name](4, placements()[place]())
+    described = jax.tree.map(lambda x: (x.shape, x.dtype, x.sharding), algorithm.fresh(ROOT))
+    after, metrics = rounds(algorithm, 3)
+    assert algorithm.round._cache_size() == 1
+    assert jax.tree.map(lambda x: (x.shape, x.dtype, x.sharding), after) == described
+    assert metrics["loss_SxJ"].shape == (4, 3)
+
+
+@by_algorithm
+def test_law_9_init_works_on_shapes_alone(name):
+    algorithm = ALGORITHMS[name](4)
+    abstract = jax.eval_shape(algorithm.init, ROOT)
+    assert jax.tree.map(lambda x: (x.shape, x.dtype), abstract) == jax.tree.map(lambda x: (x.shape, x.dtype), algorithm.fresh(ROOT))
+
+
+@by_algorithm
+def test_it_learns_and_predicts_better_than_chance(name):
+    algorithm, data = ALGORITHMS[name](4), dataset()
+    state, _ = rounds(algorithm, 20, 5, data)
+    options = dict(batch_size=16, sample_size=64, subnets=True)
+    splits = {"test": data.test}
+    result = jax.jit(lambda state: evaluate(algorithm, TASK, state, splits, data.train, **options))(state)["test"]
+    assert result["accuracy"] > 0.7
+    assert result["subnet_accuracy_S"].shape == (4,)
+    assert (result["subnet_accuracy_S"] > 2 / CLASSES).all(), "every subnetwork is a classifier of its own"
+
+
+@by_algorithm
+def test_law_7_exactly_the_configured_local_steps_reach_the_global_model(name):
+    """Nothing of a round is lost (B3, B4): a last step more changes the parameters, and steps are counted."""
+    algorithm = ALGORITHMS[name](2)
+    three, _ = rounds(algorithm, 1, 3)
+    four, _ = rounds(algorithm, 1, 4)
+    assert int(three.step) == 3 and int(three.position) == 3 * BATCH
+    gap = max(float(jnp.abs(a - b).max()) for a, b in zip(*map(jax.tree.leaves, (algorithm.params(three), algorithm.params(four)))))
+    assert gap > 1e-5
+
+
+@by_algorithm
+def test_a_lost_subnetwork_changes_nothing_but_its_own_share(name):
+    algorithm, data = ALGORITHMS[name](2), dataset()
+    view = data.view(0, jax.random.key(5), 2, algorithm.sharding)
+    before = jax.device_get(algorithm.params(algorithm.fresh(ROOT)))
+    state, _ = algorithm.round(algorithm.fresh(ROOT), view, ROOT, jnp.zeros(2, bool), steps=2)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.store))
+    if name == "data-parallel":  # a mean over nobody is zero, and so is the step
+        return
+    jax.tree.map(np.testing.assert_array_equal, algorithm.params(state), before)
+
+
+@by_algorithm
+def test_law_8_workers_start_from_one_initialisation_and_see_different_batches(name):
+    algorithm, data = ALGORITHMS[name](4), dataset()
+    view = data.view(0, jax.random.key(5), 4, algorithm.sharding)
+    batches = [np.asarray(draw(view, jnp.int32(s), jnp.int32(0), BATCH)).tolist() for s in range(4)]
+    assert len({tuple(batch) for batch in batches}) == 4
+    if name not in ("ist", "ist-own-model", "ist-carry", "ist-outer", "ensemble"):
+        state = algorithm.fresh(ROOT)
+        variables_S = algorithm.subnet_predict(algorithm.subnet_variables(state, None), {"x": data.test["x"], "y": data.test["y"]})
+        np.testing.assert_allclose(variables_S, jnp.broadcast_to(variables_S[:1], variables_S.shape), atol=1e-6)
+
+
+def plain_training(decomposition, tx, data, count, steps, params):
+    """A training loop as anybody would write it: whole model, one step after another."""
+    apply = decomposition.full.apply
+    view = data.view(0, jax.random.key(5), 1, jax.sharding.SingleDeviceSharding(jax.devices()[0]))
+
+    @jax.jit
+    def step(params, state, position, batch_key):
+        batch = TASK.batch(view.arrays, draw(view, jnp.int32(0), position, BATCH), batch_key)
+        gradient = jax.grad(lambda p: TASK.loss(apply, {"params": p}, batch, batch_key)[0])(params)
+        updates, state = tx.update(gradient, state, params)
+        return optax.apply_updates(params, updates), state
+
+    position = 0
+    for _ in range(count):
+        state = tx.init(params)
+        for _ in range(steps):
+            params, state = step(params, state, jnp.int32(position), ROOT)
+            position += BATCH
+    return params
+
+
+@pytest.mark.parametrize("place", ["looped", "vmapped", "sharded-1"])
+@pytest.mark.parametrize("make", [two_groups, own], ids=["mlp", "own-model"])
+def test_law_4_one_subnetwork_is_plain_training(place, make):
+    decomposition, data = make(1), dataset()
+    algorithm = ist(decomposition, TASK, SGD, batch_size=BATCH, placement=placements()[place]())
+    state, _ = rounds(algorithm, 2, 3, data)
+    expected = plain_training(decomposition, SGD, data, 2, 3, decomposition.init(named_key(ROOT, "init")))
+    compare = np.testing.assert_array_equal if place != "vmapped" else lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+    jax.tree.map(compare, algorithm.params(state), expected)
+
+
+def close(a, b, rtol=1e-4, atol=1e-5):
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=rtol, atol=atol), a, b)
+
+
+def test_law_4_empty_rules_are_local_sgd():
+    """Local SGD written out: every worker trains a copy, the copies are averaged."""
+    decomposition, data = undivided(two_groups(2), 2), dataset()
+    algorithm = ist(decomposition, TASK, SGD, batch_size=BATCH)
+    state, _ = rounds(algorithm, 2, 3, data)
+    view = data.view(0, jax.random.key(5), 2, algorithm.sharding)
+
+    @jax.jit
+    def step(params, opt_state, worker, position):
+        batch = TASK.batch(view.arrays, draw(view, worker, position, BATCH), None)
+        gradient = jax.grad(lambda p: TASK.loss(decomposition.full.apply, {"params": p}, batch, ROOT)[0])(params)
+        updates, opt_state = SGD.update(gradient, opt_state, params)
+        return optax.apply_updates(params, updates), opt_state
+
+    params = decomposition.init(named_key(ROOT, "init"))
+    for r in range(2):
+        copies = []
+        for worker in range(2):
+            copy, opt_state = params, SGD.init(params)
+            for j in range(3):
+                copy, opt_state = step(copy, opt_state, jnp.int32(worker), jnp.int32((3 * r + j) * BATCH))
+            copies.append(copy)
+        params = jax.tree.map(lambda a, b: (a + b) / 2, *copies)
+    close(algorithm.params(state), params)
+
+
+def test_law_4_local_sgd_of_one_step_is_data_parallel():
+    tx, whole = optax.sgd(0.1), undivided(two_groups(4), 4)
+    local, _ = rounds(ist(whole, TASK, tx, batch_size=BATCH), 6, 1)
+    parallel, _ = rounds(data_parallel(whole, TASK, tx, num_workers=4, batch_size=BATCH), 2, 3)
+    close(local.store[0], parallel.store)
+
+
+@pytest.mark.parametrize("place", ["vmapped", "sharded-2"])
+def test_law_4_an_outer_sgd_of_rate_one_is_the_plain_merge(place):
+    make = lambda outer_tx: ist(two_groups(4), TASK, SGD, batch_size=BATCH, outer_tx=outer_tx, placement=placements()[place]())
+    plain, outer = make(None), make(optax.sgd(1.0))
+    close(plain.params(rounds(plain, 3)[0]), outer.params(rounds(outer, 3)[0]), rtol=1e-5, atol=1e-6)
+
+
+def test_outer_momentum_by_hand():
+    """Nesterov on two scalars' worth of rounds: v = mu v + g; x -= lr (g + mu v), g = params - merged."""
+    whole = undivided(two_groups(2), 2)
+    outer = ist(whole, TASK, SGD, batch_size=BATCH, outer_tx=optax.sgd(0.7, 0.9, nesterov=True))
+    inner = ist(whole, TASK, SGD, batch_size=BATCH)
+    start, one = inner.params(inner.fresh(ROOT)), inner.params(rounds(inner, 1)[0])
+    # first round: v = g, so x1 = x0 - 0.7 (1 + 0.9) (x0 - merged)
+    expected = jax.tree.map(lambda x0, merged: x0 - 0.7 * 1.9 * (x0 - merged), start, one)
+    close(outer.params(rounds(outer, 1)[0]), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["ist", "ist-own-model", "ist-carry", "local-sgd", "diloco", "ensemble", "data-parallel"])
+def test_law_5_all_placements_agree_in_float64(name):
+    """looped == vmapped == sharded over 1, 2, 4, 8 devices: the partition exactly, parameters to 1e-9."""
+    with jax.enable_x64(True):
+        data = dataset()
+        params = jax.tree.map(jnp.asarray, random_params((own if name == "ist-own-model" else two_groups)(8), dtype=np.float64))
+        start = Start(params, None, jnp.zeros((), jnp.int32))
+        results = {}
+        everywhere = placements() if name == "ist" else {n: placements()[n] for n in ("looped", "vmapped", "sharded-2", "sharded-8")}
+        for place, make in everywhere.items():
+            algorithm = ALGORITHMS[name](8, make(), optax.sgd(0.05))
+            state, _ = rounds(algorithm, 2, 2, data, jax.device_put(start, algorithm.sharding))
+            results[place] = jax.device_get((algorithm.params(state), state.indices))
+        expected, indices = results["looped"]
+        assert all(leaf.dtype == np.float64 for leaf in jax.tree.leaves(expected))
+        for found, found_indices in results.values():
+            jax.tree.map(np.testing.assert_array_equal, found_indices, indices)
+            close(found, expected, rtol=1e-9, atol=1e-9)
+
+
+def test_the_learning_rate_schedule_runs_on_the_global_step_though_the_state_is_reset():
+    """A drop to 0 in the middle of the second round stops training there."""
+    tx = optax.sgd(optax.piecewise_constant_schedule(0.1, {5: 0.0}))
+    algorithm = ist(two_groups(2), TASK, tx, batch_size=BATCH)
+    five, _ = rounds(ist(undivided(two_groups(2), 1), TASK, tx, batch_size=BATCH), 1, 5)
+    six, _ = rounds(ist(undivided(two_groups(2), 1), TASK, tx, batch_size=BATCH), 2, 3)
+    close(five.store[0], six.store[0], rtol=1e-5, atol=1e-6)
+    two, three = rounds(algorithm, 2)[0], rounds(algorithm, 3)[0]
+    jax.tree.map(np.testing.assert_array_equal, algorithm.params(two), algorithm.params(three))
+
+
+def test_carried_state_moves_with_its_units_and_counts_stay_integers():
+    algorithm = ALGORITHMS["ist-carry"](4)
+    state, _ = rounds(algorithm, 2, 3)
+    adam = state.store[1][0]
+    assert adam.count.dtype == jnp.int32 and int(adam.count) == 6
+    first = algorithm.fresh(ROOT).store[1][0].mu
+    assert jax.tree.map(jnp.shape, adam.mu) == jax.tree.map(jnp.shape, first)
+    # entries of hidden_1 that no subnetwork held in either round have no moments yet
+    untrained = np.asarray(adam.mu["hidden_1"]["kernel"]) == 0
+    assert 0.4 < untrained.mean() < 0.9
+
+
+def test_carry_refuses_factored_state():
+    with pytest.raises(ValueError, match="shaped like its parameter"):
+        ist(two_groups(2), TASK, optax.adafactor(1e-2, min_dim_size_to_factor=4), batch_size=BATCH, opt_state="carry")
+
+
+def test_options_that_contradict_are_refused():
+    make = lambda **options: ist(two_groups(2), TASK, SGD, batch_size=BATCH, **options)
+    with pytest.raises(ValueError, match="opt_state is one of"):
+        make(opt_state="keep")
+    with pytest.raises(ValueError, match="its units move on"):
+        make(opt_state="own")
+    with pytest.raises(ValueError, match="a mesh exchanges equal blocks, and the partition 'uniform'"):
+        ist(own(2, "uniform"), TASK, SGD, batch_size=BATCH, placement=sharded(subnet_mesh(2)))
+    with pytest.raises(ValueError, match="does not divide"):
+        decompose([(".*", None)], {"g": 9}, num_subnets=2, full=None, subnet=None, example=None)
+    with pytest.raises(ValueError, match="no multiple of 4 devices"):
+        ist(two_groups(2), TASK, SGD, batch_size=BATCH, placement=sharded(subnet_mesh(4)))

@@ -1,0 +1,99 @@
+"""One test per defect of the authors' IST release, showing that it is absent here.
+
+B1-B5 as listed in the reference notes on IST_Release @2f24b9b.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from cases import BATCH, CLASSES, ROOT, SGD, TASK, dataset, rounds, two_groups
+
+from ist_jax import ist
+from ist_jax.evaluation import evaluate
+from ist_jax.order import draw
+from ist_jax.placement import sharded, subnet_mesh
+
+
+@pytest.mark.parametrize("num_devices", [0, 4])
+def test_b1_every_row_of_the_middle_kernel_is_trained_with_its_own_unit(num_devices):
+    """B1: fc2 rows beyond the first share kept their initial values, and met the wrong bn2/fc3 units."""
+    place = {"placement": sharded(subnet_mesh(num_devices))} if num_devices else {}
+    algorithm = ist(two_groups(4), TASK, SGD, batch_size=BATCH, **place)
+    before = jax.device_get(algorithm.params(algorithm.fresh(ROOT)))
+    state, _ = rounds(algorithm, 1)
+    after, indices = jax.device_get((algorithm.params(state), state.indices))
+    changed = after["hidden_1"]["kernel"] != before["hidden_1"]["kernel"]
+    for s in range(4):
+        rows, columns = indices["hidden_0"][s], indices["hidden_1"][s]
+        others = np.setdiff1d(np.arange(24), columns)
+        assert changed[np.ix_(rows, columns)].mean() > 0.9, "the block of a subnetwork's own rows and columns is trained"
+        assert not changed[np.ix_(rows, others)].any(), "and no other"
+    for name, leaf in (("hidden_0", "kernel"), ("norm_1", "scale"), ("output", "kernel")):
+        axis = 1 if name == "hidden_0" else 0
+        moved = (after[name][leaf] != before[name][leaf]).reshape(*after[name][leaf].shape)
+        units = moved.any(axis=tuple(a for a in range(moved.ndim) if a != axis))
+        assert units.mean() > 0.9, "every unit of every group has a holder that trained it"
+    state, _ = rounds(algorithm, 30, 1)
+    kernel = jax.device_get(algorithm.params(state))["hidden_1"]["kernel"]
+    assert (kernel != before["hidden_1"]["kernel"]).all(axis=1).mean() > 0.5
+    assert (kernel != before["hidden_1"]["kernel"]).any(axis=1).all(), "every row is trained in the end"
+
+
+def test_b2_units_are_initialised_differently_and_workers_see_different_batches():
+    """B2: all shards were copies of the same neurons, and all workers saw identical mini-batches."""
+    algorithm, data = ist(two_groups(4), TASK, SGD, batch_size=BATCH), dataset()
+    kernel = np.asarray(algorithm.params(algorithm.fresh(ROOT))["hidden_0"]["kernel"])
+    assert len(np.unique(kernel, axis=1).T) == kernel.shape[1]
+    view = data.view(0, jax.random.key(0), 4, algorithm.sharding)
+    seen = [tuple(np.asarray(draw(view, jnp.int32(s), jnp.int32(0), BATCH))) for s in range(4)]
+    assert len(set(seen)) == 4
+
+
+def test_b3_the_last_local_step_of_a_round_is_kept():
+    """B3: the push came after H - 1 steps, and the last was thrown away."""
+    algorithm = ist(two_groups(1), TASK, SGD, batch_size=BATCH)
+    params = {steps: algorithm.params(rounds(algorithm, 1, steps)[0]) for steps in (2, 3)}
+    assert jax.tree.reduce(max, jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), params[2], params[3])) > 1e-4
+
+
+def test_b4_the_trailing_steps_are_kept_when_a_round_does_not_fill():
+    """B4: steps after the last full round of an epoch were lost."""
+    from ist_jax import LoopConfig, run
+
+    algorithm, data = ist(two_groups(2), TASK, SGD, batch_size=BATCH), dataset()
+    results = run([(algorithm, 7 * 2 * BATCH, 3)], TASK, data, LoopConfig(eval_every=0))
+    assert results.summary["local_steps"] == 7 and results.summary["rounds"] == 3
+    assert results.summary["samples_seen"] == 7 * 2 * BATCH
+    shorter = run([(algorithm, 6 * 2 * BATCH, 3)], TASK, data, LoopConfig(eval_every=0))
+    assert jax.tree.reduce(max, jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), results.params, shorter.params)) > 1e-5
+
+
+def test_b5_a_prediction_does_not_depend_on_the_test_sets_size_or_cut():
+    """B5: a test batch of one example crashed, and accuracy depended on the batches' composition."""
+    algorithm, data = ist(two_groups(2), TASK, SGD, batch_size=BATCH), dataset()
+    state, _ = rounds(algorithm, 3)
+    sample = TASK.batch(data.train, jnp.arange(64), None)
+    variables = algorithm.variables(state, sample)
+    batch = lambda index: TASK.batch(data.test, jnp.asarray(index), None)
+    together = algorithm.predict(variables, batch(range(60)))
+    assert together.shape == (60, CLASSES)
+    for index in ([0], [59], [3, 17], list(range(30))):
+        np.testing.assert_allclose(algorithm.predict(variables, batch(index)), together[jnp.asarray(index)], rtol=1e-4, atol=1e-5)
+    measured = []
+    for batch_size in (1, 7, 60):
+        options = dict(batch_size=batch_size, sample_size=64, subnets=False)
+        measured.append(evaluate(algorithm, TASK, state, {"test": data.test}, data.train, **options)["test"])
+    for result in measured:
+        assert result["accuracy"] == measured[0]["accuracy"]
+        np.testing.assert_allclose(result["loss"], measured[0]["loss"], rtol=1e-4)
+
+
+def test_the_authors_protocol_normalises_every_test_batch_by_itself():
+    algorithm, data = ist(two_groups(2), TASK, SGD, batch_size=BATCH), dataset()
+    state, _ = rounds(algorithm, 3)
+    losses = [
+        float(evaluate(algorithm, TASK, state, {"test": data.test}, data.train, batch_size=b, sample_size=0, subnets=False)["test"]["loss"])
+        for b in (7, 60)
+    ]
+    assert abs(losses[0] - losses[1]) > 1e-4, "its result depends on how the test set is cut"
