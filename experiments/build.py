@@ -1,7 +1,7 @@
 """From a validated config to (phases, task, dataset)."""
 
-import optax
 import jax.numpy as jnp
+import optax
 
 from experiments.config import Config, ConfigError, Optimizer
 from ist_jax import data

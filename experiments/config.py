@@ -64,7 +64,9 @@ class Data:
     name: str = doc("digits", "source: digits (embedded), idx (MNIST files), npz (your own file), tfds")
     dir: str = doc("", "folder (idx, tfds) or file (npz)")
     dataset: str = doc("", "which of the source's data sets (tfds: the builder's name)")
-    split: str = doc("shared", "what workers draw from: shared (everything), disjoint (a shard each), dirichlet (non-IID by label)")
+    split: str = doc(
+        "shared", "what workers draw from: shared (everything), disjoint (a shard each), dirichlet (non-IID by label)"
+    )
     alpha: float = doc(1.0, "concentration of the dirichlet split; smaller is less IID")
     validation_fraction: float = doc(0.1, "share of the training examples held out for validation")
 

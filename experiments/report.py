@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 import matplotlib
 
 matplotlib.use("agg")
-import matplotlib.pyplot as plt  # noqa: E402
-import numpy as np  # noqa: E402
+import matplotlib.pyplot as plt
+import numpy as np
 
 
 class Run(NamedTuple):

@@ -68,12 +68,16 @@ def _check_values(values: dict[str, Any]) -> None:
             bounds = f"from {low:g} to {high:g}" if closed else f"between {low:g} and {high:g}, both excluded"
             raise ConfigError(f"{name} is {bounds}, not {value!r}")
     if not values["model.hidden"] or min(values["model.hidden"]) < 1:
-        raise ConfigError(f"model.hidden names the width of at least one layer, each at least 1, not {values['model.hidden']!r}")
+        raise ConfigError(
+            f"model.hidden names the width of at least one layer, each at least 1, not {values['model.hidden']!r}"
+        )
 
 
 def _check_method(c: Config) -> None:
     if c.method in ("data_parallel", "single", "ensemble") and c.opt_state not in ("auto",):
-        raise ConfigError(f"opt_state={c.opt_state!r} is for methods that synchronise parameters; {c.method} always keeps its own: use auto")
+        raise ConfigError(
+            f"opt_state={c.opt_state!r} is for methods that synchronise parameters; {c.method} always keeps its own: use auto"
+        )
     if c.opt_state == "own" and c.method == "ist":
         raise ConfigError("opt_state='own' stays with a worker while ist moves its units on: use reset or carry")
     if c.method not in ("ist", "local_sgd", "diloco") and c.outer.name == "sgd":
@@ -85,18 +89,27 @@ def _check_method(c: Config) -> None:
     if (c.warmup_phase or c.dense_phase) and c.method == "ensemble":
         raise ConfigError("the members of an ensemble never meet: warmup_phase and dense_phase must be 0")
     if c.model.scaling != "none" and c.model.norm != "none":
-        raise ConfigError(f"model.scaling={c.model.scaling!r} stands in for a norm, and model.norm is {c.model.norm!r}: use scaling=none")
+        raise ConfigError(
+            f"model.scaling={c.model.scaling!r} stands in for a norm, and model.norm is {c.model.norm!r}: use scaling=none"
+        )
 
 
 def _check_sizes(c: Config) -> None:
     if c.method in ("ist", "ensemble") and min(c.model.hidden) < c.num_subnets:
-        raise ConfigError(f"model.hidden={c.model.hidden} has a layer narrower than num_subnets={c.num_subnets}: every subnetwork needs a unit")
+        raise ConfigError(
+            f"model.hidden={c.model.hidden} has a layer narrower than num_subnets={c.num_subnets}: "
+            "every subnetwork needs a unit"
+        )
     if c.batch_size == 0 and c.data.split != "shared" and c.num_subnets > 1:
-        raise ConfigError(f"batch_size=0 (the whole set) needs data.split=shared, not {c.data.split!r}, whose shards differ in size")
+        raise ConfigError(
+            f"batch_size=0 (the whole set) needs data.split=shared, not {c.data.split!r}, whose shards differ in size"
+        )
     if c.batch_size == 1 and c.model.norm == "batch":
         raise ConfigError("model.norm=batch needs at least two examples per step, and batch_size is 1")
     if c.data.name in ("idx", "npz", "tfds") and not c.data.dir:
-        raise ConfigError(f"data.name={c.data.name!r} needs data.dir, the {'file' if c.data.name == 'npz' else 'folder'} it reads")
+        raise ConfigError(
+            f"data.name={c.data.name!r} needs data.dir, the {'file' if c.data.name == 'npz' else 'folder'} it reads"
+        )
 
 
 def _check_devices(c: Config) -> None:
@@ -105,9 +118,14 @@ def _check_devices(c: Config) -> None:
         raise ConfigError(f"num_devices={c.num_devices} is more than the {available} devices of this machine")
     devices = c.num_devices or available
     if c.placement == "sharded" and c.num_subnets % devices:
-        raise ConfigError(f"every device carries as many subnetworks: num_subnets={c.num_subnets} is no multiple of num_devices={devices}")
+        raise ConfigError(
+            f"every device carries as many subnetworks: num_subnets={c.num_subnets} is no multiple of num_devices={devices}"
+        )
     if c.placement == "sharded" and c.method == "ist" and c.partition not in ("balanced", "blocks"):
-        raise ConfigError(f"a mesh exchanges equal blocks, which partition={c.partition!r} does not have: use balanced or blocks, or placement=looped")
+        raise ConfigError(
+            f"a mesh exchanges equal blocks, which partition={c.partition!r} does not have: use balanced or blocks, "
+            "or placement=looped"
+        )
 
 
 def validate(config: Config) -> Config:

@@ -4,6 +4,19 @@ from ist_jax.algorithms import data_parallel, ensemble, ist
 from ist_jax.decompositions import decompose, undivided
 from ist_jax.loop import LoopConfig, Phase, run
 from ist_jax.subnet import extract, label_axes, merge
+from ist_jax.version import __version__
 
-__version__ = "0.1.0"
-__all__ = ["LoopConfig", "Phase", "data_parallel", "decompose", "ensemble", "extract", "ist", "label_axes", "merge", "run", "undivided"]
+__all__ = [
+    "LoopConfig",
+    "Phase",
+    "__version__",
+    "data_parallel",
+    "decompose",
+    "ensemble",
+    "extract",
+    "ist",
+    "label_axes",
+    "merge",
+    "run",
+    "undivided",
+]

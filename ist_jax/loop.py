@@ -16,6 +16,7 @@ from ist_jax.checkpoint import Checkpoints
 from ist_jax.data.base import Dataset
 from ist_jax.evaluation import evaluate
 from ist_jax.keys import named_key
+from ist_jax.summary import Bookkeeping, summarise
 from ist_jax.tasks.base import Task
 from ist_jax.types import Array, Params
 from ist_jax.writers import JsonLines, Row, TensorBoard, Terminal, Writer, cut_back
@@ -63,23 +64,6 @@ class Results(NamedTuple):
 
 class NonFiniteLossError(RuntimeError):
     """Training diverged."""
-
-
-@dataclasses.dataclass
-class Bookkeeping:
-    """Where a run stands, beside the algorithm's state: plain numbers, saved with every checkpoint."""
-
-    phase: int = 0
-    round: int = 0
-    steps: int = 0  # local steps of this phase
-    samples_seen: int = 0
-    bytes_per_device: float = 0.0
-    seconds: float = 0.0
-    compile_seconds: float = 0.0
-    evaluation_seconds: float = 0.0
-    local_steps: int = 0
-    best_validation: float = -1.0
-    test_at_best: float = -1.0
 
 
 def phase_steps(phase: Phase) -> int:
@@ -246,7 +230,7 @@ class _Run:
             self.checkpoints.save(self.book.round, state, dataclasses.asdict(self.book))
 
     def _finish(self, algorithm: Algorithm, state: State) -> Results:
-        summary = summarise(self.book, self.history, self.phases)
+        summary = summarise(self.book, self.history, self.phases[0].algorithm.costs)
         if self.workdir:
             (self.workdir / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
         for writer in (*self.writers, self.terminal):
@@ -254,37 +238,6 @@ class _Run:
         if self.checkpoints:
             self.checkpoints.close()
         return Results(algorithm.params(state), summary, self.history)
-
-
-def summarise(book: Bookkeeping, history: Sequence[Row], phases: Sequence[Phase]) -> dict[str, Any]:
-    """The summary of a finished run; what was not measured is None."""
-    costs = phases[0].algorithm.costs
-    return {
-        "status": "finished",
-        "test_accuracy": history[-1]["test_accuracy"],
-        "test_accuracy_at_best_validation": book.test_at_best,
-        "validation_accuracy": history[-1]["validation_accuracy"],
-        "best_validation_accuracy": book.best_validation,
-        "subnet_test_accuracy": history[-1].get("subnet_test_accuracy"),
-        "samples_seen": book.samples_seen,
-        "rounds": book.round,
-        "local_steps": book.local_steps,
-        "seconds": book.seconds,
-        "compile_seconds": book.compile_seconds,
-        "evaluation_seconds": book.evaluation_seconds,
-        "seconds_per_local_step": book.seconds / book.local_steps,
-        "seconds_per_sync": None,
-        "bytes_per_device": book.bytes_per_device,
-        "parameters": {"model": costs.model_parameters, "per_device": costs.device_parameters},
-        "bytes_per_sync_per_device": {
-            "arithmetic": costs.bytes_per_sync,
-            "compiled": None,
-            "lower_bound": costs.lower_bound,
-            "all_reduce": costs.all_reduce,
-        },
-        "flops_per_local_step_per_device": None,
-        "peak_memory_bytes_per_device": None,
-    }
 
 
 def run(

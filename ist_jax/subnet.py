@@ -10,6 +10,7 @@ the reference semantics; `ist_jax.exchange` moves the same units between devices
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 
@@ -175,6 +176,7 @@ def merge(
       disjoint: promises that no unit has two holders, which saves counting them.
     """
     num_subnets = jax.tree.leaves(subparams_S)[0].shape[0]
+    chex.assert_tree_shape_prefix(subparams_S, (num_subnets,))
     alive_S = jnp.ones(num_subnets, bool) if alive_S is None else alive_S
     past_the_end = jnp.iinfo(jnp.int32).max
     held_S = {group: jnp.where(alive_S[:, None], index, past_the_end) for group, index in indices_S.items()}

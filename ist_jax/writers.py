@@ -61,14 +61,18 @@ class Terminal:
     def __init__(self, total: int, name: str, start: int = 0, file: TextIO | None = None):
         self._file = file or sys.stderr
         self._name = name
-        live = self._file.isatty()
-        bar = "{desc} {percentage:3.0f}%|{bar}| {rate_fmt} {remaining} left{postfix}"
-        self._bar = tqdm(total=total, initial=start, desc=name, unit=" samples", unit_scale=True, bar_format=bar, file=self._file) if live else None  # fmt: skip
+        self._bar = None
+        if self._file.isatty():
+            form = "{desc} {percentage:3.0f}%|{bar}| {rate_fmt} {remaining} left{postfix}"
+            options = dict(unit=" samples", unit_scale=True, bar_format=form, file=self._file)
+            self._bar = tqdm(total=total, initial=start, desc=name, **options)
 
     def advance(self, samples: int, round: int, loss: float | None) -> None:
         """A round was dispatched; `loss` is of the last one that was fetched."""
         if self._bar is not None:
-            self._bar.set_description_str(f"{self._name} round {round}" + ("" if loss is None else f" loss {loss:.3f}"), refresh=False)
+            self._bar.set_description_str(
+                f"{self._name} round {round}" + ("" if loss is None else f" loss {loss:.3f}"), refresh=False
+            )
             self._bar.update(samples)
 
     def write(self, row: Row) -> None:

@@ -32,7 +32,9 @@ def test_law_9_the_second_round_compiles_nothing_and_the_state_is_stable(name, p
 def test_law_9_init_works_on_shapes_alone(name):
     algorithm = ALGORITHMS[name](4)
     abstract = jax.eval_shape(algorithm.init, ROOT)
-    assert jax.tree.map(lambda x: (x.shape, x.dtype), abstract) == jax.tree.map(lambda x: (x.shape, x.dtype), algorithm.fresh(ROOT))
+    assert jax.tree.map(lambda x: (x.shape, x.dtype), abstract) == jax.tree.map(
+        lambda x: (x.shape, x.dtype), algorithm.fresh(ROOT)
+    )
 
 
 @by_algorithm
@@ -54,7 +56,9 @@ def test_law_7_exactly_the_configured_local_steps_reach_the_global_model(name):
     three, _ = rounds(algorithm, 1, 3)
     four, _ = rounds(algorithm, 1, 4)
     assert int(three.step) == 3 and int(three.position) == 3 * BATCH
-    gap = max(float(jnp.abs(a - b).max()) for a, b in zip(*map(jax.tree.leaves, (algorithm.params(three), algorithm.params(four)))))
+    gap = max(
+        float(jnp.abs(a - b).max()) for a, b in zip(*map(jax.tree.leaves, (algorithm.params(three), algorithm.params(four))))
+    )
     assert gap > 1e-5
 
 
@@ -78,7 +82,9 @@ def test_law_8_workers_start_from_one_initialisation_and_see_different_batches(n
     assert len({tuple(batch) for batch in batches}) == 4
     if name not in ("ist", "ist-own-model", "ist-carry", "ist-outer", "ensemble"):
         state = algorithm.fresh(ROOT)
-        variables_S = algorithm.subnet_predict(algorithm.subnet_variables(state, None), {"x": data.test["x"], "y": data.test["y"]})
+        variables_S = algorithm.subnet_predict(
+            algorithm.subnet_variables(state, None), {"x": data.test["x"], "y": data.test["y"]}
+        )
         np.testing.assert_allclose(variables_S, jnp.broadcast_to(variables_S[:1], variables_S.shape), atol=1e-6)
 
 
@@ -110,7 +116,11 @@ def test_law_4_one_subnetwork_is_plain_training(place, make):
     algorithm = ist(decomposition, TASK, SGD, batch_size=BATCH, placement=placements()[place]())
     state, _ = rounds(algorithm, 2, 3, data)
     expected = plain_training(decomposition, SGD, data, 2, 3, decomposition.init(named_key(ROOT, "init")))
-    compare = np.testing.assert_array_equal if place != "vmapped" else lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+    compare = (
+        np.testing.assert_array_equal
+        if place != "vmapped"
+        else lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+    )
     jax.tree.map(compare, algorithm.params(state), expected)
 
 
@@ -177,7 +187,9 @@ def test_law_5_all_placements_agree_in_float64(name):
         params = jax.tree.map(jnp.asarray, random_params((own if name == "ist-own-model" else two_groups)(8), dtype=np.float64))
         start = Start(params, None, jnp.zeros((), jnp.int32))
         results = {}
-        everywhere = placements() if name == "ist" else {n: placements()[n] for n in ("looped", "vmapped", "sharded-2", "sharded-8")}
+        everywhere = (
+            placements() if name == "ist" else {n: placements()[n] for n in ("looped", "vmapped", "sharded-2", "sharded-8")}
+        )
         for place, make in everywhere.items():
             algorithm = ALGORITHMS[name](8, make(), optax.sgd(0.05))
             state, _ = rounds(algorithm, 2, 2, data, jax.device_put(start, algorithm.sharding))

@@ -15,7 +15,7 @@ from ist_jax.data import Dataset, Raw, make_dataset
 from ist_jax.data.splits import shared
 from ist_jax.decompositions import Decomposition, mlp
 from ist_jax.models import MLP, BatchNorm
-from ist_jax.placement import Placement, vmapped
+from ist_jax.placement import Placement, looped, sharded, subnet_mesh, vmapped
 from ist_jax.tasks import Task, classification
 
 FEATURES, CLASSES = 12, 5
@@ -61,7 +61,9 @@ def own(num_subnets: int, partition: str = "balanced") -> Decomposition:
 
 def _mlp(hidden: tuple[int, ...] = (16, 24), model: dict[str, Any] | None = None, **options: Any) -> Any:
     network = MLP(hidden, CLASSES, **(model or {}))
-    return lambda num_subnets, partition="balanced": mlp(network, EXAMPLE, num_subnets=num_subnets, partition=partition, **options)
+    return lambda num_subnets, partition="balanced": mlp(
+        network, EXAMPLE, num_subnets=num_subnets, partition=partition, **options
+    )
 
 
 # name -> (S, partition) -> Decomposition
@@ -83,26 +85,39 @@ def two_groups(num_subnets: int) -> Decomposition:
     return DECOMPOSITIONS["mlp"](num_subnets)
 
 
+def _ist(
+    make: Callable[[int], Decomposition], tx: optax.GradientTransformation = SGD, **options: Any
+) -> Callable[..., Algorithm]:
+    def build(num_subnets: int, placement: Placement | None = None, tx: optax.GradientTransformation = tx) -> Algorithm:
+        return ist(make(num_subnets), TASK, tx, batch_size=BATCH, placement=placement, **options)
+
+    return build
+
+
+def _ensemble(num_subnets: int, placement: Placement | None = None, tx: optax.GradientTransformation = SGD) -> Algorithm:
+    return ensemble(two_groups(num_subnets), TASK, tx, batch_size=BATCH, placement=placement)
+
+
+def _data_parallel(num_subnets: int, placement: Placement | None = None, tx: optax.GradientTransformation = SGD) -> Algorithm:
+    return data_parallel(two_groups(num_subnets), TASK, tx, num_workers=num_subnets, batch_size=BATCH, placement=placement)
+
+
+def whole(num_subnets: int) -> Decomposition:
+    return undivided(two_groups(num_subnets), num_subnets)
+
+
+NESTEROV = optax.sgd(0.7, 0.9, nesterov=True)
 # name -> (S, placement, optimizer) -> Algorithm
 ALGORITHMS: dict[str, Callable[..., Algorithm]] = {
-    "ist": lambda s, place=vmapped(), tx=SGD: ist(two_groups(s), TASK, tx, batch_size=BATCH, placement=place),
-    "ist-own-model": lambda s, place=vmapped(), tx=SGD: ist(own(s), TASK, tx, batch_size=BATCH, placement=place),
-    "ist-carry": lambda s, place=vmapped(), tx=optax.adam(1e-2): ist(
-        two_groups(s), TASK, tx, batch_size=BATCH, placement=place, opt_state="carry"
-    ),
-    "ist-outer": lambda s, place=vmapped(), tx=SGD: ist(
-        two_groups(s), TASK, tx, batch_size=BATCH, placement=place, outer_tx=optax.sgd(0.7, 0.9, nesterov=True)
-    ),
-    "local-sgd": lambda s, place=vmapped(), tx=SGD: ist(undivided(two_groups(s), s), TASK, tx, batch_size=BATCH, placement=place),
-    "diloco": lambda s, place=vmapped(), tx=optax.adamw(1e-2): ist(
-        undivided(two_groups(s), s), TASK, tx, batch_size=BATCH, placement=place,
-        opt_state="own", outer_tx=optax.sgd(0.7, 0.9, nesterov=True),
-    ),  # fmt: skip
-    "ensemble": lambda s, place=vmapped(), tx=SGD: ensemble(two_groups(s), TASK, tx, batch_size=BATCH, placement=place),
-    "data-parallel": lambda s, place=vmapped(), tx=SGD: data_parallel(
-        two_groups(s), TASK, tx, num_workers=s, batch_size=BATCH, placement=place
-    ),
-}  # fmt: skip
+    "ist": _ist(two_groups),
+    "ist-own-model": _ist(own),
+    "ist-carry": _ist(two_groups, optax.adam(1e-2), opt_state="carry"),
+    "ist-outer": _ist(two_groups, outer_tx=NESTEROV),
+    "local-sgd": _ist(whole),
+    "diloco": _ist(whole, optax.adamw(1e-2), opt_state="own", outer_tx=NESTEROV),
+    "ensemble": _ensemble,
+    "data-parallel": _data_parallel,
+}
 
 
 def dataset(num_train: int = 100, dtype: Any = np.float32) -> Dataset:
@@ -143,7 +158,5 @@ def random_params(decomposition: Decomposition, seed: int = 0, dtype: Any = np.f
 
 
 def placements() -> dict[str, Callable[[], Placement]]:
-    from ist_jax.placement import looped, sharded, subnet_mesh
-
     meshes = {f"sharded-{n}": lambda n=n: sharded(subnet_mesh(n)) for n in (1, 2, 4, 8)}
     return {"looped": looped, "vmapped": vmapped} | meshes | {"sharded-2-looped": lambda: sharded(subnet_mesh(2), looped())}

@@ -70,7 +70,10 @@ def case(name, num_subnets):
 
         def alone(own):
             sub, batch = extract(params, labels, own), own_batch(decomposition, {"x": x, "y": y}, own)
-            trained = [train_two_steps(decomposition, tx, sub, batch) for tx in (optax.sgd(0.1, 0.9), optax.adamw(1e-2, weight_decay=0.1))]
+            trained = [
+                train_two_steps(decomposition, tx, sub, batch)
+                for tx in (optax.sgd(0.1, 0.9), optax.adamw(1e-2, weight_decay=0.1))
+            ]
             return decomposition.subnet.apply({"params": sub}, batch["x"]), trained
 
         logits_S, trained_S = jax.lax.map(alone, indices)
@@ -185,7 +188,9 @@ def test_law_6_the_mesh_exchange_is_extract_and_merge_bit_for_bit(name, num_subn
         return sub_S, exchange.params(store, indices)
 
     params = random_params(decomposition)
-    pulled_S, pushed = jax.jit(functools.partial(exchanged, home_sharded(labels, shapes, parts, subnet_mesh(num_devices))))(params)
+    pulled_S, pushed = jax.jit(functools.partial(exchanged, home_sharded(labels, shapes, parts, subnet_mesh(num_devices))))(
+        params
+    )
     expected_S, expected = jax.jit(functools.partial(exchanged, one_device(labels, shapes, parts)))(params)
     jax.tree.map(np.testing.assert_array_equal, pulled_S, expected_S)
     map_labels(lambda label, a, b: np.testing.assert_allclose(a, b, rtol=0 if label.groups else 1e-6), labels, pushed, expected)

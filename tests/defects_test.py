@@ -79,7 +79,9 @@ def test_b5_a_prediction_does_not_depend_on_the_test_sets_size_or_cut():
     together = algorithm.predict(variables, batch(range(60)))
     assert together.shape == (60, CLASSES)
     for index in ([0], [59], [3, 17], list(range(30))):
-        np.testing.assert_allclose(algorithm.predict(variables, batch(index)), together[jnp.asarray(index)], rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(
+            algorithm.predict(variables, batch(index)), together[jnp.asarray(index)], rtol=1e-4, atol=1e-5
+        )
     measured = []
     for batch_size in (1, 7, 60):
         options = dict(batch_size=batch_size, sample_size=64, subnets=False)
@@ -93,7 +95,11 @@ def test_the_authors_protocol_normalises_every_test_batch_by_itself():
     algorithm, data = ist(two_groups(2), TASK, SGD, batch_size=BATCH), dataset()
     state, _ = rounds(algorithm, 3)
     losses = [
-        float(evaluate(algorithm, TASK, state, {"test": data.test}, data.train, batch_size=b, sample_size=0, subnets=False)["test"]["loss"])
+        float(
+            evaluate(algorithm, TASK, state, {"test": data.test}, data.train, batch_size=b, sample_size=0, subnets=False)[
+                "test"
+            ]["loss"]
+        )
         for b in (7, 60)
     ]
     assert abs(losses[0] - losses[1]) > 1e-4, "its result depends on how the test set is cut"

@@ -66,4 +66,6 @@ def test_a_batch_may_be_larger_than_a_shard():
 
 def test_golden_order():
     found = permutation(7, 8).tolist()
-    assert found == [0, 2, 4, 3, 1, 5, 7, 6], "the data order of a key has changed: recorded runs will repeat differently; say so in CHANGELOG.md"
+    assert found == [0, 2, 4, 3, 1, 5, 7, 6], (
+        "the data order of a key has changed: recorded runs will repeat differently; say so in CHANGELOG.md"
+    )

@@ -1,6 +1,6 @@
 """The demo: scikit-learn's handwritten digits, an MLP with two hidden layers of 256, 4 workers.
 
-    python -m experiments.run --config=experiments/demo/digits.py --workdir=runs/digits
+python -m experiments.run --config=experiments/demo/digits.py --workdir=runs/digits
 """
 
 from experiments.config import defaults

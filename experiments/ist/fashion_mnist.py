@@ -1,6 +1,6 @@
 """IST on Fashion-MNIST: an MLP with two hidden layers of 1024, 4 workers.
 
-    python -m experiments.run --config=experiments/ist/fashion_mnist.py --config.data.dir=DIR --workdir=runs/fashion_mnist
+python -m experiments.run --config=experiments/ist/fashion_mnist.py --config.data.dir=DIR --workdir=runs/fashion_mnist
 """
 
 from experiments.config import defaults

@@ -94,12 +94,8 @@ class _Training:
         outer_state = state.outer_state
         if self.outer_tx is not None:  # lies as the parameters do
             lay, shardings = jax.lax.with_sharding_constraint, self.exchange.shardings[0]
-            outer_state = optax.tree_utils.tree_map_params(
-                self.outer_tx, lay, outer_state, shardings, transform_non_params=fix
-            )
-        return State(
-            state.store, state.opt_state, outer_state, fix(state.indices), fix(state.step), fix(state.position)
-        )
+            outer_state = optax.tree_utils.tree_map_params(self.outer_tx, lay, outer_state, shardings, transform_non_params=fix)
+        return State(state.store, state.opt_state, outer_state, fix(state.indices), fix(state.step), fix(state.position))
 
     def round(self, state: State, view: View, key: Key, alive_S: Array, *, steps: int) -> tuple[State, Metrics]:
         indices = self.decomposition.partition.sample(named_key(key, "partition"), state.indices)

@@ -102,7 +102,9 @@ def check(raw: Raw, source: str) -> None:
     if raw.x_train.shape[1:] != raw.x_test.shape[1:]:
         raise DataError(f"{source}: train inputs have shape {raw.x_train.shape[1:]}, test inputs {raw.x_test.shape[1:]}")
     if raw.y_test.max() > raw.y_train.max():
-        raise DataError(f"{source}: test label {raw.y_test.max()} never occurs in training, whose largest is {raw.y_train.max()}")
+        raise DataError(
+            f"{source}: test label {raw.y_test.max()} never occurs in training, whose largest is {raw.y_train.max()}"
+        )
 
 
 def _arrays(x: np.ndarray, y: np.ndarray) -> Arrays:

@@ -133,7 +133,9 @@ def _spec(label: Label) -> PartitionSpec:
 
 def _check(partition: Partition, mesh: Mesh) -> None:
     if partition.num_subnets % mesh.size:
-        raise ValueError(f"every device carries as many subnetworks: S={partition.num_subnets} is no multiple of {mesh.size} devices")
+        raise ValueError(
+            f"every device carries as many subnetworks: S={partition.num_subnets} is no multiple of {mesh.size} devices"
+        )
     if partition.sizes and partition.name not in ("balanced", "blocks"):
         raise ValueError(
             f"a mesh exchanges equal blocks, and the partition {partition.name!r} does not bound what one home sends to one "

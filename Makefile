@@ -1,0 +1,31 @@
+# make demo: train on the embedded digits, print the table and the path of the picture
+# make test: lint, then the whole suite
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test lint clean
+demo: $(VENV)/.installed
+	$(BIN)/python -m experiments.sweep --config=experiments/demo/digits.py --workdir=runs/demo \
+		--grid=method=ist,data_parallel,local_sgd,single --grid=seed=0,1,2
+
+test: $(VENV)/.tested lint
+	$(BIN)/python -m pytest -q -n 2
+
+lint: $(VENV)/.tested
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: requirements.txt | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	touch $@
+
+$(VENV)/.tested: pyproject.toml $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .[test]
+	touch $@
+
+clean:
+	rm -rf $(VENV) .jax_cache build *.egg-info

@@ -1,0 +1,61 @@
+"""Where a run stands, and what it comes to in the end."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from ist_jax.algorithms.base import Costs
+from ist_jax.writers import Row
+
+
+@dataclasses.dataclass
+class Bookkeeping:
+    """Where a run stands, beside the algorithm's state: plain numbers, saved with every checkpoint."""
+
+    phase: int = 0
+    round: int = 0
+    steps: int = 0  # local steps of this phase
+    samples_seen: int = 0
+    bytes_per_device: float = 0.0
+    seconds: float = 0.0
+    compile_seconds: float = 0.0
+    evaluation_seconds: float = 0.0
+    local_steps: int = 0
+    best_validation: float = -1.0
+    test_at_best: float = -1.0
+
+
+def summarise(book: Bookkeeping, history: Sequence[Row], costs: Costs) -> dict[str, Any]:
+    """The summary of a finished run; what was not measured is None.
+
+    Args:
+      book: where the run stands at its end.
+      history: the row of every evaluated round.
+      costs: of the first phase's algorithm.
+    """
+    return {
+        "status": "finished",
+        "test_accuracy": history[-1]["test_accuracy"],
+        "test_accuracy_at_best_validation": book.test_at_best,
+        "validation_accuracy": history[-1]["validation_accuracy"],
+        "best_validation_accuracy": book.best_validation,
+        "subnet_test_accuracy": history[-1].get("subnet_test_accuracy"),
+        "samples_seen": book.samples_seen,
+        "rounds": book.round,
+        "local_steps": book.local_steps,
+        "seconds": book.seconds,
+        "compile_seconds": book.compile_seconds,
+        "evaluation_seconds": book.evaluation_seconds,
+        "seconds_per_local_step": book.seconds / book.local_steps,
+        "seconds_per_sync": None,
+        "bytes_per_device": book.bytes_per_device,
+        "parameters": {"model": costs.model_parameters, "per_device": costs.device_parameters},
+        "bytes_per_sync_per_device": {
+            "arithmetic": costs.bytes_per_sync,
+            "compiled": None,
+            "lower_bound": costs.lower_bound,
+            "all_reduce": costs.all_reduce,
+        },
+        "flops_per_local_step_per_device": None,
+        "peak_memory_bytes_per_device": None,
+    }

@@ -1,0 +1,202 @@
+"""The command line: what is wrong is one line and exit status 2; what is right arrives where it should."""
+
+import dataclasses
+import json
+import pathlib
+
+import pytest
+
+from experiments import build, run
+from experiments.config import FIELDS, METHODS, Config, ConfigError, defaults, described, resolve
+from experiments.validation import CHOICES, RANGES, validate
+from ist_jax import data
+
+ROOT = pathlib.Path(__file__).parent.parent
+DIGITS = f"--config={ROOT}/experiments/demo/digits.py"
+
+
+def parse(*arguments, config=DIGITS, workdir="--workdir=unused"):
+    return run.parse([config, workdir, *arguments]).config
+
+
+WRONG = {
+    "--config.metod=ist": "config.metod is no field: did you mean 'method'",
+    "--config.optimizer.learning_rte=1": "did you mean 'optimizer.learning_rate'",
+    "--config.learning_rate=1": "did you mean '.*learning_rate'",
+    "--config.method=its": "method is one of .* not 'its': did you mean 'ist'",
+    "--config.num_subnets=0.5": "num_subnets.*0.5",
+    "--config.num_subnets=0": "num_subnets is from 1 to .* not 0",
+    "--config.num_subnets=-2": "num_subnets is from 1",
+    "--config.num_subnets=512": "narrower than num_subnets=512",
+    "--config.model.hidden=(64,0)": "model.hidden names the width",
+    "--config.model.hidden=()": "model.hidden names the width",
+    "--config.local_steps=0": "local_steps is from 1",
+    "--config.batch_size=-1": "batch_size is from 0",
+    "--config.batch_size=1": "at least two examples per step",
+    "--config.epochs=0": "epochs is between 0 and 1e.09, both excluded, not 0.0",
+    "--config.epochs=nan": "epochs is between",
+    "--config.epochs=many": "epochs.*many",
+    "--config.partition=random": "partition is one of",
+    "--config.placement=gpu": "placement is one of",
+    "--config.num_devices=99": "num_devices=99 is more than the 8 devices",
+    "--config.placement=sharded --config.num_devices=3": "num_subnets=4 is no multiple of num_devices=3",
+    "--config.placement=sharded --config.num_devices=2 --config.partition=rolling": "a mesh exchanges equal blocks",
+    "--config.opt_state=own": "stays with a worker while ist moves its units",
+    "--config.opt_state=carry --config.method=data_parallel": "data_parallel always keeps its own",
+    "--config.outer.name=sgd --config.method=ensemble": "which ensemble does not have",
+    "--config.method=diloco --config.outer.name=none": "diloco is local SGD with an outer optimizer",
+    "--config.model.scaling=keep": "stands in for a norm",
+    "--config.model.norm=layernorm": "did you mean 'layer'",
+    "--config.model.norm=layer --config.model.hidden=(254,)": "must divide every group.*'hidden_0': 254.*LayerNorm",
+    "--config.model.activation=sigmoid --config.model.hidden=(254,)": "'sigmoid' is not 0 at 0",
+    "--config.dense_phase=0.7 --config.warmup_phase=0.3": "leave no samples",
+    "--config.dense_phase=0.1 --config.method=ensemble": "must be 0",
+    "--config.optimizer.momentum=2": "optimizer.momentum is from 0 to 1",
+    "--config.data.validation_fraction=1": "data.validation_fraction is between 0 and 1",
+    "--config.data.name=idx": "needs data.dir, the folder",
+    "--config.data.name=npz": "needs data.dir, the file",
+    "--config.data.name=mnist": "data.name is one of",
+    "--config.batch_size=0 --config.data.split=disjoint": "needs data.split=shared",
+    "--config.eval_subnets=maybe": "eval_subnets=maybe",
+    "stray": "unexpected argument 'stray'",
+    "--frobnicate=1": "frobnicate",
+}
+
+
+@pytest.mark.parametrize("arguments", sorted(WRONG))
+def test_a_wrong_configuration_is_one_line_and_status_2(arguments, capsys, tmp_path, monkeypatch):
+    import re
+
+    monkeypatch.chdir(tmp_path)
+    assert run.main(["run", DIGITS, "--workdir=here", *arguments.split()]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1
+    assert re.search(WRONG[arguments], error), error
+    assert not (tmp_path / "here").exists(), "nothing was started"
+
+
+def test_missing_arguments_and_files_are_said(capsys, tmp_path):
+    for arguments, says in (
+        (["--workdir=x"], "--config=FILE is missing"),
+        ([DIGITS], "--workdir=DIR is missing"),
+        (["--config=nowhere.py", "--workdir=x"], "there is no such file"),
+        ([f"--config={ROOT}/README.md", "--workdir=x"], "a config file is a .py file"),
+        ([DIGITS, "--workdir=x", "--config.data.name=idx", f"--config.data.dir={tmp_path}"], "is missing"),
+    ):
+        assert run.main(["run", *arguments]) == 2
+        assert says in capsys.readouterr().err
+    broken = tmp_path / "broken.py"
+    broken.write_text(
+        "from experiments.config import defaults\ndef get_config():\n  c = defaults()\n  c.modle = 1\n  return c\n"
+    )
+    assert run.main(["run", f"--config={broken}", "--workdir=x"]) == 2
+    assert "modle" in capsys.readouterr().err
+
+
+def test_a_workdir_that_cannot_be_written_is_said(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert run.main(["run", DIGITS, f"--workdir={tmp_path}/file/below"]) == 2
+    assert "cannot be written" in capsys.readouterr().err
+
+
+def test_help_lists_every_field_with_its_meaning(capsys):
+    assert run.main(["run", "--help"]) == 0
+    shown = capsys.readouterr().out
+    for name, field in FIELDS.items():
+        assert f"--config.{name}=" in shown and field.metadata["doc"] in shown
+
+
+def test_no_field_defaults_to_none_and_every_field_is_documented_and_checked():
+    for name, field in FIELDS.items():
+        assert field.default is not None and field.metadata["doc"]
+        free = field.type is bool or name in ("model.hidden", "data.dir", "data.dataset")
+        assert free or name in CHOICES or name in RANGES, f"{name} is checked nowhere"
+    assert set(CHOICES) | set(RANGES) <= set(FIELDS)
+    assert described().count("\n") + 1 == 2 * len(FIELDS)
+
+
+def test_the_command_line_wins_over_the_methods_own_value_which_wins_over_the_file():
+    config = defaults()
+    config.optimizer.learning_rate = 0.1
+    config.per_method.single.optimizer = {"learning_rate": 0.2}
+    config.method = "ist"
+    assert resolve(config).optimizer.learning_rate == 0.1
+    config.method = "single"
+    assert resolve(config).optimizer.learning_rate == 0.2
+    config.optimizer.learning_rate = 0.3
+    assert resolve(config, {"optimizer.learning_rate": 0.3}).optimizer.learning_rate == 0.3
+
+
+@pytest.mark.parametrize(
+    "edit,says",
+    [
+        (lambda c: c.per_method.update({"singel": {}}), "did you mean 'single'"),
+        (lambda c: c.per_method.ist.update({"batch": 3}), "did you mean 'batch_size'"),
+        (lambda c: c.per_method.ist.update({"batch_size": 0.5}), "batch_size is of type int, not 0.5"),
+        (lambda c: c.per_method.ist.update({"model": {"hidden": (8.5,)}}), "tuple of integers"),
+    ],
+)
+def test_wrong_per_method_values_are_refused(edit, says):
+    config = defaults()
+    with config.unlocked():
+        edit(config)
+    with pytest.raises(ConfigError, match=says):
+        resolve(config)
+
+
+def test_overrides_arrive_with_their_types():
+    config = parse(
+        "--config.model.hidden=(32, 16)", "--config.epochs=2", "--config.eval_subnets=false", "--config.model.norm=none"
+    )
+    assert config.model.hidden == (32, 16) and config.epochs == 2.0 and config.eval_subnets is False
+    assert dataclasses.asdict(config)["model"]["norm"] == "none"
+
+
+def test_a_config_json_of_a_run_is_a_config(tmp_path):
+    from experiments.record import start
+
+    config = parse("--config.model.hidden=(32, 16)", "--config.seed=3")
+    start(tmp_path, config, data.load("digits"))
+    assert parse(config=f"--config={tmp_path}/config.json") == config
+    assert parse("--config.seed=4", config=f"--config={tmp_path}/config.json").seed == 4
+    written = json.loads((tmp_path / "config.json").read_text())
+    assert written["environment"]["packages"]["jax"] and len(written["environment"]["data"]["fingerprint"]) == 64
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(ConfigError, match="not the config.json of a run"):
+        parse(config=f"--config={tmp_path}/config.json")
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_is_built_with_the_samples_of_the_config(method):
+    config = parse(f"--config.method={method}", "--config.epochs=3.5")
+    dataset = build.dataset(config)
+    phases, _ = build.phases(config, dataset)
+    (phase,) = phases
+    assert phase.samples == round(3.5 * dataset.num_train)
+    assert phase.algorithm.num_workers == (1 if method == "single" else 4)
+
+
+def test_phases_share_out_the_samples():
+    config = parse("--config.warmup_phase=0.25", "--config.dense_phase=0.25", "--config.epochs=4")
+    dataset = build.dataset(config)
+    phases, _ = build.phases(config, dataset)
+    assert [phase.samples for phase in phases] == [dataset.num_train, 2 * dataset.num_train, dataset.num_train]
+    assert [phase.algorithm.costs.steps_per_sync for phase in phases] == [None, None, 1]
+
+
+def test_batch_size_zero_is_the_whole_training_set():
+    config = parse("--config.batch_size=0")
+    dataset = build.dataset(config)
+    assert build.phases(config, dataset)[0][0].algorithm.batch_size == dataset.num_train
+
+
+@pytest.mark.parametrize("name", ["constant", "cosine", "linear", "step"])
+def test_schedules(name):
+    optimizer = dataclasses.replace(Config().optimizer, schedule=name, learning_rate=0.4, warmup=0.1)
+    rate = build.schedule(optimizer, 100)
+    assert float(rate(0)) == 0 and float(rate(5)) == pytest.approx(0.2) and float(rate(10)) == pytest.approx(0.4)
+    assert float(rate(100)) == pytest.approx({"constant": 0.4, "cosine": 0, "linear": 0, "step": 0.004}[name], abs=1e-6)
+
+
+def test_validate_returns_the_config():
+    assert validate(Config()) == Config()
