@@ -114,6 +114,18 @@ class _Run:
         return saved
 
     def __call__(self) -> Results:
+        try:
+            return self._through_all_phases()
+        finally:
+            self._close()
+
+    def _close(self) -> None:
+        for writer in (*self.writers, self.terminal):
+            writer.close()
+        if self.checkpoints:
+            self.checkpoints.close()
+
+    def _through_all_phases(self) -> Results:
         start: Start | None = None
         first = self.book.phase
         for number in range(first, len(self.phases)):
@@ -233,10 +245,6 @@ class _Run:
         summary = summarise(self.book, self.history, self.phases[0].algorithm.costs)
         if self.workdir:
             (self.workdir / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
-        for writer in (*self.writers, self.terminal):
-            writer.close()
-        if self.checkpoints:
-            self.checkpoints.close()
         return Results(algorithm.params(state), summary, self.history)
 
 
