@@ -8,14 +8,14 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 
 from ist_jax.algorithms.base import Algorithm, Start, State
 from ist_jax.checkpoint import Checkpoints
 from ist_jax.data.base import Dataset
 from ist_jax.evaluation import evaluate
-from ist_jax.keys import named_key
+from ist_jax.keys import key_on, named_key
 from ist_jax.summary import Bookkeeping, summarise
 from ist_jax.tasks.base import Task
 from ist_jax.types import Array, Params
@@ -69,6 +69,13 @@ class NonFiniteLossError(RuntimeError):
 def phase_steps(phase: Phase) -> int:
     """Local steps of a phase: its samples, rounded up to whole steps of all workers."""
     return -(-phase.samples // (phase.algorithm.num_workers * phase.algorithm.batch_size))
+
+
+def _on_host(array: Array) -> np.ndarray:
+    """The whole array, also where other processes hold a part of it."""
+    if not array.is_fully_addressable and not array.is_fully_replicated:
+        array = multihost_utils.process_allgather(array, tiled=True)
+    return np.asarray(array)
 
 
 class _Programs:
@@ -144,13 +151,13 @@ class _Run:
         algorithm, config, book = phase.algorithm, self.config, self.book
         programs = _Programs(book)
         order_key = named_key(self.root, f"order {number}")
-        alive_S = jax.device_put(jnp.ones(algorithm.num_workers, bool), algorithm.sharding)
+        alive_S = jax.device_put(np.ones(algorithm.num_workers, bool), algorithm.sharding)
         total = phase_steps(phase)
         began = time.perf_counter()
         while book.steps < total:
             steps = min(phase.local_steps, total - book.steps)
             view = self.dataset.view(book.round, order_key, algorithm.num_workers, algorithm.sharding)
-            key = jax.device_put(jax.random.fold_in(self.root, book.round), algorithm.sharding)
+            key = key_on(algorithm.sharding, jax.random.fold_in(self.root, book.round))
             compiled_before = book.compile_seconds
             train = programs.get(steps, algorithm.round, state, view, key, alive_S, steps=steps)
             began += book.compile_seconds - compiled_before
@@ -188,7 +195,7 @@ class _Run:
     def _fetch(self) -> None:
         if self.pending is None:
             return
-        round, loss_SxJ = self.pending[0], np.asarray(self.pending[1])
+        round, loss_SxJ = self.pending[0], _on_host(self.pending[1])
         self.pending = None
         if not np.isfinite(loss_SxJ).all():
             worker, step = np.argwhere(~np.isfinite(loss_SxJ))[0]
@@ -206,7 +213,7 @@ class _Run:
         program = jax.jit(lambda state, splits, train: evaluate(algorithm, self.task, state, splits, train, **options))
         compiled = programs.get("evaluate", program, state, splits, on_device["train"])
         began = time.perf_counter()
-        result = jax.device_get(compiled(state, splits, on_device["train"]))
+        result = jax.tree.map(_on_host, compiled(state, splits, on_device["train"]))
         book.evaluation_seconds += time.perf_counter() - began
         self._record(result)
 

@@ -22,7 +22,7 @@ ALLOWED = {
     "models": ("models",),
     "decompositions": ("types", "trees", "partition", "models"),
     "tasks": ("types",),
-    "data": ("types", "order"),
+    "data": ("types", "keys", "order"),
     "algorithms": (*MECHANISM, "costs", "models", "decompositions", "tasks"),
     "evaluation": ("types", "algorithms", "tasks"),
     "checkpoint": (),

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from ist_jax import costs
+from ist_jax.keys import key_on
 from ist_jax.partition import Partition
 from ist_jax.trees import tree_bytes, tree_size
 from ist_jax.types import Array, Batch, Key, Metrics, Params, Variables
@@ -118,4 +119,4 @@ class Algorithm(NamedTuple):
 
     def fresh(self, key: Key, start: Start | None = None) -> State:
         """`init` as one compiled program, on the devices of the algorithm."""
-        return jax.jit(self.init)(jax.device_put(key, self.sharding), start)
+        return jax.jit(self.init)(key_on(self.sharding, key), start)

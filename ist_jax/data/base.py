@@ -9,6 +9,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from ist_jax.keys import key_on
 from ist_jax.order import Shards, View
 from ist_jax.types import Key
 
@@ -57,7 +58,7 @@ class Dataset:
         A streamed set would return this round's examples instead, as a function of (key, round).
         """
         del round
-        return View(self.on_device("train", sharding), self._shards(num_workers, sharding), jax.device_put(key, sharding))
+        return View(self.on_device("train", sharding), self._shards(num_workers, sharding), key_on(sharding, key))
 
     @functools.lru_cache(maxsize=8)  # noqa: B019 - lives as long as the data set
     def on_device(self, part: str, sharding: jax.sharding.Sharding) -> Mapping[str, jax.Array]:

@@ -1,0 +1,41 @@
+"""Law 5 across processes: 2 processes x 2 CPU devices over loopback end where 1 process x 4 devices does."""
+
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import optax
+from cases import BATCH, TASK, dataset, two_groups
+
+from ist_jax import LoopConfig, ist, run
+from ist_jax.placement import sharded, subnet_mesh
+
+HERE = pathlib.Path(__file__).parent
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("localhost", 0))
+        return s.getsockname()[1]
+
+
+def test_two_processes_end_in_the_parameters_of_one(tmp_path):
+    port, out = str(free_port()), tmp_path / "out.npz"
+    environment = os.environ | {"PYTHONPATH": f"{HERE}{os.pathsep}{HERE.parent}"}
+    command = [sys.executable, str(HERE / "two_processes.py"), port]
+    started = [
+        subprocess.Popen([*command, str(i), str(out)], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        for i in range(2)
+    ]
+    printed = [process.communicate(timeout=240)[0].decode() for process in started]
+    assert [process.returncode for process in started] == [0, 0], printed
+    algorithm = ist(two_groups(4), TASK, optax.sgd(0.1), batch_size=BATCH, placement=sharded(subnet_mesh(4)))
+    results = run([(algorithm, 6 * 4 * BATCH, 3)], TASK, dataset(), LoopConfig(eval_every=1, eval_subnets=True))
+    found = np.load(out)
+    for i, leaf in enumerate(jax.tree.leaves(results.params)):
+        np.testing.assert_allclose(found[f"arr_{i}"], leaf, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(found["accuracy"], [row["test_accuracy"] for row in results.history])
