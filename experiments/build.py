@@ -4,13 +4,15 @@ import jax.numpy as jnp
 import optax
 
 from experiments.config import Config, ConfigError, Optimizer
+from experiments.validation import num_workers
 from ist_jax import data
 from ist_jax.algorithms import Algorithm, data_parallel, ensemble, ist
 from ist_jax.data import Dataset
 from ist_jax.decompositions import DECOMPOSITIONS, Decomposition, undivided
 from ist_jax.loop import LoopConfig, Phase, phase_steps
 from ist_jax.models import MLP
-from ist_jax.placement import make_placement
+from ist_jax.partition import EQUAL_BLOCKS
+from ist_jax.placement import Placement, make_placement
 from ist_jax.tasks import Task, classification
 
 
@@ -63,46 +65,55 @@ def optimizer(o: Optimizer, total_steps: int) -> optax.GradientTransformation:
     return optax.chain(optax.clip_by_global_norm(o.clip), chosen) if o.clip else chosen
 
 
-def num_workers(config: Config) -> int:
-    return 1 if config.method == "single" else config.num_subnets
+def _placement(config: Config) -> Placement:
+    meshable = config.method != "ist" or config.partition in EQUAL_BLOCKS
+    return make_placement(config.placement, num_workers(config), config.num_devices, on_mesh=meshable)
 
 
-def _main(config: Config, split: Decomposition, task: Task, tx: optax.GradientTransformation, batch_size: int) -> Algorithm:
+def _outer(config: Config) -> optax.GradientTransformation | None:
+    if config.outer.name != "sgd" and config.method != "diloco":
+        return None
+    momentum = config.outer.momentum
+    return optax.sgd(config.outer.learning_rate, momentum or None, nesterov=bool(momentum))
+
+
+def _main(config: Config, split: Decomposition, task: Task, tx: optax.GradientTransformation, options: dict) -> Algorithm:
     """The algorithm of the config's method."""
     workers = num_workers(config)
-    placement = make_placement(config.placement, workers, config.num_devices)
-    common = dict(batch_size=batch_size, placement=placement)
-    outer_tx = None
-    if config.outer.name == "sgd" or config.method == "diloco":
-        outer_tx = optax.sgd(config.outer.learning_rate, config.outer.momentum or None, nesterov=bool(config.outer.momentum))
-    kept = {"diloco": "own"}.get(config.method, "reset") if config.opt_state == "auto" else config.opt_state
     if config.method in ("data_parallel", "single"):
-        return data_parallel(split, task, tx, num_workers=workers, **common)
+        return data_parallel(split, task, tx, num_workers=workers, **options)
     if config.method == "ensemble":
-        return ensemble(split, task, tx, **common)
+        return ensemble(split, task, tx, **options)
     trained = split if config.method == "ist" else undivided(split, workers)
-    return ist(trained, task, tx, opt_state=kept, outer_tx=outer_tx, **common)
+    automatic = "own" if config.method == "diloco" else "reset"
+    opt_state = automatic if config.opt_state == "auto" else config.opt_state
+    return ist(trained, task, tx, opt_state=opt_state, outer_tx=_outer(config), **options)
 
 
 def phases(config: Config, dataset: Dataset) -> tuple[list[Phase], Task]:
-    """Warm-up by local SGD, the method itself, a dense phase: whichever the config gives samples to."""
+    """Warm-up by local SGD, the method itself, a dense phase: whichever the config gives samples to.
+
+    Raises:
+      ConfigError: a phase of less than one sample, or parts that do not fit together.
+    """
     split = decomposition(config, dataset)
     task = classification(dataset.mean, dataset.std)
     workers, batch_size = num_workers(config), config.batch_size or dataset.num_train
-    samples = config.epochs * dataset.num_train
     shares = (config.warmup_phase, 1 - config.warmup_phase - config.dense_phase, config.dense_phase)
-    per_step = workers * batch_size
-    total_steps = sum(-(-round(share * samples) // per_step) for share in shares)
+    samples = [round(share * config.epochs * dataset.num_train) for share in shares]
+    if any(share and not count for share, count in zip(shares, samples)):
+        raise ConfigError(f"epochs={config.epochs:g} of {dataset.num_train} examples leave a phase (shares {shares}) no sample")
+    total_steps = sum(-(-count // (workers * batch_size)) for count in samples)
     tx = optimizer(config.optimizer, total_steps)
-    placement = make_placement(config.placement, workers, config.num_devices)
-    whole = dict(batch_size=batch_size, placement=placement)
+    options = dict(batch_size=batch_size, placement=_placement(config))
+    warmup_state = "carry" if config.opt_state == "carry" else "reset"
     makers = (
-        lambda: ist(undivided(split, workers), task, tx, **whole),
-        lambda: _main(config, split, task, tx, batch_size),
-        lambda: data_parallel(split, task, tx, num_workers=workers, **whole),
+        lambda: ist(undivided(split, workers), task, tx, opt_state=warmup_state, **options),
+        lambda: _main(config, split, task, tx, options),
+        lambda: data_parallel(split, task, tx, num_workers=workers, **options),
     )
     try:
-        made = [Phase(make(), round(share * samples), config.local_steps) for make, share in zip(makers, shares) if share]
+        made = [Phase(make(), count, config.local_steps) for make, count in zip(makers, samples) if count]
     except ValueError as error:
         raise ConfigError(str(error)) from error
     assert sum(map(phase_steps, made)) == total_steps

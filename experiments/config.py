@@ -54,7 +54,7 @@ class Optimizer:
     learning_rate: float = doc(0.1, "peak learning rate")
     momentum: float = doc(0.0, "momentum of sgd")
     weight_decay: float = doc(0.0, "weight decay (decoupled for adamw, L2 otherwise)")
-    clip: float = doc(0.0, "largest global norm of a worker's gradient; 0: no clipping")
+    clip: float = doc(0.0, "largest global norm of a gradient (data_parallel: of the mean gradient); 0: no clipping")
     schedule: str = doc("constant", "over the whole run: constant, cosine (to 0), linear (to 0), step (/10 at 50 % and 75 %)")
     warmup: float = doc(0.0, "share of the run over which the learning rate rises linearly from 0")
 
@@ -172,11 +172,12 @@ def resolve(config: ml_collections.ConfigDict | Mapping[str, Any], overrides: Ma
     for name in per_method:
         if name not in METHODS:
             raise ConfigError(f"per_method.{name} names no method{nearest(name, METHODS)} (methods: {', '.join(METHODS)})")
-    for name, value in flatten(per_method.get(method, {})).items():
-        if name not in FIELDS:
-            raise ConfigError(f"per_method.{method}.{name} is no field{nearest(name, FIELDS)}")
-        if name not in (overrides or {}):
-            flat[name] = value
+        for field, value in flatten(per_method[name]).items():
+            if field not in FIELDS:
+                raise ConfigError(f"per_method.{name}.{field} is no field{nearest(field, FIELDS)}")
+            _typed(field, value)
+            if name == method and field not in (overrides or {}):
+                flat[field] = value
     for name in flat:
         if name not in FIELDS:
             raise ConfigError(f"{name} is no field{nearest(name, FIELDS)}")

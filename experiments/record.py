@@ -43,13 +43,19 @@ def _as_json(config: Config) -> dict[str, Any]:
 
 
 def start(workdir: pathlib.Path, config: Config, dataset: Dataset) -> None:
-    """Writes config.json."""
+    """Writes config.json, or checks that a run that goes on has the data it was started on."""
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         content = {"config": _as_json(config), "environment": environment(dataset)}
-        (workdir / "config.json").write_text(json.dumps(content, indent=2) + "\n")
+        if not (workdir / "config.json").exists():  # a run that goes on keeps what it was started with
+            unfinished = workdir / "config.json.tmp"
+            unfinished.write_text(json.dumps(content, indent=2) + "\n")
+            unfinished.replace(workdir / "config.json")
+        started = json.loads((workdir / "config.json").read_text())["environment"]["data"]
     except OSError as error:
         raise ConfigError(f"--workdir={workdir} cannot be written: {error.strerror}") from error
+    if started["fingerprint"] != dataset.fingerprint:
+        raise ConfigError(f"--workdir={workdir} was started on other data ({started['name']}): use another workdir")
 
 
 def is_finished(workdir: pathlib.Path, config: Config) -> bool:

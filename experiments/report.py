@@ -57,6 +57,8 @@ def grouped(runs: Sequence[Run]) -> dict[str, list[Run]]:
 
 
 def _spread(values: Sequence[float], scale: float = 100) -> str:
+    if np.isnan(values).any():
+        return "not evaluated"
     mean = f"{scale * statistics.mean(values):.2f}"
     return f"{mean} ± {scale * statistics.stdev(values):.2f}" if len(values) > 1 else mean
 
@@ -69,7 +71,7 @@ def _until(run: Run, limit: float) -> float:
 def table(runs: Sequence[Run]) -> tuple[list[str], list[list[str]]]:
     """Column names, and one row of cells per group."""
     groups = grouped(runs)
-    limit = min(statistics.mean(r.summary["seconds"] for r in group) for group in groups.values())
+    limit = min(max(r.summary["seconds"] for r in group) for group in groups.values())
     mean = lambda group, get: statistics.mean(get(r.summary) for r in group)
     columns: list[tuple[str, Callable[[list[Run]], str]]] = [
         ("seeds", lambda g: str(len(g))),

@@ -1,7 +1,7 @@
 """Trains one configuration: python -m experiments.run --config=FILE [--config.x=y ...] --workdir=DIR
 
 FILE is a config file (.py, with get_config()) or the config.json of another run. Exit status 0: trained, or
-already finished; 1: training diverged; 2: the configuration or the data are wrong.
+already finished; 1: training diverged, or cannot go on; 2: the configuration or the data are wrong.
 """
 
 import importlib.util
@@ -19,7 +19,7 @@ from experiments import build, record, report
 from experiments.config import FIELDS, Config, ConfigError, defaults, described, flatten, nearest, resolve
 from experiments.validation import validate
 from ist_jax.data import DataError
-from ist_jax.loop import NonFiniteLossError, Results, run
+from ist_jax.loop import NonFiniteLossError, Phase, Results, ResumeError, phase_steps, run
 
 
 class Command(NamedTuple):
@@ -42,9 +42,12 @@ def load_config(path: str) -> ml_collections.ConfigDict:
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-        return module.get_config()
-    except (AttributeError, KeyError, TypeError, SyntaxError) as error:
-        raise ConfigError(f"--config={path}: {_one_line(error)}") from error
+        config = module.get_config()
+    except Exception as error:  # whatever a file of the user's raises
+        raise ConfigError(f"--config={path}: {type(error).__name__}: {_one_line(error)}") from error
+    if not isinstance(config, ml_collections.ConfigDict) or "per_method" not in config:
+        raise ConfigError(f"--config={path}: get_config() returns what experiments.config.defaults() returned, edited")
+    return config
 
 
 def _from_json(file: pathlib.Path) -> ml_collections.ConfigDict:
@@ -56,7 +59,10 @@ def _from_json(file: pathlib.Path) -> ml_collections.ConfigDict:
     for name in values:
         if name not in FIELDS:
             raise ConfigError(f"--config={file}: {name} is no field{nearest(name, FIELDS)}")
-    config.update_from_flattened_dict({k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+    try:
+        config.update_from_flattened_dict({k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"--config={file}: {_one_line(error)}") from error
     return config
 
 
@@ -119,10 +125,19 @@ def train(command: Command) -> Results | None:
         return None
     dataset = build.dataset(config)
     phases, task = build.phases(config, dataset)
+    _say_rounding(config, dataset.num_train, phases)
     record.start(workdir, config, dataset)
     results = run(phases, task, dataset, build.loop_config(config), workdir)
     report.curves([workdir], workdir / "curves.png")
     return results
+
+
+def _say_rounding(config: Config, num_train: int, phases: Sequence[Phase]) -> None:
+    """Nothing is rounded silently."""
+    planned = config.epochs * num_train
+    actual = sum(phase_steps(p) * p.algorithm.num_workers * p.algorithm.batch_size for p in phases)
+    if actual != planned:
+        print(f"epochs={config.epochs:g} are {planned:,.1f} samples, rounded up to {actual:,} in whole steps", file=sys.stderr)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -135,7 +150,7 @@ def main(argv: Sequence[str]) -> int:
     except (ConfigError, DataError) as error:
         print(f"error: {_one_line(error)}", file=sys.stderr)
         return 2
-    except NonFiniteLossError as error:
+    except (NonFiniteLossError, ResumeError) as error:
         print(f"error: {_one_line(error)}", file=sys.stderr)
         return 1
     if results is not None:

@@ -33,6 +33,10 @@ def grid(arguments: Sequence[str]) -> list[dict[str, str]]:
     return [dict(point) for point in itertools.product(*axes)]
 
 
+def _overrides(point: dict[str, str]) -> list[str]:
+    return [f"--config.{name}={value}" for name, value in point.items()]
+
+
 def main(argv: Sequence[str]) -> int:
     if any(argument in ("--help", "-h") for argument in argv[1:]):
         print(__doc__)
@@ -44,6 +48,8 @@ def main(argv: Sequence[str]) -> int:
         if len(workdirs) != 1 or not workdirs[0]:
             raise ConfigError("--workdir=DIR is missing: the folder of the runs' workdirs")
         points = grid(chosen)
+        for point in points:  # all before the first is trained
+            run.parse([*rest, *_overrides(point), "--workdir=unused"])
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -51,8 +57,7 @@ def main(argv: Sequence[str]) -> int:
     for point in points:
         workdir = folder / (",".join(f"{name}={value}" for name, value in point.items()) or "run")
         print(f"--- {workdir.name}", flush=True)
-        overrides = [f"--config.{name}={value}" for name, value in point.items()]
-        one = run.main([argv[0], *rest, *overrides, f"--workdir={workdir}"])
+        one = run.main([argv[0], *rest, *_overrides(point), f"--workdir={workdir}"])
         if one == 2:
             return one
         status = max(status, one)

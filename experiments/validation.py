@@ -3,20 +3,20 @@
 from collections.abc import Sequence
 from typing import Any
 
-import jax
-
 from experiments.config import FIELDS, METHODS, Config, ConfigError, nearest
 from ist_jax.algorithms import OPT_STATES
 from ist_jax.data import SOURCES, SPLITS
 from ist_jax.decompositions import DECOMPOSITIONS
-from ist_jax.decompositions.mlp import SCALINGS
+from ist_jax.decompositions.mlp import SCALINGS, why_not_padded
 from ist_jax.models import ACTIVATIONS, NORMS
+from ist_jax.partition import DEALS, EQUAL_BLOCKS
+from ist_jax.placement import PLACEMENTS, make_placement
 
 CHOICES: dict[str, Sequence[str]] = {
     "method": METHODS,
     "decomposition": tuple(DECOMPOSITIONS),
-    "partition": ("balanced", "uniform", "blocks", "rolling"),
-    "placement": ("auto", "looped", "vmapped", "sharded"),
+    "partition": tuple(name for name in DEALS if name != "fixed"),
+    "placement": PLACEMENTS,
     "opt_state": ("auto", *OPT_STATES),
     "outer.name": ("auto", "none", "sgd"),
     "model.name": ("mlp",),
@@ -82,6 +82,10 @@ def _check_method(c: Config) -> None:
         raise ConfigError("opt_state='own' stays with a worker while ist moves its units on: use reset or carry")
     if c.method not in ("ist", "local_sgd", "diloco") and c.outer.name == "sgd":
         raise ConfigError(f"outer.name='sgd' acts on merged parameters, which {c.method} does not have: use none or auto")
+    if c.optimizer.momentum and c.optimizer.name != "sgd":
+        raise ConfigError(
+            f"optimizer.momentum={c.optimizer.momentum} is of sgd; {c.optimizer.name} has its own: use momentum=0"
+        )
     if c.method == "diloco" and c.outer.name == "none":
         raise ConfigError("diloco is local SGD with an outer optimizer: use outer.name=auto, or method=local_sgd")
     if c.warmup_phase + c.dense_phase >= 1 and (c.warmup_phase or c.dense_phase):
@@ -100,6 +104,10 @@ def _check_sizes(c: Config) -> None:
             f"model.hidden={c.model.hidden} has a layer narrower than num_subnets={c.num_subnets}: "
             "every subnetwork needs a unit"
         )
+    uneven = {width for width in c.model.hidden if width % c.num_subnets}
+    why_not = why_not_padded(c.model.norm, c.model.activation)
+    if c.method in ("ist", "ensemble") and uneven and why_not:
+        raise ConfigError(f"num_subnets={c.num_subnets} must divide every layer of model.hidden={c.model.hidden}: {why_not}")
     if c.batch_size == 0 and c.data.split != "shared" and c.num_subnets > 1:
         raise ConfigError(
             f"batch_size=0 (the whole set) needs data.split=shared, not {c.data.split!r}, whose shards differ in size"
@@ -113,19 +121,21 @@ def _check_sizes(c: Config) -> None:
 
 
 def _check_devices(c: Config) -> None:
-    available = len(jax.devices())
-    if c.num_devices > available:
-        raise ConfigError(f"num_devices={c.num_devices} is more than the {available} devices of this machine")
-    devices = c.num_devices or available
-    if c.placement == "sharded" and c.num_subnets % devices:
-        raise ConfigError(
-            f"every device carries as many subnetworks: num_subnets={c.num_subnets} is no multiple of num_devices={devices}"
-        )
-    if c.placement == "sharded" and c.method == "ist" and c.partition not in ("balanced", "blocks"):
+    meshable = c.method != "ist" or c.partition in EQUAL_BLOCKS
+    try:
+        placement = make_placement(c.placement, num_workers(c), c.num_devices, on_mesh=meshable)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    if placement.mesh is not None and not meshable:
         raise ConfigError(
             f"a mesh exchanges equal blocks, which partition={c.partition!r} does not have: use balanced or blocks, "
             "or placement=looped"
         )
+
+
+def num_workers(config: Config) -> int:
+    """S of the method: 'single' has one worker whatever num_subnets says."""
+    return 1 if config.method == "single" else config.num_subnets
 
 
 def validate(config: Config) -> Config:

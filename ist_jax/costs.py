@@ -18,7 +18,7 @@ def _leaves(labels: Any, shapes: Any) -> list[tuple[Label, Any]]:
     return list(zip(flat, jax.tree.structure(labels, is_leaf=is_label).flatten_up_to(shapes)))
 
 
-def _held_bytes(label: Label, leaf: Any, units: dict[str, int]) -> int:
+def _held_bytes(label: Label, leaf: Any, units: dict[str, float]) -> float:
     """Bytes of the part of a leaf with `units[group]` units on every labelled axis."""
     lengths = [units[group] if group is not None else length for group, length in zip(label.axes, leaf.shape)]
     return math.prod(lengths) * leaf.dtype.itemsize
@@ -31,7 +31,7 @@ def all_reduce_bytes(num_bytes: int, num_devices: int) -> float:
 
 def subnet_bytes(labels: Any, shapes: Any, partition: Partition) -> int:
     """Bytes of one subnetwork, padded slots included."""
-    return sum(_held_bytes(label, leaf, dict(partition.slots)) for label, leaf in _leaves(labels, shapes))
+    return sum(int(_held_bytes(label, leaf, dict(partition.slots))) for label, leaf in _leaves(labels, shapes))
 
 
 def home_sharded_bytes(labels: Any, shapes: Any, partition: Partition) -> float:
@@ -42,13 +42,12 @@ def home_sharded_bytes(labels: Any, shapes: Any, partition: Partition) -> float:
     equal everywhere are not sent. For partitions that a mesh refuses, blocks are counted without padding.
     """
     num_subnets, total = partition.num_subnets, 0.0
-    on_wire = partition.name in ("balanced", "blocks")
     for label, leaf in _leaves(labels, shapes):
         if not label.groups:
             total += all_reduce_bytes(_held_bytes(label, leaf, {}), num_subnets) if label.averaged else 0
             continue
         resting = label.groups[0][1]
-        units = partition.pair_units(resting) if on_wire else partition.slots[resting] / num_subnets
+        units = partition.pair_units(resting) if partition.equal_blocks else partition.slots[resting] / num_subnets
         total += 2 * (num_subnets - 1) * _held_bytes(label, leaf, dict(partition.slots) | {resting: units})
     return total
 
@@ -60,8 +59,11 @@ def lower_bound_bytes(labels: Any, shapes: Any, partition: Partition) -> float:
     shared leaves are averaged, at the cost of a ring all-reduce.
     """
     total = 0.0
+    units = {
+        g: size / partition.num_subnets if partition.disjoint else partition.slots[g] for g, size in partition.sizes.items()
+    }
     for label, leaf in _leaves(labels, shapes):
-        held = _held_bytes(label, leaf, dict(partition.slots))
+        held = _held_bytes(label, leaf, units)
         once = (partition.num_subnets - 1) / partition.num_subnets * held
         total += once if label.groups else 2 * once * label.averaged
     return total

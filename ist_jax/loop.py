@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from ist_jax.algorithms.base import Algorithm, Start, State
+from ist_jax.algorithms.base import Algorithm, Costs, Start, State
 from ist_jax.checkpoint import Checkpoints
 from ist_jax.data.base import Dataset
 from ist_jax.evaluation import evaluate
@@ -62,6 +62,10 @@ class Results(NamedTuple):
     history: list[Row]
 
 
+class ResumeError(RuntimeError):
+    """A checkpoint that cannot be gone on from."""
+
+
 class NonFiniteLossError(RuntimeError):
     """Training diverged."""
 
@@ -99,7 +103,7 @@ class _Run:
         self.phases, self.task, self.dataset, self.config = phases, task, dataset, config
         self.root = jax.random.key(config.seed)
         self.book, self.history, self.pending = Bookkeeping(), [], None
-        self.losses: list[np.ndarray] = []
+        self.loss_SxJ: np.ndarray | None = None  # of the last round that was fetched
         self.workdir = pathlib.Path(workdir) if workdir is not None else None
         self.checkpoints, self.writers = None, []
         saved = self._open(self.workdir) if self.workdir else None
@@ -114,10 +118,10 @@ class _Run:
         self.checkpoints = Checkpoints(workdir / "checkpoints")
         saved = self.checkpoints.latest()
         metrics = workdir / "metrics.jsonl"
-        cut_back(metrics, saved["round"] if saved else -1)
-        if metrics.exists():
-            self.history = [json.loads(line) for line in metrics.read_text().splitlines()]
-        self.writers: list[Writer] = [JsonLines(metrics), TensorBoard(workdir / "tensorboard")]
+        if jax.process_index() == 0:  # checkpoints are written by all processes, records by one
+            cut_back(metrics, saved["round"] if saved else -1)
+            self.history = [json.loads(line) for line in metrics.read_text().splitlines()] if metrics.exists() else []
+            self.writers: list[Writer] = [JsonLines(metrics), TensorBoard(workdir / "tensorboard")]
         return saved
 
     def __call__(self) -> Results:
@@ -139,13 +143,28 @@ class _Run:
             if number > first:
                 self.book.phase, self.book.steps = number, 0
             algorithm = self.phases[number].algorithm
-            state = algorithm.fresh(named_key(self.root, f"phase {number}" if number else "init"), start)
+            state = self._first_state(algorithm, number, start)
             if self.resumed and number == first:
-                state = self.checkpoints.restore(state)
+                state = self._restored(state)
             state = self._phase(self.phases[number], number, state)
             start = algorithm.end(state)
         self._save(state)
         return self._finish(algorithm, state)
+
+    def _first_state(self, algorithm: Algorithm, number: int, start: Start | None) -> State:
+        began = time.perf_counter()
+        state = algorithm.fresh(named_key(self.root, f"phase {number}" if number else "init"), start)
+        self.book.compile_seconds += time.perf_counter() - began  # of its program; the rest of it is nothing
+        return state
+
+    def _restored(self, like: State) -> State:
+        try:
+            return self.checkpoints.restore(like)
+        except ValueError as error:
+            raise ResumeError(
+                f"{self.workdir}: the checkpoint does not fit this run ({str(error).splitlines()[0]}); widths that S does not "
+                "divide lie padded on a mesh: go on with the placement that the run was started with"
+            ) from error
 
     def _phase(self, phase: Phase, number: int, state: State) -> State:
         algorithm, config, book = phase.algorithm, self.config, self.book
@@ -153,6 +172,7 @@ class _Run:
         order_key = named_key(self.root, f"order {number}")
         alive_S = jax.device_put(np.ones(algorithm.num_workers, bool), algorithm.sharding)
         total = phase_steps(phase)
+        self.dataset.view(book.round, order_key, algorithm.num_workers, algorithm.sharding)  # the copy to the device
         began = time.perf_counter()
         while book.steps < total:
             steps = min(phase.local_steps, total - book.steps)
@@ -172,7 +192,7 @@ class _Run:
                 book.seconds += time.perf_counter() - began
                 if evaluating:
                     self._evaluate(algorithm, state, programs)
-                if saving and book.steps < total:
+                if saving:
                     self._save(state)
                 began = time.perf_counter()
         self._fetch()
@@ -190,7 +210,7 @@ class _Run:
         self.book.bytes_per_device += phase.algorithm.costs.bytes_per_round(steps)
         self._fetch()
         self.pending = (self.book.round, loss_SxJ)
-        self.terminal.advance(samples, self.book.round, float(self.losses[-1].mean()) if self.losses else None)
+        self.terminal.advance(samples, self.book.round, None if self.loss_SxJ is None else float(self.loss_SxJ.mean()))
 
     def _fetch(self) -> None:
         if self.pending is None:
@@ -203,7 +223,9 @@ class _Run:
                 f"the loss of subnetwork {worker} became {loss_SxJ[worker, step]} in local step {step + 1} of round "
                 f"{round}: lower the learning rate, or clip gradients"
             )
-        self.losses.append(loss_SxJ)
+        self.loss_SxJ = loss_SxJ
+        self.book.loss_sum += float(loss_SxJ.mean(dtype=np.float64))
+        self.book.loss_rounds += 1
 
     def _evaluate(self, algorithm: Algorithm, state: State, programs: _Programs) -> None:
         config, book = self.config, self.book
@@ -229,28 +251,31 @@ class _Run:
             "compile_seconds": book.compile_seconds,
             "evaluation_seconds": book.evaluation_seconds,
             "samples_per_second": book.samples_seen / book.seconds,
-            "train_loss": float(np.mean([loss.mean() for loss in self.losses])),
+            "train_loss": book.loss_sum / book.loss_rounds,
             "test_accuracy": float(test["accuracy"]),
             "test_loss": float(test["loss"]),
             "validation_accuracy": float(validation["accuracy"]),
             "validation_loss": float(validation["loss"]),
             "bytes_per_device": book.bytes_per_device,
-            "loss_per_subnet": self.losses[-1].mean(axis=1).tolist(),
+            "loss_per_subnet": self.loss_SxJ.mean(axis=1).tolist(),
         }
         if "subnet_accuracy_S" in test:
             row["subnet_test_accuracy"] = test["subnet_accuracy_S"].tolist()
-        self.losses.clear()
+        book.loss_sum, book.loss_rounds = 0.0, 0
         self.history.append(row)
         for writer in (*self.writers, self.terminal):
             writer.write(row)
+
+    def _costs(self) -> Costs:
+        return min((phase.algorithm.costs for phase in self.phases), key=lambda costs: costs.device_parameters)
 
     def _save(self, state: State) -> None:
         if self.checkpoints:
             self.checkpoints.save(self.book.round, state, dataclasses.asdict(self.book))
 
     def _finish(self, algorithm: Algorithm, state: State) -> Results:
-        summary = summarise(self.book, self.history, self.phases[0].algorithm.costs)
-        if self.workdir:
+        summary = summarise(self.book, self.history, self._costs())
+        if self.workdir and jax.process_index() == 0:
             (self.workdir / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
         return Results(algorithm.params(state), summary, self.history)
 
@@ -275,5 +300,11 @@ def run(
 
     Raises:
       NonFiniteLossError: the loss became nan or infinite; the message names round and subnetwork.
+      ResumeError: the workdir's checkpoint does not fit.
+      ValueError: a phase without samples or local steps.
     """
-    return _Run([Phase(*phase) for phase in phases], task, dataset, config or LoopConfig(), workdir)()
+    phases = [Phase(*phase) for phase in phases]
+    for phase in phases:
+        if phase.samples < 1 or phase.local_steps < 1:
+            raise ValueError(f"a phase has at least one sample and one local step, not {phase.samples} and {phase.local_steps}")
+    return _Run(phases, task, dataset, config or LoopConfig(), workdir)()

@@ -22,6 +22,8 @@ import numpy as np
 
 from ist_jax.types import Array, Indices, Key
 
+EQUAL_BLOCKS = ("balanced", "blocks")
+
 
 class Partition(NamedTuple):
     """How the units of every group are dealt to S subnetworks.
@@ -43,6 +45,11 @@ class Partition(NamedTuple):
     first: Callable[[], Indices]
     sample: Callable[[Key, Indices], Indices]
     disjoint: bool
+
+    @property
+    def equal_blocks(self) -> bool:
+        """Whether `pair_units` bounds what a home and a subnetwork share, which a mesh needs."""
+        return not self.sizes or self.name in EQUAL_BLOCKS
 
     def pair_units(self, group: str) -> int:
         """K: how many units of `group` one home and one subnetwork can share at most."""

@@ -16,6 +16,7 @@ from typing import Any
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+PLACEMENTS = ("auto", "looped", "vmapped", "sharded")
 AXIS = "subnet"  # the one mesh axis: subnetworks and homes lie along it
 
 PerSubnet = Callable[[Any, Any], Any]
@@ -97,25 +98,32 @@ def _on_one_device() -> Placement:
     return looped() if jax.default_backend() == "cpu" else vmapped()
 
 
-def make_placement(name: str, num_subnets: int, num_devices: int = 0) -> Placement:
+def make_placement(name: str, num_subnets: int, num_devices: int = 0, *, on_mesh: bool = True) -> Placement:
     """A placement by its configured name.
 
     'auto' is 'sharded' where the machine has several devices that divide S; on one device 'looped' on a CPU, whose
     batched matrix products are slower than single ones, and 'vmapped' on an accelerator.
 
+    Args:
+      name: 'auto', 'looped', 'vmapped' or 'sharded'.
+      num_subnets: S.
+      num_devices: of a mesh; 0: all.
+      on_mesh: whether a mesh will do; if not, 'auto' stays on one device.
+
     Raises:
-      ValueError: unknown name, too many devices, or devices that do not divide S.
+      ValueError: unknown name, too many devices, devices that do not divide S, or a number of devices for a
+        placement that has one.
     """
-    if name == "looped":
-        return looped()
-    if name == "vmapped":
-        return vmapped()
-    if name not in ("auto", "sharded"):
-        raise ValueError(f"placement is one of auto, looped, vmapped, sharded, not {name!r}")
+    if name not in PLACEMENTS:
+        raise ValueError(f"placement is one of {', '.join(PLACEMENTS)}, not {name!r}")
+    if name in ("looped", "vmapped"):
+        if num_devices > 1:
+            raise ValueError(f"placement={name} has one device, and num_devices={num_devices}: use sharded, or num_devices=0")
+        return looped() if name == "looped" else vmapped()
     mesh = subnet_mesh(num_devices)
-    if num_subnets % mesh.size == 0 and (mesh.size > 1 or name == "sharded"):
+    if num_subnets % mesh.size == 0 and (name == "sharded" or (mesh.size > 1 and on_mesh)):
         return sharded(mesh, _on_one_device())
-    if name == "sharded":
+    if name == "sharded" or num_devices > 1:
         raise ValueError(
             f"every device carries as many subnetworks: num_subnets={num_subnets} is no multiple of "
             f"num_devices={mesh.size}; set num_devices to a divisor"

@@ -24,7 +24,7 @@ class Label(NamedTuple):
     Attributes:
       axes: the group of every axis, None where an axis has no group.
       averaged: whether a leaf without groups is averaged over the subnetworks. If not, all subnetworks
-        hold equal copies (step counts of an optimizer) and the first one's is taken, dtype kept.
+        hold equal copies, lost ones too (step counts of an optimizer), and the first one's is taken, dtype kept.
     """
 
     axes: Axes
@@ -172,7 +172,7 @@ def merge(
       subparams_S: the subnetworks', every leaf with a leading axis S.
       labels: labels of `params`.
       indices_S: group -> int32[S, M].
-      alive_S: bool[S]; a lost subnetwork (False) is left out of everything. None: all are alive.
+      alive_S: bool[S]; what a lost subnetwork (False) trained is left out. None: all are alive.
       disjoint: promises that no unit has two holders, which saves counting them.
     """
     num_subnets = jax.tree.leaves(subparams_S)[0].shape[0]

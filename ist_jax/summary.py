@@ -21,6 +21,8 @@ class Bookkeeping:
     compile_seconds: float = 0.0
     evaluation_seconds: float = 0.0
     local_steps: int = 0
+    loss_sum: float = 0.0  # of the rounds since the last evaluation
+    loss_rounds: int = 0
     best_validation: float = -1.0
     test_at_best: float = -1.0
 
@@ -31,7 +33,7 @@ def summarise(book: Bookkeeping, history: Sequence[Row], costs: Costs) -> dict[s
     Args:
       book: where the run stands at its end.
       history: the row of every evaluated round.
-      costs: of the first phase's algorithm.
+      costs: of the phase whose workers hold the smallest model.
     """
     return {
         "status": "finished",

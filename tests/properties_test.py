@@ -28,7 +28,7 @@ def problems(draw):
     return rules, sizes, shapes, partition(name, sizes, num_subnets, min_units=min_units), draw(st.integers(0, 1000))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(problems())
 def test_merge_follows_its_definition_entry_by_entry(problem):
     rules, sizes, shapes, parts, seed = problem

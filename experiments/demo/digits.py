@@ -1,6 +1,8 @@
 """The demo: scikit-learn's handwritten digits, an MLP with two hidden layers of 256, 4 workers.
 
-python -m experiments.run --config=experiments/demo/digits.py --workdir=runs/digits
+    python -m experiments.run --config=experiments/demo/digits.py --workdir=runs/digits
+
+@@EXPECT@@ `make demo` runs four methods with three seeds and prints their table.
 """
 
 from experiments.config import defaults
@@ -9,6 +11,7 @@ from experiments.config import defaults
 def get_config():
     config = defaults()
     config.data.name = "digits"
+    config.data.validation_fraction = 0.2
     config.model.hidden = (256, 256)
     config.num_subnets = 4
     config.local_steps = 10
@@ -17,4 +20,5 @@ def get_config():
     config.eval_every = 10
     config.eval_subnets = True
     config.optimizer.learning_rate = 0.3
+    config.optimizer.schedule = "cosine"
     return config

@@ -119,4 +119,5 @@ class Algorithm(NamedTuple):
 
     def fresh(self, key: Key, start: Start | None = None) -> State:
         """`init` as one compiled program, on the devices of the algorithm."""
+        start = None if start is None else jax.device_put(start, self.sharding)  # another phase's devices may be others
         return jax.jit(self.init)(key_on(self.sharding, key), start)

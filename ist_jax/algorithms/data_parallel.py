@@ -52,7 +52,11 @@ class _Training:
             params, opt_state = carry
             shared = (view, params, jax.random.fold_in(local_key, j), state.position + j * self.batch_size)
             loss_S, gradient_S = self.placement(self._gradient)(shared, worker_S)
-            mean = lambda leaf_S: jnp.tensordot(share_S.astype(leaf_S.dtype), leaf_S, axes=1)
+
+            def mean(leaf_S: Array) -> Array:
+                weight_S = share_S.astype(leaf_S.dtype).reshape((-1,) + (1,) * (leaf_S.ndim - 1))
+                return jnp.where(weight_S > 0, weight_S * leaf_S, 0).sum(axis=0)  # a lost worker may hold nan
+
             updates, opt_state = self.tx.update(jax.tree.map(mean, gradient_S), opt_state, params)
             return (optax.apply_updates(params, updates), opt_state), loss_S
 

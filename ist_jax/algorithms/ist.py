@@ -250,7 +250,7 @@ def ensemble(
     batch_size: int,
     placement: Placement | None = None,
 ) -> Algorithm:
-    """S subnetworks, drawn once, that never meet; the prediction is the mean of their logits.
+    """S subnetworks, contiguous slices of every group, that never meet; the prediction is the mean of their logits.
 
     Args: as of `ist`. The optimizer's state stays with its subnetwork; nothing is ever sent.
     """

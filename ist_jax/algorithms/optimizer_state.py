@@ -9,7 +9,8 @@ import optax
 from ist_jax.subnet import Label, is_label
 from ist_jax.types import Array
 
-_COUNTING = (optax.ScaleByScheduleState, optax.InjectHyperparamsState)
+_INJECTED = optax.InjectStatefulHyperparamsState
+_COUNTING = (optax.ScaleByScheduleState, optax.InjectHyperparamsState, _INJECTED)
 
 
 def at_step(opt_state: Any, step: Array) -> Any:
@@ -18,7 +19,16 @@ def at_step(opt_state: Any, step: Array) -> Any:
     Adam's bias-correction count is left alone: it counts the updates of the moments.
     """
     counts = lambda node: isinstance(node, _COUNTING)
-    put = lambda node: node._replace(count=jnp.asarray(step, node.count.dtype)) if counts(node) else node
+
+    def put(node: Any) -> Any:
+        if not counts(node):
+            return node
+        if isinstance(node, _INJECTED):  # its schedules count for themselves, and nothing else is in these states
+            node = node._replace(
+                hyperparams_states=jax.tree.map(lambda count: step.astype(count.dtype), node.hyperparams_states)
+            )
+        return node._replace(count=jnp.asarray(step, node.count.dtype))
+
     return jax.tree.map(put, opt_state, is_leaf=counts)
 
 

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import hashlib
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -51,6 +51,7 @@ class Dataset:
     std: float
     fingerprint: str
     shards: Callable[[int], Shards]
+    _cache: dict[Any, Any] = dataclasses.field(default_factory=dict, repr=False)
 
     def view(self, round: int, key: Key, num_workers: int, sharding: jax.sharding.Sharding) -> View:
         """What round `round` may index: the whole resident training set.
@@ -60,14 +61,17 @@ class Dataset:
         del round
         return View(self.on_device("train", sharding), self._shards(num_workers, sharding), key_on(sharding, key))
 
-    @functools.lru_cache(maxsize=8)  # noqa: B019 - lives as long as the data set
     def on_device(self, part: str, sharding: jax.sharding.Sharding) -> Mapping[str, jax.Array]:
-        """The arrays of 'train', 'validation' or 'test' on the devices of `sharding`."""
-        return jax.device_put(dict(getattr(self, part)), sharding)
+        """The arrays of 'train', 'validation' or 'test' on the devices of `sharding`, copied there once."""
+        return self._once((part, sharding), lambda: jax.device_put(dict(getattr(self, part)), sharding))
 
-    @functools.lru_cache(maxsize=8)  # noqa: B019
     def _shards(self, num_workers: int, sharding: jax.sharding.Sharding) -> Shards:
-        return jax.device_put(self.shards(num_workers), sharding)
+        return self._once((num_workers, sharding), lambda: jax.device_put(self.shards(num_workers), sharding))
+
+    def _once(self, name: Any, make: Callable[[], Any]) -> Any:
+        if name not in self._cache:
+            self._cache[name] = make()
+        return self._cache[name]
 
     @property
     def num_train(self) -> int:
@@ -80,7 +84,7 @@ class Dataset:
 
 
 def _check_part(x: np.ndarray, y: np.ndarray, part: str, source: str) -> None:
-    if len(x) == 0:
+    if x.ndim == 0 or len(x) == 0:
         raise DataError(f"{source}: there are no {part} examples")
     if y.ndim != 1 or len(x) != len(y):
         raise DataError(f"{source}: one label per example; {part} inputs have shape {x.shape}, labels {y.shape}")

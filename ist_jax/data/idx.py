@@ -33,7 +33,11 @@ def _bytes(path: pathlib.Path) -> bytes:
     try:
         with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
             return file.read()
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+    except OSError as error:
+        if not isinstance(error, gzip.BadGzipFile):
+            raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+        raise DataError(f"{path}: damaged gzip file ({error}); fetch it again") from error
+    except (EOFError, zlib.error) as error:
         raise DataError(f"{path}: damaged or truncated gzip file ({error}); fetch it again") from error
 
 

@@ -37,5 +37,7 @@ def load(directory: str, dataset: str) -> Raw:
     except KeyError as error:
         raise DataError(f"{dataset}: expected features 'image' and 'label', {error} is missing") from error
     except (ValueError, NotImplementedError, OSError, AssertionError) as error:
-        raise DataError(f"{dataset} in {directory}: TFDS cannot read it: {str(error).splitlines()[0]}") from error
+        raise DataError(
+            f"{dataset} in {directory}: TFDS cannot read it: {(str(error) or type(error).__name__).splitlines()[0]}"
+        ) from error
     return Raw(x_train, y_train, x_test, y_test)

@@ -32,11 +32,12 @@ def sum_scale(scaling: str, num_subnets: int) -> float:
     return {"none": 1.0, "keep": 1 / num_subnets, "sqrt": 1 / math.sqrt(num_subnets)}[scaling]
 
 
-def _why_not_padded(model: MLP) -> str:
-    if model.norm == "layer":
+def why_not_padded(norm: str, activation: str) -> str:
+    """Why a layer's units may not be padded with zero ones, '' if they may."""
+    if norm == "layer":
         return "LayerNorm runs over the units, and padded ones would count"
-    if float(ACTIVATIONS[model.activation](0.0)) != 0.0:
-        return f"activation {model.activation!r} is not 0 at 0, so padded units would not stay zero"
+    if float(ACTIVATIONS[activation](0.0)) != 0.0:
+        return f"activation {activation!r} is not 0 at 0, so padded units would not stay zero"
     return ""
 
 
@@ -67,7 +68,7 @@ def mlp(
     sizes = {f"hidden_{i}": width for i, width in enumerate(model.hidden)}
     if split_input:
         sizes["input"] = math.prod(example.shape[1:])
-    why_not = _why_not_padded(model)
+    why_not = why_not_padded(model.norm, model.activation)
     return decompose(
         rules(len(model.hidden), split_input=split_input),
         sizes,

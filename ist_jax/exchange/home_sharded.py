@@ -136,7 +136,7 @@ def _check(partition: Partition, mesh: Mesh) -> None:
         raise ValueError(
             f"every device carries as many subnetworks: S={partition.num_subnets} is no multiple of {mesh.size} devices"
         )
-    if partition.sizes and partition.name not in ("balanced", "blocks"):
+    if not partition.equal_blocks:
         raise ValueError(
             f"a mesh exchanges equal blocks, and the partition {partition.name!r} does not bound what one home sends to one "
             "subnetwork: use 'balanced' (or 'blocks'), or placement=looped or vmapped"

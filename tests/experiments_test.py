@@ -1,0 +1,153 @@
+"""From the command line to the records: run, sweep, report."""
+
+import csv
+import json
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from experiments import report, run, sweep
+from experiments.config import METHODS
+
+ROOT = pathlib.Path(__file__).parent.parent
+QUICK = [
+    f"--config={ROOT}/experiments/demo/digits.py",
+    "--config.model.hidden=(16,16)",
+    "--config.epochs=1",
+    "--config.local_steps=4",
+    "--config.eval_every=2",
+    "--config.eval_sample=64",
+]
+FIELDS = [
+    "test_accuracy",
+    "test_accuracy_at_best_validation",
+    "validation_accuracy",
+    "samples_seen",
+    "rounds",
+    "seconds",
+    "compile_seconds",
+    "evaluation_seconds",
+    "seconds_per_local_step",
+    "seconds_per_sync",
+    "parameters",
+    "bytes_per_sync_per_device",
+    "flops_per_local_step_per_device",
+    "peak_memory_bytes_per_device",
+    "status",
+]
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sweep")
+    arguments = ["sweep", *QUICK, f"--workdir={folder}", "--grid=method=ist,single", "--grid=seed=0,1"]
+    assert sweep.main(arguments) == 0
+    return folder, arguments
+
+
+def test_a_run_leaves_its_records(swept):
+    workdir = swept[0] / "method=ist,seed=0"
+    names = {path.name for path in workdir.iterdir()}
+    assert names >= {"config.json", "metrics.jsonl", "summary.json", "curves.png", "tensorboard", "checkpoints"}
+    summary = json.loads((workdir / "summary.json").read_text())
+    assert set(FIELDS) <= set(summary) and summary["status"] == "finished"
+    rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    assert rows[-1]["samples_seen"] == summary["samples_seen"] and rows[-1]["test_accuracy"] == summary["test_accuracy"]
+    config = json.loads((workdir / "config.json").read_text())
+    assert config["config"]["model.hidden"] == [16, 16] and config["environment"]["packages"]["jax"]
+    assert (workdir / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_report_has_a_row_per_method_with_mean_and_deviation(swept):
+    folder, _ = swept
+    with (folder / "table.csv").open() as file:
+        header, *rows = csv.reader(file)
+    assert [row[0] for row in rows] == ["ist", "single"] and [row[1] for row in rows] == ["2", "2"]
+    accuracies = [report.read(folder / f"method=ist,seed={s}").summary["test_accuracy"] for s in (0, 1)]
+    mean, deviation = sum(accuracies) / 2, abs(accuracies[0] - accuracies[1]) / 2**0.5
+    assert rows[0][header.index("test accuracy, last (%)")] == f"{100 * mean:.2f} ± {100 * deviation:.2f}"
+    assert (folder / "table.md").read_text().count("\n") == 4
+    assert report.main(["report", str(folder)]) == 0
+
+
+def test_runs_that_differ_in_more_than_the_seed_are_rows_of_their_own():
+    make = lambda method, lr, seed: report.Run({"method": method, "optimizer.learning_rate": lr, "seed": seed}, [], {})
+    runs = [make("ist", 0.1, 0), make("ist", 0.1, 1), make("ist", 0.3, 0), make("single", 0.5, 0)]
+    labels = {label: len(group) for label, group in report.grouped(runs).items()}
+    assert labels == {"ist, optimizer.learning_rate=0.1": 2, "ist, optimizer.learning_rate=0.3": 1, "single": 1}
+
+
+def test_a_finished_run_says_so_and_another_config_in_its_workdir_is_refused(swept, capsys):
+    folder, arguments = swept
+    before = (folder / "method=ist,seed=0" / "metrics.jsonl").read_text()
+    assert sweep.main(arguments) == 0
+    assert capsys.readouterr().err.count("finished already") == 4
+    assert (folder / "method=ist,seed=0" / "metrics.jsonl").read_text() == before
+    same = ["run", *QUICK, f"--workdir={folder}/method=ist,seed=0"]
+    assert run.main([*same, "--config.batch_size=16"]) == 2
+    assert "batch_size was 32, is 16" in capsys.readouterr().err
+    assert run.main([*same, "--config.placement=looped"]) == 0, "where it runs may change"
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_runs_from_the_command_line(method, tmp_path):
+    extra = ["--config.warmup_phase=0.3", "--config.dense_phase=0.3"] if method == "ist" else []
+    assert run.main(["run", *QUICK, *extra, f"--config.method={method}", f"--workdir={tmp_path}"]) == 0
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["samples_seen"] >= 1293 and summary["test_accuracy"] > 0.1
+    sends = method not in ("single", "ensemble")
+    assert (summary["bytes_per_device"] > 0) == sends
+
+
+@pytest.mark.parametrize("option", ["batch_size=0", "data.split=dirichlet", "model.eval_norm=batch", "model.dtype=bfloat16",
+                                    "model.norm=none", "model.norm=layer", "opt_state=carry", "outer.name=sgd",
+                                    "placement=sharded", "partition=rolling"])  # fmt: skip
+def test_options_run_from_the_command_line(option, tmp_path):
+    extra = ["--config.num_devices=2"] if "sharded" in option else ["--config.placement=looped"]
+    assert run.main(["run", *QUICK, *extra, f"--config.{option}", f"--workdir={tmp_path}"]) == 0
+
+
+def test_divergence_is_status_1_and_one_line(tmp_path, capsys):
+    wild = ["--config.model.norm=none", "--config.optimizer.learning_rate=1e8"]
+    assert run.main(["run", *QUICK, *wild, f"--workdir={tmp_path}"]) == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("error: the loss of subnetwork") and "round" in error
+
+
+def test_a_killed_run_goes_on_from_its_checkpoint(tmp_path):
+    """SIGKILL after the first checkpoint; the same command ends as an unbroken run does."""
+    longer = [argument for argument in QUICK if "epochs" not in argument]
+    longer += ["--config.epochs=40", "--config.checkpoint_every=10", "--config.eval_every=50"]
+    command = [sys.executable, "-m", "experiments.run", *longer]
+    killed = subprocess.Popen([*command, f"--workdir={tmp_path}/killed"], cwd=ROOT, stderr=subprocess.DEVNULL)
+    checkpoints = tmp_path / "killed" / "checkpoints"
+    for _ in range(1200):
+        if any(path.name.isdigit() for path in (checkpoints.iterdir() if checkpoints.exists() else ())):
+            break
+        time.sleep(0.05)
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    assert not (tmp_path / "killed" / "summary.json").exists(), "it was killed before its end"
+    for name in ("killed", "unbroken"):
+        subprocess.run([*command, f"--workdir={tmp_path}/{name}"], cwd=ROOT, check=True, capture_output=True)
+    ended = [json.loads((tmp_path / name / "summary.json").read_text()) for name in ("killed", "unbroken")]
+    for field in ("test_accuracy", "validation_accuracy", "test_accuracy_at_best_validation", "samples_seen", "rounds"):
+        assert ended[0][field] == ended[1][field], field
+
+
+def test_the_module_is_a_command(tmp_path):
+    command = [sys.executable, "-m", "experiments.run"]
+    shown = subprocess.run([*command, "--help"], cwd=ROOT, capture_output=True, text=True)
+    assert shown.returncode == 0 and "--config.num_subnets=4" in shown.stdout
+    wrong = subprocess.run([*command, *QUICK, "--config.methd=ist", "--workdir=x"], cwd=ROOT, capture_output=True, text=True)
+    assert wrong.returncode == 2 and wrong.stderr.count("\n") == 1 and "Traceback" not in wrong.stderr
+
+
+def test_grids_are_parsed():
+    points = sweep.grid(["method=ist,single", "model.hidden=(8,8),(16,)"])
+    assert len(points) == 4 and points[1] == {"method": "ist", "model.hidden": "(16,)"}
+    assert sweep.grid([]) == [{}]
