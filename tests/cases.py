@@ -81,7 +81,7 @@ SGD = optax.sgd(0.1, momentum=0.9)
 BATCH = 8
 
 
-def two_groups(num_subnets: int) -> Decomposition:
+def two_groups(num_subnets: int) -> Decomposition:  # the case most tests use
     return DECOMPOSITIONS["mlp"](num_subnets)
 
 

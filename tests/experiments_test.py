@@ -103,11 +103,15 @@ def test_every_method_runs_from_the_command_line(method, tmp_path):
     assert (summary["bytes_per_device"] > 0) == sends
 
 
-@pytest.mark.parametrize("option", ["batch_size=0", "data.split=dirichlet", "model.eval_norm=batch", "model.dtype=bfloat16",
-                                    "model.norm=none", "model.norm=layer", "opt_state=carry", "outer.name=sgd",
-                                    "placement=sharded", "partition=rolling"])  # fmt: skip
+OPTIONS = [
+    *("batch_size=0", "data.split=dirichlet", "model.eval_norm=batch", "model.dtype=bfloat16", "model.norm=none"),
+    *("model.norm=layer", "opt_state=carry", "outer.name=sgd", "placement=sharded", "partition=rolling"),
+]
+
+
+@pytest.mark.parametrize("option", OPTIONS)
 def test_options_run_from_the_command_line(option, tmp_path):
-    extra = ["--config.num_devices=2"] if "sharded" in option else ["--config.placement=looped"]
+    extra = ["--config.num_devices=2"] if "sharded" in option else []
     assert run.main(["run", *QUICK, *extra, f"--config.{option}", f"--workdir={tmp_path}"]) == 0
 
 
@@ -134,9 +138,10 @@ def test_a_killed_run_goes_on_from_its_checkpoint(tmp_path):
     assert not (tmp_path / "killed" / "summary.json").exists(), "it was killed before its end"
     for name in ("killed", "unbroken"):
         subprocess.run([*command, f"--workdir={tmp_path}/{name}"], cwd=ROOT, check=True, capture_output=True)
-    ended = [json.loads((tmp_path / name / "summary.json").read_text()) for name in ("killed", "unbroken")]
-    for field in ("test_accuracy", "validation_accuracy", "test_accuracy_at_best_validation", "samples_seen", "rounds"):
-        assert ended[0][field] == ended[1][field], field
+    timing = ("seconds", "compile_seconds", "evaluation_seconds", "samples_per_second")
+    lines = [(tmp_path / name / "metrics.jsonl").read_text().splitlines() for name in ("killed", "unbroken")]
+    rows = [[{k: v for k, v in json.loads(line).items() if k not in timing} for line in some] for some in lines]
+    assert rows[0] == rows[1]
 
 
 def test_the_module_is_a_command(tmp_path):

@@ -1,16 +1,18 @@
 """The loop: records, budgets, phases, resuming, divergence."""
 
 import json
+from types import SimpleNamespace
 
 import chex
 import jax
 import numpy as np
 import optax
 import pytest
-from cases import ALGORITHMS, BATCH, SGD, TASK, dataset, two_groups
+from cases import ALGORITHMS, BATCH, DECOMPOSITIONS, SGD, TASK, dataset, two_groups
 
 from ist_jax import LoopConfig, data_parallel, ist, run, undivided
-from ist_jax.loop import NonFiniteLossError
+from ist_jax.loop import NonFiniteLossError, ResumeError
+from ist_jax.placement import sharded, subnet_mesh
 
 TIMING = ("seconds", "compile_seconds", "evaluation_seconds", "samples_per_second")
 CONFIG = LoopConfig(eval_every=2, checkpoint_every=2, eval_subnets=True)
@@ -50,64 +52,103 @@ def test_records_count_samples_bytes_and_rounds(tmp_path):
     assert list((tmp_path / "tensorboard").glob("events*"))
 
 
-def test_law_10_a_run_that_goes_on_equals_the_unbroken_run_bit_for_bit(tmp_path):
-    """Stopped after every checkpoint in turn: in the first phase, the middle one, and the last."""
-    unbroken = run(phases(), TASK, dataset(), CONFIG, tmp_path / "unbroken")
-    for last in (2, 4, 6):
-        workdir = tmp_path / str(last)
-        with pytest.raises(Stop):
-            run(stopping(phases(), after=last), TASK, dataset(), CONFIG, workdir)
-        resumed = run(phases(), TASK, dataset(), CONFIG, workdir)
-        chex.assert_trees_all_equal(resumed.params, unbroken.params)
-        assert rows_of(workdir) == rows_of(tmp_path / "unbroken")
-        for name in ("test_accuracy_at_best_validation", "samples_seen", "bytes_per_device", "rounds"):
-            assert resumed.summary[name] == unbroken.summary[name]
-
-
 class Stop(Exception):
     pass
 
 
-def stopping(phases, after):
-    """The phases, of which round `after + 1` cannot be compiled: the run dies there."""
-    seen = [0]
+class Counted:
+    """An algorithm's `round` that counts its calls, and dies in the one after `limit`."""
 
-    class Round:
-        def __init__(self, round):
-            self._round = round
+    def __init__(self, round, calls, limit):
+        self._round, self._calls, self._limit = round, calls, limit
 
-        def lower(self, *args, **static):
-            compiled = self._round.lower(*args, **static)
+    def lower(self, *args, **static):
+        program = self._round.lower(*args, **static).compile()
 
-            class Lowered:
-                def compile(self):
-                    program = compiled.compile()
+        def call(*args):
+            if len(self._calls) == self._limit:
+                raise Stop
+            self._calls.append(1)
+            return program(*args)
 
-                    def call(*args):
-                        seen[0] += 1
-                        if seen[0] > after + 1:
-                            raise Stop
-                        return program(*args)
-
-                    return call
-
-            return Lowered()
-
-    return [(algorithm._replace(round=Round(algorithm.round)), samples, steps) for algorithm, samples, steps in phases]
+        return SimpleNamespace(compile=lambda: call)
 
 
-def test_law_10_a_checkpoint_restores_on_another_device_count(tmp_path):
-    from ist_jax.placement import sharded, subnet_mesh
+def counted(phases, limit=None):
+    """The phases, and the list that grows by one with every round."""
+    calls = []
+    return [(a._replace(round=Counted(a.round, calls, limit)), samples, steps) for a, samples, steps in phases], calls
 
-    results = {}
-    for devices in (4, 2):
-        place = sharded(subnet_mesh(devices))
-        made = [(ist(two_groups(4), TASK, SGD, batch_size=BATCH, placement=place), 12 * SAMPLES, 3)]
-        with pytest.raises(Stop) if devices == 4 else pytest.MonkeyPatch.context():
-            results[devices] = run(stopping(made, 2) if devices == 4 else made, TASK, dataset(), CONFIG, tmp_path)
-    made = [(ist(two_groups(4), TASK, SGD, batch_size=BATCH), 12 * SAMPLES, 3)]
-    unbroken = run(made, TASK, dataset(), CONFIG)
-    chex.assert_trees_all_close(results[2].params, unbroken.params, rtol=1e-4, atol=1e-5)
+
+def killed_and_resumed(make, config, workdir, rounds, last_checkpoint):
+    """Dies after `rounds` rounds, goes on, and must go on at the last checkpoint."""
+    dying, _ = counted(make(), rounds)
+    with pytest.raises(Stop):
+        run(dying, TASK, dataset(), config, workdir)
+    resumed, calls = counted(make())
+    results = run(resumed, TASK, dataset(), config, workdir)
+    assert len(calls) == results.summary["rounds"] - last_checkpoint, "it went on, and did not start again"
+    return results
+
+
+@pytest.mark.parametrize("rounds,last_checkpoint", [(3, 2), (5, 4), (7, 6), (1, 0)])
+def test_law_10_a_run_that_goes_on_equals_the_unbroken_run_bit_for_bit(tmp_path, rounds, last_checkpoint):
+    """Two rounds of warm-up, four of IST, two dense; killed in every phase, and before the first checkpoint."""
+    config = LoopConfig(eval_every=3, checkpoint_every=2, eval_subnets=True)
+    unbroken = run(phases(), TASK, dataset(), config, tmp_path / "unbroken")
+    resumed = killed_and_resumed(phases, config, tmp_path / "killed", rounds, last_checkpoint)
+    chex.assert_trees_all_equal(resumed.params, unbroken.params)
+    assert rows_of(tmp_path / "killed") == rows_of(tmp_path / "unbroken")
+    for name in ("test_accuracy_at_best_validation", "samples_seen", "bytes_per_device", "rounds"):
+        assert resumed.summary[name] == unbroken.summary[name]
+
+
+@pytest.mark.parametrize("name", sorted(ALGORITHMS))
+def test_law_10_every_algorithm_goes_on_where_it_stopped(tmp_path, name):
+    make = lambda: [(ALGORITHMS[name](4), 9 * SAMPLES, 3)]
+    unbroken = run(make(), TASK, dataset(), CONFIG)
+    chex.assert_trees_all_equal(killed_and_resumed(make, CONFIG, tmp_path, 2, 2).params, unbroken.params)
+
+
+def on_devices(make, devices):
+    place = sharded(subnet_mesh(devices)) if devices else None
+    return [(ist(make(4), TASK, SGD, batch_size=BATCH, placement=place), 12 * SAMPLES, 3)]
+
+
+@pytest.mark.parametrize("before,after", [(4, 2), (2, 4), (4, 0)])
+def test_law_10_a_checkpoint_restores_on_another_device_count(tmp_path, before, after):
+    dying, _ = counted(on_devices(two_groups, before), 2)
+    with pytest.raises(Stop):
+        run(dying, TASK, dataset(), CONFIG, tmp_path)
+    resumed, calls = counted(on_devices(two_groups, after))
+    results = run(resumed, TASK, dataset(), CONFIG, tmp_path)
+    assert len(calls) == 2
+    unbroken = run(on_devices(two_groups, 0), TASK, dataset(), CONFIG)
+    chex.assert_trees_all_close(jax.device_get(results.params), jax.device_get(unbroken.params), rtol=1e-4, atol=1e-5)
+
+
+def test_a_checkpoint_with_the_padding_of_a_mesh_is_refused_elsewhere(tmp_path):
+    uneven = DECOMPOSITIONS["mlp-uneven"]
+    dying, _ = counted(on_devices(uneven, 4), 2)
+    with pytest.raises(Stop):
+        run(dying, TASK, dataset(), CONFIG, tmp_path)
+    with pytest.raises(ResumeError, match="go on with the placement"):
+        run(on_devices(uneven, 0), TASK, dataset(), CONFIG, tmp_path)
+
+
+def test_phases_may_lie_on_different_devices():
+    place = sharded(subnet_mesh(2))
+    made = [
+        (ist(two_groups(4), TASK, SGD, batch_size=BATCH), 3 * SAMPLES, 3),
+        (data_parallel(two_groups(4), TASK, SGD, num_workers=4, batch_size=BATCH, placement=place), 3 * SAMPLES, 3),
+    ]
+    assert run(made, TASK, dataset()).summary["local_steps"] == 6
+
+
+def test_a_phase_needs_samples_and_steps():
+    for samples, steps in ((0, 3), (10, 0)):
+        with pytest.raises(ValueError, match="at least one sample and one local step"):
+            run([(ALGORITHMS["ist"](4), samples, steps)], TASK, dataset())
 
 
 def test_the_same_seed_gives_the_same_run_and_another_seed_another():
