@@ -47,7 +47,7 @@ WRONG = {
     "--config.method=diloco --config.outer.name=none": "diloco is local SGD with an outer optimizer",
     "--config.model.scaling=keep": "stands in for a norm",
     "--config.model.norm=layernorm": "did you mean 'layer'",
-    "--config.model.norm=layer --config.model.hidden=(254,)": "must divide every group.*'hidden_0': 254.*LayerNorm",
+    "--config.model.norm=layer --config.model.hidden=(254,)": r"must divide every layer of model.hidden=\(254,\): LayerNorm",
     "--config.model.activation=sigmoid --config.model.hidden=(254,)": "'sigmoid' is not 0 at 0",
     "--config.dense_phase=0.7 --config.warmup_phase=0.3": "leave no samples",
     "--config.dense_phase=0.1 --config.method=ensemble": "must be 0",

@@ -98,7 +98,7 @@ def test_every_method_runs_from_the_command_line(method, tmp_path):
     extra = ["--config.warmup_phase=0.3", "--config.dense_phase=0.3"] if method == "ist" else []
     assert run.main(["run", *QUICK, *extra, f"--config.method={method}", f"--workdir={tmp_path}"]) == 0
     summary = json.loads((tmp_path / "summary.json").read_text())
-    assert summary["samples_seen"] >= 1293 and summary["test_accuracy"] > 0.1
+    assert summary["samples_seen"] >= 1150 and summary["test_accuracy"] > 0.1
     sends = method not in ("single", "ensemble")
     assert (summary["bytes_per_device"] > 0) == sends
 

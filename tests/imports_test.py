@@ -25,7 +25,7 @@ ALLOWED = {
     "data": ("types", "keys", "order"),
     "algorithms": (*MECHANISM, "costs", "models", "decompositions", "tasks"),
     "evaluation": ("types", "algorithms", "tasks"),
-    "checkpoint": (),
+    "checkpoint": ("trees",),
     "writers": (),
     "summary": ("algorithms", "writers"),
     "loop": ("summary", "types", "keys", "algorithms", "tasks", "data", "evaluation", "checkpoint", "writers"),

@@ -22,7 +22,7 @@ def load(directory: str, dataset: str) -> Raw:
     if path.stat().st_size == 0:
         raise DataError(f"{path}: the file is empty")
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             if not isinstance(archive, np.lib.npyio.NpzFile):
                 raise DataError(f"{path}: not an .npz archive")
             if missing := [name for name in Raw._fields if name not in archive.files]:
