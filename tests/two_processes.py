@@ -6,6 +6,7 @@ import jax
 
 port, process, out = sys.argv[1], int(sys.argv[2]), sys.argv[3]
 jax.config.update("jax_num_cpu_devices", 2)
+jax.config.update("jax_disable_most_optimizations", True)  # as conftest does: float32 rounds alike in both programs
 jax.distributed.initialize(f"localhost:{port}", num_processes=2, process_id=process)
 
 import numpy as np  # noqa: E402
