@@ -4,15 +4,13 @@ import jax.numpy as jnp
 import optax
 
 from experiments.config import Config, ConfigError, Optimizer
-from experiments.validation import num_workers
+from experiments.validation import num_workers, placement_of
 from ist_jax import data
 from ist_jax.algorithms import Algorithm, data_parallel, ensemble, ist
 from ist_jax.data import Dataset
 from ist_jax.decompositions import DECOMPOSITIONS, Decomposition, undivided
 from ist_jax.loop import LoopConfig, Phase, phase_steps
 from ist_jax.models import MLP
-from ist_jax.partition import EQUAL_BLOCKS
-from ist_jax.placement import Placement, make_placement
 from ist_jax.tasks import Task, classification
 
 
@@ -65,11 +63,6 @@ def optimizer(o: Optimizer, total_steps: int) -> optax.GradientTransformation:
     return optax.chain(optax.clip_by_global_norm(o.clip), chosen) if o.clip else chosen
 
 
-def _placement(config: Config) -> Placement:
-    meshable = config.method != "ist" or config.partition in EQUAL_BLOCKS
-    return make_placement(config.placement, num_workers(config), config.num_devices, on_mesh=meshable)
-
-
 def _outer(config: Config) -> optax.GradientTransformation | None:
     if config.outer.name != "sgd" and config.method != "diloco":
         return None
@@ -105,7 +98,7 @@ def phases(config: Config, dataset: Dataset) -> tuple[list[Phase], Task]:
         raise ConfigError(f"epochs={config.epochs:g} of {dataset.num_train} examples leave a phase (shares {shares}) no sample")
     total_steps = sum(-(-count // (workers * batch_size)) for count in samples)
     tx = optimizer(config.optimizer, total_steps)
-    options = dict(batch_size=batch_size, placement=_placement(config))
+    options = dict(batch_size=batch_size, placement=placement_of(config))
     warmup_state = "carry" if config.opt_state == "carry" else "reset"
     makers = (
         lambda: ist(undivided(split, workers), task, tx, opt_state=warmup_state, **options),

@@ -10,7 +10,7 @@ from ist_jax.decompositions import DECOMPOSITIONS
 from ist_jax.decompositions.mlp import SCALINGS, why_not_padded
 from ist_jax.models import ACTIVATIONS, NORMS
 from ist_jax.partition import DEALS, EQUAL_BLOCKS
-from ist_jax.placement import PLACEMENTS, make_placement
+from ist_jax.placement import PLACEMENTS, Placement, make_placement
 
 CHOICES: dict[str, Sequence[str]] = {
     "method": METHODS,
@@ -120,17 +120,19 @@ def _check_sizes(c: Config) -> None:
         )
 
 
-def _check_devices(c: Config) -> None:
-    meshable = c.method != "ist" or c.partition in EQUAL_BLOCKS
+def placement_of(config: Config) -> Placement:
+    """Where the config's workers train. Raises ConfigError if that cannot be."""
+    meshable = config.method != "ist" or config.partition in EQUAL_BLOCKS
     try:
-        placement = make_placement(c.placement, num_workers(c), c.num_devices, on_mesh=meshable)
+        placement = make_placement(config.placement, num_workers(config), config.num_devices, on_mesh=meshable)
     except ValueError as error:
         raise ConfigError(str(error)) from error
     if placement.mesh is not None and not meshable:
         raise ConfigError(
-            f"a mesh exchanges equal blocks, which partition={c.partition!r} does not have: use balanced or blocks, "
+            f"a mesh exchanges equal blocks, which partition={config.partition!r} does not have: use balanced or blocks, "
             "or placement=looped"
         )
+    return placement
 
 
 def num_workers(config: Config) -> int:
@@ -143,7 +145,7 @@ def validate(config: Config) -> Config:
     _check_values(flat_values(config))
     _check_method(config)
     _check_sizes(config)
-    _check_devices(config)
+    placement_of(config)
     return config
 
 

@@ -55,7 +55,7 @@ def test_law_7_exactly_the_configured_local_steps_reach_the_global_model(name):
     stops = optax.sgd(lambda step: jnp.where(step < 3, 0.1, 0.0))
     algorithm = ALGORITHMS[name](2, None, stops)
     after = {steps: algorithm.params(rounds(algorithm, 1, steps)[0]) for steps in (2, 3, 5)}
-    close(after[5], after[3], rtol=1e-5, atol=1e-6)
+    assert_close(after[5], after[3], rtol=1e-5, atol=1e-6)
     gap = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), after[3], after[2])
     assert max(jax.tree.leaves(gap)) > 1e-4, "the third step, the last of its round, has reached the model"
 
@@ -132,7 +132,7 @@ def test_law_4_one_subnetwork_is_plain_training(place, make):
     jax.tree.map(compare, algorithm.params(state), expected)
 
 
-def close(a, b, rtol=1e-4, atol=1e-5):
+def assert_close(a, b, rtol=1e-4, atol=1e-5):
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=rtol, atol=atol), a, b)
 
 
@@ -159,21 +159,21 @@ def test_law_4_empty_rules_are_local_sgd():
                 copy, opt_state = step(copy, opt_state, jnp.int32(worker), jnp.int32((3 * r + j) * BATCH))
             copies.append(copy)
         params = jax.tree.map(lambda a, b: (a + b) / 2, *copies)
-    close(algorithm.params(state), params)
+    assert_close(algorithm.params(state), params)
 
 
 def test_law_4_local_sgd_of_one_step_is_data_parallel():
     tx, whole = optax.sgd(0.1), undivided(two_groups(4), 4)
     local, _ = rounds(ist(whole, TASK, tx, batch_size=BATCH), 6, 1)
     parallel, _ = rounds(data_parallel(whole, TASK, tx, num_workers=4, batch_size=BATCH), 2, 3)
-    close(local.store[0], parallel.store)
+    assert_close(local.store[0], parallel.store)
 
 
 @pytest.mark.parametrize("place", ["vmapped", "sharded-2"])
 def test_law_4_an_outer_sgd_of_rate_one_is_the_plain_merge(place):
     make = lambda outer_tx: ist(two_groups(4), TASK, SGD, batch_size=BATCH, outer_tx=outer_tx, placement=placements()[place]())
     plain, outer = make(None), make(optax.sgd(1.0))
-    close(plain.params(rounds(plain, 3)[0]), outer.params(rounds(outer, 3)[0]), rtol=1e-5, atol=1e-6)
+    assert_close(plain.params(rounds(plain, 3)[0]), outer.params(rounds(outer, 3)[0]), rtol=1e-5, atol=1e-6)
 
 
 def test_outer_momentum_by_hand():
@@ -184,7 +184,7 @@ def test_outer_momentum_by_hand():
     start, one = inner.params(inner.fresh(ROOT)), inner.params(rounds(inner, 1)[0])
     # first round: v = g, so x1 = x0 - 0.7 (1 + 0.9) (x0 - merged)
     expected = jax.tree.map(lambda x0, merged: x0 - 0.7 * 1.9 * (x0 - merged), start, one)
-    close(outer.params(rounds(outer, 1)[0]), expected, rtol=1e-5, atol=1e-6)
+    assert_close(outer.params(rounds(outer, 1)[0]), expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["ist", "ist-own-model", "ist-carry", "local-sgd", "diloco", "ensemble", "data-parallel"])
@@ -206,7 +206,7 @@ def test_law_5_all_placements_agree_in_float64(name):
         assert all(leaf.dtype == np.float64 for leaf in jax.tree.leaves(expected))
         for found, found_indices in results.values():
             jax.tree.map(np.testing.assert_array_equal, found_indices, indices)
-            close(found, expected, rtol=1e-9, atol=1e-9)
+            assert_close(found, expected, rtol=1e-9, atol=1e-9)
 
 
 def test_the_learning_rate_schedule_runs_on_the_global_step_though_the_state_is_reset():
@@ -215,7 +215,7 @@ def test_the_learning_rate_schedule_runs_on_the_global_step_though_the_state_is_
     algorithm = ist(two_groups(2), TASK, tx, batch_size=BATCH)
     five, _ = rounds(ist(undivided(two_groups(2), 1), TASK, tx, batch_size=BATCH), 1, 5)
     six, _ = rounds(ist(undivided(two_groups(2), 1), TASK, tx, batch_size=BATCH), 2, 3)
-    close(five.store[0], six.store[0], rtol=1e-5, atol=1e-6)
+    assert_close(five.store[0], six.store[0], rtol=1e-5, atol=1e-6)
     two, three = rounds(algorithm, 2)[0], rounds(algorithm, 3)[0]
     jax.tree.map(np.testing.assert_array_equal, algorithm.params(two), algorithm.params(three))
 
