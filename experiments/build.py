@@ -7,7 +7,7 @@ from experiments.config import Config, ConfigError, Optimizer
 from experiments.validation import num_workers, placement_of
 from ist_jax import data
 from ist_jax.algorithms import Algorithm, data_parallel, ensemble, ist
-from ist_jax.data import Dataset
+from ist_jax.data import Dataset, Spec
 from ist_jax.decompositions import DECOMPOSITIONS, Decomposition, undivided
 from ist_jax.loop import LoopConfig, Phase, phase_steps
 from ist_jax.models import MLP
@@ -22,17 +22,17 @@ def dataset(config: Config) -> Dataset:
     )
 
 
-def decomposition(config: Config, dataset: Dataset) -> Decomposition:
+def decomposition(config: Config, spec: Spec) -> Decomposition:
     """The model of the config, split into `num_subnets` where the method splits it."""
     m = config.model
     dtype = {"float32": None, "bfloat16": jnp.bfloat16}[m.dtype]
-    model = MLP(m.hidden, dataset.num_classes, norm=m.norm, bias=m.bias, activation=m.activation, dtype=dtype)
+    model = MLP(m.hidden, spec.num_classes, norm=m.norm, bias=m.bias, activation=m.activation, dtype=dtype)
     split = config.method in ("ist", "ensemble")
     parts = config.num_subnets if split else 1
     scaling = m.scaling if split else "none"
     try:
         make = DECOMPOSITIONS[config.decomposition]
-        return make(model, dataset.example, num_subnets=parts, partition=config.partition, scaling=scaling)
+        return make(model, spec.example, num_subnets=parts, partition=config.partition, scaling=scaling)
     except ValueError as error:
         raise ConfigError(str(error)) from error
 
@@ -83,19 +83,19 @@ def _main(config: Config, split: Decomposition, task: Task, tx: optax.GradientTr
     return ist(trained, task, tx, opt_state=opt_state, outer_tx=_outer(config), **options)
 
 
-def phases(config: Config, dataset: Dataset) -> tuple[list[Phase], Task]:
+def phases(config: Config, spec: Spec) -> tuple[list[Phase], Task]:
     """Warm-up by local SGD, the method itself, a dense phase: whichever the config gives samples to.
 
     Raises:
       ConfigError: a phase of less than one sample, or parts that do not fit together.
     """
-    split = decomposition(config, dataset)
-    task = classification(dataset.mean, dataset.std)
-    workers, batch_size = num_workers(config), config.batch_size or dataset.num_train
+    split = decomposition(config, spec)
+    task = classification(spec.mean, spec.std)
+    workers, batch_size = num_workers(config), config.batch_size or spec.num_train
     shares = (config.warmup_phase, 1 - config.warmup_phase - config.dense_phase, config.dense_phase)
-    samples = [round(share * config.epochs * dataset.num_train) for share in shares]
+    samples = [round(share * config.epochs * spec.num_train) for share in shares]
     if any(share and not count for share, count in zip(shares, samples)):
-        raise ConfigError(f"epochs={config.epochs:g} of {dataset.num_train} examples leave a phase (shares {shares}) no sample")
+        raise ConfigError(f"epochs={config.epochs:g} of {spec.num_train} examples leave a phase (shares {shares}) no sample")
     total_steps = sum(-(-count // (workers * batch_size)) for count in samples)
     tx = optimizer(config.optimizer, total_steps)
     options = dict(batch_size=batch_size, placement=placement_of(config))

@@ -61,8 +61,10 @@ class Optimizer:
 
 @dataclasses.dataclass(frozen=True)
 class Data:
-    name: str = doc("digits", "source: digits (embedded), idx (MNIST files), npz (your own file), tfds")
-    dir: str = doc("", "folder (idx, tfds) or file (npz)")
+    name: str = doc(
+        "digits", "source: digits (embedded), idx (MNIST files), npz (your own file), tfds, cifar10, cifar100, speech_commands"
+    )
+    dir: str = doc("", "folder of the source, or file (npz)")
     dataset: str = doc("", "which of the source's data sets (tfds: the builder's name)")
     split: str = doc(
         "shared", "what workers draw from: shared (everything), disjoint (a shard each), dirichlet (non-IID by label)"
@@ -87,6 +89,7 @@ class Config:
     outer: Outer = group(Outer, "outer optimizer")
     warmup_phase: float = doc(0.0, "share of the samples at the start for which the whole model is trained by local SGD")
     dense_phase: float = doc(0.0, "share of the samples at the end for which the whole model is trained data parallel")
+    init_from: str = doc("", "workdir of another run, whose parameters this one starts from, with any num_subnets")
     model: Model = group(Model, "the model")
     optimizer: Optimizer = group(Optimizer, "the local optimizer")
     data: Data = group(Data, "the data")

@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import json
+import os
 import pathlib
 import platform
 import subprocess
@@ -12,12 +13,14 @@ import jax
 from experiments.config import Config, ConfigError
 from experiments.validation import flat_values
 from ist_jax.data import Dataset
+from ist_jax.files import write_whole
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 MAY_CHANGE = ("placement", "num_devices")  # of a run that goes on
 
 
-def _git_revision() -> str | None:
+def git_revision() -> str | None:
+    """The commit of this code, '-dirty' if it was changed since; None outside a repository."""
     here = pathlib.Path(__file__).parent
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
@@ -29,33 +32,74 @@ def _git_revision() -> str | None:
 def environment(dataset: Dataset) -> dict[str, Any]:
     """Revision, versions, devices and the fingerprint of the data."""
     return {
-        "git_revision": _git_revision(),
+        "git_revision": git_revision(),
         "python": platform.python_version(),
         "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
         "platform": platform.platform(terse=True),
         "devices": [str(device.device_kind) for device in jax.devices()],
-        "data": {"name": dataset.name, "fingerprint": dataset.fingerprint, "train_examples": dataset.num_train},
+        "data": {
+            "name": dataset.name,
+            "fingerprint": dataset.fingerprint,
+            "spec": dataset.spec._asdict(),
+            "notes": dict(dataset.notes),
+        },
     }
 
 
-def _as_json(config: Config) -> dict[str, Any]:
+def as_json(config: Config) -> dict[str, Any]:
+    """All values by dotted name, as JSON keeps them."""
     return {name: list(value) if isinstance(value, tuple) else value for name, value in flat_values(config).items()}
 
 
 def start(workdir: pathlib.Path, config: Config, dataset: Dataset) -> None:
-    """Writes config.json, or checks that a run that goes on has the data it was started on."""
+    """Writes config.json, or checks that a run that goes on is the one that was started here.
+
+    Raises:
+      ConfigError: another configuration or other data, or the workdir cannot be written.
+    """
+    content = {"config": as_json(config), "environment": environment(dataset)}
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        content = {"config": _as_json(config), "environment": environment(dataset)}
-        if not (workdir / "config.json").exists():  # a run that goes on keeps what it was started with
-            unfinished = workdir / "config.json.tmp"
-            unfinished.write_text(json.dumps(content, indent=2) + "\n")
-            unfinished.replace(workdir / "config.json")
-        started = json.loads((workdir / "config.json").read_text())["environment"]["data"]
+        unfinished = workdir / f"config.json.{os.getpid()}"
+        write_whole(unfinished, json.dumps(content, indent=2) + "\n")
+        _rename_once(unfinished, workdir / "config.json")  # a run that goes on keeps what it was started with
     except OSError as error:
         raise ConfigError(f"--workdir={workdir} cannot be written: {error.strerror}") from error
+    _check_config(workdir, config)
+    started = _read(workdir)["environment"]["data"]
     if started["fingerprint"] != dataset.fingerprint:
         raise ConfigError(f"--workdir={workdir} was started on other data ({started['name']}): use another workdir")
+
+
+def _rename_once(file: pathlib.Path, target: pathlib.Path) -> None:
+    """Gives `file` its name unless that is taken, also by a run that starts at the same moment."""
+    try:
+        os.link(file, target)
+    except FileExistsError:
+        pass
+    except OSError:  # a file system without hard links
+        if not target.exists():
+            file.replace(target)
+    file.unlink(missing_ok=True)
+
+
+def _read(workdir: pathlib.Path) -> dict[str, Any]:
+    file = workdir / "config.json"
+    try:
+        content = json.loads(file.read_text())
+        content["config"]["method"], content["environment"]["data"]["fingerprint"]
+        return content
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise ConfigError(
+            f"{file} is not the config.json of a run ({type(error).__name__}: {error}): use another workdir"
+        ) from error
+
+
+def _check_config(workdir: pathlib.Path, config: Config) -> None:
+    old, new = _read(workdir)["config"], as_json(config)
+    if differing := [name for name in new if old.get(name) != new[name] and name not in MAY_CHANGE]:
+        shown = "; ".join(f"{name} was {old.get(name)!r}, is {new[name]!r}" for name in differing)
+        raise ConfigError(f"--workdir={workdir} holds a run of another configuration ({shown}): use another workdir")
 
 
 def is_finished(workdir: pathlib.Path, config: Config) -> bool:
@@ -64,11 +108,7 @@ def is_finished(workdir: pathlib.Path, config: Config) -> bool:
     Raises:
       ConfigError: it holds a run of another configuration; the message names the differing fields.
     """
-    file = workdir / "config.json"
-    if not file.exists():
+    if not (workdir / "config.json").exists():
         return False
-    old, new = json.loads(file.read_text())["config"], _as_json(config)
-    if differing := [name for name in new if old.get(name) != new[name] and name not in MAY_CHANGE]:
-        shown = "; ".join(f"{name} was {old.get(name)!r}, is {new[name]!r}" for name in differing)
-        raise ConfigError(f"--workdir={workdir} holds a run of another configuration ({shown}): use another workdir")
+    _check_config(workdir, config)
     return (workdir / "summary.json").exists()

@@ -1,7 +1,11 @@
-"""Tables and pictures from run records: python -m experiments.report DIR... [--out=DIR]
+"""Tables and pictures from run records:
+
+    python -m experiments.report DIR... [--out=DIR]     prints the table; writes table.md, table.csv and curves.png
+    python -m experiments.report DIR... --keep=RECORDS  copies config.json, metrics.jsonl and summary.json of every run
+    python -m experiments.report --page=README.md       makes a page's tables and pictures anew (experiments/pages.py)
 
 Every DIR is a workdir, or a folder of workdirs. Runs that differ in nothing but the seed are one row: mean and
-standard deviation (n - 1) over seeds. Prints the table, writes it as table.md and table.csv, and curves.png.
+standard deviation (n - 1) over seeds.
 """
 
 import csv
@@ -19,6 +23,9 @@ matplotlib.use("agg")
 import matplotlib.pyplot as plt
 import numpy as np
 
+from experiments.config import ConfigError
+from experiments.status import Parser, RawText, exit_status
+
 
 class Run(NamedTuple):
     """The record of one finished run."""
@@ -29,10 +36,13 @@ class Run(NamedTuple):
 
 
 def read(workdir: pathlib.Path) -> Run:
-    """The record in `workdir`."""
-    rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-    config = json.loads((workdir / "config.json").read_text())["config"]
-    return Run(config, rows, json.loads((workdir / "summary.json").read_text()))
+    """The record in `workdir`. Raises ConfigError if it is damaged."""
+    try:
+        rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+        config = json.loads((workdir / "config.json").read_text())["config"]
+        return Run(config, rows, json.loads((workdir / "summary.json").read_text()))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{workdir} holds no whole run record ({type(error).__name__}: {error})") from error
 
 
 def find(folders: Sequence[pathlib.Path]) -> list[pathlib.Path]:
@@ -51,7 +61,7 @@ def grouped(runs: Sequence[Run]) -> dict[str, list[Run]]:
     groups: dict[str, list[Run]] = {}
     for r in runs:
         shown = [n for n in varying if len(by_method[r.config["method"]][n]) > 1]
-        label = ", ".join([r.config["method"], *(f"{n}={r.config[n]}" for n in shown)])
+        label = ", ".join([r.config["method"], *(f"{n}={r.config.get(n)}" for n in shown)])
         groups.setdefault(label, []).append(r)
     return groups
 
@@ -107,8 +117,8 @@ def _curve(axis: Any, group: Sequence[Run], field: str, scale: float, label: str
         axis.fill_between(x, y.mean(0) - y.std(0, ddof=1), y.mean(0) + y.std(0, ddof=1), color=line.get_color(), alpha=0.2)
 
 
-def curves(workdirs: Sequence[pathlib.Path], picture: pathlib.Path) -> None:
-    """Draws test accuracy over samples, seconds of training and bytes sent per device."""
+def curves(workdirs: Sequence[pathlib.Path], picture: pathlib.Path, description: str = "") -> None:
+    """Draws test accuracy over samples, seconds of training and bytes sent per device; PNG, with a description."""
     groups = grouped([read(workdir) for workdir in workdirs])
     figure, axes = plt.subplots(1, 3, figsize=(13, 4), sharey=True, layout="constrained")
     panels = (
@@ -127,15 +137,13 @@ def curves(workdirs: Sequence[pathlib.Path], picture: pathlib.Path) -> None:
     axes[0].set_ylim(max(0, float(np.percentile(final, 10)) - 3), max(final) + 1)
     axes[0].set_ylabel("test accuracy (%)")
     axes[0].legend(fontsize=8)
-    figure.savefig(picture, dpi=110)
+    figure.savefig(picture, dpi=110, metadata={"Description": description})
     plt.close(figure)
 
 
 def write(folders: Sequence[pathlib.Path], out: pathlib.Path) -> str:
-    """Writes table.md, table.csv and curves.png to `out`; returns the table as markdown."""
+    """Writes table.md, table.csv and curves.png of the finished runs to `out`; returns the table as markdown."""
     workdirs = find(folders)
-    if not workdirs:
-        raise FileNotFoundError(f"no finished run (summary.json) in {', '.join(map(str, folders))}")
     header, rows = table([read(workdir) for workdir in workdirs])
     text = markdown(header, rows)
     out.mkdir(parents=True, exist_ok=True)
@@ -148,19 +156,26 @@ def write(folders: Sequence[pathlib.Path], out: pathlib.Path) -> str:
 
 
 def main(argv: Sequence[str]) -> int:
-    folders = [pathlib.Path(argument) for argument in argv[1:] if not argument.startswith("-")]
-    options = dict(argument[2:].split("=", 1) for argument in argv[1:] if argument.startswith("--out="))
-    if not folders or len(folders) + len(options) < len(argv) - 1:
-        print(__doc__, file=sys.stderr)
-        return 2
-    try:
-        out = pathlib.Path(options.get("out", folders[0]))
-        print(write(folders, out))
-    except FileNotFoundError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(f"picture: {out / 'curves.png'}")
-    return 0
+    from experiments import pages
+
+    parser = Parser(prog="experiments.report", description=__doc__, formatter_class=RawText, allow_abbrev=False)
+    parser.add_argument("folders", nargs="*", type=pathlib.Path, metavar="DIR")
+    for option in ("--out", "--keep", "--page"):
+        parser.add_argument(option, type=pathlib.Path)
+
+    def act() -> None:
+        given = parser.parse_args(argv[1:])
+        if given.page:
+            return pages.rebuild(given.page)
+        if not find(given.folders):
+            raise ConfigError(f"no finished run (summary.json) in {', '.join(map(str, given.folders)) or 'no folder'}")
+        if given.keep:
+            return print(f"{len(pages.keep(given.folders, given.keep))} records kept in {given.keep}")
+        out = given.out or given.folders[0]
+        print(write(given.folders, out))
+        print(f"picture: {out / 'curves.png'}")
+
+    return exit_status(act)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,10 @@
 """Trains one configuration: python -m experiments.run --config=FILE [--config.x=y ...] --workdir=DIR
 
 FILE is a config file (.py, with get_config()) or the config.json of another run. Exit status 0: trained, or
-already finished; 1: training diverged, or cannot go on; 2: the configuration or the data are wrong.
+already finished; 1: training diverged, or the workdir is in use, full or damaged; 2: the configuration or the data
+are wrong; 3: stopped by SIGINT or SIGTERM and saved, so that the same command goes on from there.
 """
 
-import importlib.util
-import json
 import pathlib
 import sys
 from collections.abc import Sequence
@@ -16,10 +15,13 @@ from absl import flags
 from ml_collections import config_flags
 
 from experiments import build, record, report
-from experiments.config import FIELDS, Config, ConfigError, defaults, described, flatten, nearest, resolve
+from experiments.config import Config, ConfigError, described, flatten, nearest, resolve
+from experiments.config_files import load_config, one_line
+from experiments.restored import start_from
+from experiments.signals import Signals
+from experiments.status import exit_status
 from experiments.validation import validate
-from ist_jax.data import DataError
-from ist_jax.loop import NonFiniteLossError, Phase, Results, ResumeError, phase_steps, run
+from ist_jax.loop import Phase, Results, phase_steps, run
 
 
 class Command(NamedTuple):
@@ -27,47 +29,6 @@ class Command(NamedTuple):
 
     config: Config
     workdir: pathlib.Path
-
-
-def load_config(path: str) -> ml_collections.ConfigDict:
-    """The ConfigDict of a config file or of a run's config.json."""
-    file = pathlib.Path(path)
-    if not file.is_file():
-        raise ConfigError(f"--config={path}: there is no such file")
-    if file.suffix == ".json":
-        return _from_json(file)
-    spec = importlib.util.spec_from_file_location("config_file", file)
-    if spec is None or spec.loader is None:
-        raise ConfigError(f"--config={path}: a config file is a .py file with get_config(), or a run's config.json")
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-        config = module.get_config()
-    except Exception as error:  # whatever a file of the user's raises
-        raise ConfigError(f"--config={path}: {type(error).__name__}: {_one_line(error)}") from error
-    if not isinstance(config, ml_collections.ConfigDict) or "per_method" not in config:
-        raise ConfigError(f"--config={path}: get_config() returns what experiments.config.defaults() returned, edited")
-    return config
-
-
-def _from_json(file: pathlib.Path) -> ml_collections.ConfigDict:
-    try:
-        values = json.loads(file.read_text())["config"]
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise ConfigError(f"--config={file}: not the config.json of a run ({_one_line(error)})") from error
-    config = defaults()
-    for name in values:
-        if name not in FIELDS:
-            raise ConfigError(f"--config={file}: {name} is no field{nearest(name, FIELDS)}")
-    try:
-        config.update_from_flattened_dict({k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"--config={file}: {_one_line(error)}") from error
-    return config
-
-
-def _one_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
 
 
 def _config_argument(argv: Sequence[str]) -> tuple[str, list[str]]:
@@ -108,7 +69,7 @@ def parse(argv: Sequence[str]) -> Command:
     try:
         others = values(["run", *rest])[1:]
     except (flags.Error, AttributeError, TypeError, ValueError) as error:
-        raise ConfigError(_one_line(error)) from error
+        raise ConfigError(one_line(error)) from error
     if others:
         raise ConfigError(f"unexpected argument {others[0]!r}; options are --config.x=y and --workdir=DIR")
     if not values.workdir:
@@ -117,17 +78,30 @@ def parse(argv: Sequence[str]) -> Command:
     return Command(validate(resolve(config, overrides)), pathlib.Path(values.workdir))
 
 
-def train(command: Command) -> Results | None:
+def command(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> Command:
+    """A ConfigDict, edited from Python, and a workdir, as what `train` takes.
+
+    Raises:
+      ConfigError: with one line on what is wrong.
+    """
+    return Command(validate(resolve(config)), pathlib.Path(workdir))
+
+
+def train(command: Command, signals: Signals | None = None) -> Results | None:
     """Runs a configuration and writes its records; None if the workdir holds it finished."""
-    config, workdir = command
+    (config, workdir), signals = command, signals or Signals()
     if record.is_finished(workdir, config):
         print(f"{workdir}: finished already", file=sys.stderr)
         return None
     dataset = build.dataset(config)
-    phases, task = build.phases(config, dataset)
+    phases, task = build.phases(config, dataset.spec)
+    start = start_from(config.init_from) if config.init_from else None
+    if start:
+        phases[0].algorithm.check(start)
     _say_rounding(config, dataset.num_train, phases)
     record.start(workdir, config, dataset)
-    results = run(phases, task, dataset, build.loop_config(config), workdir)
+    with signals.deferred():
+        results = run(phases, task, dataset, build.loop_config(config), workdir, start=start, stop=signals.received)
     report.curves([workdir], workdir / "curves.png")
     return results
 
@@ -145,17 +119,14 @@ def main(argv: Sequence[str]) -> int:
     if any(argument in ("--help", "-h", "-help", "--helpfull") for argument in argv[1:]):
         print(f"{__doc__}\nFields:\n{described()}")
         return 0
-    try:
-        results = train(parse(argv[1:]))
-    except (ConfigError, DataError) as error:
-        print(f"error: {_one_line(error)}", file=sys.stderr)
-        return 2
-    except (NonFiniteLossError, ResumeError) as error:
-        print(f"error: {_one_line(error)}", file=sys.stderr)
-        return 1
+    return exit_status(lambda: _run(argv))
+
+
+def _run(argv: Sequence[str]) -> None:
+    with Signals() as signals:
+        results = train(parse(argv[1:]), signals)
     if results is not None:
         _print_summary(results.summary)
-    return 0
 
 
 def _print_summary(summary: dict[str, Any]) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 from experiments import report, run
 from experiments.config import ConfigError
+from experiments.status import STOPPED, WRONG
 
 
 def grid(arguments: Sequence[str]) -> list[dict[str, str]]:
@@ -58,7 +59,7 @@ def main(argv: Sequence[str]) -> int:
         workdir = folder / (",".join(f"{name}={value}" for name, value in point.items()) or "run")
         print(f"--- {workdir.name}", flush=True)
         one = run.main([argv[0], *rest, *_overrides(point), f"--workdir={workdir}"])
-        if one == 2:
+        if one in (WRONG, STOPPED):
             return one
         status = max(status, one)
     if not report.find([folder]):

@@ -8,7 +8,7 @@ from ist_jax.algorithms import OPT_STATES
 from ist_jax.data import SOURCES, SPLITS
 from ist_jax.decompositions import DECOMPOSITIONS
 from ist_jax.decompositions.mlp import SCALINGS, why_not_padded
-from ist_jax.models import ACTIVATIONS, NORMS
+from ist_jax.models import ACTIVATIONS, MODELS, NORMS
 from ist_jax.partition import DEALS, EQUAL_BLOCKS
 from ist_jax.placement import PLACEMENTS, Placement, make_placement
 
@@ -19,7 +19,7 @@ CHOICES: dict[str, Sequence[str]] = {
     "placement": PLACEMENTS,
     "opt_state": ("auto", *OPT_STATES),
     "outer.name": ("auto", "none", "sgd"),
-    "model.name": ("mlp",),
+    "model.name": tuple(MODELS),
     "model.norm": NORMS,
     "model.eval_norm": ("train", "batch"),
     "model.scaling": SCALINGS,
@@ -114,7 +114,7 @@ def _check_sizes(c: Config) -> None:
         )
     if c.batch_size == 1 and c.model.norm == "batch":
         raise ConfigError("model.norm=batch needs at least two examples per step, and batch_size is 1")
-    if c.data.name in ("idx", "npz", "tfds") and not c.data.dir:
+    if c.data.name != "digits" and not c.data.dir:
         raise ConfigError(
             f"data.name={c.data.name!r} needs data.dir, the {'file' if c.data.name == 'npz' else 'folder'} it reads"
         )

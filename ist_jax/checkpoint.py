@@ -1,56 +1,194 @@
 """Checkpoints, so that a run can go on where it stopped. The only module that knows orbax."""
 
+import hashlib
 import pathlib
+import shutil
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import SingleDeviceSharding
 from orbax.checkpoint import v1 as ocp
 
-from ist_jax.trees import leaf_names
+from ist_jax.files import write_whole
+from ist_jax.trees import leaf_names, map_with_names
 
 _KEEP = 2
+_DIGEST = ".sha256"  # DIR/12.sha256 is written after DIR/12, and commits it
 
 
-def _shapes(state: Any) -> dict[str, list[int]]:
-    return {name: list(leaf.shape) for name, leaf in zip(leaf_names(state), jax.tree.leaves(state))}
+class CheckpointError(RuntimeError):
+    """Checkpoints were committed and none can be read, or one does not fit or cannot be written."""
+
+
+def _shapes(tree: Any) -> dict[str, list[int]]:
+    """{'hidden_0/kernel': [64, 16]}: shapes by name, as JSON keeps them."""
+    return {name: list(leaf.shape) for name, leaf in zip(leaf_names(tree), jax.tree.leaves(tree))}
+
+
+def _digest(folder: pathlib.Path) -> str:
+    """SHA-256 of every file below `folder`, as sha256sum writes and checks it in the folder above."""
+    lines = []
+    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+        with file.open("rb") as opened:
+            digest = hashlib.file_digest(opened, "sha256").hexdigest()
+        lines.append(f"{digest}  {file.relative_to(folder.parent)}\n")
+    return "".join(lines)
 
 
 class Checkpoints:
-    """The checkpoints in one folder, numbered by round.
+    """The checkpoints in one folder, numbered by round; the newest two are kept.
 
-    A checkpoint is the algorithm's state as it lies, sharded or not, and a JSON object of the loop's own
-    bookkeeping.
+    A checkpoint is the algorithm's state as it lies, sharded or not, with a JSON object beside it. It is
+    committed by a file of digests, which is written last and verified when it is read: orbax alone loads a
+    damaged array without an error.
+
+    Args:
+      folder: where they lie; made if it is missing.
+      say: takes a line about what was found damaged.
+      tidy: whether to remove what a dead process left half-written, and to set damaged checkpoints aside; for the
+        one run that writes here. False changes nothing.
+
+    Raises:
+      CheckpointError: some were committed, and none of them is undamaged.
+      OSError: the folder cannot be read or written.
     """
 
-    def __init__(self, folder: str | pathlib.Path):
-        policy = ocp.training.preservation_policies.LatestN(_KEEP)
-        path = pathlib.Path(folder).absolute()
-        self._checkpointer = ocp.training.Checkpointer(path, preservation_policy=policy)
+    def __init__(self, folder: str | pathlib.Path, say: Callable[[str], None] = lambda line: None, *, tidy: bool = True):
+        self._folder, self._say, self._tidy = pathlib.Path(folder).absolute(), say, tidy
+        self._round = self._agreed(self._newest_undamaged)
 
-    def save(self, round: int, state: Any, bookkeeping: dict[str, Any]) -> None:
-        """Writes the checkpoint of `round`, unless there is one; when this returns it is committed."""
-        if self._checkpointer.latest is None or self._checkpointer.latest.step != round:
-            self._checkpointer.save(round, state, custom_metadata={"book": bookkeeping, "shapes": _shapes(state)})
+    @staticmethod
+    def _agreed(choose: Callable[[], int]) -> int:
+        """What process 0 chooses, on all processes."""
+        if jax.process_count() == 1:
+            return choose()
+        chosen = choose() if jax.process_index() == 0 else 0
+        return int(multihost_utils.broadcast_one_to_all(np.int32(chosen)))
 
-    def latest(self) -> dict[str, Any] | None:
-        """The bookkeeping of the newest checkpoint, None if there is none."""
-        return None if self._checkpointer.latest is None else dict(self._metadata()["book"])
+    def _newest_undamaged(self) -> int:
+        """The newest round with an undamaged checkpoint, -1 if none was ever committed."""
+        committed = self._committed()
+        if self._tidy:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._remove_unfinished(committed)
+        for round in reversed(committed):
+            if self._digest_file(round).read_bytes() == _digest(self._folder / str(round)).encode():
+                return round
+            self._say(f"{self._folder / str(round)} is damaged: going on from the checkpoint before it")
+            if self._tidy:
+                self._set_aside(round)
+        if committed or any(self._folder.glob(f"*{_DIGEST}.damaged")):
+            raise CheckpointError(
+                f"{self._folder}: checkpoints were committed here, and all of them are damaged: use another workdir"
+            )
+        return -1
 
-    def _metadata(self) -> dict[str, Any]:
-        return self._checkpointer.metadata(self._checkpointer.latest.step).custom_metadata
+    def _committed(self) -> list[int]:
+        return sorted(int(file.stem) for file in self._folder.glob(f"*{_DIGEST}") if file.stem.isdigit())
 
-    def restore(self, like: Any) -> Any:
-        """The state of the newest checkpoint, with the structure and shardings of `like`.
+    def _digest_file(self, round: int) -> pathlib.Path:
+        return self._folder / f"{round}{_DIGEST}"
+
+    def _remove_unfinished(self, committed: Sequence[int]) -> None:
+        """What a process left that died while it wrote or removed a checkpoint."""
+        for path in self._folder.iterdir():
+            ours = path.name.split(".")[0].isdigit() and path.suffix != ".damaged"
+            if ours and path.is_dir() and path.name not in map(str, committed):
+                shutil.rmtree(path)
+            elif ours and path.suffix == ".tmp":
+                path.unlink()
+
+    def _set_aside(self, round: int) -> None:
+        for path in (self._folder / str(round), self._digest_file(round)):
+            aside = path.with_name(path.name + ".damaged")
+            if aside.is_dir():
+                shutil.rmtree(aside)
+            if path.exists():
+                path.replace(aside)
+
+    def save(self, round: int, state: Any, params: Any, bookkeeping: Mapping[str, Any]) -> None:
+        """Writes the checkpoint of `round`, unless it is the newest; when this returns it is committed.
+
+        Args:
+          round: its number.
+          state: of the algorithm, as it lies.
+          params: the whole model's, arrays or shapes of arrays: `restore` goes by their names and shapes.
+          bookkeeping: a JSON object.
 
         Raises:
-          ValueError: the checkpoint's arrays have other names or shapes.
+          CheckpointError: it cannot be written; those before it stand.
         """
-        saved, wanted = self._metadata()["shapes"], _shapes(like)
-        if differing := [name for name in saved.keys() | wanted.keys() if saved.get(name) != wanted.get(name)]:
-            name = min(differing)
-            raise ValueError(f"{name} has shape {saved.get(name)} there and {wanted.get(name)} here")
-        abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like)
-        return self._checkpointer.load(self._checkpointer.latest.step, abstract)
+        if self._round == round:
+            return
+        path = self._folder / str(round)
+        metadata = {"book": dict(bookkeeping), "shapes": _shapes(state), "model": _shapes(params)}
+        try:
+            ocp.save(path, state, custom_metadata=metadata, overwrite=True)
+            if jax.process_index() == 0:
+                write_whole(self._digest_file(round), _digest(path))
+                self._remove_oldest()
+        except Exception as error:  # a full disk is many kinds of error in the libraries below
+            raise CheckpointError(
+                f"{path}: cannot be written ({_first_line(error)}); the checkpoints before it stand"
+            ) from error
+        self._round = round
 
-    def close(self) -> None:
-        self._checkpointer.close()
+    def _remove_oldest(self) -> None:
+        for old in self._committed()[:-_KEEP]:
+            self._digest_file(old).unlink()  # first: without it the rest is known as unfinished
+            shutil.rmtree(self._folder / str(old))
+
+    def bookkeeping(self) -> dict[str, Any] | None:
+        """That of the newest undamaged checkpoint, None if there is none."""
+        return None if self._round < 0 else dict(self._metadata()["book"])
+
+    def _metadata(self) -> dict[str, Any]:
+        return ocp.metadata(self._folder / str(self._round)).custom_metadata
+
+    def restore(self, like: Any, params: Any) -> Any:
+        """The state of the newest undamaged checkpoint, with the structure and shardings of `like`.
+
+        An axis may be longer or shorter here if what it loses or gains is zero: a mesh rests its groups padded.
+
+        Args:
+          like: a state, or the shapes, dtypes and shardings of one.
+          params: those of the whole model that goes with it.
+
+        Raises:
+          CheckpointError: the checkpoint is of another model, or its arrays have other names or shapes.
+        """
+        self._check(self._metadata()["model"], _shapes(params))
+        saved, wanted = self._metadata()["shapes"], _shapes(like)
+        self._check(dict.fromkeys(saved), dict.fromkeys(wanted))
+
+        def abstract(name: str, leaf: Any) -> jax.ShapeDtypeStruct:
+            sharding = leaf.sharding if saved[name] == wanted[name] else SingleDeviceSharding(jax.local_devices()[0])
+            return jax.ShapeDtypeStruct(saved[name], leaf.dtype, sharding=sharding)
+
+        found = ocp.load(self._folder / str(self._round), map_with_names(abstract, like))
+        return map_with_names(self._fitted, like, found)
+
+    def _check(self, there: Mapping[str, Any], here: Mapping[str, Any]) -> None:
+        for name in sorted(there.keys() | here.keys()):
+            if name not in there or name not in here:
+                raise CheckpointError(f"{self._folder}: of another run: {name} is only {'there' if name in there else 'here'}")
+            if there[name] != here[name]:
+                raise CheckpointError(
+                    f"{self._folder}: of another model: {name} has shape {there[name]} there and {here[name]} here"
+                )
+
+    def _fitted(self, name: str, like: Any, found: Any) -> Any:
+        if found.shape == like.shape:
+            return found
+        kept = np.asarray(found)[tuple(map(slice, like.shape))] if found.ndim == like.ndim else np.zeros(0)
+        if np.count_nonzero(kept) != np.count_nonzero(found):
+            raise CheckpointError(f"{self._folder}: {name} has shape {found.shape} there and {like.shape} here")
+        grown = np.pad(kept, [(0, wanted - length) for wanted, length in zip(like.shape, kept.shape)])
+        return jax.device_put(grown, like.sharding)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,6 +1,6 @@
 """Evaluation of a state on a whole split, as one program."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -9,7 +9,7 @@ import numpy as np
 
 from ist_jax.algorithms.base import Algorithm, State
 from ist_jax.tasks.base import Task
-from ist_jax.types import Array, Batch, Metrics, Variables
+from ist_jax.types import Apply, Array, Batch, Metrics, Variables
 
 
 def _batches(num_examples: int, batch_size: int) -> tuple[Array, Array]:
@@ -32,6 +32,27 @@ def evaluation_sample(task: Task, arrays: Any, size: int) -> Batch:
     num_examples = jax.tree.leaves(arrays)[0].shape[0]
     size = min(size, num_examples)
     return task.batch(arrays, jnp.asarray(np.linspace(0, num_examples - 1, size).astype(np.int32)), None)
+
+
+def add_up(sums: Callable[[Batch, Array], Any], task: Task, arrays: Any, batch_size: int) -> Any:
+    """The sum over a whole split of what `sums` gives for a batch and the weights of its examples."""
+    index_KxB, weight_KxB = _batches(jax.tree.leaves(arrays)[0].shape[0], batch_size)
+    one_batch = lambda index_weight: sums(task.batch(arrays, index_weight[0], None), index_weight[1])
+    return jax.tree.map(lambda sum_K: sum_K.sum(axis=0), jax.lax.map(one_batch, (index_KxB, weight_KxB)))
+
+
+def evaluate_model(apply: Apply, task: Task, variables: Variables, arrays: Any, batch_size: int) -> Metrics:
+    """Loss and accuracy of one model on one split. To be jitted.
+
+    Args:
+      apply: of a Flax module.
+      task: batch, logits and metrics.
+      variables: parameters, and measured statistics if it has any.
+      arrays: of the split.
+      batch_size: examples per batch.
+    """
+    sums = lambda batch, weight_B: task.metrics(task.logits(apply, variables, batch), batch, weight_B)
+    return _means(add_up(sums, task, arrays, batch_size))
 
 
 def evaluate(
@@ -65,21 +86,13 @@ def evaluate(
     variables = algorithm.variables(state, sample)
     subnet_variables = algorithm.subnet_variables(state, sample) if subnets else None
 
+    def sums(batch: Batch, weight_B: Array) -> tuple[Metrics, Metrics]:
+        one = lambda logits_BxC: task.metrics(logits_BxC, batch, weight_B)
+        of_subnets_S = jax.vmap(one)(algorithm.subnet_predict(subnet_variables, batch)) if subnets else {}
+        return one(algorithm.predict(variables, batch)), of_subnets_S
+
     def one_split(arrays: Any) -> Metrics:
-        num_examples = jax.tree.leaves(arrays)[0].shape[0]
-        index_KxB, weight_KxB = _batches(num_examples, batch_size)
-
-        def one_batch(index_weight: tuple[Array, Array]) -> Any:
-            index_B, weight_B = index_weight
-            batch = task.batch(arrays, index_B, None)
-            sums = task.metrics(algorithm.predict(variables, batch), batch, weight_B)
-            return sums, _subnet_sums(subnet_variables, batch, weight_B) if subnets else {}
-
-        sums, subnet_sums_S = jax.tree.map(lambda s: s.sum(axis=0), jax.lax.map(one_batch, (index_KxB, weight_KxB)))
-        return _means(sums) | ({"subnet_accuracy_S": _means(subnet_sums_S)["accuracy"]} if subnets else {})
-
-    def _subnet_sums(variables_S: Variables, batch: Batch, weight_B: Array) -> Metrics:
-        logits_SxBxC = algorithm.subnet_predict(variables_S, batch)
-        return jax.vmap(lambda logits_BxC: task.metrics(logits_BxC, batch, weight_B))(logits_SxBxC)
+        whole, of_subnets_S = add_up(sums, task, arrays, batch_size)
+        return _means(whole) | ({"subnet_accuracy_S": _means(of_subnets_S)["accuracy"]} if subnets else {})
 
     return {name: one_split(arrays) for name, arrays in splits.items()}

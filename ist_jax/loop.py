@@ -1,25 +1,28 @@
 """The one training loop. It knows interfaces, never the name of a method, a model or a data set."""
 
+import contextlib
 import dataclasses
-import json
 import pathlib
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
 from ist_jax.algorithms.base import Algorithm, Costs, Start, State
-from ist_jax.checkpoint import Checkpoints
 from ist_jax.data.base import Dataset
 from ist_jax.evaluation import evaluate
 from ist_jax.keys import key_on, named_key
 from ist_jax.summary import Bookkeeping, summarise
 from ist_jax.tasks.base import Task
 from ist_jax.types import Array, Params
-from ist_jax.writers import JsonLines, Row, TensorBoard, Terminal, Writer, cut_back
+from ist_jax.workdir import Workdir
+from ist_jax.writers import Row, Terminal
+
+Stop = Callable[[], bool]
 
 
 class Phase(NamedTuple):
@@ -62,12 +65,12 @@ class Results(NamedTuple):
     history: list[Row]
 
 
-class ResumeError(RuntimeError):
-    """A checkpoint that cannot be gone on from."""
-
-
 class NonFiniteLossError(RuntimeError):
     """Training diverged."""
+
+
+class Stopped(RuntimeError):
+    """The run was asked to stop, and has saved where it stands."""
 
 
 def phase_steps(phase: Phase) -> int:
@@ -80,6 +83,11 @@ def _on_host(array: Array) -> np.ndarray:
     if not array.is_fully_addressable and not array.is_fully_replicated:
         array = multihost_utils.process_allgather(array, tiled=True)
     return np.asarray(array)
+
+
+@jax.jit
+def _is_finite(tree: Any) -> Array:
+    return jnp.array([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]).all()
 
 
 class _Programs:
@@ -99,45 +107,24 @@ class _Programs:
 class _Run:
     """One run in progress: `run` below is its only user."""
 
-    def __init__(self, phases: Sequence[Phase], task: Task, dataset: Dataset, config: LoopConfig, workdir: Any):
-        self.phases, self.task, self.dataset, self.config = phases, task, dataset, config
+    def __init__(self, phases: Sequence[Phase], task: Task, dataset: Dataset, config: LoopConfig, workdir: Any, stop: Stop):
+        self.phases, self.task, self.dataset, self.config, self.stop = phases, task, dataset, config, stop
         self.root = jax.random.key(config.seed)
-        self.book, self.history, self.pending = Bookkeeping(), [], None
+        self.book, self.pending = Bookkeeping(), None
         self.loss_SxJ: np.ndarray | None = None  # of the last round that was fetched
-        self.workdir = pathlib.Path(workdir) if workdir is not None else None
-        self.checkpoints, self.writers = None, []
-        saved = self._open(self.workdir) if self.workdir else None
-        if saved is not None:
-            self.book = Bookkeeping(**saved)
-        self.resumed = saved is not None
         total = sum(phase_steps(p) * p.algorithm.num_workers * p.algorithm.batch_size for p in phases)
-        self.terminal = Terminal(total, config.name, self.book.samples_seen)
+        self.terminal = Terminal(total, config.name)
+        self.workdir = Workdir(workdir, self.terminal.say)
+        self.resumed = self.workdir.saved is not None
+        if self.resumed:
+            self.book = Bookkeeping(**self.workdir.saved)
+            self.terminal.start_at(self.book.samples_seen, self.book.round)
 
-    def _open(self, workdir: pathlib.Path) -> dict[str, Any] | None:
-        workdir.mkdir(parents=True, exist_ok=True)
-        self.checkpoints = Checkpoints(workdir / "checkpoints")
-        saved = self.checkpoints.latest()
-        metrics = workdir / "metrics.jsonl"
-        if jax.process_index() == 0:  # checkpoints are written by all processes, records by one
-            cut_back(metrics, saved["round"] if saved else -1)
-            self.history = [json.loads(line) for line in metrics.read_text().splitlines()] if metrics.exists() else []
-            self.writers: list[Writer] = [JsonLines(metrics), TensorBoard(workdir / "tensorboard")]
-        return saved
+    def __call__(self, start: Start | None) -> Results:
+        with contextlib.closing(self.workdir), contextlib.closing(self.terminal):
+            return self._through_all_phases(start)
 
-    def __call__(self) -> Results:
-        try:
-            return self._through_all_phases()
-        finally:
-            self._close()
-
-    def _close(self) -> None:
-        for writer in (*self.writers, self.terminal):
-            writer.close()
-        if self.checkpoints:
-            self.checkpoints.close()
-
-    def _through_all_phases(self) -> Results:
-        start: Start | None = None
+    def _through_all_phases(self, start: Start | None) -> Results:
         first = self.book.phase
         for number in range(first, len(self.phases)):
             if number > first:
@@ -145,26 +132,21 @@ class _Run:
             algorithm = self.phases[number].algorithm
             state = self._first_state(algorithm, number, start)
             if self.resumed and number == first:
-                state = self._restored(state)
+                state = self.workdir.restore(state, algorithm.shapes())
+            elif number == 0:
+                self._save(algorithm, state)
             state = self._phase(self.phases[number], number, state)
             start = algorithm.end(state)
-        self._save(state)
-        return self._finish(algorithm, state)
+        self._save(algorithm, state)
+        summary = summarise(self.book, self.workdir.history, self._costs())
+        self.workdir.finish(summary)
+        return Results(algorithm.params(state), summary, self.workdir.history)
 
     def _first_state(self, algorithm: Algorithm, number: int, start: Start | None) -> State:
         began = time.perf_counter()
         state = algorithm.fresh(named_key(self.root, f"phase {number}" if number else "init"), start)
         self.book.compile_seconds += time.perf_counter() - began  # of its program; the rest of it is nothing
         return state
-
-    def _restored(self, like: State) -> State:
-        try:
-            return self.checkpoints.restore(like)
-        except ValueError as error:
-            raise ResumeError(
-                f"{self.workdir}: the checkpoint does not fit this run ({str(error).splitlines()[0]}); widths that S does not "
-                "divide lie padded on a mesh: go on with the placement that the run was started with"
-            ) from error
 
     def _phase(self, phase: Phase, number: int, state: State) -> State:
         algorithm, config, book = phase.algorithm, self.config, self.book
@@ -185,7 +167,8 @@ class _Run:
             self._advance(phase, steps, metrics["loss_SxJ"])
             last = book.steps == total and number == len(self.phases) - 1
             evaluating = last or (config.eval_every and book.round % config.eval_every == 0)
-            saving = self.checkpoints and config.checkpoint_every and book.round % config.checkpoint_every == 0
+            stopping = self.stop()
+            saving = stopping or (config.checkpoint_every and book.round % config.checkpoint_every == 0)
             if evaluating or saving:
                 self._fetch()
                 jax.block_until_ready(state)
@@ -193,7 +176,9 @@ class _Run:
                 if evaluating:
                     self._evaluate(algorithm, state, programs)
                 if saving:
-                    self._save(state)
+                    self._save(algorithm, state)
+                if stopping:
+                    raise Stopped(f"stopped in round {book.round}, which is saved; the same command goes on from there")
                 began = time.perf_counter()
         self._fetch()
         jax.block_until_ready(state)
@@ -262,22 +247,16 @@ class _Run:
         if "subnet_accuracy_S" in test:
             row["subnet_test_accuracy"] = test["subnet_accuracy_S"].tolist()
         book.loss_sum, book.loss_rounds = 0.0, 0
-        self.history.append(row)
-        for writer in (*self.writers, self.terminal):
-            writer.write(row)
+        self.workdir.write(row)
+        self.terminal.write(row)
 
     def _costs(self) -> Costs:
         return min((phase.algorithm.costs for phase in self.phases), key=lambda costs: costs.device_parameters)
 
-    def _save(self, state: State) -> None:
-        if self.checkpoints:
-            self.checkpoints.save(self.book.round, state, dataclasses.asdict(self.book))
-
-    def _finish(self, algorithm: Algorithm, state: State) -> Results:
-        summary = summarise(self.book, self.history, self._costs())
-        if self.workdir and jax.process_index() == 0:
-            (self.workdir / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
-        return Results(algorithm.params(state), summary, self.history)
+    def _save(self, algorithm: Algorithm, state: State) -> None:
+        if not _is_finite(state.store):  # the loss that shows it is the next round's
+            raise NonFiniteLossError(f"a parameter became nan or infinite in round {self.book.round}: lower the learning rate")
+        self.workdir.save(self.book.round, state, algorithm.shapes(), dataclasses.asdict(self.book))
 
 
 def run(
@@ -286,6 +265,9 @@ def run(
     dataset: Dataset,
     config: LoopConfig | None = None,
     workdir: str | pathlib.Path | None = None,
+    *,
+    start: Start | None = None,
+    stop: Stop = lambda: False,
 ) -> Results:
     """Trains through all phases, each from where the one before it ended.
 
@@ -297,14 +279,19 @@ def run(
       config: see `LoopConfig`.
       workdir: where metrics.jsonl, summary.json, TensorBoard events and checkpoints go; None writes nothing. A
         workdir with checkpoints is gone on with.
+      start: what the first phase starts from instead of a fresh initialisation, such as `Start(params)`.
+      stop: asked after every round; once it says True the run saves and raises Stopped.
 
     Raises:
-      NonFiniteLossError: the loss became nan or infinite; the message names round and subnetwork.
-      ResumeError: the workdir's checkpoint does not fit.
+      NonFiniteLossError: the loss became nan or infinite; the message names round and subnetwork. The
+        checkpoints before it stand.
+      Stopped: `stop` said so.
+      WorkdirError: the workdir is in use, cannot be written, or its checkpoints are damaged or do not fit.
+      StartError: `start` has parameters of another model.
       ValueError: a phase without samples or local steps.
     """
     phases = [Phase(*phase) for phase in phases]
     for phase in phases:
         if phase.samples < 1 or phase.local_steps < 1:
             raise ValueError(f"a phase has at least one sample and one local step, not {phase.samples} and {phase.local_steps}")
-    return _Run(phases, task, dataset, config or LoopConfig(), workdir)()
+    return _Run(phases, task, dataset, config or LoopConfig(), workdir, stop)(start)

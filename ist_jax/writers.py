@@ -1,13 +1,19 @@
 """Where the records of a run go: JSON lines, TensorBoard events, and the terminal."""
 
+import contextlib
 import json
 import pathlib
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, TextIO
 
-from tensorboardX import SummaryWriter
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event
+from tensorboardX.summary import scalar
 from tqdm import tqdm
+
+from ist_jax.files import write_whole
 
 Row = Mapping[str, Any]
 
@@ -21,32 +27,43 @@ class Writer(Protocol):
 
 
 class JsonLines:
-    """One JSON object per line, appended."""
+    """One JSON object per line, the rows so far first; a line is on its way to the disk when `write` returns."""
 
-    def __init__(self, path: pathlib.Path):
-        self._file = path.open("a")
+    def __init__(self, path: pathlib.Path, history: Sequence[Row] = ()):
+        write_whole(path, "".join(json.dumps(row) + "\n" for row in history))
+        self._file = path.open("ab", buffering=0)
 
     def write(self, row: Row) -> None:
-        self._file.write(json.dumps(row) + "\n")
-        self._file.flush()
+        self._file.write(json.dumps(row).encode() + b"\n")
 
     def close(self) -> None:
         self._file.close()
 
 
 class TensorBoard:
-    """Scalars over samples seen, as TensorBoard event files."""
+    """Scalars over samples seen, as one TensorBoard event file that is written anew with the rows so far.
 
-    def __init__(self, folder: pathlib.Path):
-        self._writer = SummaryWriter(str(folder))
+    Synchronous: tensorboardX's own writer thread dies on a full disk, and its caller then waits for ever.
+    """
+
+    def __init__(self, folder: pathlib.Path, history: Sequence[Row] = ()):
+        for old in folder.glob("events.*"):
+            old.unlink()
+        folder.mkdir(exist_ok=True)
+        self._writer = EventsWriter(str(folder / "events"))
+        for row in history:
+            self.write(row)
 
     def write(self, row: Row) -> None:
         for name, value in row.items():
             if isinstance(value, int | float) and name != "samples_seen":
-                self._writer.add_scalar(name, value, row["samples_seen"])
+                event = Event(wall_time=time.time(), step=row["samples_seen"], summary=scalar(name, value))
+                self._writer.write_event(event)
+        self._writer.flush()
 
     def close(self) -> None:
-        self._writer.close()
+        with contextlib.suppress(OSError):  # said when it was written; closing only tries again
+            self._writer.close()
 
 
 class Terminal:
@@ -58,14 +75,21 @@ class Terminal:
       file: where to; standard error by default.
     """
 
-    def __init__(self, total: int, name: str, start: int = 0, file: TextIO | None = None):
+    def __init__(self, total: int, name: str, file: TextIO | None = None):
         self._file = file or sys.stderr
         self._name = name
         self._bar = None
         if self._file.isatty():
             form = "{desc} {percentage:3.0f}%|{bar}| {rate_fmt} {remaining} left{postfix}"
             options = dict(unit=" samples", unit_scale=True, bar_format=form, file=self._file)
-            self._bar = tqdm(total=total, initial=start, desc=name, **options)
+            self._bar = tqdm(total=total, desc=name, **options)
+
+    def start_at(self, samples: int, round: int) -> None:
+        """The run goes on from an earlier one."""
+        self.say(f"going on after round {round}")
+        if self._bar is not None:
+            self._bar.update(samples)
+            self._bar.unpause()
 
     def advance(self, samples: int, round: int, loss: float | None) -> None:
         """A round was dispatched; `loss` is of the last one that was fetched."""
@@ -74,6 +98,10 @@ class Terminal:
                 f"{self._name} round {round}" + ("" if loss is None else f" loss {loss:.3f}"), refresh=False
             )
             self._bar.update(samples)
+
+    def say(self, line: str) -> None:
+        """A line of its own, above the bar if there is one."""
+        tqdm.write(f"{self._name}: {line}", file=self._file)
 
     def write(self, row: Row) -> None:
         accuracy = f"validation {row['validation_accuracy']:.4f} test {row['test_accuracy']:.4f}"
@@ -92,16 +120,16 @@ class Terminal:
             self._bar.close()
 
 
-def cut_back(path: pathlib.Path, last_round: int) -> None:
-    """Drops the rows of `path` after `last_round`, and a half-written last line."""
+def rows_until(path: pathlib.Path, last_round: int) -> list[Row]:
+    """The rows of `path` up to `last_round`, and none behind a half-written line."""
     if not path.exists():
-        return
-    kept = []
-    for line in path.read_text().splitlines():
+        return []
+    kept: list[Row] = []
+    for line in path.read_bytes().splitlines():
         try:
             row = json.loads(line)
-        except json.JSONDecodeError:
+            if row["round"] <= last_round:
+                kept.append(row)
+        except (ValueError, TypeError, KeyError):
             break
-        if row["round"] <= last_round:
-            kept.append(line + "\n")
-    path.write_text("".join(kept))
+    return kept

@@ -109,7 +109,7 @@ def test_help_lists_every_field_with_its_meaning(capsys):
 def test_no_field_defaults_to_none_and_every_field_is_documented_and_checked():
     for name, field in FIELDS.items():
         assert field.default is not None and field.metadata["doc"]
-        free = field.type is bool or name in ("model.hidden", "data.dir", "data.dataset")
+        free = field.type is bool or name in ("model.hidden", "data.dir", "data.dataset", "init_from")
         assert free or name in CHOICES or name in RANGES, f"{name} is checked nowhere"
     assert set(CHOICES) | set(RANGES) <= set(FIELDS)
     assert described().count("\n") + 1 == 2 * len(FIELDS)

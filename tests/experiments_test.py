@@ -3,10 +3,8 @@
 import csv
 import json
 import pathlib
-import signal
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -60,6 +58,17 @@ def test_a_run_leaves_its_records(swept):
     config = json.loads((workdir / "config.json").read_text())
     assert config["config"]["model.hidden"] == [16, 16] and config["environment"]["packages"]["jax"]
     assert (workdir / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_record_runs_again_from_its_config(swept, tmp_path):
+    first = swept[0] / "method=ist,seed=1"
+    assert run.main(["run", f"--config={first}/config.json", f"--workdir={tmp_path}/again"]) == 0
+    timing = ("seconds", "compile_seconds", "evaluation_seconds", "samples_per_second")
+    rows = [[json.loads(line) for line in (w / "metrics.jsonl").read_text().splitlines()] for w in (first, tmp_path / "again")]
+    first_rows, again_rows = [[{k: v for k, v in row.items() if k not in timing} for row in some] for some in rows]
+    assert first_rows == again_rows
+    configs = [json.loads((w / "config.json").read_text()) for w in (first, tmp_path / "again")]
+    assert configs[0] == configs[1]
 
 
 def test_the_report_has_a_row_per_method_with_mean_and_deviation(swept):
@@ -120,28 +129,6 @@ def test_divergence_is_status_1_and_one_line(tmp_path, capsys):
     assert run.main(["run", *QUICK, *wild, f"--workdir={tmp_path}"]) == 1
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith("error: the loss of subnetwork") and "round" in error
-
-
-def test_a_killed_run_goes_on_from_its_checkpoint(tmp_path):
-    """SIGKILL after the first checkpoint; the same command ends as an unbroken run does."""
-    longer = [argument for argument in QUICK if "epochs" not in argument]
-    longer += ["--config.epochs=40", "--config.checkpoint_every=10", "--config.eval_every=50"]
-    command = [sys.executable, "-m", "experiments.run", *longer]
-    killed = subprocess.Popen([*command, f"--workdir={tmp_path}/killed"], cwd=ROOT, stderr=subprocess.DEVNULL)
-    checkpoints = tmp_path / "killed" / "checkpoints"
-    for _ in range(1200):
-        if any(path.name.isdigit() for path in (checkpoints.iterdir() if checkpoints.exists() else ())):
-            break
-        time.sleep(0.05)
-    killed.send_signal(signal.SIGKILL)
-    killed.wait()
-    assert not (tmp_path / "killed" / "summary.json").exists(), "it was killed before its end"
-    for name in ("killed", "unbroken"):
-        subprocess.run([*command, f"--workdir={tmp_path}/{name}"], cwd=ROOT, check=True, capture_output=True)
-    timing = ("seconds", "compile_seconds", "evaluation_seconds", "samples_per_second")
-    lines = [(tmp_path / name / "metrics.jsonl").read_text().splitlines() for name in ("killed", "unbroken")]
-    rows = [[{k: v for k, v in json.loads(line).items() if k not in timing} for line in some] for some in lines]
-    assert rows[0] == rows[1]
 
 
 def test_the_module_is_a_command(tmp_path):

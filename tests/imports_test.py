@@ -25,12 +25,15 @@ ALLOWED = {
     "data": ("types", "keys", "order"),
     "algorithms": (*MECHANISM, "costs", "models", "decompositions", "tasks"),
     "evaluation": ("types", "algorithms", "tasks"),
-    "checkpoint": ("trees",),
-    "writers": (),
+    "files": (),
+    "export": ("types", "files", "models"),
+    "checkpoint": ("trees", "files"),
+    "writers": ("files",),
+    "workdir": ("files", "checkpoint", "writers"),
     "summary": ("algorithms", "writers"),
-    "loop": ("summary", "types", "keys", "algorithms", "tasks", "data", "evaluation", "checkpoint", "writers"),
+    "loop": ("summary", "types", "keys", "algorithms", "tasks", "data", "evaluation", "workdir", "writers"),
 }
-FLAX = ("models", "decompositions", "algorithms")  # algorithms: only as the type of a model
+FLAX = ("models", "decompositions", "algorithms", "export")  # the last two: only as the type of a model
 
 
 def imported(path):

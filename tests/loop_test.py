@@ -11,7 +11,9 @@ import pytest
 from cases import ALGORITHMS, BATCH, DECOMPOSITIONS, SGD, TASK, dataset, two_groups
 
 from ist_jax import LoopConfig, data_parallel, ist, run, undivided
-from ist_jax.loop import NonFiniteLossError, ResumeError
+from ist_jax.algorithms.base import Start, StartError
+from ist_jax.checkpoint import Checkpoints
+from ist_jax.loop import NonFiniteLossError, Stopped
 from ist_jax.placement import sharded, subnet_mesh
 
 TIMING = ("seconds", "compile_seconds", "evaluation_seconds", "samples_per_second")
@@ -127,13 +129,17 @@ def test_law_10_a_checkpoint_restores_on_another_device_count(tmp_path, before, 
     chex.assert_trees_all_close(jax.device_get(results.params), jax.device_get(unbroken.params), rtol=1e-4, atol=1e-5)
 
 
-def test_a_checkpoint_with_the_padding_of_a_mesh_is_refused_elsewhere(tmp_path):
+@pytest.mark.parametrize("before,after", [(4, 0), (0, 4)])
+def test_law_10_a_checkpoint_of_uneven_groups_restores_with_another_padding(tmp_path, before, after):
     uneven = DECOMPOSITIONS["mlp-uneven"]
-    dying, _ = counted(on_devices(uneven, 4), 2)
+    dying, _ = counted(on_devices(uneven, before), 2)
     with pytest.raises(Stop):
         run(dying, TASK, dataset(), CONFIG, tmp_path)
-    with pytest.raises(ResumeError, match="go on with the placement"):
-        run(on_devices(uneven, 0), TASK, dataset(), CONFIG, tmp_path)
+    resumed, calls = counted(on_devices(uneven, after))
+    results = run(resumed, TASK, dataset(), CONFIG, tmp_path)
+    assert len(calls) == 2
+    unbroken = run(on_devices(uneven, 0), TASK, dataset(), CONFIG)
+    chex.assert_trees_all_close(jax.device_get(results.params), jax.device_get(unbroken.params), rtol=1e-4, atol=1e-5)
 
 
 def test_phases_may_lie_on_different_devices():
@@ -167,6 +173,48 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_round_and_subnetwork(
     algorithm = ist(two_groups(2), TASK, optax.sgd(1e30), batch_size=BATCH)
     with pytest.raises(NonFiniteLossError, match=r"the loss of subnetwork \d became .* in local step \d of round \d"):
         run([(algorithm, 100 * SAMPLES, 3)], TASK, dataset())
+
+
+def test_parameters_that_are_not_finite_are_not_saved_though_the_loss_still_is(tmp_path):
+    """One step from finite parameters to infinite ones: the loss shows it a round later."""
+    overflowing = optax.stateless(lambda updates, _: jax.tree.map(lambda u: u * np.float32(np.inf), updates))
+    algorithm = ist(two_groups(2), TASK, overflowing, batch_size=BATCH)
+    with pytest.raises(NonFiniteLossError, match="a parameter became nan or infinite in round 1"):
+        run([(algorithm, 100 * SAMPLES, 1)], TASK, dataset(), LoopConfig(checkpoint_every=1), tmp_path)
+    assert Checkpoints(tmp_path / "checkpoints").bookkeeping()["round"] == 0, "the last good checkpoint stands"
+
+
+def test_a_loss_that_is_not_finite_leaves_the_checkpoints_before_it(tmp_path):
+    """Fine for four steps, then a learning rate that diverges."""
+    tx = optax.sgd(optax.piecewise_constant_schedule(0.1, {4: 1e30}))
+    with pytest.raises(NonFiniteLossError):
+        run([(ist(two_groups(4), TASK, tx, batch_size=BATCH), 90 * SAMPLES, 2)], TASK, dataset(), CONFIG, tmp_path)
+    assert Checkpoints(tmp_path / "checkpoints").bookkeeping()["round"] == 2
+
+
+@pytest.mark.parametrize("name", sorted(ALGORITHMS))
+def test_a_run_starts_from_given_parameters(name):
+    algorithm = ALGORITHMS[name](4)
+    given = jax.tree.map(lambda leaf: np.full(leaf.shape, 0.5, leaf.dtype), algorithm.shapes())
+    state = algorithm.fresh(jax.random.key(0), Start(given))
+    chex.assert_trees_all_equal(jax.device_get(algorithm.params(state)), given)
+    assert run([(algorithm, SAMPLES, 1)], TASK, dataset(), start=Start(given)).summary["rounds"] == 1
+    wider = jax.tree.map(lambda leaf: np.zeros((*leaf.shape, 2)), given)
+    with pytest.raises(StartError, match="has shape .* there and .* here"):
+        run([(algorithm, SAMPLES, 1)], TASK, dataset(), start=Start(wider))
+
+
+def test_a_run_that_is_asked_to_stop_saves_and_goes_on_from_there(tmp_path):
+    config = LoopConfig(eval_every=3, eval_subnets=True)
+    unbroken = run(phases(), TASK, dataset(), config)
+    asked = iter([False, False, False, True])
+    with pytest.raises(Stopped, match="round 4"):
+        run(phases(), TASK, dataset(), config, tmp_path, stop=lambda: next(asked))
+    resumed, calls = counted(phases())
+    results = run(resumed, TASK, dataset(), config, tmp_path)
+    assert len(calls) == 4
+    chex.assert_trees_all_equal(results.params, unbroken.params)
+    assert [row["train_loss"] for row in results.history] == [row["train_loss"] for row in unbroken.history]
 
 
 def test_terminal_lines_and_progress_bar(tmp_path):

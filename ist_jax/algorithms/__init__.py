@@ -2,6 +2,6 @@
 
 from ist_jax.algorithms.base import Algorithm, Costs, Start, State
 from ist_jax.algorithms.data_parallel import data_parallel
-from ist_jax.algorithms.ist import OPT_STATES, ensemble, ist
+from ist_jax.algorithms.ist import OPT_STATES, drawn, ensemble, ist
 
-__all__ = ["OPT_STATES", "Algorithm", "Costs", "Start", "State", "data_parallel", "ensemble", "ist"]
+__all__ = ["OPT_STATES", "Algorithm", "Costs", "Start", "State", "data_parallel", "drawn", "ensemble", "ist"]

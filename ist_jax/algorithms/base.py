@@ -9,12 +9,16 @@ import jax.numpy as jnp
 from ist_jax import costs
 from ist_jax.keys import key_on
 from ist_jax.partition import Partition
-from ist_jax.trees import tree_bytes, tree_size
+from ist_jax.trees import leaf_names, tree_bytes, tree_size
 from ist_jax.types import Array, Batch, Key, Metrics, Params, Variables
 
 
+class StartError(ValueError):
+    """Parameters of another model."""
+
+
 class Start(NamedTuple):
-    """What one phase of a run hands to the next, in original order.
+    """What one phase of a run hands to the next, or another run to this one, in original order.
 
     Attributes:
       params: the whole model's parameters.
@@ -23,8 +27,8 @@ class Start(NamedTuple):
     """
 
     params: Params
-    opt_state: Any
-    step: Array
+    opt_state: Any = None
+    step: Array | int = 0
 
 
 class State(NamedTuple):
@@ -117,7 +121,27 @@ class Algorithm(NamedTuple):
     costs: Costs
     sharding: jax.sharding.Sharding
 
+    def shapes(self) -> Params:
+        """Shapes and dtypes of the whole model's parameters."""
+        return jax.eval_shape(lambda key: self.params(self.init(key)), jax.random.key(0))
+
+    def check(self, start: Start) -> None:
+        """Raises StartError if `start` has parameters of another model."""
+        shapes = lambda tree: {name: leaf.shape for name, leaf in zip(leaf_names(tree), jax.tree.leaves(tree))}
+        there, here = shapes(start.params), shapes(self.shapes())
+        for name in sorted(there.keys() | here.keys()):
+            if there.get(name) != here.get(name):
+                differing = f"{name} has shape {there.get(name)} there and {here.get(name)} here"
+                raise StartError(f"a run starts from parameters of its own model: {differing}")
+
     def fresh(self, key: Key, start: Start | None = None) -> State:
-        """`init` as one compiled program, on the devices of the algorithm."""
-        start = None if start is None else jax.device_put(start, self.sharding)  # another phase's devices may be others
+        """`init` as one compiled program, on the devices of the algorithm.
+
+        Raises:
+          StartError: `start` has parameters of another model.
+        """
+        if start is not None:
+            self.check(start)
+            start = start._replace(step=jnp.asarray(start.step, jnp.int32))
+            start = jax.device_put(start, self.sharding)  # another phase's devices may be others
         return jax.jit(self.init)(key_on(self.sharding, key), start)

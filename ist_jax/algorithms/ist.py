@@ -25,7 +25,7 @@ from ist_jax.decompositions.base import Decomposition
 from ist_jax.exchange import Exchange, ExchangeFactory, home_sharded, one_device, separate
 from ist_jax.keys import named_key
 from ist_jax.order import View, draw
-from ist_jax.partition import partition
+from ist_jax.partition import Partition, partition
 from ist_jax.placement import AXIS, Placement, vmapped
 from ist_jax.subnet import extract, label_axes
 from ist_jax.tasks.base import Task
@@ -191,6 +191,16 @@ class _Training:
             costs=costs,
             sharding=self.placement.replicated,
         )
+
+
+def drawn(parts: Partition, seed: int, rounds: int) -> list[Indices]:
+    """The partitions of the first rounds of a run with this seed, without training."""
+    root = jax.random.key(seed)
+    indices, found = parts.sample(named_key(named_key(root, "init"), "partition"), parts.first()), []
+    for round in range(rounds):
+        indices = parts.sample(named_key(jax.random.fold_in(root, round), "partition"), indices)
+        found.append(indices)
+    return found
 
 
 def ist(

@@ -2,11 +2,19 @@
 
 import functools
 
-from ist_jax.data import digits, idx, npz, tfds
-from ist_jax.data.base import DataError, Dataset, Raw, make_dataset
+from ist_jax.data import cifar, digits, idx, npz, speech_commands, tfds
+from ist_jax.data.base import DataError, Dataset, Raw, Spec, make_dataset
 from ist_jax.data.splits import SPLITS, shards_of
 
-SOURCES = {"digits": digits.load, "idx": idx.load, "npz": npz.load, "tfds": tfds.load}
+SOURCES = {
+    "digits": digits.load,
+    "idx": idx.load,
+    "npz": npz.load,
+    "tfds": tfds.load,
+    "cifar10": cifar.load10,
+    "cifar100": cifar.load100,
+    "speech_commands": speech_commands.load,
+}
 
 
 def load(
@@ -42,4 +50,4 @@ def load(
     return make_dataset(raw, label, source=source, validation_fraction=validation_fraction, shards=shards)
 
 
-__all__ = ["SOURCES", "SPLITS", "DataError", "Dataset", "Raw", "load", "make_dataset"]
+__all__ = ["SOURCES", "SPLITS", "DataError", "Dataset", "Raw", "Spec", "load", "make_dataset"]

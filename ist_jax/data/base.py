@@ -21,12 +21,43 @@ class DataError(ValueError):
 
 
 class Raw(NamedTuple):
-    """What a source reads."""
+    """What a source reads.
+
+    Attributes:
+      x_train, x_test: inputs [N, ...].
+      y_train, y_test: labels int[N].
+      group_train: per training example, who it is from: a group is validated or trained on as a whole.
+      notes: what was done to the data, for records.
+    """
 
     x_train: np.ndarray
     y_train: np.ndarray
     x_test: np.ndarray
     y_test: np.ndarray
+    group_train: np.ndarray | None = None
+    notes: Mapping[str, Any] = {}
+
+
+class Spec(NamedTuple):
+    """What a model and a task must know of a data set: plain values, kept in a run's record.
+
+    Attributes:
+      example_shape: of one input, without a batch axis.
+      num_classes: C.
+      num_train: training examples.
+      mean, std: of all training inputs, for the task's normalisation.
+    """
+
+    example_shape: tuple[int, ...]
+    num_classes: int
+    num_train: int
+    mean: float
+    std: float
+
+    @property
+    def example(self) -> jax.ShapeDtypeStruct:
+        """One input as a model sees it, shape (1, ...)."""
+        return jax.ShapeDtypeStruct((1, *self.example_shape), np.float32)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -40,6 +71,7 @@ class Dataset:
       mean, std: of all training inputs, for the task's normalisation.
       fingerprint: SHA-256 of all arrays.
       shards: num_workers -> which examples each worker draws from.
+      notes: what the source did to the data, for records.
     """
 
     name: str
@@ -51,6 +83,7 @@ class Dataset:
     std: float
     fingerprint: str
     shards: Callable[[int], Shards]
+    notes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     _cache: dict[Any, Any] = dataclasses.field(default_factory=dict, repr=False)
 
     def view(self, round: int, key: Key, num_workers: int, sharding: jax.sharding.Sharding) -> View:
@@ -78,9 +111,13 @@ class Dataset:
         return len(self.train["y"])
 
     @property
+    def spec(self) -> Spec:
+        return Spec(self.train["x"].shape[1:], self.num_classes, self.num_train, self.mean, self.std)
+
+    @property
     def example(self) -> jax.ShapeDtypeStruct:
         """One input as a model sees it, shape (1, ...)."""
-        return jax.ShapeDtypeStruct((1, *self.train["x"].shape[1:]), np.float32)
+        return self.spec.example
 
 
 def _check_part(x: np.ndarray, y: np.ndarray, part: str, source: str) -> None:
@@ -126,12 +163,24 @@ def _fingerprint(*parts: Arrays) -> str:
     return digest.hexdigest()
 
 
+def _held_out(raw: Raw, fraction: float) -> np.ndarray:
+    """bool[N]: a random share of the training examples, or of their groups until that share is reached."""
+    rng, size = np.random.default_rng(0), len(raw.y_train)
+    if raw.group_train is None:
+        return np.isin(np.arange(size), rng.permutation(size)[: round(fraction * size)])
+    _, group_N = np.unique(raw.group_train, return_inverse=True)
+    order = rng.permutation(group_N.max() + 1)
+    before = np.concatenate([[0], np.cumsum(np.bincount(group_N)[order])[:-1]])
+    return np.isin(group_N, order[before < round(fraction * size)])
+
+
 def make_dataset(
     raw: Raw, name: str, *, source: str, validation_fraction: float, shards: Callable[[np.ndarray, int], Shards]
 ) -> Dataset:
     """Checks raw arrays and takes the validation split off the training examples.
 
-    The split is random and the same for every seed, so that runs with several seeds are validated alike.
+    The split is random (by groups where the source names them) and the same for every seed, so that runs with
+    several seeds are validated alike.
 
     Args:
       raw: what a source read.
@@ -144,13 +193,12 @@ def make_dataset(
       DataError: the arrays do not fit together, or a split is empty.
     """
     check(raw, source)
-    order = np.random.default_rng(0).permutation(len(raw.y_train))
-    held_out = round(validation_fraction * len(order))
-    if not 0 < held_out < len(order):
+    held_out_N = _held_out(raw, validation_fraction)
+    if held_out_N.all() or not held_out_N.any():
         raise DataError(
-            f"{source}: validation_fraction={validation_fraction} of {len(order)} training examples leaves an empty split"
+            f"{source}: validation_fraction={validation_fraction} of {len(held_out_N)} training examples leaves an empty split"
         )
-    chosen, rest = np.sort(order[:held_out]), np.sort(order[held_out:])
+    chosen, rest = np.flatnonzero(held_out_N), np.flatnonzero(~held_out_N)
     train = _arrays(raw.x_train[rest], raw.y_train[rest])
     validation = _arrays(raw.x_train[chosen], raw.y_train[chosen])
     test = _arrays(raw.x_test, raw.y_test)
@@ -165,4 +213,5 @@ def make_dataset(
         std=std if std > 0 else 1.0,
         fingerprint=_fingerprint(train, validation, test),
         shards=functools.partial(shards, train["y"]),
+        notes=raw.notes,
     )

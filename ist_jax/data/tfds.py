@@ -1,21 +1,39 @@
 """Any prepared TFDS image classification builder, by name, read without TensorFlow.
 
 `data.dataset` is the builder ('fashion_mnist', 'cifar10', ...), `data.dir` the TFDS data_dir where it lies
-prepared as array_record: `tensorflow_datasets.builder(name, data_dir=..., file_format='array_record')
-.download_and_prepare()`, which needs TensorFlow.
+prepared as array_record: `prepare(name, data_dir)` does that, with TensorFlow.
 """
 
+import importlib.util
 import logging
 import pathlib
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from ist_jax.data.base import DataError, Raw
+from ist_jax.data.progress import progress
 
 
-def _columns(source: object) -> tuple[np.ndarray, np.ndarray]:
-    rows = list(source)
+def _columns(source: Sequence[Any]) -> tuple[np.ndarray, np.ndarray]:
+    rows = list(progress(source, "reading TFDS", len(source)))
     return np.stack([row["image"] for row in rows]), np.array([row["label"] for row in rows], np.int64)
+
+
+def prepare(dataset: str, directory: str) -> None:
+    """Downloads and prepares a builder as `load` reads it, unless it lies there already.
+
+    Raises:
+      DataError: TensorFlow, which TFDS prepares with, is not installed.
+    """
+    if (pathlib.Path(directory) / dataset).is_dir():
+        return
+    if importlib.util.find_spec("tensorflow") is None:
+        raise DataError(f"TFDS needs TensorFlow to prepare {dataset!r} (not to read it): pip install tensorflow")
+    import tensorflow_datasets as tfds
+
+    tfds.builder(dataset, data_dir=directory, file_format="array_record").download_and_prepare()
 
 
 def load(directory: str, dataset: str) -> Raw:

@@ -1,0 +1,72 @@
+"""Scores an exported model on a data set:
+
+    python -m experiments.evaluate --model=DIR [--name=SOURCE] [--dir=DIR] [--dataset=NAME] [--split=test]
+
+SOURCE is a name of data.SOURCES (default: digits, the embedded data). Inputs are normalised as in training. Exit status
+as of experiments.run.
+"""
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+
+from experiments.config import ConfigError
+from experiments.status import Parser, exit_status
+from ist_jax import data, export
+from ist_jax.data import Dataset, Spec
+from ist_jax.evaluation import evaluate_model
+from ist_jax.tasks import classification
+
+SPLITS = ("test", "validation", "train")
+
+
+def _check(spec: Spec, dataset: Dataset) -> None:
+    if dataset.spec.example_shape != spec.example_shape:
+        raise ConfigError(
+            f"the model takes inputs of shape {spec.example_shape}; {dataset.name} has {dataset.spec.example_shape}"
+        )
+    if dataset.num_classes > spec.num_classes:
+        raise ConfigError(f"the model knows {spec.num_classes} classes; {dataset.name} has {dataset.num_classes}")
+
+
+def score(model: str, name: str, directory: str = "", dataset: str = "", split: str = "test") -> dict[str, Any]:
+    """{'accuracy', 'loss'} of the model exported to `model` on a split of a data set.
+
+    Raises:
+      ConfigError: no exported model there, or one that does not fit the data.
+      DataError: the data cannot be read.
+    """
+    try:
+        exported = export.read(model)
+        spec = Spec(**exported.about["data"]["spec"])
+        spec = spec._replace(example_shape=tuple(spec.example_shape))
+        batch_size = int(exported.about["eval_batch_size"])
+    except (export.ExportError, KeyError, TypeError) as error:
+        raise ConfigError(f"--model={model}: {error}") from error
+    found = data.load(name, directory, dataset)
+    _check(spec, found)
+    task = classification(spec.mean, spec.std)
+    score = jax.jit(lambda variables, arrays: evaluate_model(exported.model.apply, task, variables, arrays, batch_size))
+    return {name: float(value) for name, value in score(exported.variables, getattr(found, split)).items()}
+
+
+def main(argv: Sequence[str]) -> int:
+    parser = Parser(prog="experiments.evaluate", description=__doc__.split("\n")[0], allow_abbrev=False)
+    parser.add_argument("--model", required=True, help="folder that experiments.export wrote")
+    parser.add_argument("--name", default="digits", choices=sorted(data.SOURCES), help="of the data's source")
+    parser.add_argument("--dir", default="", help="folder or file of the data")
+    parser.add_argument("--dataset", default="", help="which of the source's data sets")
+    parser.add_argument("--split", default="test", choices=SPLITS)
+
+    def act() -> None:
+        given = parser.parse_args(argv[1:])
+        result = score(given.model, given.name, given.dir, given.dataset, given.split)
+        print(f"{given.split} accuracy {result['accuracy']:.4f}, loss {result['loss']:.4f}")
+
+    return exit_status(act)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))

@@ -1,0 +1,121 @@
+"""Writes a trained model, or one of its subnetworks, as a model of its own:
+
+    python -m experiments.export --workdir=DIR [--subnet=K] --out=DIR2 [--data_dir=DIR3]
+
+DIR2 gets model.json (class, widths, origin, accuracies) and variables.npz; `ist_jax.export.read(DIR2)` gives the Flax
+model and its variables back, `python -m experiments.evaluate --model=DIR2` scores it. The run's data are read again, from
+--data_dir if they have moved. Exit status as of experiments.run.
+"""
+
+import dataclasses
+import pathlib
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+
+from experiments import build
+from experiments.config import ConfigError
+from experiments.record import as_json, git_revision
+from experiments.restored import Restored, restore
+from experiments.status import Parser, exit_status
+from ist_jax import export
+from ist_jax.data import Dataset
+from ist_jax.evaluation import evaluate_model, evaluation_sample
+from ist_jax.trees import tree_size
+from ist_jax.types import Variables
+
+
+def _dataset(run: Restored, data_dir: str) -> Dataset:
+    config = run.config
+    if data_dir:
+        config = dataclasses.replace(config, data=dataclasses.replace(config.data, dir=data_dir))
+    dataset = build.dataset(config)
+    if dataset.fingerprint != run.fingerprint:
+        raise ConfigError(f"data.dir={config.data.dir!r} holds other data than the run was trained on: give --data_dir")
+    return dataset
+
+
+def _check(run: Restored, subnet: int | None) -> None:
+    method, workers = run.config.method, run.algorithm.num_workers
+    if subnet is None and method == "ensemble":
+        raise ConfigError(f"an ensemble is {workers} models and no whole one: choose one with --subnet")
+    if subnet is not None and (method not in ("ist", "ensemble") or run.in_other_phase):
+        raise ConfigError(f"--subnet={subnet}: this run ended training whole models: leave --subnet out")
+    if subnet is not None and not 0 <= subnet < workers:
+        raise ConfigError(f"--subnet={subnet} is from 0 to {workers - 1}")
+
+
+def chosen(run: Restored, subnet: int | None, dataset: Dataset) -> tuple[nn.Module, Variables]:
+    """The whole model, or subnetwork `subnet` of the last round's partition, with what it is evaluated with."""
+    measured = run.config.model.eval_norm == "train"
+    sample = evaluation_sample(run.task, dataset.train, run.config.eval_sample) if measured else None
+    if subnet is None:
+        return run.split.full, jax.jit(run.algorithm.variables)(run.state, sample)
+    variables_S = jax.jit(run.algorithm.subnet_variables)(run.state, sample)
+    return run.split.subnet, jax.tree.map(lambda leaf_S: leaf_S[subnet], variables_S)
+
+
+def _about(run: Restored, workdir: str, subnet: int | None, variables: Variables, dataset: Dataset) -> dict[str, Any]:
+    held = {} if subnet is None else {group: index_SxM[subnet].tolist() for group, index_SxM in run.state.indices.items()}
+    return {
+        "workdir": str(workdir),
+        "round": run.round,
+        "method": run.config.method,
+        "subnet": subnet,
+        "units": held,
+        "parameters": tree_size(variables["params"]),
+        "data": {"name": dataset.name, "fingerprint": dataset.fingerprint, "spec": dataset.spec._asdict()},
+        "eval_norm": run.config.model.eval_norm,
+        "eval_batch_size": run.config.eval_batch_size,
+        "git_revision": git_revision(),
+        "config": as_json(run.config),
+    }
+
+
+def write(workdir: str, out: str, subnet: int | None = None, data_dir: str = "") -> dict[str, Any]:
+    """Exports and scores; returns what model.json says about the model.
+
+    Raises:
+      ConfigError: no run in `workdir`, no such subnetwork, or `out` is not empty.
+      DataError: the data cannot be read.
+    """
+    run = restore(workdir)
+    _check(run, subnet)
+    dataset = _dataset(run, data_dir)
+    model, variables = chosen(run, subnet, dataset)
+    about = _about(run, workdir, subnet, variables, dataset)
+    score = jax.jit(
+        lambda variables, arrays: evaluate_model(model.apply, run.task, variables, arrays, about["eval_batch_size"])
+    )
+    for part in ("validation", "test"):
+        about[f"{part}_accuracy"] = float(score(variables, getattr(dataset, part))["accuracy"])
+    try:
+        export.write(out, model, variables, about)
+    except (export.ExportError, OSError) as error:
+        raise ConfigError(f"--out={out}: {error}") from error
+    return about
+
+
+def main(argv: Sequence[str]) -> int:
+    parser = Parser(prog="experiments.export", description=__doc__.split("\n")[0], allow_abbrev=False)
+    parser.add_argument("--workdir", required=True, help="of the run")
+    parser.add_argument("--out", required=True, help="a new folder")
+    parser.add_argument("--subnet", type=int, help="number of a subnetwork, from 0; without it the whole model")
+    parser.add_argument("--data_dir", default="", help="where the run's data lie now, if they have moved")
+
+    def act() -> None:
+        given = parser.parse_args(argv[1:])
+        about = write(given.workdir, given.out, given.subnet, given.data_dir)
+        what = "whole model" if given.subnet is None else f"subnetwork {given.subnet}"
+        print(
+            f"{pathlib.Path(given.out)}: {what}, {about['parameters']:,} parameters, test accuracy {about['test_accuracy']:.4f}"
+        )
+
+    return exit_status(act)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))

@@ -1,0 +1,97 @@
+"""Pages whose tables and pictures are made from kept run records.
+
+A page says what belongs where, in comments that a reader does not see; paths are relative to the page:
+
+    <!-- table records/fashion_mnist -->                     the whole table of `experiments.report`
+    <!-- table records/fashion_mnist | seeds | training -->  some of its columns, by the beginnings of their names
+    <!-- end -->
+    <!-- picture records/fashion_mnist fashion_mnist.png -->
+"""
+
+import hashlib
+import json
+import pathlib
+import re
+import shutil
+from collections.abc import Iterator, Sequence
+
+from PIL import Image
+
+from experiments import report
+from experiments.config import ConfigError
+
+KEPT = ("config.json", "metrics.jsonl", "summary.json")
+_TABLE = re.compile(r"(<!-- table (?P<records>[^\s|]+)(?P<columns>[^>]*?) -->\n).*?(<!-- end -->)", re.DOTALL)
+_PICTURE = re.compile(r"<!-- picture (?P<records>\S+) (?P<picture>\S+) -->")
+
+
+def keep(folders: Sequence[pathlib.Path], out: pathlib.Path) -> list[pathlib.Path]:
+    """Copies the records of finished runs, without checkpoints and without the place where the data lay."""
+    kept = []
+    for workdir in report.find(folders):
+        target = out / workdir.name
+        target.mkdir(parents=True, exist_ok=True)
+        for name in KEPT:
+            shutil.copyfile(workdir / name, target / name)
+        content = json.loads((target / "config.json").read_text())
+        content["config"]["data.dir"] = pathlib.PurePath(content["config"]["data.dir"]).name
+        (target / "config.json").write_text(json.dumps(content, indent=2) + "\n")
+        kept.append(target)
+    return kept
+
+
+def fingerprint(records: pathlib.Path) -> str:
+    """SHA-256 of what a picture is drawn from."""
+    digest = hashlib.sha256()
+    for workdir in report.find([records]):
+        for name in KEPT:
+            digest.update((workdir / name).read_bytes())
+    return digest.hexdigest()
+
+
+def _chosen(records: pathlib.Path, columns: str) -> str:
+    if not report.find([records]):
+        raise ConfigError(f"{records} holds no run records")
+    header, rows = report.table([report.read(workdir) for workdir in report.find([records])])
+    wanted = [name.strip() for name in columns.split("|") if name.strip()] or header[1:]
+    positions = [0]
+    for name in wanted:
+        found = [i for i, title in enumerate(header) if title.startswith(name)]
+        if len(found) != 1:
+            raise ConfigError(f"column {name!r} fits {len(found)} of {', '.join(header)}: begin the name of one")
+        positions += found
+    return report.markdown([header[i] for i in positions], [[row[i] for i in positions] for row in rows])
+
+
+def rebuilt(page: pathlib.Path) -> str:
+    """The text of `page` with every table made anew."""
+
+    def table(match: re.Match[str]) -> str:
+        return f"{match[1]}{_chosen(page.parent / match['records'], match['columns'])}{match[4]}"
+
+    return _TABLE.sub(table, page.read_text())
+
+
+def pictures(page: pathlib.Path) -> Iterator[tuple[pathlib.Path, pathlib.Path]]:
+    """(records, picture) of every picture of `page`."""
+    for match in _PICTURE.finditer(page.read_text()):
+        yield page.parent / match["records"], page.parent / match["picture"]
+
+
+def drawn_from(picture: pathlib.Path) -> str:
+    """The fingerprint of the records that a picture was drawn from."""
+    with Image.open(picture) as image:
+        return image.info.get("Description", "")
+
+
+def rebuild(page: pathlib.Path) -> None:
+    """Writes the page's tables and pictures from its records.
+
+    Raises:
+      ConfigError: no page, no records, or a column that is none.
+    """
+    if not page.is_file():
+        raise ConfigError(f"--page={page}: there is no such file")
+    page.write_text(rebuilt(page))
+    for records, picture in pictures(page):
+        report.curves(report.find([records]), picture, description=fingerprint(records))

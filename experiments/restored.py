@@ -1,0 +1,91 @@
+"""A run's algorithm and state, from its workdir; nothing in there is changed."""
+
+import dataclasses
+import json
+import pathlib
+import sys
+from typing import Any, NamedTuple
+
+import jax
+
+from experiments import build
+from experiments.config import Config, ConfigError, resolve
+from experiments.config_files import from_json, one_line
+from experiments.validation import validate
+from ist_jax.algorithms.base import Algorithm, Start, State
+from ist_jax.checkpoint import CheckpointError, Checkpoints
+from ist_jax.data import Spec
+from ist_jax.decompositions import Decomposition
+from ist_jax.tasks import Task
+
+
+class Restored(NamedTuple):
+    """What a run's newest undamaged checkpoint holds, laid out for this machine.
+
+    Attributes:
+      config: of the run.
+      spec: of its data.
+      fingerprint: of its data.
+      split: the model and how the method splits it.
+      task: of the run.
+      algorithm: of the phase that the run was in.
+      state: of the algorithm.
+      round: after which it was saved.
+      in_other_phase: whether that was in the warm-up or the dense phase, which train whole models.
+    """
+
+    config: Config
+    spec: Spec
+    fingerprint: str
+    split: Decomposition
+    task: Task
+    algorithm: Algorithm
+    state: State
+    round: int
+    in_other_phase: bool
+
+
+def _data_of(workdir: pathlib.Path) -> tuple[Spec, str]:
+    try:
+        data = json.loads((workdir / "config.json").read_text())["environment"]["data"]
+        spec = Spec(**data["spec"])
+        return spec._replace(example_shape=tuple(spec.example_shape)), data["fingerprint"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{workdir}: its config.json does not describe the data ({one_line(error)})") from error
+
+
+def restore(workdir: str | pathlib.Path) -> Restored:
+    """The run in `workdir`, wherever it was trained; this machine's devices are used.
+
+    Raises:
+      ConfigError: it holds no run, or none of its checkpoints can be read.
+    """
+    workdir = pathlib.Path(workdir)
+    if not (workdir / "config.json").is_file():
+        raise ConfigError(f"{workdir} holds no run: there is no config.json")
+    config = resolve(from_json(workdir / "config.json"))
+    config = validate(dataclasses.replace(config, placement="auto", num_devices=0, init_from=""))
+    spec, fingerprint = _data_of(workdir)
+    phases, task = build.phases(config, spec)
+    try:
+        checkpoints = Checkpoints(workdir / "checkpoints", lambda line: print(line, file=sys.stderr), tidy=False)
+        book: dict[str, Any] | None = checkpoints.bookkeeping()
+        if book is None:
+            raise ConfigError(f"{workdir} holds no checkpoint")
+        algorithm = phases[book["phase"]].algorithm
+        state = checkpoints.restore(algorithm.fresh(jax.random.key(0)), algorithm.shapes())
+    except CheckpointError as error:
+        raise ConfigError(str(error)) from error
+    split = build.decomposition(config, spec)
+    other = book["phase"] != (1 if config.warmup_phase else 0)
+    return Restored(config, spec, fingerprint, split, task, algorithm, state, book["round"], other)
+
+
+def start_from(workdir: str | pathlib.Path) -> Start:
+    """What another run starts from: the whole model's parameters, with a new optimizer state and schedule.
+
+    Raises:
+      ConfigError: as of `restore`.
+    """
+    run = restore(workdir)
+    return Start(jax.device_get(run.algorithm.params(run.state)))

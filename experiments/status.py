@@ -1,0 +1,39 @@
+"""How a command ends: its exit status, and one line on what was wrong."""
+
+import argparse
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+from experiments.config import ConfigError
+from experiments.config_files import one_line
+from ist_jax.algorithms.base import StartError
+from ist_jax.data import DataError
+from ist_jax.loop import NonFiniteLossError, Stopped
+from ist_jax.workdir import WorkdirError
+
+RawText = argparse.RawDescriptionHelpFormatter
+FAILED, WRONG, STOPPED = 1, 2, 3
+
+
+def exit_status(action: Callable[[], object]) -> int:
+    """Runs `action`; 0, or what its error stands for, which is printed as one line."""
+    try:
+        action()
+    except (ConfigError, DataError, StartError) as error:
+        print(f"error: {one_line(error)}", file=sys.stderr)
+        return WRONG
+    except (NonFiniteLossError, WorkdirError, OSError) as error:
+        print(f"error: {one_line(error)}", file=sys.stderr)
+        return FAILED
+    except (Stopped, KeyboardInterrupt) as error:
+        print(one_line(error), file=sys.stderr)
+        return STOPPED
+    return 0
+
+
+class Parser(argparse.ArgumentParser):
+    """Like argparse's, but what is wrong is a ConfigError."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(message)

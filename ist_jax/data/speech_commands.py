@@ -1,0 +1,120 @@
+"""Google Speech Commands from its native folders: one per word, wav files named SPEAKER_nohash_N.wav.
+
+The task of IST's speech experiments (Yuan et al., PVLDB 2022): log-mel features of 128 bands x 32 frames; test
+speakers are those whose hash falls into the first 20 % (Warden, arXiv 1804.03209), validation speakers are
+taken from the others; clips that are not 16,000 samples long are left out, as the authors do, and counted.
+"""
+
+import hashlib
+import os
+import pathlib
+import wave
+from collections.abc import Sequence
+
+import numpy as np
+
+from ist_jax.data.base import DataError, Raw
+from ist_jax.data.mel import BANDS, FRAME, HOP, RATE, log_mel
+from ist_jax.data.progress import progress
+
+_CLIP = RATE  # samples: one second
+_TEST_PERCENT = 20.0
+_LARGEST = 2**27 - 1  # of Warden's which_set
+_FEATURES = f"log_mel 1, {RATE} Hz, {FRAME}/{HOP}, {BANDS} bands"  # a change of the features changes this
+
+
+def speaker(file: pathlib.Path) -> str:
+    """'0a7c2a8d' of '0a7c2a8d_nohash_0.wav'."""
+    return file.name.split("_nohash_")[0]
+
+
+def is_test_speaker(name: str) -> bool:
+    """Whether all clips of this speaker are test clips; the same for ever, whatever else is in the folder."""
+    number = int(hashlib.sha1(name.encode()).hexdigest(), 16) % (_LARGEST + 1)
+    return number * 100.0 / _LARGEST < _TEST_PERCENT
+
+
+def read_clip(file: pathlib.Path) -> np.ndarray:
+    """float32[samples] in [-1, 1).
+
+    Raises:
+      DataError: no wav file, or not of 16 bits, one channel, 16 kHz.
+    """
+    try:
+        with wave.open(str(file), "rb") as opened:
+            found = (opened.getnchannels(), opened.getsampwidth(), opened.getframerate())
+            content = opened.readframes(opened.getnframes())
+    except (OSError, EOFError, wave.Error) as error:
+        raise DataError(f"{file}: not a wav file ({str(error) or 'it is cut off'}); fetch it again") from error
+    if found != (1, 2, RATE):
+        raise DataError(f"{file}: clips have one channel, 2 bytes a sample, {RATE} Hz; this one has {found}")
+    return np.frombuffer(content[: len(content) // 2 * 2], "<i2").astype(np.float32) / 2**15
+
+
+def _words(folder: pathlib.Path) -> list[pathlib.Path]:
+    if not folder.is_dir():
+        raise DataError(f"data.dir={str(folder)!r} is not a folder; speech_commands needs one with a folder per word")
+    words = sorted(path for path in folder.iterdir() if path.is_dir() and path.name[0] not in "._")
+    words = [path for path in words if any(path.glob("*.wav"))]
+    if len(words) < 2:
+        raise DataError(f"{folder}: a folder per word with its wav files, at least two words; found {len(words)}")
+    return words
+
+
+def _compute(files: Sequence[tuple[pathlib.Path, int]]) -> dict[str, np.ndarray]:
+    """Features, labels and speakers of all clips of the right length, test clips apart."""
+    kept: dict[str, list] = {name: [] for name in ("x_train", "y_train", "x_test", "y_test", "group_train")}
+    dropped = 0
+    for file, label in progress(files, "log-mel features"):
+        clip = read_clip(file)
+        if len(clip) != _CLIP:
+            dropped += 1
+            continue
+        part = "test" if is_test_speaker(speaker(file)) else "train"
+        kept[f"x_{part}"].append(log_mel(clip))
+        kept[f"y_{part}"].append(label)
+        if part == "train":
+            kept["group_train"].append(speaker(file))
+    return {name: np.array(values) for name, values in kept.items()} | {"dropped": np.array(dropped)}
+
+
+def _cache_file(folder: pathlib.Path, files: Sequence[tuple[pathlib.Path, int]]) -> pathlib.Path:
+    """Named by a fingerprint of the features' definition and of every file's name, size and time of change."""
+    digest = hashlib.sha256(_FEATURES.encode())
+    for file, _ in files:
+        found = file.stat()
+        digest.update(f"{file.relative_to(folder)} {found.st_size} {found.st_mtime_ns}\n".encode())
+    home = os.environ.get("IST_CACHE_DIR") or pathlib.Path.home() / ".cache" / "ist_jax"
+    return pathlib.Path(home) / f"speech_commands-{digest.hexdigest()[:32]}.npz"
+
+
+def _cached(cache: pathlib.Path, files: Sequence[tuple[pathlib.Path, int]]) -> dict[str, np.ndarray]:
+    try:
+        with np.load(cache, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in ("x_train", "y_train", "x_test", "y_test", "group_train", "dropped")}
+    except Exception:  # missing, or damaged in any way: it is only a cache
+        found = _compute(files)
+    try:
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = cache.with_name(f"{cache.name}.{os.getpid()}.npz")
+        np.savez(unfinished, **found)
+        unfinished.replace(cache)
+    except OSError:  # no room, no permission: computed again next time
+        pass
+    return found
+
+
+def load(directory: str, dataset: str) -> Raw:
+    """Features float32[N, 128, 32] of the clips in `directory`; `dataset` is not used.
+
+    They are cached in IST_CACHE_DIR, by default ~/.cache/ist_jax.
+
+    Raises:
+      DataError: no such folder, fewer than two words, or a file that is no 16 kHz wav clip.
+    """
+    del dataset
+    folder = pathlib.Path(directory)
+    files = [(file, label) for label, word in enumerate(_words(folder)) for file in sorted(word.glob("*.wav"))]
+    found = _cached(_cache_file(folder, files), files)
+    dropped = int(found.pop("dropped"))
+    return Raw(**found, notes={"clips left out for their length": dropped})

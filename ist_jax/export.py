@@ -1,0 +1,87 @@
+"""A trained model as a folder of its own: model.json (data, no code) and variables.npz (arrays, no pickle)."""
+
+import dataclasses
+import json
+import pathlib
+import zipfile
+from typing import Any, NamedTuple
+
+import flax
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ist_jax.files import write_whole
+from ist_jax.models import MODELS
+from ist_jax.types import Variables
+
+_NOT_OURS = ("parent", "name")  # of every Flax module
+
+
+class ExportError(ValueError):
+    """A folder that cannot be written, or that holds no exported model."""
+
+
+class Exported(NamedTuple):
+    """What `read` returns: `model.apply(variables, x)` are the logits.
+
+    Attributes:
+      model: the Flax module.
+      variables: {'params': ...}, and 'norm_stats' where statistics were measured.
+      about: what it was exported with (a JSON object).
+    """
+
+    model: nn.Module
+    variables: Variables
+    about: dict[str, Any]
+
+
+def _field(value: Any) -> Any:
+    try:
+        return {"dtype": jnp.dtype(value).name} if isinstance(value, type | np.dtype) else value
+    except TypeError as error:
+        raise ExportError(f"a model's fields are plain values, and one is {value!r}") from error
+
+
+def _value(field: Any) -> Any:
+    if isinstance(field, dict):
+        return jnp.dtype(field["dtype"]).type
+    return tuple(field) if isinstance(field, list) else field
+
+
+def write(folder: str | pathlib.Path, model: nn.Module, variables: Variables, about: dict[str, Any]) -> None:
+    """Writes a model whose class is in `ist_jax.models.MODELS` to a new folder.
+
+    Raises:
+      ExportError: there is something in the folder, or the model is of another class.
+    """
+    folder = pathlib.Path(folder)
+    if folder.exists() and any(folder.iterdir()):
+        raise ExportError(f"{folder} is not empty: export to a new folder")
+    names = {kind: name for name, kind in MODELS.items()}
+    if type(model) not in names:
+        raise ExportError(f"{type(model).__name__} is none of the models {', '.join(MODELS)}; save its variables yourself")
+    fields = {f.name: _field(getattr(model, f.name)) for f in dataclasses.fields(model) if f.name not in _NOT_OURS}
+    content = {"model": {"name": names[type(model)], "fields": fields}, "about": about}
+    folder.mkdir(parents=True, exist_ok=True)
+    np.savez(folder / "variables.npz", **flax.traverse_util.flatten_dict(jax.device_get(dict(variables)), sep="/"))
+    write_whole(folder / "model.json", json.dumps(content, indent=2) + "\n")
+
+
+def read(folder: str | pathlib.Path) -> Exported:
+    """The model that `write` wrote.
+
+    Raises:
+      ExportError: the folder holds none, or it is damaged.
+    """
+    folder = pathlib.Path(folder)
+    try:
+        content = json.loads((folder / "model.json").read_text())
+        described = content["model"]
+        model = MODELS[described["name"]](**{name: _value(field) for name, field in described["fields"].items()})
+        with np.load(folder / "variables.npz", allow_pickle=False) as arrays:
+            variables = flax.traverse_util.unflatten_dict({name: arrays[name] for name in arrays.files}, sep="/")
+        return Exported(model, variables, dict(content["about"]))
+    except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as error:
+        raise ExportError(f"{folder} holds no exported model ({type(error).__name__}: {error})") from error

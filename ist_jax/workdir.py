@@ -1,0 +1,120 @@
+"""What a run leaves on disk: metrics, TensorBoard events, checkpoints, the summary; and who may write there."""
+
+import contextlib
+import fcntl
+import json
+import os
+import pathlib
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import jax
+
+from ist_jax.checkpoint import CheckpointError, Checkpoints
+from ist_jax.files import write_whole
+from ist_jax.writers import JsonLines, Row, TensorBoard, rows_until
+
+
+class WorkdirError(RuntimeError):
+    """A workdir that is in use, cannot be written, or cannot be gone on from."""
+
+
+class Workdir:
+    """The workdir of one run, which holds it alone until `close`. None of its methods does anything without a path.
+
+    Args:
+      path: the folder; None: nothing is written anywhere.
+      say: takes lines about what was found.
+
+    Attributes:
+      saved: the bookkeeping of the checkpoint that the run goes on from, None if it starts.
+      history: the rows up to there.
+
+    Raises:
+      WorkdirError: another run holds it, it cannot be written, or all of its checkpoints are damaged.
+    """
+
+    def __init__(self, path: str | pathlib.Path | None, say: Callable[[str], None]):
+        self.saved: dict[str, Any] | None = None
+        self.history: list[Row] = []
+        self._path = None if path is None else pathlib.Path(path)
+        self._say, self._open_files = say, contextlib.ExitStack()
+        self._checkpoints: Checkpoints | None = None
+        self._writers: tuple[JsonLines | TensorBoard, ...] = ()
+        if self._path is None:
+            return
+        try:
+            self._open(self._path)
+        except BaseException:
+            self._open_files.close()
+            raise
+
+    def _open(self, path: pathlib.Path) -> None:
+        metrics = path / "metrics.jsonl"
+        with self._explained():
+            path.mkdir(parents=True, exist_ok=True)
+            self._lock(path / "lock")
+            begun, evaluated = metrics.exists(), bool(rows_until(metrics, sys.maxsize))
+            self._checkpoints = Checkpoints(path / "checkpoints", self._say)
+            self.saved = self._checkpoints.bookkeeping()
+            self.history = rows_until(metrics, self.saved["round"] if self.saved else -1)
+            if jax.process_index() != 0:  # checkpoints are written by all processes, records by one
+                return
+            if evaluated and self.saved is None:
+                raise WorkdirError(f"{path}: rounds were evaluated here and all checkpoints are gone: use another workdir")
+            if begun and self.saved is None:
+                self._say(f"{path}: a run was begun here and no checkpoint of it was committed: starting afresh")
+            self._writers = (JsonLines(metrics, self.history), TensorBoard(path / "tensorboard", self.history))
+        for writer in self._writers:
+            self._open_files.callback(writer.close)
+
+    def _lock(self, path: pathlib.Path) -> None:
+        """Until the process ends, however it ends: the lock is the kernel's."""
+        if jax.process_index() != 0:
+            return
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        self._open_files.callback(os.close, descriptor)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise WorkdirError(f"{self._path}: another run is writing here; wait for it, or use another workdir") from error
+        except OSError:  # some network file systems have no locks
+            self._say(f"{self._path}: this file system has no locks; let no two runs write here at once")
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise WorkdirError(f"{self._path}: cannot be written ({error.strerror}); what was written before stands") from error
+        except CheckpointError as error:
+            raise WorkdirError(str(error)) from error
+
+    def write(self, row: Row) -> None:
+        """Appends the row of an evaluated round."""
+        with self._explained():
+            for writer in self._writers:
+                writer.write(row)
+        self.history.append(row)
+
+    def save(self, round: int, state: Any, params: Any, bookkeeping: Mapping[str, Any]) -> None:
+        """Commits a checkpoint; arguments as of `Checkpoints.save`."""
+        if self._checkpoints:
+            with self._explained():
+                self._checkpoints.save(round, state, params, bookkeeping)
+
+    def restore(self, like: Any, params: Any) -> Any:
+        """The state of the checkpoint that `saved` belongs to; arguments as of `Checkpoints.restore`."""
+        with self._explained():
+            return self._checkpoints.restore(like, params)
+
+    def finish(self, summary: Mapping[str, Any]) -> None:
+        """Writes summary.json: the run is finished."""
+        if self._path is not None and jax.process_index() == 0:
+            with self._explained():
+                write_whole(self._path / "summary.json", json.dumps(summary, indent=2) + "\n")
+
+    def close(self) -> None:
+        """Lets the next run in."""
+        self._open_files.close()

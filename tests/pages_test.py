@@ -1,0 +1,77 @@
+"""The pages are what the kept run records say."""
+
+import pathlib
+
+import pytest
+from experiments_test import QUICK
+
+from experiments import pages, report, run
+from experiments.config import ConfigError
+from experiments.pictures import holders, partition
+from ist_jax.algorithms import drawn
+from ist_jax.partition import partition as make_partition
+
+ROOT = pathlib.Path(__file__).parent.parent
+PAGES = [page for page in (ROOT / "README.md", *sorted((ROOT / "experiments").rglob("*.md"))) if "<!-- " in page.read_text()]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_table_and_picture_is_made_from_its_records(page):
+    assert pages.rebuilt(page) == page.read_text(), "python -m experiments.report --page makes it anew"
+    for records, picture in pages.pictures(page):
+        assert pages.drawn_from(picture) == pages.fingerprint(records), f"{picture} is not drawn from {records}"
+
+
+def test_every_page_of_an_experiment_is_made_from_records():
+    assert {ROOT / "README.md", *(ROOT / "experiments").rglob("README.md")} == set(PAGES)
+
+
+def test_records_are_kept_and_a_page_is_made_from_them(tmp_path):
+    for seed in (0, 1):
+        assert run.main(["run", *QUICK, f"--config.seed={seed}", f"--workdir={tmp_path}/runs/seed={seed}"]) == 0
+    assert report.main(["report", str(tmp_path / "runs"), f"--keep={tmp_path}/records"]) == 0
+    assert {file.name for file in (tmp_path / "records" / "seed=1").iterdir()} == set(pages.KEPT)
+    page = tmp_path / "page.md"
+    page.write_text(
+        "before\n<!-- table records | seeds | MB sent -->\n<!-- end -->\n<!-- picture records curves.png -->\nafter\n"
+    )
+    assert report.main(["report", f"--page={page}"]) == 0
+    text = page.read_text()
+    assert text.startswith("before\n") and text.endswith("after\n")
+    assert "| method | seeds | MB sent per device |\n| --- | ---: | ---: |\n| ist | 2 | " in text
+    assert pages.rebuilt(page) == text
+    assert pages.drawn_from(tmp_path / "curves.png") == pages.fingerprint(tmp_path / "records")
+    metrics = tmp_path / "records" / "seed=0" / "metrics.jsonl"
+    metrics.write_text(metrics.read_text().replace('"test_accuracy": 0', '"test_accuracy": 1'))
+    assert pages.drawn_from(tmp_path / "curves.png") != pages.fingerprint(tmp_path / "records")
+    page.write_text("<!-- table records | colour -->\n<!-- end -->\n")
+    with pytest.raises(ConfigError, match="column 'colour' fits 0 of"):
+        pages.rebuild(page)
+
+
+def test_what_cannot_be_reported_is_one_line(tmp_path, capsys):
+    (tmp_path / "broken").mkdir()
+    for name in pages.KEPT:
+        (tmp_path / "broken" / name).write_text("{")
+    for arguments, says in (
+        ([], "no finished run (summary.json) in no folder"),
+        ([str(tmp_path / "nowhere")], "no finished run"),
+        ([str(tmp_path / "broken")], "holds no whole run record"),
+        ([f"--page={tmp_path}/none.md"], "there is no such file"),
+        (["--pages=x"], "unrecognized arguments"),
+    ):
+        assert report.main(["report", *arguments]) == 2
+        error = capsys.readouterr().err
+        assert says in error and error.count("\n") == 1
+
+
+def test_the_picture_of_a_partition_shows_the_partitions_of_the_run(tmp_path):
+    parts = make_partition("balanced", {"unit": 16}, 4)
+    shown = holders(parts, "unit", 0, 3)
+    assert shown.shape == (3, 16) and (shown >= 0).all()
+    for row, indices in zip(shown, drawn(parts, 0, 3)):
+        for subnet in range(4):
+            assert (row[indices["unit"][subnet]] == subnet).all()
+    assert (shown[0] != shown[1]).any()
+    partition(parts, "unit", tmp_path / "one.png")
+    assert (tmp_path / "one.png").read_bytes().startswith(b"\x89PNG")

@@ -1,0 +1,249 @@
+"""Nothing is lost: damaged and half-written checkpoints, full and read-only disks, two runs in one workdir."""
+
+import contextlib
+import json
+import os
+import pathlib
+import resource
+import shutil
+import subprocess
+
+import chex
+import jax
+import jax.numpy as jnp
+import pytest
+from cases import ALGORITHMS, BATCH, TASK, dataset
+
+from ist_jax import LoopConfig, run
+from ist_jax.checkpoint import CheckpointError, Checkpoints
+from ist_jax.workdir import Workdir, WorkdirError
+from ist_jax.writers import JsonLines, rows_until
+
+SAMPLES = 4 * BATCH
+CONFIG = LoopConfig(eval_every=2, checkpoint_every=2)
+
+
+def train(workdir, rounds=8, **options):
+    return run([(ALGORITHMS["ist-carry"](4), 2 * rounds * SAMPLES, 2)], TASK, dataset(), CONFIG, workdir, **options)
+
+
+class Died(Exception):
+    pass
+
+
+def die_after(rounds):
+    """What stops a run as a kill does: nothing is saved on the way out."""
+    asked = iter(range(1, 1000))
+
+    def stop():
+        if next(asked) == rounds:
+            raise Died
+        return False
+
+    return stop
+
+
+@pytest.fixture(scope="module")
+def broken(tmp_path_factory):
+    """A workdir whose run died in round 7, with checkpoints of rounds 4 and 6; and the unbroken run."""
+    folder = tmp_path_factory.mktemp("broken") / "run"
+    with pytest.raises(Died):
+        train(folder, stop=die_after(7))
+    return folder, train(None)
+
+
+def files_of(folder):
+    return sorted(file.relative_to(folder) for file in folder.rglob("*") if file.is_file())
+
+
+def flip(file):
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+def newest_files(broken):
+    return [file for file in files_of(broken / "checkpoints") if file.parts[0] in ("6", "6.sha256")]
+
+
+def test_a_flipped_byte_in_any_file_of_a_checkpoint_falls_back_to_the_one_before(broken, tmp_path):
+    files = newest_files(broken[0])
+    assert len(files) > 5 and pathlib.Path("6.sha256") in files
+    for number, file in enumerate(files):
+        if (broken[0] / "checkpoints" / file).stat().st_size == 0:
+            continue
+        copy = shutil.copytree(broken[0] / "checkpoints", tmp_path / str(number))
+        assert Checkpoints(copy, tidy=False).bookkeeping()["round"] == 6
+        flip(copy / file)
+        said = []
+        assert Checkpoints(copy, said.append).bookkeeping()["round"] == 4, file
+        assert len(said) == 1 and "6 is damaged" in said[0]
+        assert Checkpoints(copy).bookkeeping()["round"] == 4, "set aside, and never found again"
+
+
+@pytest.mark.parametrize("damage", ["truncated", "removed", "added", "digest removed", "digest cut"])
+def test_other_damage_falls_back_too(broken, tmp_path, damage):
+    copy = shutil.copytree(broken[0] / "checkpoints", tmp_path / "copy")
+    largest = max((copy / file for file in newest_files(broken[0])), key=lambda file: file.stat().st_size)
+    {
+        "truncated": lambda: os.truncate(largest, largest.stat().st_size // 2),
+        "removed": largest.unlink,
+        "added": lambda: (copy / "6" / "more").write_text("x"),
+        "digest removed": (copy / "6.sha256").unlink,
+        "digest cut": lambda: os.truncate(copy / "6.sha256", 100),
+    }[damage]()
+    assert Checkpoints(copy).bookkeeping()["round"] == 4
+
+
+def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one_and_ends_as_the_unbroken_run(broken, tmp_path, capsys):
+    copy = shutil.copytree(broken[0], tmp_path / "run")
+    flip(max((copy / "checkpoints" / "6").rglob("*"), key=lambda file: file.stat().st_size))
+    results = train(copy)
+    assert "6 is damaged: going on from the checkpoint before it" in capsys.readouterr().err
+    chex.assert_trees_all_equal(results.params, broken[1].params)
+    assert [row["test_loss"] for row in results.history] == [row["test_loss"] for row in broken[1].history]
+    assert Checkpoints(copy / "checkpoints").bookkeeping()["round"] == 8
+
+
+def test_if_all_checkpoints_are_damaged_that_is_an_error_now_and_later(broken, tmp_path):
+    copy = shutil.copytree(broken[0], tmp_path / "run")
+    for digest in (copy / "checkpoints").glob("*.sha256"):
+        flip(digest)
+    for _ in range(2):
+        with pytest.raises(WorkdirError, match="all of them are damaged"):
+            train(copy)
+
+
+def test_what_was_left_half_written_is_removed_and_nothing_else(broken, tmp_path):
+    copy = shutil.copytree(broken[0] / "checkpoints", tmp_path / "copy")
+    shutil.copytree(copy / "6", copy / "7")  # died before the digest
+    (copy / "8.orbax-checkpoint-tmp-1").mkdir()
+    (copy / "9.sha256.tmp").write_text("")
+    (copy / "mine").mkdir()
+    assert Checkpoints(copy, tidy=False).bookkeeping()["round"] == 6
+    assert (copy / "7").exists(), "a reader changes nothing"
+    assert Checkpoints(copy).bookkeeping()["round"] == 6
+    assert sorted(path.name for path in copy.iterdir()) == ["4", "4.sha256", "6", "6.sha256", "mine"]
+
+
+def test_checkpoint_0_is_there_before_round_1_and_a_workdir_without_one_starts_afresh(tmp_path, capsys):
+    with pytest.raises(Died):
+        train(tmp_path, stop=die_after(1))
+    assert Checkpoints(tmp_path / "checkpoints").bookkeeping()["round"] == 0
+    shutil.rmtree(tmp_path / "checkpoints")
+    (tmp_path / "metrics.jsonl").write_text('{"round": 2, "train_loss"')
+    assert [row["round"] for row in train(tmp_path, rounds=2).history] == [2]
+    assert "no checkpoint of it was committed: starting afresh" in capsys.readouterr().err
+    shutil.rmtree(tmp_path / "checkpoints")
+    with pytest.raises(WorkdirError, match="all checkpoints are gone"):
+        train(tmp_path, rounds=2)
+
+
+def test_metrics_are_cut_back_to_the_checkpoint(tmp_path):
+    file = tmp_path / "metrics.jsonl"
+    rows = [json.dumps({"round": n, "loss": 0.1 * n}) for n in (2, 4, 6, 8)]
+    for tail in ("", '{"round": 10, "lo', '{"round": 10}'):
+        file.write_text("\n".join([*rows, tail]))
+        kept = rows_until(file, 6)
+        assert [row["round"] for row in kept] == [2, 4, 6]
+        JsonLines(file, kept).close()
+        assert file.read_text() == "\n".join(rows[:3]) + "\n"
+    file.write_bytes(b'{"round": 2}\n\xff\xfe\n{"round": 4}\n')
+    assert rows_until(file, 6) == [{"round": 2}]
+
+
+def test_a_checkpoint_of_another_model_is_refused(tmp_path):
+    state = {"x": jnp.ones((4, 2)), "y": jnp.zeros(3)}
+    Checkpoints(tmp_path).save(1, state, state, {})
+    other = {"x": jnp.ones((4, 3)), "y": jnp.zeros(3)}
+    for like, says in ((other, "x has shape"), ({"x": state["x"]}, "y is only there")):
+        with pytest.raises(CheckpointError, match=says):
+            Checkpoints(tmp_path).restore(like, like)
+    longer = {"x": jnp.ones((6, 2)), "y": jnp.zeros(3)}
+    grown = Checkpoints(tmp_path).restore(longer, state)
+    assert grown["x"].shape == (6, 2) and grown["x"].sum() == 8, "zero padding of the same model"
+    with pytest.raises(CheckpointError, match="x has shape"):
+        Checkpoints(tmp_path).restore({"x": jnp.ones((3, 2)), "y": jnp.zeros(3)}, state)
+
+
+def test_two_runs_in_one_workdir_are_refused(tmp_path):
+    first = Workdir(tmp_path, print)
+    with pytest.raises(WorkdirError, match="another run is writing here"):
+        train(tmp_path)
+    first.close()
+    assert train(tmp_path, rounds=2).summary["rounds"] == 2
+
+
+@contextlib.contextmanager
+def small_disk(folder, size):
+    """A file system of `size` bytes where it may be mounted, else the largest size a file may have."""
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], capture_output=True)
+    if mounted.returncode == 0:
+        try:
+            yield
+        finally:
+            subprocess.run(["umount", "-l", folder], check=True)
+        return
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size // 16, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk_is_one_line_and_the_run_goes_on_once_there_is_space(tmp_path, broken):
+    folder = tmp_path / "disk"
+    checkpoint = sum(file.stat().st_size for file in (broken[0] / "checkpoints" / "6").rglob("*"))
+    with small_disk(folder, int(2.5 * checkpoint) + 40_000):
+        with pytest.raises(WorkdirError, match="cannot be written") as error:
+            for extra in range(40):
+                train(folder / "run", rounds=2 + 2 * extra)
+                (folder / f"ballast{extra}").write_bytes(bytes(checkpoint // 4))
+        assert "\n" not in str(error.value)
+        committed = Checkpoints(folder / "run" / "checkpoints", tidy=False).bookkeeping()["round"]
+        for ballast in folder.glob("ballast*"):
+            ballast.unlink()
+        assert train(folder / "run", rounds=committed + 2).summary["rounds"] == committed + 2
+
+
+def test_metrics_on_a_full_disk_are_one_line(tmp_path):
+    workdir = Workdir(tmp_path, print)
+    (tmp_path / "metrics.jsonl").unlink()
+    (tmp_path / "metrics.jsonl").symlink_to("/dev/full")
+    workdir._writers[0]._file = (tmp_path / "metrics.jsonl").open("ab", buffering=0)
+    with pytest.raises(WorkdirError, match="cannot be written .No space left on device"):
+        workdir.write({"round": 1, "samples_seen": 1})
+    workdir.close()
+
+
+@contextlib.contextmanager
+def without_privileges():
+    """Root may write anywhere."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+def test_a_workdir_that_may_not_be_written_is_one_line(tmp_path):
+    folder = tmp_path / "readonly"
+    folder.mkdir(mode=0o555)
+    for parent in (tmp_path, *tmp_path.parents[:3]):
+        parent.chmod(parent.stat().st_mode | 0o055) if parent.owner() == tmp_path.owner() and "pytest" in str(parent) else None
+    with without_privileges(), pytest.raises(WorkdirError, match="cannot be written .Permission denied"):
+        train(folder)
+
+
+def test_devices_do_not_matter_to_a_state_of_jax_arrays(tmp_path):
+    state = {"x": jax.random.normal(jax.random.key(0), (8, 2))}
+    Checkpoints(tmp_path).save(1, state, state, {"round": 1})
+    like = jax.device_put(state, jax.devices()[1])
+    restored = Checkpoints(tmp_path).restore(like, like)
+    assert restored["x"].devices() == {jax.devices()[1]}
+    chex.assert_trees_all_equal(jax.device_get(restored), jax.device_get(state))

@@ -1,0 +1,88 @@
+"""Wrong data from the command line: one line that names the file and the remedy, exit status 2, at once."""
+
+import re
+import time
+
+import numpy as np
+import pytest
+from config_test import DIGITS
+
+from experiments import run
+
+X, Y = np.random.default_rng(0).random((40, 3, 2), np.float32), np.arange(40) % 4
+
+
+def npz(**changes):
+    """Writes an .npz with these arrays changed (None: left out) and returns the options that read it."""
+
+    def make(folder):
+        arrays = {"x_train": X, "y_train": Y, "x_test": X, "y_test": Y} | changes
+        np.savez(folder / "data.npz", **{name: array for name, array in arrays.items() if array is not None})
+        return ["npz", folder / "data.npz"]
+
+    return make
+
+
+def put(array, value):
+    changed = array.copy()
+    changed.flat[7] = value
+    return changed
+
+
+def content(name, file, change):
+    """Writes bytes to one file of a source."""
+
+    def make(folder):
+        (folder / file).parent.mkdir(parents=True, exist_ok=True)
+        (folder / file).write_bytes(change)
+        return [name, folder / file if name == "npz" else folder]
+
+    return make
+
+
+def truncated_npz(folder):
+    _, path = npz()(folder)
+    path.write_bytes(path.read_bytes()[:-200])
+    return ["npz", path]
+
+
+CASES = {
+    "nan in the inputs": (npz(x_train=put(X, np.nan)), "data.npz: inputs are finite; train inputs hold nan or inf"),
+    "infinity in the test inputs": (npz(x_test=put(X, np.inf)), "test inputs hold nan or inf"),
+    "a negative label": (npz(y_train=put(Y, -1)), "labels count from 0; the smallest train label is -1"),
+    "a test label out of range": (npz(y_test=put(Y, 9)), "test label 9 never occurs in training, whose largest is 3"),
+    "labels that are no integers": (npz(y_train=Y / 2), "labels are integers; train labels have dtype float64"),
+    "fewer labels than inputs": (npz(y_train=Y[:-1]), "one label per example"),
+    "labels with two axes": (npz(y_train=np.eye(40, dtype=int)), "one label per example"),
+    "no training examples": (npz(x_train=X[:0], y_train=Y[:0]), "there are no train examples"),
+    "no test examples": (npz(x_test=X[:0], y_test=Y[:0]), "there are no test examples"),
+    "inputs without features": (npz(x_train=X[:, 0, 0]), "an example axis and at least one more"),
+    "inputs that are words": (npz(x_train=np.full((40, 2), "a")), "inputs are numbers"),
+    "test inputs of another shape": (npz(x_test=X[:, :2]), r"train inputs have shape \(3, 2\), test inputs \(2, 2\)"),
+    "an array that is missing": (npz(y_test=None), "y_test missing; it holds x_train"),
+    "pickled objects": (npz(x_train=np.array([print] * 40)), "cannot be read as .npz .*pickle"),
+    "too few examples to validate": (npz(x_train=X[:4], y_train=Y[:4]), "validation_fraction=0.1 of 4 .* empty split"),
+    "a truncated archive": (truncated_npz, "cannot be read as .npz"),
+    "an empty file": (content("npz", "data.npz", b""), "the file is empty"),
+    "a file of another kind": (content("npz", "data.npz", b"hello"), "cannot be read as .npz"),
+    "a file that is missing": (lambda folder: ["npz", folder / "none.npz"], "is not a file; npz needs one"),
+    "an empty idx file": (content("idx", "train-images-idx3-ubyte", b""), "train-labels-idx1-ubyte .* is missing"),
+    "no idx folder": (lambda folder: ["idx", folder / "none"], "is not a folder; idx needs one"),
+    "no CIFAR folder": (lambda folder: ["cifar10", folder / "none"], "is not the folder cifar-10-batches-bin"),
+    "no prepared builder": (lambda folder: ["tfds", folder], "needs data.dataset, the name of a builder"),
+    "no words": (lambda folder: ["speech_commands", folder], "at least two words; found 0"),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_wrong_data_are_one_line_and_status_2(case, tmp_path, capsys):
+    make, says = CASES[case]
+    source, path = make(tmp_path)
+    began = time.perf_counter()
+    arguments = [f"--config.data.name={source}", f"--config.data.dir={path}", f"--workdir={tmp_path}/run"]
+    assert run.main(["run", DIGITS, *arguments]) == 2
+    assert time.perf_counter() - began < 5
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1
+    assert re.search(says, error), error
+    assert not (tmp_path / "run").exists(), "nothing was started"
