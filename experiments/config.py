@@ -94,7 +94,7 @@ class Config:
     optimizer: Optimizer = group(Optimizer, "the local optimizer")
     data: Data = group(Data, "the data")
     eval_every: int = doc(20, "rounds between evaluations; 0: at the end only")
-    checkpoint_every: int = doc(0, "rounds between checkpoints; 0: at the end only")
+    checkpoint_every: int = doc(20, "rounds between checkpoints, which a run that is killed goes on from; 0: at the end only")
     eval_batch_size: int = doc(1000, "examples per evaluation batch")
     eval_sample: int = doc(2000, "training examples on which eval_norm=train measures statistics")
     eval_subnets: bool = doc(False, "evaluate every subnetwork as a classifier of its own, too")

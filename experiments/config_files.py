@@ -31,14 +31,15 @@ def load_config(path: str) -> ml_collections.ConfigDict:
 
 
 def from_json(file: pathlib.Path) -> ml_collections.ConfigDict:
+    """The ConfigDict of a run's config.json. Raises ConfigError: it is none, or has a field that is none."""
     try:
-        values = json.loads(file.read_text())["config"]
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        values = dict(json.loads(file.read_text())["config"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ConfigError(f"--config={file}: not the config.json of a run ({one_line(error)})") from error
     config = defaults()
     for name in values:
         if name not in FIELDS:
-            raise ConfigError(f"--config={file}: {name} is no field{nearest(name, FIELDS)}")
+            raise ConfigError(f"--config={file}: {name} is no field{nearest(str(name), FIELDS)}")
     try:
         config.update_from_flattened_dict({k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
     except (TypeError, ValueError) as error:
@@ -47,4 +48,5 @@ def from_json(file: pathlib.Path) -> ml_collections.ConfigDict:
 
 
 def one_line(error: BaseException) -> str:
+    """The first line of an error's message, or its kind."""
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -12,8 +12,9 @@ from typing import Any
 
 import jax
 
+from experiments.command import Parser, exit_status
 from experiments.config import ConfigError
-from experiments.status import Parser, exit_status
+from experiments.config_files import one_line
 from ist_jax import data, export
 from ist_jax.data import Dataset, Spec
 from ist_jax.evaluation import evaluate_model
@@ -42,14 +43,22 @@ def score(model: str, name: str, directory: str = "", dataset: str = "", split: 
         exported = export.read(model)
         spec = Spec(**exported.about["data"]["spec"])
         spec = spec._replace(example_shape=tuple(spec.example_shape))
-        batch_size = int(exported.about["eval_batch_size"])
-    except (export.ExportError, KeyError, TypeError) as error:
-        raise ConfigError(f"--model={model}: {error}") from error
-    found = data.load(name, directory, dataset)
+        batch_size, held_out = exported.about["eval_batch_size"], exported.about["config"]["data.validation_fraction"]
+        _check_variables(exported, spec)
+    except (export.ExportError, KeyError, TypeError, ValueError) as error:
+        raise ConfigError(f"--model={model}: {one_line(error)}") from error
+    found = data.load(name, directory, dataset, validation_fraction=held_out)  # the same data are split as they were
     _check(spec, found)
     task = classification(spec.mean, spec.std)
     score = jax.jit(lambda variables, arrays: evaluate_model(exported.model.apply, task, variables, arrays, batch_size))
     return {name: float(value) for name, value in score(exported.variables, getattr(found, split)).items()}
+
+
+def _check_variables(exported: export.Exported, spec: Spec) -> None:
+    shapes = lambda tree: jax.tree.map(lambda leaf: leaf.shape, tree)
+    wanted = jax.eval_shape(exported.model.init, jax.random.key(0), spec.example)["params"]
+    if shapes(exported.variables["params"]) != shapes(wanted):
+        raise ConfigError("its arrays are not those of its model: export it again")
 
 
 def main(argv: Sequence[str]) -> int:

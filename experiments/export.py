@@ -17,10 +17,10 @@ import flax.linen as nn
 import jax
 
 from experiments import build
+from experiments.command import Parser, exit_status
 from experiments.config import ConfigError
 from experiments.record import as_json, git_revision
 from experiments.restored import Restored, restore
-from experiments.status import Parser, exit_status
 from ist_jax import export
 from ist_jax.data import Dataset
 from ist_jax.evaluation import evaluate_model, evaluation_sample
@@ -54,7 +54,7 @@ def chosen(run: Restored, subnet: int | None, dataset: Dataset) -> tuple[nn.Modu
     sample = evaluation_sample(run.task, dataset.train, run.config.eval_sample) if measured else None
     if subnet is None:
         return run.split.full, jax.jit(run.algorithm.variables)(run.state, sample)
-    variables_S = jax.jit(run.algorithm.subnet_variables)(run.state, sample)
+    variables_S = jax.jit(run.algorithm.subnet_variables)(run.state, sample)["variables"]
     return run.split.subnet, jax.tree.map(lambda leaf_S: leaf_S[subnet], variables_S)
 
 
@@ -82,6 +82,10 @@ def write(workdir: str, out: str, subnet: int | None = None, data_dir: str = "")
       ConfigError: no run in `workdir`, no such subnetwork, or `out` is not empty.
       DataError: the data cannot be read.
     """
+    try:
+        export.check_new(out)
+    except export.ExportError as error:
+        raise ConfigError(f"--out={error}") from error
     run = restore(workdir)
     _check(run, subnet)
     dataset = _dataset(run, data_dir)
@@ -92,10 +96,7 @@ def write(workdir: str, out: str, subnet: int | None = None, data_dir: str = "")
     )
     for part in ("validation", "test"):
         about[f"{part}_accuracy"] = float(score(variables, getattr(dataset, part))["accuracy"])
-    try:
-        export.write(out, model, variables, about)
-    except (export.ExportError, OSError) as error:
-        raise ConfigError(f"--out={out}: {error}") from error
+    export.write(out, model, variables, about)
     return about
 
 

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 
 from PIL import Image
 
-from experiments import report
+from experiments import tables
 from experiments.config import ConfigError
 
 KEPT = ("config.json", "metrics.jsonl", "summary.json")
@@ -26,33 +26,45 @@ _PICTURE = re.compile(r"<!-- picture (?P<records>\S+) (?P<picture>\S+) -->")
 
 
 def keep(folders: Sequence[pathlib.Path], out: pathlib.Path) -> list[pathlib.Path]:
-    """Copies the records of finished runs, without checkpoints and without the place where the data lay."""
-    kept = []
-    for workdir in report.find(folders):
-        target = out / workdir.name
-        target.mkdir(parents=True, exist_ok=True)
-        for name in KEPT:
-            shutil.copyfile(workdir / name, target / name)
-        content = json.loads((target / "config.json").read_text())
-        content["config"]["data.dir"] = pathlib.PurePath(content["config"]["data.dir"]).name
-        (target / "config.json").write_text(json.dumps(content, indent=2) + "\n")
-        kept.append(target)
-    return kept
+    """Copies the records of finished runs, without checkpoints and without the places where data and runs lay.
+
+    Raises:
+      ConfigError: two runs have one name in `out`.
+    """
+    kept: dict[pathlib.Path, pathlib.Path] = {}
+    for folder in folders:
+        for workdir in tables.find([folder]):
+            tables.read(workdir)  # whole
+            target = out / (workdir.relative_to(folder) if workdir != folder else workdir.name)
+            if kept.setdefault(target, workdir) != workdir:
+                raise ConfigError(f"{workdir} and {kept[target]} are both kept as {target}: keep them in folders of their own")
+            _copy(workdir, target)
+    return list(kept)
+
+
+def _copy(workdir: pathlib.Path, target: pathlib.Path) -> None:
+    target.mkdir(parents=True, exist_ok=True)
+    for name in KEPT:
+        shutil.copyfile(workdir / name, target / name)
+    content = json.loads((target / "config.json").read_text())
+    for name in ("data.dir", "init_from"):
+        content["config"][name] = pathlib.PurePath(content["config"].get(name, "")).name
+    (target / "config.json").write_text(json.dumps(content, indent=2) + "\n")
 
 
 def fingerprint(records: pathlib.Path) -> str:
     """SHA-256 of what a picture is drawn from."""
     digest = hashlib.sha256()
-    for workdir in report.find([records]):
+    for workdir in tables.find([records]):
         for name in KEPT:
-            digest.update((workdir / name).read_bytes())
+            digest.update(f"{workdir.relative_to(records)}/{name}".encode() + (workdir / name).read_bytes())
     return digest.hexdigest()
 
 
 def _chosen(records: pathlib.Path, columns: str) -> str:
-    if not report.find([records]):
+    if not tables.find([records]):
         raise ConfigError(f"{records} holds no run records")
-    header, rows = report.table([report.read(workdir) for workdir in report.find([records])])
+    header, rows = tables.table([tables.read(workdir) for workdir in tables.find([records])])
     wanted = [name.strip() for name in columns.split("|") if name.strip()] or header[1:]
     positions = [0]
     for name in wanted:
@@ -60,11 +72,14 @@ def _chosen(records: pathlib.Path, columns: str) -> str:
         if len(found) != 1:
             raise ConfigError(f"column {name!r} fits {len(found)} of {', '.join(header)}: begin the name of one")
         positions += found
-    return report.markdown([header[i] for i in positions], [[row[i] for i in positions] for row in rows])
+    return tables.markdown([header[i] for i in positions], [[row[i] for i in positions] for row in rows])
 
 
 def rebuilt(page: pathlib.Path) -> str:
-    """The text of `page` with every table made anew."""
+    """The text of `page` with every table made anew. Raises ConfigError if a table has no end."""
+    begun, whole = len(re.findall("<!-- table ", page.read_text())), len(_TABLE.findall(page.read_text()))
+    if begun != whole or begun != page.read_text().count("<!-- end -->"):
+        raise ConfigError(f"{page}: every '<!-- table ... -->' has an '<!-- end -->' of its own")
 
     def table(match: re.Match[str]) -> str:
         return f"{match[1]}{_chosen(page.parent / match['records'], match['columns'])}{match[4]}"
@@ -94,4 +109,4 @@ def rebuild(page: pathlib.Path) -> None:
         raise ConfigError(f"--page={page}: there is no such file")
     page.write_text(rebuilt(page))
     for records, picture in pictures(page):
-        report.curves(report.find([records]), picture, description=fingerprint(records))
+        tables.curves(tables.find([records]), picture, description=fingerprint(records))

@@ -6,43 +6,55 @@ import os
 import pathlib
 import platform
 import subprocess
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 
 from experiments.config import Config, ConfigError
-from experiments.validation import flat_values
+from experiments.validation import flat_values, num_workers, placement_of
+from ist_jax.checkpoint import committed_rounds
 from ist_jax.data import Dataset
 from ist_jax.files import write_whole
+from ist_jax.version import __version__
+from ist_jax.workdir import WorkdirError
 
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+PACKAGES = (
+    *("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy"),
+    *("scikit-learn", "pillow", "tensorflow-datasets"),  # which read data
+)
 MAY_CHANGE = ("placement", "num_devices")  # of a run that goes on
 
 
 def git_revision() -> str | None:
-    """The commit of this code, '-dirty' if it was changed since; None outside a repository."""
-    here = pathlib.Path(__file__).parent
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    """The commit of this code, '-dirty' if it was changed since; None outside a repository of its own."""
+    here = pathlib.Path(__file__)
+    git = lambda *words: subprocess.run(["git", *words], cwd=here.parent, capture_output=True, text=True, check=True).stdout
     try:
-        return subprocess.run(command, cwd=here, capture_output=True, text=True, check=True).stdout.strip()
+        git("ls-files", "--error-unmatch", here.name)  # installed inside somebody's repository, this file is not theirs
+        return git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*").strip()
     except (OSError, subprocess.CalledProcessError):
         return None
 
 
-def environment(dataset: Dataset) -> dict[str, Any]:
-    """Revision, versions, devices and the fingerprint of the data."""
+def environment(config: Config, dataset: Dataset, start: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Revision, versions, devices, where workers train, the data, and what the run started from."""
     return {
         "git_revision": git_revision(),
+        "ist_jax": __version__,
         "python": platform.python_version(),
         "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
         "platform": platform.platform(terse=True),
         "devices": [str(device.device_kind) for device in jax.devices()],
+        "placement": placement_of(config).name,
+        "num_workers": num_workers(config),
         "data": {
             "name": dataset.name,
             "fingerprint": dataset.fingerprint,
             "spec": dataset.spec._asdict(),
             "notes": dict(dataset.notes),
         },
+        "start": dict(start or {}),
     }
 
 
@@ -51,20 +63,30 @@ def as_json(config: Config) -> dict[str, Any]:
     return {name: list(value) if isinstance(value, tuple) else value for name, value in flat_values(config).items()}
 
 
-def start(workdir: pathlib.Path, config: Config, dataset: Dataset) -> None:
+def start(workdir: pathlib.Path, config: Config, dataset: Dataset, start: Mapping[str, Any] | None = None) -> None:
     """Writes config.json, or checks that a run that goes on is the one that was started here.
 
+    Args:
+      workdir: of the run; made if it is missing.
+      config: of the run.
+      dataset: of the run.
+      start: what its first parameters are, if they are another run's.
+
     Raises:
-      ConfigError: another configuration or other data, or the workdir cannot be written.
+      ConfigError: another configuration, other data, or checkpoints without a config.json.
+      WorkdirError: the workdir cannot be written.
     """
-    content = {"config": as_json(config), "environment": environment(dataset)}
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        unfinished = workdir / f"config.json.{os.getpid()}"
-        write_whole(unfinished, json.dumps(content, indent=2) + "\n")
-        _rename_once(unfinished, workdir / "config.json")  # a run that goes on keeps what it was started with
+        if not (workdir / "config.json").exists():  # a run that goes on keeps what it was started with
+            if committed_rounds(workdir / "checkpoints"):
+                raise ConfigError(f"--workdir={workdir} holds checkpoints and no config.json: use another workdir")
+            content = {"config": as_json(config), "environment": environment(config, dataset, start)}
+            unfinished = workdir / f"config.json.{os.getpid()}"
+            write_whole(unfinished, json.dumps(content, indent=2) + "\n")
+            _rename_once(unfinished, workdir / "config.json")
     except OSError as error:
-        raise ConfigError(f"--workdir={workdir} cannot be written: {error.strerror}") from error
+        raise WorkdirError(f"--workdir={workdir} cannot be written: {error.strerror}") from error
     _check_config(workdir, config)
     started = _read(workdir)["environment"]["data"]
     if started["fingerprint"] != dataset.fingerprint:
@@ -97,8 +119,9 @@ def _read(workdir: pathlib.Path) -> dict[str, Any]:
 
 def _check_config(workdir: pathlib.Path, config: Config) -> None:
     old, new = _read(workdir)["config"], as_json(config)
-    if differing := [name for name in new if old.get(name) != new[name] and name not in MAY_CHANGE]:
-        shown = "; ".join(f"{name} was {old.get(name)!r}, is {new[name]!r}" for name in differing)
+    old = as_json(Config()) | old  # a field that is newer than the run had its default
+    if differing := [name for name in new if old[name] != new[name] and name not in MAY_CHANGE]:
+        shown = "; ".join(f"{name} was {old[name]!r}, is {new[name]!r}" for name in differing)
         raise ConfigError(f"--workdir={workdir} holds a run of another configuration ({shown}): use another workdir")
 
 
@@ -111,4 +134,7 @@ def is_finished(workdir: pathlib.Path, config: Config) -> bool:
     if not (workdir / "config.json").exists():
         return False
     _check_config(workdir, config)
-    return (workdir / "summary.json").exists()
+    try:
+        return json.loads((workdir / "summary.json").read_text())["status"] == "finished"
+    except (OSError, ValueError, KeyError, TypeError):  # none, or a damaged one, which the run writes again
+        return False

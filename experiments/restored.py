@@ -1,6 +1,7 @@
 """A run's algorithm and state, from its workdir; nothing in there is changed."""
 
 import dataclasses
+import hashlib
 import json
 import pathlib
 import sys
@@ -71,7 +72,7 @@ def restore(workdir: str | pathlib.Path) -> Restored:
         checkpoints = Checkpoints(workdir / "checkpoints", lambda line: print(line, file=sys.stderr), tidy=False)
         book: dict[str, Any] | None = checkpoints.bookkeeping()
         if book is None:
-            raise ConfigError(f"{workdir} holds no checkpoint")
+            raise ConfigError(f"{workdir} holds no checkpoint: let its run go on until it has one")
         algorithm = phases[book["phase"]].algorithm
         state = checkpoints.restore(algorithm.fresh(jax.random.key(0)), algorithm.shapes())
     except CheckpointError as error:
@@ -81,11 +82,17 @@ def restore(workdir: str | pathlib.Path) -> Restored:
     return Restored(config, spec, fingerprint, split, task, algorithm, state, book["round"], other)
 
 
-def start_from(workdir: str | pathlib.Path) -> Start:
-    """What another run starts from: the whole model's parameters, with a new optimizer state and schedule.
+def start_from(workdir: str | pathlib.Path) -> tuple[Start, dict[str, Any]]:
+    """What another run starts from, and how its record names it.
+
+    The start is the whole model's parameters, with a new optimizer state and schedule.
 
     Raises:
       ConfigError: as of `restore`.
     """
     run = restore(workdir)
-    return Start(jax.device_get(run.algorithm.params(run.state)))
+    params = jax.device_get(run.algorithm.params(run.state))
+    digest = hashlib.sha256()
+    for leaf in jax.tree.leaves(params):
+        digest.update(leaf.tobytes())
+    return Start(params), {"method": run.config.method, "round": run.round, "fingerprint": digest.hexdigest()}

@@ -2,7 +2,7 @@
 
 FILE is a config file (.py, with get_config()) or the config.json of another run. Exit status 0: trained, or
 already finished; 1: training diverged, or the workdir is in use, full or damaged; 2: the configuration or the data
-are wrong; 3: stopped by SIGINT or SIGTERM and saved, so that the same command goes on from there.
+are wrong; 3: stopped by SIGINT or SIGTERM. While it trains it saves first, and the same command goes on from there.
 """
 
 import pathlib
@@ -14,13 +14,14 @@ import ml_collections
 from absl import flags
 from ml_collections import config_flags
 
-from experiments import build, record, report
+from experiments import build, record, tables
+from experiments.command import exit_status
 from experiments.config import Config, ConfigError, described, flatten, nearest, resolve
 from experiments.config_files import load_config, one_line
 from experiments.restored import start_from
 from experiments.signals import Signals
-from experiments.status import exit_status
 from experiments.validation import validate
+from ist_jax.checkpoint import committed_rounds
 from ist_jax.loop import Phase, Results, phase_steps, run
 
 
@@ -47,6 +48,12 @@ def _config_argument(argv: Sequence[str]) -> tuple[str, list[str]]:
     return path, rest
 
 
+def _last_wins(argv: Sequence[str]) -> list[str]:
+    """One '--option=value' per option, the last: absl would append a second tuple to the first."""
+    last = {argument.split("=", 1)[0]: number for number, argument in enumerate(argv) if "=" in argument}
+    return [argument for number, argument in enumerate(argv) if last.get(argument.split("=", 1)[0], number) == number]
+
+
 def _check_names(argv: Sequence[str], known: Sequence[str]) -> None:
     for argument in argv:
         name = argument.lstrip("-").split("=", 1)[0]
@@ -62,6 +69,7 @@ def parse(argv: Sequence[str]) -> Command:
     """
     path, rest = _config_argument(argv)
     config = load_config(path)
+    rest = _last_wins(rest)
     _check_names(rest, list(flatten(config.to_dict())))
     values = flags.FlagValues()
     config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=["run", *rest])
@@ -92,18 +100,26 @@ def train(command: Command, signals: Signals | None = None) -> Results | None:
     (config, workdir), signals = command, signals or Signals()
     if record.is_finished(workdir, config):
         print(f"{workdir}: finished already", file=sys.stderr)
+        _draw(workdir)
         return None
     dataset = build.dataset(config)
     phases, task = build.phases(config, dataset.spec)
-    start = start_from(config.init_from) if config.init_from else None
-    if start:
+    start, origin = None, None
+    if config.init_from and not committed_rounds(workdir / "checkpoints"):  # a run that goes on has its own
+        start, origin = start_from(config.init_from)
         phases[0].algorithm.check(start)
     _say_rounding(config, dataset.num_train, phases)
-    record.start(workdir, config, dataset)
+    record.start(workdir, config, dataset, origin)
     with signals.deferred():
         results = run(phases, task, dataset, build.loop_config(config), workdir, start=start, stop=signals.received)
-    report.curves([workdir], workdir / "curves.png")
+    _draw(workdir)
     return results
+
+
+def _draw(workdir: pathlib.Path) -> None:
+    """The picture of a finished run, also if the one before was killed while it drew."""
+    if not (workdir / "curves.png").exists():
+        tables.curves([workdir], workdir / "curves.png")
 
 
 def _say_rounding(config: Config, num_train: int, phases: Sequence[Phase]) -> None:

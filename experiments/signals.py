@@ -2,6 +2,7 @@
 
 import contextlib
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from types import FrameType
@@ -30,6 +31,7 @@ class Signals:
         if self._received or not self._deferred:
             raise KeyboardInterrupt(f"{signal.Signals(number).name}: ended at once; a checkpoint that was committed stands")
         self._received = True
+        print(f"{signal.Signals(number).name}: saving after this round; once more ends at once", file=sys.stderr)
 
     @contextlib.contextmanager
     def deferred(self) -> Iterator[None]:

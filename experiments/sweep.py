@@ -11,9 +11,9 @@ import pathlib
 import sys
 from collections.abc import Sequence
 
-from experiments import report, run
+from experiments import run, tables
+from experiments.command import STOPPED, WRONG, exit_status
 from experiments.config import ConfigError
-from experiments.status import STOPPED, WRONG
 
 
 def grid(arguments: Sequence[str]) -> list[dict[str, str]]:
@@ -62,11 +62,13 @@ def main(argv: Sequence[str]) -> int:
         if one in (WRONG, STOPPED):
             return one
         status = max(status, one)
-    if not report.find([folder]):
-        return status
-    print("\n" + report.write([folder], folder))
-    print(f"picture: {folder / 'curves.png'}")
-    return status
+    return max(status, exit_status(lambda: _report(folder)))
+
+
+def _report(folder: pathlib.Path) -> None:
+    if tables.find([folder]):
+        print("\n" + tables.write([folder], folder))
+        print(f"picture: {folder / 'curves.png'}")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Checkpoints, so that a run can go on where it stopped. The only module that knows orbax."""
 
 import hashlib
+import os
 import pathlib
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -28,12 +29,22 @@ def _shapes(tree: Any) -> dict[str, list[int]]:
     return {name: list(leaf.shape) for name, leaf in zip(leaf_names(tree), jax.tree.leaves(tree))}
 
 
-def _digest(folder: pathlib.Path) -> str:
-    """SHA-256 of every file below `folder`, as sha256sum writes and checks it in the folder above."""
+def committed_rounds(folder: pathlib.Path) -> list[int]:
+    """The rounds whose checkpoint was committed in `folder`, damaged or not, oldest first."""
+    return sorted(int(file.stem) for file in folder.glob(f"*{_DIGEST}") if file.stem.isdigit())
+
+
+def _digest(folder: pathlib.Path, *, durable: bool = False) -> str:
+    """SHA-256 of every file below `folder`, as sha256sum writes and checks it in the folder above.
+
+    With `durable` the files have reached the disk when it returns.
+    """
     lines = []
     for file in sorted(path for path in folder.rglob("*") if path.is_file()):
         with file.open("rb") as opened:
             digest = hashlib.file_digest(opened, "sha256").hexdigest()
+            if durable:
+                os.fsync(opened.fileno())
         lines.append(f"{digest}  {file.relative_to(folder.parent)}\n")
     return "".join(lines)
 
@@ -70,12 +81,12 @@ class Checkpoints:
 
     def _newest_undamaged(self) -> int:
         """The newest round with an undamaged checkpoint, -1 if none was ever committed."""
-        committed = self._committed()
+        committed = committed_rounds(self._folder)
         if self._tidy:
             self._folder.mkdir(parents=True, exist_ok=True)
             self._remove_unfinished(committed)
         for round in reversed(committed):
-            if self._digest_file(round).read_bytes() == _digest(self._folder / str(round)).encode():
+            if self._is_whole(round):
                 return round
             self._say(f"{self._folder / str(round)} is damaged: going on from the checkpoint before it")
             if self._tidy:
@@ -86,8 +97,11 @@ class Checkpoints:
             )
         return -1
 
-    def _committed(self) -> list[int]:
-        return sorted(int(file.stem) for file in self._folder.glob(f"*{_DIGEST}") if file.stem.isdigit())
+    def _is_whole(self, round: int) -> bool:
+        try:
+            return self._digest_file(round).read_bytes() == _digest(self._folder / str(round)).encode()
+        except OSError:  # a disk that does not give back what it was given
+            return False
 
     def _digest_file(self, round: int) -> pathlib.Path:
         return self._folder / f"{round}{_DIGEST}"
@@ -128,7 +142,7 @@ class Checkpoints:
         try:
             ocp.save(path, state, custom_metadata=metadata, overwrite=True)
             if jax.process_index() == 0:
-                write_whole(self._digest_file(round), _digest(path))
+                write_whole(self._digest_file(round), _digest(path, durable=True))
                 self._remove_oldest()
         except Exception as error:  # a full disk is many kinds of error in the libraries below
             raise CheckpointError(
@@ -137,7 +151,7 @@ class Checkpoints:
         self._round = round
 
     def _remove_oldest(self) -> None:
-        for old in self._committed()[:-_KEEP]:
+        for old in committed_rounds(self._folder)[:-_KEEP]:
             self._digest_file(old).unlink()  # first: without it the rest is known as unfinished
             shutil.rmtree(self._folder / str(old))
 
@@ -168,24 +182,28 @@ class Checkpoints:
             sharding = leaf.sharding if saved[name] == wanted[name] else SingleDeviceSharding(jax.local_devices()[0])
             return jax.ShapeDtypeStruct(saved[name], leaf.dtype, sharding=sharding)
 
-        found = ocp.load(self._folder / str(self._round), map_with_names(abstract, like))
+        try:
+            found = ocp.load(self._folder / str(self._round), map_with_names(abstract, like))
+        except Exception as error:  # whatever the libraries below raise; the digest says that the files are whole
+            raise CheckpointError(f"{self._folder / str(self._round)} cannot be loaded: {_first_line(error)}") from error
         return map_with_names(self._fitted, like, found)
 
     def _check(self, there: Mapping[str, Any], here: Mapping[str, Any]) -> None:
         for name in sorted(there.keys() | here.keys()):
             if name not in there or name not in here:
-                raise CheckpointError(f"{self._folder}: of another run: {name} is only {'there' if name in there else 'here'}")
+                where = "there" if name in there else "here"
+                raise CheckpointError(f"{self._folder}: of another run, {name} is only {where}: use another workdir")
             if there[name] != here[name]:
-                raise CheckpointError(
-                    f"{self._folder}: of another model: {name} has shape {there[name]} there and {here[name]} here"
-                )
+                differing = f"{name} has shape {there[name]} there and {here[name]} here"
+                raise CheckpointError(f"{self._folder}: of another model, {differing}: use another workdir")
 
     def _fitted(self, name: str, like: Any, found: Any) -> Any:
         if found.shape == like.shape:
             return found
         kept = np.asarray(found)[tuple(map(slice, like.shape))] if found.ndim == like.ndim else np.zeros(0)
         if np.count_nonzero(kept) != np.count_nonzero(found):
-            raise CheckpointError(f"{self._folder}: {name} has shape {found.shape} there and {like.shape} here")
+            differing = f"{name} has shape {list(found.shape)} there and {list(like.shape)} here"
+            raise CheckpointError(f"{self._folder}: {differing}, and not for zero padding: use another workdir")
         grown = np.pad(kept, [(0, wanted - length) for wanted, length in zip(like.shape, kept.shape)])
         return jax.device_put(grown, like.sharding)
 

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import pathlib
-import zipfile
+import tempfile
 from typing import Any, NamedTuple
 
 import flax
@@ -51,22 +51,32 @@ def _value(field: Any) -> Any:
 
 
 def write(folder: str | pathlib.Path, model: nn.Module, variables: Variables, about: dict[str, Any]) -> None:
-    """Writes a model whose class is in `ist_jax.models.MODELS` to a new folder.
+    """Writes a model whose class is in `ist_jax.models.MODELS` to a new folder, whole or not at all.
 
     Raises:
-      ExportError: there is something in the folder, or the model is of another class.
+      ExportError: the folder is there, or the model is of another class.
+      OSError: it cannot be written.
     """
     folder = pathlib.Path(folder)
-    if folder.exists() and any(folder.iterdir()):
-        raise ExportError(f"{folder} is not empty: export to a new folder")
+    check_new(folder)
     names = {kind: name for name, kind in MODELS.items()}
     if type(model) not in names:
         raise ExportError(f"{type(model).__name__} is none of the models {', '.join(MODELS)}; save its variables yourself")
     fields = {f.name: _field(getattr(model, f.name)) for f in dataclasses.fields(model) if f.name not in _NOT_OURS}
     content = {"model": {"name": names[type(model)], "fields": fields}, "about": about}
-    folder.mkdir(parents=True, exist_ok=True)
-    np.savez(folder / "variables.npz", **flax.traverse_util.flatten_dict(jax.device_get(dict(variables)), sep="/"))
-    write_whole(folder / "model.json", json.dumps(content, indent=2) + "\n")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as made:
+        unfinished = pathlib.Path(made) / folder.name
+        unfinished.mkdir()
+        np.savez(unfinished / "variables.npz", **flax.traverse_util.flatten_dict(jax.device_get(dict(variables)), sep="/"))
+        write_whole(unfinished / "model.json", json.dumps(content, indent=2) + "\n")
+        unfinished.replace(folder)
+
+
+def check_new(folder: str | pathlib.Path) -> None:
+    """Raises ExportError if there is something at `folder`."""
+    if pathlib.Path(folder).exists():
+        raise ExportError(f"{folder} is there already: export to a new folder")
 
 
 def read(folder: str | pathlib.Path) -> Exported:
@@ -78,10 +88,10 @@ def read(folder: str | pathlib.Path) -> Exported:
     folder = pathlib.Path(folder)
     try:
         content = json.loads((folder / "model.json").read_text())
-        described = content["model"]
+        described, about = content["model"], dict(content["about"])
         model = MODELS[described["name"]](**{name: _value(field) for name, field in described["fields"].items()})
         with np.load(folder / "variables.npz", allow_pickle=False) as arrays:
             variables = flax.traverse_util.unflatten_dict({name: arrays[name] for name in arrays.files}, sep="/")
-        return Exported(model, variables, dict(content["about"]))
-    except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as error:
+    except Exception as error:  # damaged files raise whatever the damage leads to
         raise ExportError(f"{folder} holds no exported model ({type(error).__name__}: {error})") from error
+    return Exported(model, variables, about)

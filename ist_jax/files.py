@@ -7,8 +7,22 @@ import pathlib
 def write_whole(path: pathlib.Path, text: str) -> None:
     """All of `text` or nothing, whenever the process or the machine dies."""
     unfinished = path.with_name(path.name + ".tmp")
-    with unfinished.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with unfinished.open("w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError:
+        unfinished.unlink(missing_ok=True)  # it may be what fills the disk
+        raise
     unfinished.replace(path)
+    flush_folder(path.parent)
+
+
+def flush_folder(folder: pathlib.Path) -> None:
+    """Makes new names in `folder` survive the machine."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

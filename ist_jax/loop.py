@@ -86,8 +86,11 @@ def _on_host(array: Array) -> np.ndarray:
 
 
 @jax.jit
-def _is_finite(tree: Any) -> Array:
-    return jnp.array([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]).all()
+def _is_sound(state: State) -> Array:
+    """Parameters are finite, and no optimizer's state is nan (some hold infinity by design)."""
+    finite = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(state.store)]
+    numbers = [~jnp.isnan(leaf).any() for leaf in jax.tree.leaves((state.opt_state, state.outer_state))]
+    return jnp.array(finite + numbers).all()
 
 
 class _Programs:
@@ -116,12 +119,12 @@ class _Run:
         self.terminal = Terminal(total, config.name)
         self.workdir = Workdir(workdir, self.terminal.say)
         self.resumed = self.workdir.saved is not None
-        if self.resumed:
-            self.book = Bookkeeping(**self.workdir.saved)
-            self.terminal.start_at(self.book.samples_seen, self.book.round)
 
     def __call__(self, start: Start | None) -> Results:
         with contextlib.closing(self.workdir), contextlib.closing(self.terminal):
+            if self.resumed:
+                self.book = Bookkeeping.of(self.workdir.saved, len(self.phases))
+                self.terminal.start_at(self.book.samples_seen, self.book.round)
             return self._through_all_phases(start)
 
     def _through_all_phases(self, start: Start | None) -> Results:
@@ -247,6 +250,7 @@ class _Run:
         if "subnet_accuracy_S" in test:
             row["subnet_test_accuracy"] = test["subnet_accuracy_S"].tolist()
         book.loss_sum, book.loss_rounds = 0.0, 0
+        book.rows += 1
         self.workdir.write(row)
         self.terminal.write(row)
 
@@ -254,7 +258,7 @@ class _Run:
         return min((phase.algorithm.costs for phase in self.phases), key=lambda costs: costs.device_parameters)
 
     def _save(self, algorithm: Algorithm, state: State) -> None:
-        if not _is_finite(state.store):  # the loss that shows it is the next round's
+        if not _is_sound(state):  # the loss that shows it is the next round's
             raise NonFiniteLossError(f"a parameter became nan or infinite in round {self.book.round}: lower the learning rate")
         self.workdir.save(self.book.round, state, algorithm.shapes(), dataclasses.asdict(self.book))
 
@@ -280,7 +284,8 @@ def run(
       workdir: where metrics.jsonl, summary.json, TensorBoard events and checkpoints go; None writes nothing. A
         workdir with checkpoints is gone on with.
       start: what the first phase starts from instead of a fresh initialisation, such as `Start(params)`.
-      stop: asked after every round; once it says True the run saves and raises Stopped.
+      stop: asked after every round; once it says True the run saves and raises Stopped. Several processes must
+        say so in the same round.
 
     Raises:
       NonFiniteLossError: the loss became nan or infinite; the message names round and subnetwork. The

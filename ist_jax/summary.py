@@ -1,10 +1,11 @@
 """Where a run stands, and what it comes to in the end."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ist_jax.algorithms.base import Costs
+from ist_jax.workdir import WorkdirError
 from ist_jax.writers import Row
 
 
@@ -23,8 +24,16 @@ class Bookkeeping:
     local_steps: int = 0
     loss_sum: float = 0.0  # of the rounds since the last evaluation
     loss_rounds: int = 0
+    rows: int = 0  # evaluated rounds
     best_validation: float = -1.0
     test_at_best: float = -1.0
+
+    @classmethod
+    def of(cls, saved: Mapping[str, Any], num_phases: int) -> "Bookkeeping":
+        """What a checkpoint was saved with. Raises WorkdirError if this software or this run is another."""
+        if saved.keys() != {field.name for field in dataclasses.fields(cls)} or saved["phase"] >= num_phases:
+            raise WorkdirError("its checkpoint is of another version of this software, or of other phases: use another workdir")
+        return cls(**saved)
 
 
 def summarise(book: Bookkeeping, history: Sequence[Row], costs: Costs) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import jax
 
 from ist_jax.checkpoint import CheckpointError, Checkpoints
 from ist_jax.files import write_whole
-from ist_jax.writers import JsonLines, Row, TensorBoard, rows_until
+from ist_jax.writers import JsonLines, Row, TensorBoard, Writer, rows_until
 
 
 class WorkdirError(RuntimeError):
@@ -41,7 +41,7 @@ class Workdir:
         self._path = None if path is None else pathlib.Path(path)
         self._say, self._open_files = say, contextlib.ExitStack()
         self._checkpoints: Checkpoints | None = None
-        self._writers: tuple[JsonLines | TensorBoard, ...] = ()
+        self._writers: list[Writer] = []
         if self._path is None:
             return
         try:
@@ -51,23 +51,40 @@ class Workdir:
             raise
 
     def _open(self, path: pathlib.Path) -> None:
-        metrics = path / "metrics.jsonl"
         with self._explained():
             path.mkdir(parents=True, exist_ok=True)
+            begun = (path / "lock").exists()
             self._lock(path / "lock")
-            begun, evaluated = metrics.exists(), bool(rows_until(metrics, sys.maxsize))
+            self._check_committed(path)
             self._checkpoints = Checkpoints(path / "checkpoints", self._say)
             self.saved = self._checkpoints.bookkeeping()
-            self.history = rows_until(metrics, self.saved["round"] if self.saved else -1)
+            self.history = self._rows_until_checkpoint(path / "metrics.jsonl")
             if jax.process_index() != 0:  # checkpoints are written by all processes, records by one
                 return
-            if evaluated and self.saved is None:
-                raise WorkdirError(f"{path}: rounds were evaluated here and all checkpoints are gone: use another workdir")
             if begun and self.saved is None:
                 self._say(f"{path}: a run was begun here and no checkpoint of it was committed: starting afresh")
-            self._writers = (JsonLines(metrics, self.history), TensorBoard(path / "tensorboard", self.history))
-        for writer in self._writers:
-            self._open_files.callback(writer.close)
+            self._add(JsonLines(path / "metrics.jsonl", self.history))
+            self._add(TensorBoard(path / "tensorboard", self.history))
+
+    def _add(self, writer: Writer) -> None:
+        self._open_files.callback(writer.close)
+        self._writers.append(writer)
+
+    def _check_committed(self, path: pathlib.Path) -> None:
+        """Checkpoint 0 comes before the first row: rows without one mean that checkpoints were lost."""
+        lost = not any((path / "checkpoints").glob("*.sha256*"))
+        if lost and rows_until(path / "metrics.jsonl", sys.maxsize):
+            raise WorkdirError(f"{path}: rounds were evaluated here and all checkpoints are gone: use another workdir")
+
+    def _rows_until_checkpoint(self, metrics: pathlib.Path) -> list[Row]:
+        if self.saved is None:
+            return []
+        rows, written = rows_until(metrics, self.saved["round"]), self.saved["rows"]
+        if len(rows) < written:
+            raise WorkdirError(
+                f"{metrics} is damaged: {len(rows)} of its first {written} rows can be read: repair it, or use another workdir"
+            )
+        return rows
 
     def _lock(self, path: pathlib.Path) -> None:
         """Until the process ends, however it ends: the lock is the kernel's."""
@@ -87,7 +104,9 @@ class Workdir:
         try:
             yield
         except OSError as error:
-            raise WorkdirError(f"{self._path}: cannot be written ({error.strerror}); what was written before stands") from error
+            raise WorkdirError(
+                f"{self._path}: cannot be written or read ({error.strerror}); what was written before stands"
+            ) from error
         except CheckpointError as error:
             raise WorkdirError(str(error)) from error
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import pathlib
 import sys
 import time
@@ -27,17 +28,21 @@ class Writer(Protocol):
 
 
 class JsonLines:
-    """One JSON object per line, the rows so far first; a line is on its way to the disk when `write` returns."""
+    """One JSON object per line, the rows so far first; a line is on the disk when `write` returns."""
 
     def __init__(self, path: pathlib.Path, history: Sequence[Row] = ()):
         write_whole(path, "".join(json.dumps(row) + "\n" for row in history))
-        self._file = path.open("ab", buffering=0)
+        self._file = path.open("a")
 
     def write(self, row: Row) -> None:
-        self._file.write(json.dumps(row).encode() + b"\n")
+        self._file.write(json.dumps(row) + "\n")
+        self._file.flush()
+        with contextlib.suppress(OSError):  # pipes and devices have no disk
+            os.fsync(self._file.fileno())
 
     def close(self) -> None:
-        self._file.close()
+        with contextlib.suppress(OSError):  # said when it was written; closing only tries again
+            self._file.close()
 
 
 class TensorBoard:
@@ -52,18 +57,23 @@ class TensorBoard:
         folder.mkdir(exist_ok=True)
         self._writer = EventsWriter(str(folder / "events"))
         for row in history:
-            self.write(row)
+            self._add(row)
 
-    def write(self, row: Row) -> None:
+    def _add(self, row: Row) -> None:
         for name, value in row.items():
             if isinstance(value, int | float) and name != "samples_seen":
                 event = Event(wall_time=time.time(), step=row["samples_seen"], summary=scalar(name, value))
                 self._writer.write_event(event)
+
+    def write(self, row: Row) -> None:
+        self._add(row)
         self._writer.flush()
 
     def close(self) -> None:
-        with contextlib.suppress(OSError):  # said when it was written; closing only tries again
+        with contextlib.suppress(OSError):  # as above
             self._writer.close()
+        with contextlib.suppress(OSError):  # which does not close the file if it cannot flush it
+            self._writer._py_recordio_writer.close()
 
 
 class Terminal:

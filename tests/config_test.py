@@ -8,6 +8,7 @@ import pytest
 
 from experiments import build, run
 from experiments.config import FIELDS, METHODS, Config, ConfigError, defaults, described, resolve
+from experiments.config_files import load_config
 from experiments.validation import CHOICES, RANGES, validate
 from ist_jax import data
 
@@ -95,7 +96,7 @@ def test_missing_arguments_and_files_are_said(capsys, tmp_path):
 
 def test_a_workdir_that_cannot_be_written_is_said(tmp_path, capsys):
     (tmp_path / "file").write_text("")
-    assert run.main(["run", DIGITS, f"--workdir={tmp_path}/file/below"]) == 2
+    assert run.main(["run", DIGITS, f"--workdir={tmp_path}/file/below"]) == 1
     assert "cannot be written" in capsys.readouterr().err
 
 
@@ -196,6 +197,21 @@ def test_schedules(name):
     rate = build.schedule(optimizer, 100)
     assert float(rate(0)) == 0 and float(rate(5)) == pytest.approx(0.2) and float(rate(10)) == pytest.approx(0.4)
     assert float(rate(100)) == pytest.approx({"constant": 0.4, "cosine": 0, "linear": 0, "step": 0.004}[name], abs=1e-6)
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "experiments").glob("*/*.py")), ids=lambda file: file.stem)
+def test_every_config_file_is_valid_for_every_method(file):
+    if file.stem != "__init__":
+        needs_dir = load_config(str(file)).data.name != "digits"
+        for method in METHODS:
+            config = parse(f"--config.method={method}", *(["--config.data.dir=x"] * needs_dir), config=f"--config={file}")
+            assert config.method == method
+
+
+def test_the_last_of_two_values_wins_also_for_tuples():
+    assert parse("--config.model.hidden=(8,8)", "--config.model.hidden=(16,)").model.hidden == (16,)
+    assert parse("--config.seed=1", "--config.epochs=2", "--config.seed=3").seed == 3
+    assert parse("--config.seed", "2", "--config.num_subnets", "2").seed == 2
 
 
 def test_validate_returns_the_config():

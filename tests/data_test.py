@@ -80,7 +80,7 @@ def raw(**changes):
         ({"y_train": np.ones(20)}, "labels are integers; train labels have dtype float64"),
         ({"y_train": np.arange(20) - 1}, "labels count from 0; the smallest train label is -1"),
         ({"y_test": np.arange(8)}, "test label 7 never occurs in training, whose largest is 3"),
-        ({"x_train": np.full((20, 3), np.nan)}, "inputs are finite; train inputs hold nan or inf"),
+        ({"x_train": np.full((20, 3), np.nan)}, "inputs are finite in float32; train inputs hold nan, inf"),
         ({"x_train": np.full((20, 3), "a")}, "inputs are numbers"),
         ({"x_train": np.ones(20)}, "inputs have an example axis and at least one more"),
     ],
@@ -164,7 +164,7 @@ def test_broken_npz_files_are_named(tmp_path):
 def test_missing_folders_are_named(tmp_path):
     with pytest.raises(DataError, match="'nowhere' is not a folder"):
         data.load("idx", "nowhere")
-    with pytest.raises(DataError, match="holds no prepared TFDS builder 'cifar10'"):
+    with pytest.raises(DataError, match="holds no TFDS builder 'cifar10' prepared as array_record"):
         data.load("tfds", str(tmp_path), "cifar10")
     with pytest.raises(DataError, match="needs data.dataset"):
         data.load("tfds", str(tmp_path))

@@ -2,13 +2,15 @@
 
 import csv
 import json
+import os
 import pathlib
+import shutil
 import subprocess
 import sys
 
 import pytest
 
-from experiments import report, run, sweep
+from experiments import report, run, sweep, tables
 from experiments.config import METHODS
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -76,7 +78,7 @@ def test_the_report_has_a_row_per_method_with_mean_and_deviation(swept):
     with (folder / "table.csv").open() as file:
         header, *rows = csv.reader(file)
     assert [row[0] for row in rows] == ["ist", "single"] and [row[1] for row in rows] == ["2", "2"]
-    accuracies = [report.read(folder / f"method=ist,seed={s}").summary["test_accuracy"] for s in (0, 1)]
+    accuracies = [tables.read(folder / f"method=ist,seed={s}").summary["test_accuracy"] for s in (0, 1)]
     mean, deviation = sum(accuracies) / 2, abs(accuracies[0] - accuracies[1]) / 2**0.5
     assert rows[0][header.index("test accuracy, last (%)")] == f"{100 * mean:.2f} ± {100 * deviation:.2f}"
     assert (folder / "table.md").read_text().count("\n") == 4
@@ -84,9 +86,9 @@ def test_the_report_has_a_row_per_method_with_mean_and_deviation(swept):
 
 
 def test_runs_that_differ_in_more_than_the_seed_are_rows_of_their_own():
-    make = lambda method, lr, seed: report.Run({"method": method, "optimizer.learning_rate": lr, "seed": seed}, [], {})
+    make = lambda method, lr, seed: tables.Run({"method": method, "optimizer.learning_rate": lr, "seed": seed}, [], {})
     runs = [make("ist", 0.1, 0), make("ist", 0.1, 1), make("ist", 0.3, 0), make("single", 0.5, 0)]
-    labels = {label: len(group) for label, group in report.grouped(runs).items()}
+    labels = {label: len(group) for label, group in tables.grouped(runs).items()}
     assert labels == {"ist, optimizer.learning_rate=0.1": 2, "ist, optimizer.learning_rate=0.3": 1, "single": 1}
 
 
@@ -100,6 +102,52 @@ def test_a_finished_run_says_so_and_another_config_in_its_workdir_is_refused(swe
     assert run.main([*same, "--config.batch_size=16"]) == 2
     assert "batch_size was 32, is 16" in capsys.readouterr().err
     assert run.main([*same, "--config.placement=looped"]) == 0, "where it runs may change"
+
+
+def finished_copy(swept, tmp_path):
+    return shutil.copytree(swept[0] / "method=ist,seed=0", tmp_path / "run"), ["run", *QUICK, f"--workdir={tmp_path}/run"]
+
+
+def test_what_a_finished_run_lacks_is_made_again(swept, tmp_path):
+    workdir, command = finished_copy(swept, tmp_path)
+    before = (workdir / "metrics.jsonl").read_text()
+    (workdir / "curves.png").unlink()
+    assert run.main(command) == 0 and (workdir / "curves.png").exists()
+    (workdir / "summary.json").write_text("")
+    assert run.main(command) == 0
+    assert json.loads((workdir / "summary.json").read_text())["status"] == "finished"
+    assert (workdir / "metrics.jsonl").read_text() == before
+
+
+@pytest.mark.parametrize(
+    "damage,status,says",
+    [
+        (lambda w: (w / "config.json").write_text("{"), 2, "is not the config.json of a run"),
+        (lambda w: (w / "config.json").write_text('{"config": []}'), 2, "is not the config.json of a run"),
+        (lambda w: (w / "config.json").write_bytes(b"\xff"), 2, "is not the config.json of a run"),
+        (lambda w: (w / "config.json").unlink(), 2, "holds checkpoints and no config.json"),
+        (lambda w: shutil.rmtree(w / "checkpoints"), 1, "all checkpoints are gone"),
+        (lambda w: (w / "metrics.jsonl").write_text("{"), 1, "0 of its first 2 rows can be read"),
+    ],
+)
+def test_a_damaged_workdir_is_one_line(swept, tmp_path, capsys, damage, status, says):
+    workdir, command = finished_copy(swept, tmp_path)
+    (workdir / "summary.json").unlink()
+    damage(workdir)
+    capsys.readouterr()
+    assert run.main(command) == status
+    lines = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("epochs=")]
+    assert says in lines[-1] and len(lines) == 1
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", "{}", '{"config": null}', '{"config": 5}', '{"config": ["method"]}', "\xff", "[" * 9000]
+)
+def test_a_damaged_config_json_is_one_line(tmp_path, capsys, content):
+    (tmp_path / "config.json").write_bytes(content.encode("latin1"))
+    assert run.main(["run", f"--config={tmp_path}/config.json", "--workdir=unused"]) == 2
+    error = capsys.readouterr().err
+    assert "not the config.json of a run" in error and error.count("\n") == 1
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -135,7 +183,11 @@ def test_the_module_is_a_command(tmp_path):
     command = [sys.executable, "-m", "experiments.run"]
     shown = subprocess.run([*command, "--help"], cwd=ROOT, capture_output=True, text=True)
     assert shown.returncode == 0 and "--config.num_subnets=4" in shown.stdout
+    began = os.times()
     wrong = subprocess.run([*command, *QUICK, "--config.methd=ist", "--workdir=x"], cwd=ROOT, capture_output=True, text=True)
+    ended = os.times()
+    work = ended.children_user + ended.children_system - began.children_user - began.children_system
+    assert work < 15, "seconds of processor time, since this machine may be busy; alone it is about 4 on the clock"
     assert wrong.returncode == 2 and wrong.stderr.count("\n") == 1 and "Traceback" not in wrong.stderr
 
 

@@ -39,6 +39,8 @@ def test_the_whole_model_scores_elsewhere_as_it_did_in_the_run(ist_run, tmp_path
     capsys.readouterr()
     assert evaluate.main(["evaluate", f"--model={tmp_path}/whole"]) == 0
     assert f"test accuracy {summary['test_accuracy']:.4f}" in capsys.readouterr().out
+    assert evaluate.main(["evaluate", f"--model={tmp_path}/whole", "--split=validation"]) == 0
+    assert f"validation accuracy {summary['validation_accuracy']:.4f}" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("subnet", [0, 3])
@@ -85,6 +87,12 @@ def test_what_cannot_be_exported_or_scored_is_one_line(ist_run, tmp_path, capsys
     assert exported(workdir, tmp_path / "good") == 0
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "model.json").write_text("{}")
+    shutil.copytree(tmp_path / "good", tmp_path / "other")
+    (tmp_path / "other" / "model.json").write_text((tmp_path / "good" / "model.json").read_text().replace("16", "15"))
+    flipped = shutil.copytree(tmp_path / "good", tmp_path / "flipped") / "variables.npz"
+    content = bytearray(flipped.read_bytes())
+    content[len(content) // 2] ^= 1
+    flipped.write_bytes(content)
     images = tmp_path / "images.npz"
     x, y = np.zeros((40, 3, 3), np.uint8), np.arange(40) % 20
     np.savez(images, x_train=x, y_train=y, x_test=x, y_test=y)
@@ -94,10 +102,12 @@ def test_what_cannot_be_exported_or_scored_is_one_line(ist_run, tmp_path, capsys
         (exporting.main, [f"--workdir={workdir}", "--out=x", "--subnet=4"], "--subnet=4 is from 0 to 3"),
         (exporting.main, [f"--workdir={workdir}", "--out=x", "--subnet=one"], "invalid int value: 'one'"),
         (exporting.main, [f"--workdir={workdir}"], "--out"),
-        (exporting.main, [f"--workdir={workdir}", f"--out={tmp_path}/full"], "is not empty"),
+        (exporting.main, [f"--workdir={workdir}", f"--out={tmp_path}/full"], "is there already"),
         (exporting.main, [f"--workdir={tmp_path}/hollow", "--out=x"], "holds no checkpoint"),
         (evaluate.main, [f"--model={tmp_path}/bad"], "holds no exported model"),
         (evaluate.main, [f"--model={tmp_path}/full"], "holds no exported model"),
+        (evaluate.main, [f"--model={tmp_path}/other"], "its arrays are not those of its model"),
+        (evaluate.main, [f"--model={tmp_path}/flipped"], "holds no exported model"),
         (evaluate.main, [f"--model={tmp_path}/good", "--name=mnist"], "invalid choice: 'mnist'"),
         (evaluate.main, [f"--model={tmp_path}/good", "--name=npz", f"--dir={images}"], "takes inputs of shape"),
         (evaluate.main, [f"--model={tmp_path}/good", "--name=idx", "--dir=nowhere"], "is not a folder"),
@@ -121,7 +131,7 @@ def test_every_field_of_a_model_survives(tmp_path):
     export.write(tmp_path / "out", model, {"params": {}}, {"a": 1})
     found = export.read(tmp_path / "out")
     assert found.model == model and found.about == {"a": 1}
-    with pytest.raises(export.ExportError, match="is not empty"):
+    with pytest.raises(export.ExportError, match="is there already"):
         export.write(tmp_path / "out", model, {}, {})
 
 
@@ -131,9 +141,20 @@ def test_a_run_starts_from_another_ones_parameters_with_any_number_of_subnetwork
     small = [f"--config.num_subnets={subnets}", f"--config.init_from={workdir}", "--config.optimizer.learning_rate=1e-9"]
     _, again = trained(tmp_path / "next", *small)
     assert again["test_accuracy"] == pytest.approx(summary["test_accuracy"], abs=0.003), "it starts where the other ended"
-    given = start_from(workdir).params
+    given, origin = start_from(workdir)
+    given = given.params
+    assert json.loads((tmp_path / "next" / "config.json").read_text())["environment"]["start"] == origin
     whole = restore(tmp_path / "next")
     np.testing.assert_allclose(whole.algorithm.params(whole.state)["output"]["kernel"], given["output"]["kernel"], atol=1e-6)
+
+
+def test_a_run_that_started_from_another_goes_on_without_it(ist_run, tmp_path):
+    source = shutil.copytree(ist_run[0], tmp_path / "source")
+    command = ["run", *QUICK, f"--config.init_from={source}", f"--workdir={tmp_path}/next"]
+    assert run.main(command) == 0
+    (tmp_path / "next" / "summary.json").unlink()
+    shutil.rmtree(source)
+    assert run.main(command) == 0
 
 
 def test_a_start_that_does_not_fit_is_said(ist_run, tmp_path, capsys):

@@ -30,7 +30,7 @@ ALLOWED = {
     "checkpoint": ("trees", "files"),
     "writers": ("files",),
     "workdir": ("files", "checkpoint", "writers"),
-    "summary": ("algorithms", "writers"),
+    "summary": ("algorithms", "writers", "workdir"),
     "loop": ("summary", "types", "keys", "algorithms", "tasks", "data", "evaluation", "workdir", "writers"),
 }
 FLAX = ("models", "decompositions", "algorithms", "export")  # the last two: only as the type of a model

@@ -1,6 +1,7 @@
 """A run as a process: killed at any moment, or asked to stop, it ends as an unbroken one does."""
 
 import json
+import os
 import pathlib
 import random
 import signal
@@ -12,9 +13,10 @@ import numpy as np
 import pytest
 from experiments_test import QUICK
 
+from experiments import run
+from experiments.command import STOPPED, exit_status
 from experiments.restored import restore
 from experiments.signals import Signals
-from experiments.status import STOPPED, exit_status
 
 ROOT = pathlib.Path(__file__).parent.parent
 TIMING = ("seconds", "compile_seconds", "evaluation_seconds", "samples_per_second")
@@ -30,15 +32,36 @@ LONG = [
 ]
 
 
+CACHE = os.environ.get("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".jax_cache"))
+TIMEOUT = 300
+
+
 def start(workdir, arguments=LONG):
     command = [sys.executable, "-m", "experiments.run", *arguments, f"--workdir={workdir}"]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    workdir.parent.mkdir(parents=True, exist_ok=True)
+    with workdir.with_name(workdir.name + ".err").open("w") as error:
+        return subprocess.Popen(
+            command, cwd=ROOT, stdout=error, stderr=error, env=os.environ | {"JAX_COMPILATION_CACHE_DIR": CACHE}
+        )
 
 
-def ended(process):
-    error = process.communicate()[1]
-    assert process.returncode == 0, error
-    return error
+def said(workdir):
+    return workdir.with_name(workdir.name + ".err").read_text()
+
+
+def finish(workdir):
+    """Starts the run in `workdir`, waits for its end, and returns what it said."""
+    assert start(workdir).wait(TIMEOUT) == 0, said(workdir)
+    return said(workdir)
+
+
+def wait_for(process, happened):
+    for _ in range(100 * TIMEOUT):
+        if happened():
+            return
+        assert process.poll() is None
+        time.sleep(0.01)
+    raise AssertionError("it took too long")
 
 
 def record(workdir):
@@ -61,48 +84,50 @@ def assert_same_run(one, other):
 
 @pytest.fixture(scope="module")
 def unbroken(tmp_path_factory):
-    """A finished run, and how many seconds its process took."""
+    """A finished run, and how many seconds its process took with what it compiles in the cache."""
     workdir = tmp_path_factory.mktemp("unbroken") / "run"
-    ended(start(workdir.with_name("warm")))  # fills the compilation cache
+    finish(workdir.with_name("first"))
     began = time.perf_counter()
-    ended(start(workdir))
+    finish(workdir)
     return workdir, time.perf_counter() - began
 
 
 def test_a_run_that_is_killed_ten_times_ends_as_the_unbroken_one(unbroken, tmp_path):
     """Killed by SIGKILL at random moments, the very first seconds among them, each time going on where it died."""
     workdir, seconds = unbroken
-    moments = [0.5, 1.5, 0.4 * seconds, *(random.Random(0).uniform(0.2, 1.0) * seconds for _ in range(7))]
-    folder, alive = tmp_path / "0", 0
+    rng, folder, after_a_checkpoint = random.Random(0), tmp_path / "0", 0
+    moments = [0.5, 1.5, *(rng.uniform(0.3, 1.0) * seconds for _ in range(8))]
     for number, moment in enumerate(moments):
         process = start(folder)
         time.sleep(moment)
-        process.send_signal(signal.SIGKILL)
-        if process.wait() == 0:  # it was quicker: one more run, for the moments that are left
+        process.kill()
+        process.wait(TIMEOUT)
+        if (folder / "summary.json").exists():  # it was quicker: one more run, for the moments that are left
             assert_same_run(folder, workdir)
             folder = tmp_path / str(number + 1)
             continue
-        assert process.returncode == -signal.SIGKILL and not (folder / "summary.json").exists()
-        alive += (folder / "checkpoints").exists()
-    assert alive > 1, "some died after their first checkpoint"
-    ended(start(folder))
+        assert process.returncode == -signal.SIGKILL, said(folder)
+        after_a_checkpoint += bool(list((folder / "checkpoints").glob("*.sha256")))
+    assert after_a_checkpoint > 1, "some died after their first checkpoint"
+    finish(folder)
     assert_same_run(folder, workdir)
+    left = {path.name.split(".")[0] for path in (folder / "checkpoints").iterdir()}
+    assert len(left) == 2 and all(name.isdigit() for name in left), "nothing half-written stays"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_saves_and_has_a_status_of_its_own(unbroken, tmp_path, number):
-    process = start(tmp_path)
-    while not (tmp_path / "metrics.jsonl").exists() or not (tmp_path / "metrics.jsonl").read_text():
-        time.sleep(0.02)
-        assert process.poll() is None
+    workdir = tmp_path / "run"
+    process = start(workdir)
+    metrics = workdir / "metrics.jsonl"
+    wait_for(process, lambda: metrics.exists() and metrics.read_text())
     process.send_signal(number)
-    error = process.communicate()[1]
-    assert process.returncode == STOPPED == 3, error
-    assert "the same command goes on from there" in error.splitlines()[-1] and "Traceback" not in error
-    assert not (tmp_path / "summary.json").exists()
-    stopped_in = int(error.rsplit("round ", 1)[1].split(",")[0])
-    assert f"going on after round {stopped_in}" in ended(start(tmp_path))
-    assert_same_run(tmp_path, unbroken[0])
+    assert process.wait(TIMEOUT) == STOPPED == 3, said(workdir)
+    assert "the same command goes on from there" in said(workdir).splitlines()[-1] and "Traceback" not in said(workdir)
+    assert not (workdir / "summary.json").exists()
+    stopped_in = int(said(workdir).rsplit("round ", 1)[1].split(",")[0])
+    assert f"going on after round {stopped_in}" in finish(workdir)
+    assert_same_run(workdir, unbroken[0])
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -121,14 +146,13 @@ def test_before_training_a_signal_ends_the_command_and_in_training_the_second_on
     assert exit_status(lambda: (_ for _ in ()).throw(KeyboardInterrupt("ended"))) == STOPPED
 
 
-def test_two_processes_in_one_workdir(unbroken, tmp_path):
-    first = start(tmp_path)
-    while not (tmp_path / "metrics.jsonl").exists():
-        time.sleep(0.02)
-        assert first.poll() is None
-    second = start(tmp_path)
-    error = second.communicate()[1]
-    if first.poll() is None or second.returncode:
-        assert second.returncode == 1 and "another run is writing here" in error.splitlines()[-1]
-    ended(first)
-    assert_same_run(tmp_path, unbroken[0])
+def test_a_second_run_in_a_workdir_is_refused_and_harms_nothing(unbroken, tmp_path, capsys):
+    workdir = tmp_path / "run"
+    process = start(workdir)
+    wait_for(process, lambda: list((workdir / "checkpoints").glob("*.sha256")))
+    process.send_signal(signal.SIGSTOP)  # it holds the workdir for as long as we like
+    assert run.main(["run", *LONG, f"--workdir={workdir}"]) == 1
+    assert "another run is writing here" in capsys.readouterr().err.splitlines()[-1]
+    process.send_signal(signal.SIGCONT)
+    assert process.wait(TIMEOUT) == 0, said(workdir)
+    assert_same_run(workdir, unbroken[0])

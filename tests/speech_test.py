@@ -1,5 +1,7 @@
 """Log-mel features against their formula, and Speech Commands from its folders."""
 
+import os
+import pathlib
 import shutil
 import wave
 
@@ -90,10 +92,12 @@ def test_splits_are_by_speaker_and_clips_of_other_lengths_are_counted(folder):
 
 
 def test_the_test_speakers_are_those_of_the_published_rule():
-    """Warden's which_set: 'bed/0c40e715_nohash_0.wav' and others of his lists."""
+    """Speakers of the data set's own lists: of validation_list.txt and testing_list.txt (Warden's first and second 10 %)."""
+    assert all(map(speech_commands.is_test_speaker, ("026290a7", "060cd039", "0c40e715", "0ea0e2f4")))
+    assert not any(map(speech_commands.is_test_speaker, ("00f0204f", "004ae714")))
     names = [f"{number:08x}" for number in range(20_000)]
     assert np.mean([speech_commands.is_test_speaker(name) for name in names]) == pytest.approx(0.2, abs=0.01)
-    assert speech_commands.speaker(speech_commands.pathlib.Path("0c40e715_nohash_3.wav")) == "0c40e715"
+    assert speech_commands.speaker(pathlib.Path("0c40e715_nohash_3.wav")) == "0c40e715"
 
 
 def test_features_are_cached_until_a_file_changes_and_a_damaged_cache_is_computed_again(folder, monkeypatch):
@@ -119,6 +123,7 @@ def test_features_are_cached_until_a_file_changes_and_a_damaged_cache_is_compute
     [
         (lambda file: file.write_bytes(b""), "not a wav file"),
         (lambda file: file.write_bytes(b"RIFF1234WAVEjunk"), "not a wav file"),
+        (lambda file: os.truncate(file, 20_000), "cut off: its header promises 16000 samples, and 9978 follow"),
         (lambda file: write_clip(file, rate=8000), "16000 Hz; this one has .1, 2, 8000"),
         (lambda file: write_clip(file, channels=2), "one channel"),
         (lambda file: shutil.rmtree(file.parent), "at least two words; found 1"),
@@ -133,7 +138,12 @@ def test_broken_clips_and_folders_are_said(folder, damage, says):
 
 def test_real_clips(real_data, tmp_path, monkeypatch):
     monkeypatch.setenv("IST_CACHE_DIR", str(tmp_path))
-    found = data.load("speech_commands", str(real_data / "speech_commands_mini"), validation_fraction=0.2)
+    clips = str(real_data / "speech_commands_mini")
+    with pytest.raises(DataError, match="all 600 clips are of test speakers of this split: use data.dataset=resplit"):
+        data.load("speech_commands", clips)
+    with pytest.raises(DataError, match="is '' .* or 'resplit'"):
+        data.load("speech_commands", clips, "new")
+    found = data.load("speech_commands", clips, "resplit", validation_fraction=0.2)
     dropped = found.notes["clips left out for their length"]
     assert sum(len(part["y"]) for part in (found.train, found.validation, found.test)) + dropped == 600
     assert found.num_classes == 10 and found.train["x"].shape[1:] == (128, 32)

@@ -98,8 +98,9 @@ class Algorithm(NamedTuple):
       variables: (state, sample or None) -> what the whole model is evaluated with: its parameters, and
         normalisation statistics measured in one pass over the batch `sample` (None: of every test batch).
       predict: (variables, batch) -> logits_BxC of the whole model (of an ensemble: the mean of logits).
-      subnet_variables: as `variables`, of all S subnetworks, stacked.
-      subnet_predict: (variables_S, batch) -> logits_SxBxC.
+      subnet_variables: (state, sample or None) -> {'variables': as `variables`, of all S subnetworks, stacked;
+        'indices': which units they hold}; where workers hold whole models, those.
+      subnet_predict: (what subnet_variables gives, batch) -> logits_SxBxC.
       params: state -> params of the whole model, in original order.
       end: state -> Start of the next phase.
       num_workers: S.

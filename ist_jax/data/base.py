@@ -9,9 +9,12 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from ist_jax.data.progress import progress
 from ist_jax.keys import key_on
 from ist_jax.order import Shards, View
 from ist_jax.types import Key
+
+_ROWS = 4096  # that are hashed at once
 
 Arrays = Mapping[str, np.ndarray]  # {'x': [N, ...], 'y': int32[N]}
 
@@ -133,8 +136,10 @@ def _check_part(x: np.ndarray, y: np.ndarray, part: str, source: str) -> None:
         raise DataError(f"{source}: labels count from 0; the smallest {part} label is {y.min()}")
     if not (np.issubdtype(x.dtype, np.floating) or np.issubdtype(x.dtype, np.integer)):
         raise DataError(f"{source}: inputs are numbers; {part} inputs have dtype {x.dtype}")
-    if np.issubdtype(x.dtype, np.floating) and not np.isfinite(x).all():
-        raise DataError(f"{source}: inputs are finite; {part} inputs hold nan or inf")
+    if x[0].size == 0:
+        raise DataError(f"{source}: inputs have at least one entry; {part} inputs have shape {x.shape}")
+    if np.issubdtype(x.dtype, np.floating) and not (np.abs(x) <= np.finfo(np.float32).max).all():
+        raise DataError(f"{source}: inputs are finite in float32; {part} inputs hold nan, inf or more")
 
 
 def check(raw: Raw, source: str) -> None:
@@ -143,6 +148,9 @@ def check(raw: Raw, source: str) -> None:
     _check_part(raw.x_test, raw.y_test, "test", source)
     if raw.x_train.shape[1:] != raw.x_test.shape[1:]:
         raise DataError(f"{source}: train inputs have shape {raw.x_train.shape[1:]}, test inputs {raw.x_test.shape[1:]}")
+    if raw.y_train.max() >= len(raw.y_train):
+        found = f"{len(raw.y_train)} training examples have a label {raw.y_train.max()}"
+        raise DataError(f"{source}: labels count from 0 without large gaps; {found}")
     if raw.y_test.max() > raw.y_train.max():
         raise DataError(
             f"{source}: test label {raw.y_test.max()} never occurs in training, whose largest is {raw.y_train.max()}"
@@ -159,7 +167,8 @@ def _fingerprint(*parts: Arrays) -> str:
     for part in parts:
         for name, array in sorted(part.items()):
             digest.update(f"{name} {array.dtype} {array.shape}".encode())
-            digest.update(array.tobytes())
+            for start in progress(range(0, len(array), _ROWS), "fingerprint"):
+                digest.update(array[start : start + _ROWS].tobytes())
     return digest.hexdigest()
 
 

@@ -4,7 +4,9 @@
 prepared as array_record: `prepare(name, data_dir)` does that, with TensorFlow.
 """
 
+import contextlib
 import importlib.util
+import json
 import logging
 import pathlib
 from collections.abc import Sequence
@@ -21,13 +23,22 @@ def _columns(source: Sequence[Any]) -> tuple[np.ndarray, np.ndarray]:
     return np.stack([row["image"] for row in rows]), np.array([row["label"] for row in rows], np.int64)
 
 
+def is_prepared(dataset: str, directory: str) -> bool:
+    """Whether a builder lies in `directory` as array_record, whole: TFDS writes dataset_info.json last."""
+    for file in pathlib.Path(directory, dataset).glob("**/dataset_info.json"):
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            if "incomplete" not in str(file) and json.loads(file.read_text()).get("fileFormat") == "array_record":
+                return True
+    return False
+
+
 def prepare(dataset: str, directory: str) -> None:
     """Downloads and prepares a builder as `load` reads it, unless it lies there already.
 
     Raises:
       DataError: TensorFlow, which TFDS prepares with, is not installed.
     """
-    if (pathlib.Path(directory) / dataset).is_dir():
+    if is_prepared(dataset, directory):
         return
     if importlib.util.find_spec("tensorflow") is None:
         raise DataError(f"TFDS needs TensorFlow to prepare {dataset!r} (not to read it): pip install tensorflow")
@@ -44,8 +55,11 @@ def load(directory: str, dataset: str) -> Raw:
     """
     if not dataset:
         raise DataError("data.name='tfds' needs data.dataset, the name of a builder such as 'fashion_mnist'")
-    if not (pathlib.Path(directory) / dataset).is_dir():
-        raise DataError(f"data.dir={directory!r} holds no prepared TFDS builder {dataset!r}")
+    if not is_prepared(dataset, directory):
+        raise DataError(
+            f"data.dir={directory!r} holds no TFDS builder {dataset!r} prepared as array_record: "
+            "ist_jax.data.tfds.prepare does that"
+        )
     logging.getLogger("absl").setLevel(logging.WARNING)
     import tensorflow_datasets as tfds  # seconds to import: only who reads TFDS pays
 
