@@ -33,7 +33,7 @@ ALLOWED = {
     "summary": ("algorithms", "writers", "workdir"),
     "loop": ("summary", "types", "keys", "algorithms", "tasks", "data", "evaluation", "workdir", "writers"),
 }
-FLAX = ("models", "decompositions", "algorithms", "export")  # the last two: only as the type of a model
+FLAX = ("models", "decompositions", "algorithms", "export")  # the last two: as the type of a model, and for its trees
 
 
 def imported(path):
