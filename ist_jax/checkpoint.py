@@ -9,12 +9,12 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 from jax.sharding import SingleDeviceSharding
 from orbax.checkpoint import v1 as ocp
 
 from ist_jax.files import write_whole
-from ist_jax.trees import leaf_names, map_with_names
+from ist_jax.processes import all_or_none, first_decides
+from ist_jax.trees import leaf_shapes, map_with_names, shape_difference
 
 _KEEP = 2
 _DIGEST = ".sha256"  # DIR/12.sha256 is written after DIR/12, and commits it
@@ -22,11 +22,6 @@ _DIGEST = ".sha256"  # DIR/12.sha256 is written after DIR/12, and commits it
 
 class CheckpointError(RuntimeError):
     """Checkpoints were committed and none can be read, or one does not fit or cannot be written."""
-
-
-def _shapes(tree: Any) -> dict[str, list[int]]:
-    """{'hidden_0/kernel': [64, 16]}: shapes by name, as JSON keeps them."""
-    return {name: list(leaf.shape) for name, leaf in zip(leaf_names(tree), jax.tree.leaves(tree))}
 
 
 def committed_rounds(folder: pathlib.Path) -> list[int]:
@@ -69,15 +64,7 @@ class Checkpoints:
 
     def __init__(self, folder: str | pathlib.Path, say: Callable[[str], None] = lambda line: None, *, tidy: bool = True):
         self._folder, self._say, self._tidy = pathlib.Path(folder).absolute(), say, tidy
-        self._round = self._agreed(self._newest_undamaged)
-
-    @staticmethod
-    def _agreed(choose: Callable[[], int]) -> int:
-        """What process 0 chooses, on all processes."""
-        if jax.process_count() == 1:
-            return choose()
-        chosen = choose() if jax.process_index() == 0 else 0
-        return int(multihost_utils.broadcast_one_to_all(np.int32(chosen)))
+        self._round = first_decides(self._newest_undamaged)
 
     def _newest_undamaged(self) -> int:
         """The newest round with an undamaged checkpoint, -1 if none was ever committed."""
@@ -138,19 +125,20 @@ class Checkpoints:
         if self._round == round:
             return
         path = self._folder / str(round)
-        metadata = {"book": dict(bookkeeping), "shapes": _shapes(state), "model": _shapes(params)}
+        metadata = {"book": dict(bookkeeping), "shapes": leaf_shapes(state), "model": leaf_shapes(params)}
         try:
             ocp.save(path, state, custom_metadata=metadata, overwrite=True)
-            if jax.process_index() == 0:
-                write_whole(self._digest_file(round), _digest(path, durable=True))
-                self._remove_oldest()
+            all_or_none(lambda: self._commit(round))
         except Exception as error:  # a full disk is many kinds of error in the libraries below
             raise CheckpointError(
                 f"{path}: cannot be written ({_first_line(error)}); the checkpoints before it stand"
             ) from error
         self._round = round
 
-    def _remove_oldest(self) -> None:
+    def _commit(self, round: int) -> None:
+        if jax.process_index() != 0:
+            return
+        write_whole(self._digest_file(round), _digest(self._folder / str(round), durable=True))
         for old in committed_rounds(self._folder)[:-_KEEP]:
             self._digest_file(old).unlink()  # first: without it the rest is known as unfinished
             shutil.rmtree(self._folder / str(old))
@@ -174,9 +162,9 @@ class Checkpoints:
         Raises:
           CheckpointError: the checkpoint is of another model, or its arrays have other names or shapes.
         """
-        self._check(self._metadata()["model"], _shapes(params))
-        saved, wanted = self._metadata()["shapes"], _shapes(like)
-        self._check(dict.fromkeys(saved), dict.fromkeys(wanted))
+        self._check("model", self._metadata()["model"], leaf_shapes(params))
+        saved, wanted = self._metadata()["shapes"], leaf_shapes(like)
+        self._check("run", dict.fromkeys(saved), dict.fromkeys(wanted))
 
         def abstract(name: str, leaf: Any) -> jax.ShapeDtypeStruct:
             sharding = leaf.sharding if saved[name] == wanted[name] else SingleDeviceSharding(jax.local_devices()[0])
@@ -188,14 +176,9 @@ class Checkpoints:
             raise CheckpointError(f"{self._folder / str(self._round)} cannot be loaded: {_first_line(error)}") from error
         return map_with_names(self._fitted, like, found)
 
-    def _check(self, there: Mapping[str, Any], here: Mapping[str, Any]) -> None:
-        for name in sorted(there.keys() | here.keys()):
-            if name not in there or name not in here:
-                where = "there" if name in there else "here"
-                raise CheckpointError(f"{self._folder}: of another run, {name} is only {where}: use another workdir")
-            if there[name] != here[name]:
-                differing = f"{name} has shape {there[name]} there and {here[name]} here"
-                raise CheckpointError(f"{self._folder}: of another model, {differing}: use another workdir")
+    def _check(self, of: str, there: Mapping[str, Any], here: Mapping[str, Any]) -> None:
+        if difference := shape_difference(there, here):
+            raise CheckpointError(f"{self._folder}: the checkpoint is of another {of}, {difference}: use another workdir")
 
     def _fitted(self, name: str, like: Any, found: Any) -> Any:
         if found.shape == like.shape:

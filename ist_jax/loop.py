@@ -16,6 +16,7 @@ from ist_jax.algorithms.base import Algorithm, Costs, Start, State
 from ist_jax.data.base import Dataset
 from ist_jax.evaluation import evaluate
 from ist_jax.keys import key_on, named_key
+from ist_jax.processes import any_says
 from ist_jax.summary import Bookkeeping, summarise
 from ist_jax.tasks.base import Task
 from ist_jax.types import Array, Params
@@ -170,8 +171,9 @@ class _Run:
             self._advance(phase, steps, metrics["loss_SxJ"])
             last = book.steps == total and number == len(self.phases) - 1
             evaluating = last or (config.eval_every and book.round % config.eval_every == 0)
-            stopping = self.stop()
-            saving = stopping or (config.checkpoint_every and book.round % config.checkpoint_every == 0)
+            saving = config.checkpoint_every and book.round % config.checkpoint_every == 0
+            stopping = self._is_stopping(evaluating or saving)
+            saving = saving or stopping
             if evaluating or saving:
                 self._fetch()
                 jax.block_until_ready(state)
@@ -187,6 +189,12 @@ class _Run:
         jax.block_until_ready(state)
         book.seconds += time.perf_counter() - began
         return state
+
+    def _is_stopping(self, boundary: bool) -> bool:
+        """One process may stop after any round; several agree where they wait for each other anyway."""
+        if jax.process_count() == 1:
+            return self.stop()
+        return bool(boundary) and any_says(self.stop())
 
     def _advance(self, phase: Phase, steps: int, loss_SxJ: Array) -> None:
         """Counts a dispatched round, and fetches the loss of the one before it: the device never waits."""
@@ -284,8 +292,8 @@ def run(
       workdir: where metrics.jsonl, summary.json, TensorBoard events and checkpoints go; None writes nothing. A
         workdir with checkpoints is gone on with.
       start: what the first phase starts from instead of a fresh initialisation, such as `Start(params)`.
-      stop: asked after every round; once it says True the run saves and raises Stopped. Several processes must
-        say so in the same round.
+      stop: asked after every round, on several processes at evaluations and checkpoints; once any says True the
+        run saves and raises Stopped.
 
     Raises:
       NonFiniteLossError: the loss became nan or infinite; the message names round and subnetwork. The

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -42,6 +42,21 @@ def match(rules: Rules, name: str) -> Axes | None:
             return value
     known = ", ".join(repr(pattern) for pattern, _ in rules) or "none"
     raise ValueError(f"every leaf needs a rule, and none matches {name!r}; add one for it (patterns: {known})")
+
+
+def leaf_shapes(tree: Any) -> dict[str, list[int]]:
+    """{'hidden_0/kernel': [64, 16]}: shapes by name, as JSON keeps them."""
+    return {name: list(leaf.shape) for name, leaf in zip(leaf_names(tree), jax.tree.leaves(tree))}
+
+
+def shape_difference(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
+    """What is different between two results of `leaf_shapes`, by the first leaf that is; '' if nothing is."""
+    for name in sorted(there.keys() | here.keys()):
+        if name not in there or name not in here:
+            return f"{name} is only {'there' if name in there else 'here'}"
+        if there[name] != here[name]:
+            return f"{name} has shape {there[name]} there and {here[name]} here"
+    return ""
 
 
 def tree_size(tree: Any) -> int:

@@ -13,6 +13,7 @@ import jax
 
 from ist_jax.checkpoint import CheckpointError, Checkpoints
 from ist_jax.files import write_whole
+from ist_jax.processes import OtherProcessError, all_or_none
 from ist_jax.writers import JsonLines, Row, TensorBoard, Writer, rows_until
 
 
@@ -52,17 +53,24 @@ class Workdir:
 
     def _open(self, path: pathlib.Path) -> None:
         with self._explained():
-            path.mkdir(parents=True, exist_ok=True)
             begun = (path / "lock").exists()
-            self._lock(path / "lock")
-            self._check_committed(path)
+            all_or_none(lambda: self._take(path))
             self._checkpoints = Checkpoints(path / "checkpoints", self._say)
             self.saved = self._checkpoints.bookkeeping()
-            self.history = self._rows_until_checkpoint(path / "metrics.jsonl")
-            if jax.process_index() != 0:  # checkpoints are written by all processes, records by one
-                return
-            if begun and self.saved is None:
-                self._say(f"{path}: a run was begun here and no checkpoint of it was committed: starting afresh")
+            all_or_none(lambda: self._begin_records(path))
+        if begun and self.saved is None:
+            self._say(f"{path}: a run was begun here and no checkpoint of it was committed: starting afresh")
+
+    def _take(self, path: pathlib.Path) -> None:
+        if jax.process_index() == 0:
+            path.mkdir(parents=True, exist_ok=True)
+            self._lock(path / "lock")
+            self._check_committed(path)
+
+    def _begin_records(self, path: pathlib.Path) -> None:
+        """Checkpoints are written by all processes, records by one."""
+        self.history = self._rows_until_checkpoint(path / "metrics.jsonl")
+        if jax.process_index() == 0:
             self._add(JsonLines(path / "metrics.jsonl", self.history))
             self._add(TensorBoard(path / "tensorboard", self.history))
 
@@ -88,8 +96,6 @@ class Workdir:
 
     def _lock(self, path: pathlib.Path) -> None:
         """Until the process ends, however it ends: the lock is the kernel's."""
-        if jax.process_index() != 0:
-            return
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         self._open_files.callback(os.close, descriptor)
         try:
@@ -107,15 +113,18 @@ class Workdir:
             raise WorkdirError(
                 f"{self._path}: cannot be written or read ({error.strerror}); what was written before stands"
             ) from error
-        except CheckpointError as error:
+        except (CheckpointError, OtherProcessError) as error:
             raise WorkdirError(str(error)) from error
 
     def write(self, row: Row) -> None:
         """Appends the row of an evaluated round."""
         with self._explained():
-            for writer in self._writers:
-                writer.write(row)
+            all_or_none(lambda: self._write(row))
         self.history.append(row)
+
+    def _write(self, row: Row) -> None:
+        for writer in self._writers:
+            writer.write(row)
 
     def save(self, round: int, state: Any, params: Any, bookkeeping: Mapping[str, Any]) -> None:
         """Commits a checkpoint; arguments as of `Checkpoints.save`."""

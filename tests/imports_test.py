@@ -27,11 +27,12 @@ ALLOWED = {
     "evaluation": ("types", "algorithms", "tasks"),
     "files": (),
     "export": ("types", "files", "models"),
-    "checkpoint": ("trees", "files"),
+    "processes": (),
+    "checkpoint": ("trees", "files", "processes"),
     "writers": ("files",),
-    "workdir": ("files", "checkpoint", "writers"),
+    "workdir": ("files", "processes", "checkpoint", "writers"),
     "summary": ("algorithms", "writers", "workdir"),
-    "loop": ("summary", "types", "keys", "algorithms", "tasks", "data", "evaluation", "workdir", "writers"),
+    "loop": ("summary", "types", "keys", "processes", "algorithms", "tasks", "data", "evaluation", "workdir", "writers"),
 }
 FLAX = ("models", "decompositions", "algorithms", "export")  # the last two: as the type of a model, and for its trees
 

@@ -1,5 +1,7 @@
 """One of two processes of `two_processes_test.py`: python two_processes.py PORT PROCESS_ID OUT.npz"""
 
+import fcntl
+import pathlib
 import sys
 
 import jax
@@ -15,11 +17,30 @@ from cases import BATCH, TASK, dataset, two_groups  # noqa: E402
 from jax.experimental import multihost_utils  # noqa: E402
 
 from ist_jax import LoopConfig, ist, run  # noqa: E402
+from ist_jax.loop import Stopped  # noqa: E402
 from ist_jax.placement import sharded, subnet_mesh  # noqa: E402
+from ist_jax.workdir import WorkdirError  # noqa: E402
 
 assert len(jax.devices()) == 4 and len(jax.local_devices()) == 2
 algorithm = ist(two_groups(4), TASK, optax.sgd(0.1), batch_size=BATCH, placement=sharded(subnet_mesh()))
-results = run([(algorithm, 6 * 4 * BATCH, 3)], TASK, dataset(), LoopConfig(eval_every=1, eval_subnets=True))
+phases, config = [(algorithm, 6 * 4 * BATCH, 3)], LoopConfig(eval_every=1, eval_subnets=True)
+workdir = pathlib.Path(out).with_suffix("")
+try:  # one process is asked to stop, both do, and go on from their checkpoint
+    run(phases, TASK, dataset(), config, workdir, stop=lambda: process == 1)
+    raise AssertionError("it did not stop")
+except Stopped as stopped:
+    assert "round 1" in str(stopped)
+taken = workdir.with_name("taken")
+if process == 0:
+    taken.mkdir()
+    held = (taken / "lock").open("w")
+    fcntl.flock(held, fcntl.LOCK_EX)
+try:  # what only process 0 can see ends both
+    run(phases, TASK, dataset(), config, taken)
+    raise AssertionError("the workdir is another run's")
+except WorkdirError as error:
+    assert ("another run is writing here" if process == 0 else "another process of this run failed") in str(error)
+results = run(phases, TASK, dataset(), config, workdir)
 leaves = [multihost_utils.process_allgather(leaf, tiled=True) for leaf in jax.tree.leaves(results.params)]
 if process == 0:
     np.savez(out, *leaves, accuracy=[row["test_accuracy"] for row in results.history])

@@ -1,5 +1,6 @@
 """Law 5 across processes: 2 processes x 2 CPU devices over loopback end where 1 process x 4 devices does."""
 
+import json
 import os
 import pathlib
 import socket
@@ -38,4 +39,6 @@ def test_two_processes_end_in_the_parameters_of_one(tmp_path):
     found = np.load(out)
     for i, leaf in enumerate(jax.tree.leaves(results.params)):
         np.testing.assert_allclose(found[f"arr_{i}"], leaf, rtol=1e-5, atol=1e-6)
+    rows = [json.loads(line) for line in (out.with_suffix("") / "metrics.jsonl").read_text().splitlines()]
+    assert [row["round"] for row in rows] == [1, 2], "records are written once, by one process"
     np.testing.assert_allclose(found["accuracy"], [row["test_accuracy"] for row in results.history])

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from ist_jax import costs
 from ist_jax.keys import key_on
 from ist_jax.partition import Partition
-from ist_jax.trees import leaf_names, tree_bytes, tree_size
+from ist_jax.trees import leaf_shapes, shape_difference, tree_bytes, tree_size
 from ist_jax.types import Array, Batch, Key, Metrics, Params, Variables
 
 
@@ -128,12 +128,8 @@ class Algorithm(NamedTuple):
 
     def check(self, start: Start) -> None:
         """Raises StartError if `start` has parameters of another model."""
-        shapes = lambda tree: {name: leaf.shape for name, leaf in zip(leaf_names(tree), jax.tree.leaves(tree))}
-        there, here = shapes(start.params), shapes(self.shapes())
-        for name in sorted(there.keys() | here.keys()):
-            if there.get(name) != here.get(name):
-                differing = f"{name} has shape {there.get(name)} there and {here.get(name)} here"
-                raise StartError(f"a run starts from parameters of its own model: {differing}")
+        if difference := shape_difference(leaf_shapes(start.params), leaf_shapes(self.shapes())):
+            raise StartError(f"a run starts from parameters of its own model, and {difference}")
 
     def fresh(self, key: Key, start: Start | None = None) -> State:
         """`init` as one compiled program, on the devices of the algorithm.

@@ -1,0 +1,50 @@
+"""Agreement between the processes of one run; with one process, nothing."""
+
+from collections.abc import Callable
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+
+class OtherProcessError(RuntimeError):
+    """Another process of this run failed, and said why."""
+
+
+def first_decides(choose: Callable[[], int]) -> int:
+    """What process 0 chooses, on all processes; if it fails, all fail."""
+    chosen = [0]
+
+    def on_first() -> None:
+        if jax.process_index() == 0:
+            chosen[0] = choose()
+
+    all_or_none(on_first)
+    return chosen[0] if jax.process_count() == 1 else int(multihost_utils.broadcast_one_to_all(np.int32(chosen[0])))
+
+
+def all_or_none(action: Callable[[], None]) -> None:
+    """Runs `action` on every process. If one fails there, no other waits for it for ever.
+
+    Raises:
+      OtherProcessError: another process failed; this one's own error is raised as it is.
+    """
+    error = None
+    try:
+        action()
+    except Exception as raised:
+        if jax.process_count() == 1:
+            raise
+        error = raised
+    failed = any_says(error is not None)
+    if error is not None:
+        raise error
+    if failed:
+        raise OtherProcessError("another process of this run failed; its message says why")
+
+
+def any_says(flag: bool) -> bool:
+    """Whether `flag` holds on any process."""
+    if jax.process_count() == 1:
+        return flag
+    return bool(multihost_utils.process_allgather(np.array(flag)).any())
