@@ -49,13 +49,16 @@ def leaf_shapes(tree: Any) -> dict[str, list[int]]:
     return {name: list(leaf.shape) for name, leaf in zip(leaf_names(tree), jax.tree.leaves(tree))}
 
 
-def shape_difference(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
-    """What is different between two results of `leaf_shapes`, by the first leaf that is; '' if nothing is."""
+def shape_difference(there: Mapping[str, Any], here: Mapping[str, Any], places: tuple[str, str] = ("there", "here")) -> str:
+    """What is different between two results of `leaf_shapes`, by the first leaf that is; '' if nothing is.
+
+    `places` are what the message calls the two.
+    """
     for name in sorted(there.keys() | here.keys()):
         if name not in there or name not in here:
-            return f"{name} is only {'there' if name in there else 'here'}"
+            return f"{name} is only {places[0] if name in there else places[1]}"
         if there[name] != here[name]:
-            return f"{name} has shape {there[name]} there and {here[name]} here"
+            return f"{name} has shape {there[name]} {places[0]} and {here[name]} {places[1]}"
     return ""
 
 

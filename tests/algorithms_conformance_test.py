@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from cases import ALGORITHMS, BATCH, CLASSES, ROOT, SGD, TASK, dataset, own, placements, random_params, rounds, two_groups
+from cases import ALGORITHMS, BATCH, CLASSES, ROOT, SGD, TASK, Own, dataset, own, placements, random_params, rounds, two_groups
 
 from ist_jax import data_parallel, decompose, ist, undivided
 from ist_jax.algorithms import Start
@@ -249,3 +249,10 @@ def test_options_that_contradict_are_refused():
         decompose([(".*", None)], {"g": 9}, num_subnets=2, full=None, subnet=None, example=None)
     with pytest.raises(ValueError, match="no multiple of 4 devices"):
         ist(two_groups(2), TASK, SGD, batch_size=BATCH, placement=sharded(subnet_mesh(4)))
+
+
+def test_a_subnetwork_that_is_not_what_the_rules_give_is_said():
+    wrong = own(4)._replace(subnet=Own(5, 2))
+    says = r"head/kernel has shape \[5, 5\] in the subnetwork's model and \[4, 5\] by the rules"
+    with pytest.raises(ValueError, match=says):
+        ist(wrong, TASK, SGD, batch_size=BATCH)

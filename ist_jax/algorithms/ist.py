@@ -29,6 +29,7 @@ from ist_jax.partition import Partition, partition
 from ist_jax.placement import AXIS, Placement, vmapped
 from ist_jax.subnet import extract, label_axes
 from ist_jax.tasks.base import Task
+from ist_jax.trees import leaf_shapes, shape_difference
 from ist_jax.types import Array, Batch, Indices, Key, Metrics, Params, Variables
 
 OPT_STATES = ("reset", "carry", "own")
@@ -44,6 +45,20 @@ def _own_batch(decomposition: Decomposition, batch: Batch, indices: Indices) -> 
     """What one subnetwork sees of a batch: all of it, or its share of split inputs."""
     labels = label_axes(batch, decomposition.batch_rules, _input_sizes(decomposition))
     return extract(batch, labels, indices)
+
+
+def _check_subnet(decomposition: Decomposition, labels: Any, shapes: Params) -> None:
+    """Raises ValueError if the subnetwork's model does not have the shapes that the rules give it."""
+    indices = {group: index_SxM[0] for group, index_SxM in decomposition.partition.first().items()}
+    example = decomposition.example
+    if _input_sizes(decomposition):
+        example = jax.eval_shape(lambda x: _own_batch(decomposition, {"x": x}, indices), example)["x"]
+    given = jax.eval_shape(lambda params: extract(params, labels, indices), shapes)
+    found = jax.eval_shape(decomposition.subnet.init, jax.random.key(0), example)["params"]
+    if difference := shape_difference(leaf_shapes(found), leaf_shapes(given), ("in the subnetwork's model", "by the rules")):
+        raise ValueError(
+            f"a subnetwork has ceil(size / num_subnets) units of every group, and {difference}: mend one of the two"
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -240,6 +255,7 @@ def ist(
         raise ValueError("opt_state='own' stays with the worker while its units move on: use 'reset' or 'carry'")
     shapes = jax.eval_shape(decomposition.init, jax.random.key(0))
     labels = label_axes(shapes, decomposition.rules, parts.sizes)
+    _check_subnet(decomposition, labels, shapes)
     exchanged = (labels, ()), (shapes, ())
     if opt_state == "carry":
         exchanged = (labels, state_labels(tx, labels, shapes)), (shapes, jax.eval_shape(tx.init, shapes))

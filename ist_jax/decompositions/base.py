@@ -56,7 +56,8 @@ def decompose(
     example: Any,
     batch_rules: Rules = ((".*", None),),
     partition_name: str = "balanced",
-    padding: str = "this decomposition does not say that padded units stay zero (pad_safe=True)",
+    padding: str = "choose another num_subnets, or pass pad_safe=True if padded units stay zero in training (relu, gelu, tanh; "
+    "SGD, Adam) and give `subnet` ceil(size / num_subnets) units",
     pad_safe: bool = False,
     min_units: int = 0,
 ) -> Decomposition:
