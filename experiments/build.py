@@ -80,7 +80,8 @@ def _main(config: Config, split: Decomposition, task: Task, tx: optax.GradientTr
     trained = split if config.method == "ist" else undivided(split, workers)
     automatic = "own" if config.method == "diloco" else "reset"
     opt_state = automatic if config.opt_state == "auto" else config.opt_state
-    return ist(trained, task, tx, opt_state=opt_state, outer_tx=_outer(config), **options)
+    sent = dict(resident=config.exchange.resident, wire=config.exchange.wire)
+    return ist(trained, task, tx, opt_state=opt_state, outer_tx=_outer(config), **sent, **options)
 
 
 def phases(config: Config, spec: Spec) -> tuple[list[Phase], Task]:

@@ -37,6 +37,12 @@ class Outer:
 
 
 @dataclasses.dataclass(frozen=True)
+class Exchange:
+    wire: str = doc("exact", "how units are sent: exact, bfloat16, int8 (with a scale per unit); averages are always exact")
+    resident: bool = doc(False, "units of all groups come home after every round, instead of going from holder to holder")
+
+
+@dataclasses.dataclass(frozen=True)
 class Model:
     name: str = doc("mlp", "model: mlp")
     hidden: tuple[int, ...] = doc((1024, 1024), "widths of the hidden layers of the full model")
@@ -86,6 +92,7 @@ class Config:
     placement: str = doc("auto", "where subnetworks train: auto, looped, vmapped, sharded (over num_devices)")
     num_devices: int = doc(0, "devices of a sharded placement; 0: all")
     opt_state: str = doc("auto", "between rounds: reset, carry (moves with its units), own (stays with the worker); auto: own for diloco, reset for ist and local_sgd")  # fmt: skip
+    exchange: Exchange = group(Exchange, "how units are exchanged")
     outer: Outer = group(Outer, "outer optimizer")
     warmup_phase: float = doc(0.0, "share of the samples at the start for which the whole model is trained by local SGD")
     dense_phase: float = doc(0.0, "share of the samples at the end for which the whole model is trained data parallel")

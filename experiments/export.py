@@ -22,6 +22,7 @@ from experiments.config import ConfigError
 from experiments.record import as_json, git_revision
 from experiments.restored import Restored, restore
 from ist_jax import export
+from ist_jax.algorithms.evaluated import measured
 from ist_jax.data import Dataset
 from ist_jax.evaluation import evaluate_model, evaluation_sample
 from ist_jax.trees import tree_size
@@ -50,10 +51,11 @@ def _check(run: Restored, subnet: int | None) -> None:
 
 def chosen(run: Restored, subnet: int | None, dataset: Dataset) -> tuple[nn.Module, Variables]:
     """The whole model, or subnetwork `subnet` of the last round's partition, with what it is evaluated with."""
-    measured = run.config.model.eval_norm == "train"
-    sample = evaluation_sample(run.task, dataset.train, run.config.eval_sample) if measured else None
+    on_sample = run.config.model.eval_norm == "train"
+    sample = evaluation_sample(run.task, dataset.train, run.config.eval_sample) if on_sample else None
     if subnet is None:
-        return run.split.full, jax.jit(run.algorithm.variables)(run.state, sample)
+        whole = lambda state, sample: measured(run.split.full, run.task, run.algorithm.params(state), sample)
+        return run.split.full, jax.jit(whole)(run.state, sample)
     variables_S = jax.jit(run.algorithm.subnet_variables)(run.state, sample)["variables"]
     return run.split.subnet, jax.tree.map(lambda leaf_S: leaf_S[subnet], variables_S)
 

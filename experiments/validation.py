@@ -8,6 +8,7 @@ from ist_jax.algorithms import OPT_STATES
 from ist_jax.data import SOURCES, SPLITS
 from ist_jax.decompositions import DECOMPOSITIONS
 from ist_jax.decompositions.mlp import SCALINGS, why_not_padded
+from ist_jax.exchange import FORMATS
 from ist_jax.models import ACTIVATIONS, MODELS, NORMS
 from ist_jax.partition import DEALS, EQUAL_BLOCKS
 from ist_jax.placement import PLACEMENTS, Placement, make_placement
@@ -18,6 +19,7 @@ CHOICES: dict[str, Sequence[str]] = {
     "partition": tuple(name for name in DEALS if name != "fixed"),
     "placement": PLACEMENTS,
     "opt_state": ("auto", *OPT_STATES),
+    "exchange.wire": tuple(FORMATS),
     "outer.name": ("auto", "none", "sgd"),
     "model.name": tuple(MODELS),
     "model.norm": NORMS,
@@ -82,6 +84,11 @@ def _check_method(c: Config) -> None:
         raise ConfigError("opt_state='own' stays with a worker while ist moves its units on: use reset or carry")
     if c.method not in ("ist", "local_sgd", "diloco") and c.outer.name == "sgd":
         raise ConfigError(f"outer.name='sgd' acts on merged parameters, which {c.method} does not have: use none or auto")
+    if c.method != "ist" and (c.exchange.wire != "exact" or c.exchange.resident):
+        raise ConfigError(
+            f"exchange.wire={c.exchange.wire!r} and exchange.resident={c.exchange.resident} are of units, which "
+            f"{c.method} does not exchange: use exact and False"
+        )
     if c.optimizer.momentum and c.optimizer.name != "sgd":
         raise ConfigError(
             f"optimizer.momentum={c.optimizer.momentum} is of sgd; {c.optimizer.name} has its own: use momentum=0"

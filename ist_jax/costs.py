@@ -2,68 +2,104 @@
 
 All numbers are bytes *sent by one device* when every subnetwork has a device of its own (R = S), which is
 what a method costs on a cluster, whatever machine a run happens to be on.
+
+The lower bound of a leaf, for freshly drawn partitions:
+
+    no group     2 (S - 1) / S of the leaf: an average is a ring all-reduce at best
+    one group    (S - 1) / S of what a subnetwork holds: so much of its next units lie elsewhere, each sent once
+    two groups   the same of a subnetwork's block: it could be reached only by a store that keeps every single entry where it
+                 was trained last, and so remembers a place for every entry; at home, blocks are sent twice
 """
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
+from ist_jax.exchange.formats import FORMATS, Format
+from ist_jax.exchange.resting import home_axis, travelling_axis
 from ist_jax.partition import Partition
 from ist_jax.subnet import Label, is_label
+from ist_jax.trees import leaf_names
 
 
-def _leaves(labels: Any, shapes: Any) -> list[tuple[Label, Any]]:
-    flat = jax.tree.leaves(labels, is_leaf=is_label)
-    return list(zip(flat, jax.tree.structure(labels, is_leaf=is_label).flatten_up_to(shapes)))
+class LeafCost(NamedTuple):
+    """What one leaf costs in a synchronisation, in bytes sent per device.
+
+    Attributes:
+      name: of the leaf.
+      way: 'travels', 'home', 'shared', or 'equal' (everywhere, never sent).
+      sent: by the exchange over a mesh, padding of blocks included.
+      lower_bound: what no exchange can go below.
+      all_reduce: a ring all-reduce of the whole leaf.
+    """
+
+    name: str
+    way: str
+    sent: float
+    lower_bound: float
+    all_reduce: float
 
 
-def _held_bytes(label: Label, leaf: Any, units: dict[str, float]) -> float:
-    """Bytes of the part of a leaf with `units[group]` units on every labelled axis."""
-    lengths = [units[group] if group is not None else length for group, length in zip(label.axes, leaf.shape)]
-    return math.prod(lengths) * leaf.dtype.itemsize
+def _held(label: Label, leaf: Any, units: dict[str, float]) -> float:
+    """Entries of the part of a leaf with `units[group]` units on every labelled axis."""
+    return math.prod(units[group] if group is not None else length for group, length in zip(label.axes, leaf.shape))
 
 
-def all_reduce_bytes(num_bytes: int, num_devices: int) -> float:
+def all_reduce_bytes(num_bytes: float, num_devices: int) -> float:
     """Bytes that each device sends in a bandwidth-optimal ring all-reduce: 2 (R - 1) / R of the tree."""
     return 2 * (num_devices - 1) / num_devices * num_bytes
 
 
+def _flat(labels: Any, shapes: Any) -> list[tuple[str, Label, Any]]:
+    flat, treedef = jax.tree.flatten(labels, is_leaf=is_label)
+    return list(zip(leaf_names(shapes), flat, treedef.flatten_up_to(shapes)))
+
+
 def subnet_bytes(labels: Any, shapes: Any, partition: Partition) -> int:
     """Bytes of one subnetwork, padded slots included."""
-    return sum(int(_held_bytes(label, leaf, dict(partition.slots))) for label, leaf in _leaves(labels, shapes))
+    slots = dict(partition.slots)
+    return sum(int(_held(label, leaf, slots)) * leaf.dtype.itemsize for _, label, leaf in _flat(labels, shapes))
 
 
-def home_sharded_bytes(labels: Any, shapes: Any, partition: Partition) -> float:
-    """Bytes sent per device and synchronisation by `exchange.home_sharded`: pull and push.
+def _block_bytes(label: Label, leaf: Any, partition: Partition, axis: int, group: str, wire: Format) -> float:
+    """Bytes of what one dealer sends one subnetwork of a leaf, as `wire` writes it."""
+    pair = partition.pair_units(group) if partition.equal_blocks else partition.slots[group] / partition.num_subnets
+    entries = _held(label, leaf, dict(partition.slots) | {group: pair})
+    return entries * (wire.bits / 8 if wire.bits else leaf.dtype.itemsize) + pair * wire.unit_bytes
 
-    A device sends every other device one block of K units per leaf and direction (K as in
-    `Partition.pair_units`, wire padding included), and all-reduces shared leaves in a ring. Leaves that are
-    equal everywhere are not sent. For partitions that a mesh refuses, blocks are counted without padding.
+
+def leaf_costs(labels: Any, shapes: Any, partition: Partition, wires: Any = "exact") -> list[LeafCost]:
+    """The costs of every leaf, in the order of the tree.
+
+    For partitions that a mesh refuses, blocks are counted without padding.
+
+    Args:
+      labels: of what is exchanged.
+      shapes: its arrays or ShapeDtypeStructs.
+      partition: whose travelling groups are chosen.
+      wires: as of `exchange.over_mesh`.
     """
-    num_subnets, total = partition.num_subnets, 0.0
-    for label, leaf in _leaves(labels, shapes):
+    num_subnets, others = partition.num_subnets, partition.num_subnets - 1
+    share = {g: n / num_subnets if partition.disjoint else partition.slots[g] for g, n in partition.sizes.items()}
+    names = jax.tree.leaves(jax.tree.map(lambda wire, tree: jax.tree.map(lambda _: wire, tree), wires, shapes))
+
+    def cost(name: str, label: Label, leaf: Any, wire: Format) -> LeafCost:
+        itemsize = leaf.dtype.itemsize
+        ring = all_reduce_bytes(math.prod(leaf.shape) * itemsize, num_subnets)
         if not label.groups:
-            total += all_reduce_bytes(_held_bytes(label, leaf, {}), num_subnets) if label.averaged else 0
-            continue
-        resting = label.groups[0][1]
-        units = partition.pair_units(resting) if partition.equal_blocks else partition.slots[resting] / num_subnets
-        total += 2 * (num_subnets - 1) * _held_bytes(label, leaf, dict(partition.slots) | {resting: units})
-    return total
+            return LeafCost(name, "shared", ring, ring, ring) if label.averaged else LeafCost(name, "equal", 0, 0, 0)
+        bound = others / num_subnets * _held(label, leaf, share) * itemsize
+        axis = travelling_axis(label, partition)
+        if axis is not None:
+            block = _block_bytes(label, leaf, partition, axis, label.groups[0][1], wire)
+            return LeafCost(name, "travels", others * block, bound, ring)
+        block = _block_bytes(label, leaf, partition, *home_axis(label, partition), wire)
+        return LeafCost(name, "home", 2 * others * block, bound, ring)
+
+    return [cost(*leaf, FORMATS[wire]) for leaf, wire in zip(_flat(labels, shapes), names)]
 
 
-def lower_bound_bytes(labels: Any, shapes: Any, partition: Partition) -> float:
-    """Bytes per device that no exchange of freshly drawn, uniform partitions can go below.
-
-    Of the units that a device trains next, (S - 1) / S lie elsewhere on average, and each is sent once;
-    shared leaves are averaged, at the cost of a ring all-reduce.
-    """
-    total = 0.0
-    units = {
-        g: size / partition.num_subnets if partition.disjoint else partition.slots[g] for g, size in partition.sizes.items()
-    }
-    for label, leaf in _leaves(labels, shapes):
-        held = _held_bytes(label, leaf, units)
-        once = (partition.num_subnets - 1) / partition.num_subnets * held
-        total += once if label.groups else 2 * once * label.averaged
-    return total
+def kept_bytes(labels: Any, shapes: Any, partition: Partition, wires: Any = "exact") -> float:
+    """Bytes sent per device and synchronisation for state that never goes to the subnetworks: what rests with holders."""
+    return sum(leaf.sent for leaf in leaf_costs(labels, shapes, partition, wires) if leaf.way == "travels")

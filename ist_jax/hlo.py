@@ -2,29 +2,38 @@
 
 import math
 import re
+from collections.abc import Iterator
 from typing import NamedTuple
 
 _KINDS = ("all-to-all", "all-reduce", "all-gather", "reduce-scatter", "collective-permute")
-_LINE = re.compile(rf"= (?P<shape>[^=]*?) (?P<kind>{'|'.join(_KINDS)})(-start)?\((?P<rest>.*)$")
-_ARRAY = re.compile(r"\b(?P<type>[a-z]+\d+|pred)\[(?P<lengths>[\d,]*)\]")
+_COMPUTATION = re.compile(r"^(?P<entry>ENTRY )?%(?P<name>[\w.\-]+) \(.*\{\s*$")
+_COLLECTIVE = re.compile(rf"= (?P<shape>.*?) (?P<kind>{'|'.join(_KINDS)})(?P<start>-start)?\((?P<rest>.*)$")
+_WHILE = re.compile(r" while\(.*body=%(?P<body>[\w.\-]+)")
+_TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
+_CALLED = re.compile(r"(?:calls|to_apply|true_computation|false_computation|body|condition)=%([\w.\-]+)")
+_BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
+_ARRAY = re.compile(r"\b(?P<type>[a-z]+\d+\w*|pred)\[(?P<lengths>[\d,]*)\]")
+_BITS = re.compile(r"\d+")
 
 
 class Collective(NamedTuple):
-    """One collective operation; one inside a loop counts once here, whatever the trip count.
+    """One collective operation.
 
     Attributes:
       kind: such as 'all-to-all'.
       result_bytes: bytes of the result on one device.
       group_size: devices that take part.
+      times: how often it runs: the product of the trip counts of the loops around it.
     """
 
     kind: str
     result_bytes: int
     group_size: int
+    times: int = 1
 
     @property
     def bytes_sent(self) -> float:
-        """Bytes that one device sends to others, with the bandwidth-optimal (ring) algorithm of each kind."""
+        """Bytes that one device sends to others in all its runs, with the bandwidth-optimal (ring) algorithm of each kind."""
         others = (self.group_size - 1) / self.group_size
         factor = {
             "all-to-all": others,
@@ -33,16 +42,19 @@ class Collective(NamedTuple):
             "reduce-scatter": self.group_size - 1,
             "collective-permute": 1,
         }
-        return factor[self.kind] * self.result_bytes
+        return self.times * factor[self.kind] * self.result_bytes
 
 
-def _bytes(shape: str) -> int:
-    total = 0
-    for match in _ARRAY.finditer(shape):
-        bits = 8 if match["type"] == "pred" else int(re.sub(r"\D", "", match["type"]))
-        lengths = [int(length) for length in match["lengths"].split(",") if length]
-        total += math.prod(lengths) * bits // 8
-    return total
+def _array_bytes(match: re.Match) -> int:
+    bits = 8 if match["type"] == "pred" else int(_BITS.search(match["type"])[0])
+    return math.prod(int(length) for length in match["lengths"].split(",") if length) * bits // 8
+
+
+def _result_bytes(match: re.Match) -> int:
+    sizes = [_array_bytes(array) for array in _ARRAY.finditer(match["shape"])]
+    if match["start"] and match["kind"] in ("all-gather", "collective-permute"):
+        return sizes[1]  # (operand, result, ...)
+    return sum(sizes)
 
 
 def _group_size(rest: str) -> int:
@@ -52,15 +64,58 @@ def _group_size(rest: str) -> int:
         return int(iota[1])
     if mesh := re.search(r"replica_groups=mesh\[([^\]]*)\]", rest):  # of one axis, as this package makes them
         return math.prod(int(length) for length in re.findall(r"=(\d+)", mesh[1]))
+    if pairs := re.search(r"source_target_pairs=\{(.*?)\}\}", rest):
+        return max(pairs[1].count("{"), 1)
     raise ValueError(f"cannot read the replica groups of: {rest[:200]}")
 
 
+def _computations(text: str) -> tuple[dict[str, list[str]], str]:
+    """The lines of every computation, and the name of the entry; '' if the text is that of one computation only."""
+    lines: dict[str, list[str]] = {"": []}
+    entry = current = ""
+    for line in text.splitlines():
+        if header := _COMPUTATION.match(line):
+            current = header["name"]
+            lines[current] = []
+            entry = current if header["entry"] else entry
+        else:
+            lines[current].append(line)
+    return lines, entry
+
+
+def _called(line: str) -> Iterator[tuple[str, int | None]]:
+    """(computation, how often) of what an instruction runs; None: a loop whose trip count is not known."""
+    if loop := _WHILE.search(line):
+        trips = _TRIPS.search(line)
+        yield loop["body"], int(trips[1]) if trips else None
+        return
+    names = _CALLED.findall(line)
+    if branches := _BRANCHES.search(line):
+        names += re.findall(r"%([\w.\-]+)", branches[1])
+    yield from ((name, 1) for name in names)
+
+
 def collectives(text: str) -> list[Collective]:
-    """All collectives in the text of a compiled program (`compiled.as_text()`)."""
-    found = (_LINE.search(line) for line in text.splitlines())
-    return [Collective(m["kind"], _bytes(m["shape"]), _group_size(m["rest"])) for m in found if m]
+    """All collectives in the text of a compiled program (`compiled.as_text()`).
+
+    Raises:
+      ValueError: one is in a loop whose trip count the compiler does not know.
+    """
+    computations, entry = _computations(text)
+
+    def found(name: str, times: int | None) -> Iterator[Collective]:
+        for line in computations.get(name, ()):
+            if match := _COLLECTIVE.search(line):
+                if times is None:
+                    raise ValueError(f"a collective in a loop of unknown trip count: {line.strip()[:200]}")
+                yield Collective(match["kind"], _result_bytes(match), _group_size(match["rest"]), times)
+            else:
+                for called, trips in _called(line):
+                    yield from found(called, None if times is None or trips is None else times * trips)
+
+    return list(found(entry, 1))
 
 
 def bytes_sent(text: str) -> float:
-    """Bytes that one device sends in all collectives of a program without loops."""
+    """Bytes that one device sends in all collectives of a compiled program."""
     return sum(collective.bytes_sent for collective in collectives(text))

@@ -16,10 +16,12 @@ from ist_jax.algorithms.base import Algorithm, Costs, Start, State
 from ist_jax.data.base import Dataset
 from ist_jax.evaluation import evaluate
 from ist_jax.keys import key_on, named_key
+from ist_jax.meter import Programs, measured
+from ist_jax.order import View
 from ist_jax.processes import any_says
 from ist_jax.summary import Bookkeeping, summarise
 from ist_jax.tasks.base import Task
-from ist_jax.types import Array, Params
+from ist_jax.types import Array, Key, Params
 from ist_jax.workdir import Workdir
 from ist_jax.writers import Row, Terminal
 
@@ -71,7 +73,7 @@ class NonFiniteLossError(RuntimeError):
 
 
 class Stopped(RuntimeError):
-    """The run was asked to stop, and has saved where it stands."""
+    """The run was asked to stop, and has saved."""
 
 
 def phase_steps(phase: Phase) -> int:
@@ -94,27 +96,13 @@ def _is_sound(state: State) -> Array:
     return jnp.array(finite + numbers).all()
 
 
-class _Programs:
-    """Compiled programs, so that compilation is timed apart and happens once."""
-
-    def __init__(self, book: Bookkeeping):
-        self._book, self._compiled = book, {}
-
-    def get(self, name: Any, function: Any, *args: Any, **static: Any) -> Callable[..., Any]:
-        if name not in self._compiled:
-            began = time.perf_counter()
-            self._compiled[name] = function.lower(*args, **static).compile()
-            self._book.compile_seconds += time.perf_counter() - began
-        return self._compiled[name]
-
-
 class _Run:
     """One run in progress: `run` below is its only user."""
 
     def __init__(self, phases: Sequence[Phase], task: Task, dataset: Dataset, config: LoopConfig, workdir: Any, stop: Stop):
         self.phases, self.task, self.dataset, self.config, self.stop = phases, task, dataset, config, stop
         self.root = jax.random.key(config.seed)
-        self.book, self.pending = Bookkeeping(), None
+        self.book, self.pending, self.metered = Bookkeeping(), None, set()
         self.loss_SxJ: np.ndarray | None = None  # of the last round that was fetched
         total = sum(phase_steps(p) * p.algorithm.num_workers * p.algorithm.batch_size for p in phases)
         self.terminal = Terminal(total, config.name)
@@ -142,7 +130,7 @@ class _Run:
             state = self._phase(self.phases[number], number, state)
             start = algorithm.end(state)
         self._save(algorithm, state)
-        summary = summarise(self.book, self.workdir.history, self._costs())
+        summary = summarise(self.book, self.workdir.history, *self._smallest())
         self.workdir.finish(summary)
         return Results(algorithm.params(state), summary, self.workdir.history)
 
@@ -154,7 +142,7 @@ class _Run:
 
     def _phase(self, phase: Phase, number: int, state: State) -> State:
         algorithm, config, book = phase.algorithm, self.config, self.book
-        programs = _Programs(book)
+        programs = Programs(book.add_compile_seconds)
         order_key = named_key(self.root, f"order {number}")
         alive_S = jax.device_put(np.ones(algorithm.num_workers, bool), algorithm.sharding)
         total = phase_steps(phase)
@@ -166,6 +154,7 @@ class _Run:
             key = key_on(algorithm.sharding, jax.random.fold_in(self.root, book.round))
             compiled_before = book.compile_seconds
             train = programs.get(steps, algorithm.round, state, view, key, alive_S, steps=steps)
+            self._meter(number, algorithm, train, state, view, key, steps)
             began += book.compile_seconds - compiled_before
             state, metrics = train(state, view, key, alive_S)
             self._advance(phase, steps, metrics["loss_SxJ"])
@@ -189,6 +178,14 @@ class _Run:
         jax.block_until_ready(state)
         book.seconds += time.perf_counter() - began
         return state
+
+    def _meter(self, number: int, algorithm: Algorithm, train: Any, state: State, view: View, key: Key, steps: int) -> None:
+        """Reads from a phase's first program what it costs, outside the training time like its compilation."""
+        if number not in self.metered:
+            began = time.perf_counter()
+            self.metered.add(number)
+            self.book.metered[str(number)] = measured(algorithm, train, state, view, key, steps)
+            self.book.compile_seconds += time.perf_counter() - began
 
     def _is_stopping(self, boundary: bool) -> bool:
         """One process may stop after any round; several agree where they wait for each other anyway."""
@@ -223,7 +220,7 @@ class _Run:
         self.book.loss_sum += float(loss_SxJ.mean(dtype=np.float64))
         self.book.loss_rounds += 1
 
-    def _evaluate(self, algorithm: Algorithm, state: State, programs: _Programs) -> None:
+    def _evaluate(self, algorithm: Algorithm, state: State, programs: Programs) -> None:
         config, book = self.config, self.book
         on_device = {part: self.dataset.on_device(part, algorithm.sharding) for part in ("train", "validation", "test")}
         splits = {part: on_device[part] for part in ("validation", "test")}
@@ -262,8 +259,11 @@ class _Run:
         self.workdir.write(row)
         self.terminal.write(row)
 
-    def _costs(self) -> Costs:
-        return min((phase.algorithm.costs for phase in self.phases), key=lambda costs: costs.device_parameters)
+    def _smallest(self) -> tuple[Costs, str]:
+        """The costs and the number of the phase whose workers hold the smallest model."""
+        costs = [phase.algorithm.costs for phase in self.phases]
+        number = min(range(len(costs)), key=lambda i: costs[i].device_parameters)
+        return costs[number], str(number)
 
     def _save(self, algorithm: Algorithm, state: State) -> None:
         if not _is_sound(state):  # the loss that shows it is the next round's

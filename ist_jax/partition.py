@@ -1,8 +1,9 @@
 """Partitions: which units each subnetwork holds, as pure index functions.
 
-    balanced  every one of S homes deals its units at random in equal shares (to +-1). The default, and
-              what a mesh can exchange in equal blocks. The authors' partitioned parameter server deals
-              in the same way (IST_Release, distributed_*_partitioned_ps).
+    balanced  every one of S dealers deals its units at random in equal shares (to +-1). The default, and
+              what a mesh can exchange in equal blocks. The dealer of a unit is its home (as in the authors'
+              partitioned parameter server, IST_Release, distributed_*_partitioned_ps) or, in a travelling
+              group, the subnetwork that holds it.
     uniform   a random permutation per group, dealt in equal shares (IST, Yuan et al., VLDB 2022).
     blocks    as uniform, counts as equal as possible, the larger shares going round; an optional minimum
               depth lets subnetworks overlap (ResIST, Dun et al., UAI 2022, section 3).
@@ -13,7 +14,7 @@ All give `indices[group]: int32[S, M]`, sorted in every row, padded with the gro
 divide it. The result is a function of (key, previous indices) alone, so all hosts agree without talking.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 import jax
@@ -36,6 +37,7 @@ class Partition(NamedTuple):
       first: () -> Indices of round 0, contiguous slices.
       sample: (key, current) -> Indices of the next round.
       disjoint: whether no unit ever has two holders.
+      travelling: the groups of 'balanced' whose units are dealt by their holders and stay with them between rounds.
     """
 
     name: str
@@ -45,6 +47,15 @@ class Partition(NamedTuple):
     first: Callable[[], Indices]
     sample: Callable[[Key, Indices], Indices]
     disjoint: bool
+    travelling: frozenset[str] = frozenset()
+
+    def with_travelling(self, groups: Iterable[str]) -> "Partition":
+        """The same partition with other travelling groups. Raises ValueError if it is not 'balanced'."""
+        return (
+            self
+            if frozenset(groups) == self.travelling
+            else partition(self.name, self.sizes, self.num_subnets, travelling=groups)
+        )
 
     @property
     def equal_blocks(self) -> bool:
@@ -52,7 +63,7 @@ class Partition(NamedTuple):
         return not self.sizes or self.name in EQUAL_BLOCKS
 
     def pair_units(self, group: str) -> int:
-        """K: how many units of `group` one home and one subnetwork can share at most."""
+        """K: how many units of `group` one dealer (a home, a holder) and one subnetwork can share at most."""
         home = home_size(self.sizes[group], self.num_subnets)
         if self.name == "balanced":
             return -(-home // self.num_subnets)
@@ -71,16 +82,28 @@ def _sorted_rows(cards_S: Array, size: int, num_subnets: int) -> Array:
     return jnp.sort(cards.reshape(-1, num_subnets).T, axis=1).astype(jnp.int32)
 
 
-def _balanced(key: Key, current_SxM: Array, size: int) -> Array:
-    num_subnets = current_SxM.shape[0]
+def _homes(size: int, num_subnets: int) -> Array:
+    """int32[S, home]: the units of every home, padded at the end."""
     home = home_size(size, num_subnets)
+    return jnp.minimum(jnp.arange(num_subnets * home, dtype=jnp.int32), size).reshape(num_subnets, home)
+
+
+def _dealt_by(key: Key, hand_SxM: Array, size: int) -> Array:
+    """Every dealer s deals the units in hand_SxM[s] at random, in equal shares."""
     deal_key, seat_key = jax.random.split(key)
-    unit_SxM = jnp.arange(num_subnets * home).reshape(num_subnets, home)
-    draw_SxM = jnp.where(unit_SxM < size, jax.random.uniform(deal_key, unit_SxM.shape), jnp.inf)
-    shuffled_SxM = jnp.take_along_axis(unit_SxM, jnp.argsort(draw_SxM, axis=1), axis=1)
-    # homes deal one after another, each going on where the one before stopped: shares differ by one at most
-    rows_SxM = _sorted_rows(jnp.minimum(shuffled_SxM.reshape(-1), size), size, num_subnets)
-    return jax.random.permutation(seat_key, rows_SxM)
+    shuffled_SxM = jnp.take_along_axis(hand_SxM, jnp.argsort(jax.random.uniform(deal_key, hand_SxM.shape), axis=1), axis=1)
+    # one dealer after another, each going on where the one before stopped: shares differ by one at most
+    cards = shuffled_SxM.reshape(-1)
+    cards = cards[jnp.argsort(cards == size, stable=True)]  # padding last
+    return jax.random.permutation(seat_key, _sorted_rows(cards, size, hand_SxM.shape[0]))
+
+
+def _balanced(key: Key, current_SxM: Array, size: int) -> Array:
+    return _dealt_by(key, _homes(size, current_SxM.shape[0]), size)
+
+
+def _travelling(key: Key, current_SxM: Array, size: int) -> Array:
+    return _dealt_by(key, current_SxM, size)
 
 
 def _uniform(key: Key, current_SxM: Array, size: int) -> Array:
@@ -121,8 +144,13 @@ def _fixed(key: Key, current_SxM: Array, size: int) -> Array:
 DEALS = {"balanced": _balanced, "uniform": _uniform, "blocks": _blocks, "rolling": _rolling, "fixed": _fixed}
 
 
-def _first(size: int, num_subnets: int, slots: int) -> Array:
-    """Contiguous slices, as equal as possible; with overlap all have `slots` units, the last reach back."""
+def _first(name: str, size: int, num_subnets: int, slots: int) -> Array:
+    """What is held before the first deal: contiguous slices, the homes' own ('balanced') or as equal as possible.
+
+    With overlap all have `slots` units, and the last reach back.
+    """
+    if name == "balanced":
+        return _homes(size, num_subnets)
     count_S = np.array([len(part) for part in np.array_split(np.arange(size), num_subnets)])
     start_S = np.cumsum(count_S) - count_S
     if slots > count_S.max():
@@ -131,7 +159,9 @@ def _first(size: int, num_subnets: int, slots: int) -> Array:
     return jnp.asarray(np.where(np.arange(slots) < count_S[:, None], unit_SxM, size), jnp.int32)
 
 
-def partition(name: str, sizes: Mapping[str, int], num_subnets: int, *, min_units: int = 0) -> Partition:
+def partition(
+    name: str, sizes: Mapping[str, int], num_subnets: int, *, min_units: int = 0, travelling: Iterable[str] = ()
+) -> Partition:
     """The partition `name` of groups of the given sizes over S subnetworks.
 
     Args:
@@ -140,9 +170,11 @@ def partition(name: str, sizes: Mapping[str, int], num_subnets: int, *, min_unit
       num_subnets: S.
       min_units: for 'blocks', how many units every subnetwork holds at least. Above N / S subnetworks
         overlap, and every unit is still held by one of them.
+      travelling: for 'balanced', the groups that are dealt by their holders instead of by homes.
 
     Raises:
-      ValueError: unknown name, a group smaller than S, `min_units` larger than a group or not for 'blocks'.
+      ValueError: unknown name, a group smaller than S, `min_units` larger than a group or not for 'blocks', or travelling
+        groups that are none, or not with 'balanced'.
     """
     if name not in DEALS:
         raise ValueError(f"partition is one of {sorted(DEALS)}, not {name!r}")
@@ -150,6 +182,11 @@ def partition(name: str, sizes: Mapping[str, int], num_subnets: int, *, min_unit
         raise ValueError(f"num_subnets is at least 1, not {num_subnets}")
     if min_units and name != "blocks":
         raise ValueError(f"min_units={min_units} goes with the partition 'blocks' only, not with {name!r}")
+    travelling = frozenset(travelling)
+    if travelling and (name != "balanced" or travelling - set(sizes)):
+        raise ValueError(
+            f"travelling={sorted(travelling)}: groups of {sorted(sizes)}, with the partition 'balanced', not {name!r}"
+        )
     for group, size in sizes.items():
         if size < num_subnets:
             raise ValueError(
@@ -161,14 +198,15 @@ def partition(name: str, sizes: Mapping[str, int], num_subnets: int, *, min_unit
     slots = {group: max(home_size(size, num_subnets), min_units) for group, size in sizes.items()}
 
     def first() -> Indices:
-        return {group: _first(sizes[group], num_subnets, slots[group]) for group in sizes}
+        return {group: _first(name, sizes[group], num_subnets, slots[group]) for group in sizes}
 
     def sample(key: Key, current: Indices) -> Indices:
         keys = jax.random.split(key, max(len(sizes), 1))
-        return {group: DEALS[name](k, current[group], sizes[group]) for k, group in zip(keys, sorted(sizes))}
+        deal = {group: _travelling if group in travelling else DEALS[name] for group in sizes}
+        return {group: deal[group](k, current[group], sizes[group]) for k, group in zip(keys, sorted(sizes))}
 
     disjoint = all(slots[group] == home_size(size, num_subnets) for group, size in sizes.items())
-    return Partition(name, num_subnets, dict(sizes), slots, first, sample, disjoint)
+    return Partition(name, num_subnets, dict(sizes), slots, first, sample, disjoint, travelling)
 
 
 def uneven_groups(sizes: Mapping[str, int], num_subnets: int) -> dict[str, int]:

@@ -25,8 +25,12 @@ class Bookkeeping:
     loss_sum: float = 0.0  # of the rounds since the last evaluation
     loss_rounds: int = 0
     rows: int = 0  # evaluated rounds
+    metered: dict[str, Any] = dataclasses.field(default_factory=dict)  # phase -> what `meter.measured` gave
     best_validation: float = -1.0
     test_at_best: float = -1.0
+
+    def add_compile_seconds(self, seconds: float) -> None:
+        self.compile_seconds += seconds
 
     @classmethod
     def of(cls, saved: Mapping[str, Any], num_phases: int) -> "Bookkeeping":
@@ -36,14 +40,17 @@ class Bookkeeping:
         return cls(**saved)
 
 
-def summarise(book: Bookkeeping, history: Sequence[Row], costs: Costs) -> dict[str, Any]:
+def summarise(book: Bookkeeping, history: Sequence[Row], costs: Costs, phase: str) -> dict[str, Any]:
     """The summary of a finished run; what was not measured is None.
 
     Args:
       book: where the run stands at its end.
       history: the row of every evaluated round.
       costs: of the phase whose workers hold the smallest model.
+      phase: its number.
     """
+    metered = book.metered.get(phase, {})
+    memory = metered.get("memory") or {}
     return {
         "status": "finished",
         "test_accuracy": history[-1]["test_accuracy"],
@@ -63,10 +70,12 @@ def summarise(book: Bookkeeping, history: Sequence[Row], costs: Costs) -> dict[s
         "parameters": {"model": costs.model_parameters, "per_device": costs.device_parameters},
         "bytes_per_sync_per_device": {
             "arithmetic": costs.bytes_per_sync,
-            "compiled": None,
+            "compiled": metered.get("bytes_per_sync"),
             "lower_bound": costs.lower_bound,
             "all_reduce": costs.all_reduce,
         },
-        "flops_per_local_step_per_device": None,
-        "peak_memory_bytes_per_device": None,
+        "bytes_per_sync_per_leaf": {leaf.name: leaf._asdict() for leaf in costs.leaves},
+        "flops_per_local_step_per_device": metered.get("flops_per_local_step"),
+        "peak_memory_bytes_per_device": memory.get("peak"),
+        "memory_bytes_per_device": memory or None,
     }

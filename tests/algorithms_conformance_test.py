@@ -223,9 +223,9 @@ def test_the_learning_rate_schedule_runs_on_the_global_step_though_the_state_is_
 def test_carried_state_moves_with_its_units_and_counts_stay_integers():
     algorithm = ALGORITHMS["ist-carry"](4)
     state, _ = rounds(algorithm, 2, 3)
-    adam = state.store[1][0]
+    adam = algorithm.end(state).opt_state[0]
     assert adam.count.dtype == jnp.int32 and int(adam.count) == 6
-    first = algorithm.fresh(ROOT).store[1][0].mu
+    first = algorithm.end(algorithm.fresh(ROOT)).opt_state[0].mu
     assert jax.tree.map(jnp.shape, adam.mu) == jax.tree.map(jnp.shape, first)
     # entries of hidden_1 that no subnetwork held in either round have no moments yet
     untrained = np.asarray(adam.mu["hidden_1"]["kernel"]) == 0

@@ -59,6 +59,8 @@ WRONG = {
     "--config.data.name=mnist": "data.name is one of",
     "--config.batch_size=0 --config.data.split=disjoint": "needs data.split=shared",
     "--config.eval_subnets=maybe": "eval_subnets=maybe",
+    "--config.exchange.wire=int4": "exchange.wire is one of exact, bfloat16, int8, not 'int4'",
+    "--config.exchange.wire=int8 --config.method=local_sgd": "which local_sgd does not exchange",
     "stray": "unexpected argument 'stray'",
     "--frobnicate=1": "frobnicate",
 }

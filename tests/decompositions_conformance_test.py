@@ -13,7 +13,7 @@ import optax
 import pytest
 from cases import DECOMPOSITIONS, TASK, random_params
 
-from ist_jax.exchange import home_sharded, one_device
+from ist_jax.exchange import lying_units, one_device, over_mesh, settled
 from ist_jax.placement import subnet_mesh
 from ist_jax.subnet import extract, extract_all, label_axes, map_labels, merge
 
@@ -168,29 +168,62 @@ def test_padded_units_stay_exactly_zero_in_training(name, num_subnets):
         assert any((index == sizes[group]).any() for group, index in c.indices.items()), "this case pads"
 
 
-MESHES = [(n, s, d, "balanced") for n, s in CASES for d in sorted({1, s // 2, s} - {0}) if (d, s) != (1, 4)]
-MESHES += [("mlp-uneven", 4, 4, "blocks"), ("own-model", 4, 2, "blocks")]
+MESHES = [
+    (n, s, d, "balanced", False) for n, s in CASES for d in ({1: [1], 2: [2], 4: [2, 4], 8: [8]}[s]) if (n, s) != ("mlp", 1)
+]
+MESHES += [
+    (n, 4, d, p, True)
+    for n, d, p in [
+        ("mlp", 4, "balanced"),
+        ("mlp-uneven", 2, "balanced"),
+        ("own-model", 4, "balanced"),
+        ("mlp-uneven", 4, "blocks"),
+        ("own-model", 2, "blocks"),
+    ]
+]
 
 
-@pytest.mark.parametrize("name,num_subnets,num_devices,partition", MESHES)
-def test_law_6_the_mesh_exchange_is_extract_and_merge_bit_for_bit(name, num_subnets, num_devices, partition):
-    decomposition = DECOMPOSITIONS[name](num_subnets, partition)
+def resting_partition(decomposition, labels, shapes, resident):
     parts = decomposition.partition
+    return parts if resident else settled(parts, labels, shapes)
+
+
+@pytest.mark.parametrize("name,num_subnets,num_devices,partition,resident", MESHES)
+def test_law_6_the_mesh_exchange_is_extract_and_merge_bit_for_bit(name, num_subnets, num_devices, partition, resident):
+    decomposition = DECOMPOSITIONS[name](num_subnets, partition)
     shapes, labels = shapes_and_labels(decomposition)
+    parts = resting_partition(decomposition, labels, shapes, resident)
     alive_S = np.arange(num_subnets) != 1
 
     def exchanged(exchange, params):
-        indices = parts.sample(jax.random.key(0), parts.first())
+        """Two rounds, in each of which a subnetwork is lost: what is pulled, lies and ends."""
+        indices, seen = parts.first(), []
         store = exchange.init(params)
-        sub_S = exchange.pull(store, indices, indices)
-        # a power of two: no fused multiply-add may round differently in the two programs
-        store = exchange.push(store, jax.tree.map(lambda leaf: 2 * leaf, sub_S), indices, alive_S)
-        return sub_S, exchange.params(store, indices)
+        for r in range(2):
+            key = jax.random.key(r)
+            following = parts.sample(key, indices)
+            store, indices = exchange.move(store, indices, following, key), following
+            sub_S = exchange.pull(store, indices)
+            # a power of two: no fused multiply-add may round differently in the two programs
+            trained_S = jax.tree.map(lambda leaf: 2 * leaf, sub_S)
+            store = exchange.push(store, sub_S, trained_S, indices, alive_S, key)
+            seen.append((indices, sub_S, exchange.params(store, indices), exchange.lying(store, indices)))
+        return seen
+
+    def by_definition(params):
+        indices, seen = parts.first(), []
+        for r in range(2):
+            indices = parts.sample(jax.random.key(r), indices)
+            sub_S = extract_all(params, labels, indices, num_subnets)
+            params = merge(params, jax.tree.map(lambda leaf: 2 * leaf, sub_S), labels, indices, alive_S)
+            seen.append((indices, sub_S, params, extract(params, labels, lying_units(parts, indices))))
+        return seen
 
     params = random_params(decomposition)
-    pulled_S, pushed = jax.jit(functools.partial(exchanged, home_sharded(labels, shapes, parts, subnet_mesh(num_devices))))(
-        params
-    )
-    expected_S, expected = jax.jit(functools.partial(exchanged, one_device(labels, shapes, parts)))(params)
-    jax.tree.map(np.testing.assert_array_equal, pulled_S, expected_S)
-    map_labels(lambda label, a, b: np.testing.assert_allclose(a, b, rtol=0 if label.groups else 1e-6), labels, pushed, expected)
+    expected = jax.jit(by_definition)(params)
+    close = lambda label, a, b: np.testing.assert_allclose(a, b, rtol=0 if label.groups else 1e-6)
+    for exchange in (over_mesh(labels, shapes, parts, subnet_mesh(num_devices)), one_device(labels, shapes, parts)):
+        for found, wanted in zip(jax.jit(functools.partial(exchanged, exchange))(params), expected):
+            jax.tree.map(np.testing.assert_array_equal, found[0], wanted[0])
+            for tree, other in zip(found[1:], wanted[1:]):
+                map_labels(close, labels, tree, other)

@@ -66,14 +66,21 @@ class Counted:
 
     def lower(self, *args, **static):
         program = self._round.lower(*args, **static).compile()
+        return SimpleNamespace(compile=lambda: CountedProgram(program, self._calls, self._limit))
 
-        def call(*args):
-            if len(self._calls) == self._limit:
-                raise Stop
-            self._calls.append(1)
-            return program(*args)
 
-        return SimpleNamespace(compile=lambda: call)
+class CountedProgram:
+    def __init__(self, program, calls, limit):
+        self._program, self._calls, self._limit = program, calls, limit
+
+    def __getattr__(self, name):  # what the meter reads
+        return getattr(self._program, name)
+
+    def __call__(self, *args):
+        if len(self._calls) == self._limit:
+            raise Stop
+        self._calls.append(1)
+        return self._program(*args)
 
 
 def counted(phases, limit=None):

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from ist_jax import costs
 from ist_jax.keys import key_on
+from ist_jax.order import View
 from ist_jax.partition import Partition
 from ist_jax.trees import leaf_shapes, shape_difference, tree_bytes, tree_size
 from ist_jax.types import Array, Batch, Key, Metrics, Params, Variables
@@ -61,6 +62,7 @@ class Costs(NamedTuple):
       steps_per_sync: local steps between two synchronisations; None: one synchronisation a round.
       model_parameters: entries of the full model.
       device_parameters: entries of one worker's model.
+      leaves: of every leaf that is exchanged.
     """
 
     bytes_per_sync: float
@@ -69,22 +71,44 @@ class Costs(NamedTuple):
     steps_per_sync: int | None
     model_parameters: int
     device_parameters: int
+    leaves: tuple[costs.LeafCost, ...]
 
     def bytes_per_round(self, steps: int) -> float:
         """Bytes sent per device in a round of `steps` local steps."""
         return self.bytes_per_sync * (steps / self.steps_per_sync if self.steps_per_sync else 1)
 
 
-def exchange_costs(labels: Any, shapes: Any, exchanged: tuple[Any, Any], partition: Partition, synchronises: bool) -> Costs:
-    """The costs of an algorithm that exchanges the (labels, shapes) of `exchanged` once a round."""
+def exchange_costs(
+    labels: Any,
+    shapes: Any,
+    exchanged: tuple[Any, Any],
+    kept: tuple[Any, Any],
+    partition: Partition,
+    synchronises: bool,
+    wires: tuple[str, str] = ("exact", "exact"),
+) -> Costs:
+    """The costs of an algorithm that exchanges the (labels, shapes) of `exchanged` once a round.
+
+    Args:
+      labels: of the parameters.
+      shapes: the parameters'.
+      exchanged: of what goes to the subnetworks and back.
+      kept: of what never does, but may rest with the holders of its units.
+      partition: with its travelling groups.
+      synchronises: whether anything is sent.
+      wires: as of `exchange.over_mesh`, of parameters and of optimizer state.
+    """
     entries = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, jnp.int8), shapes)
+    leaves = costs.leaf_costs(*exchanged, partition, wires) if synchronises else []
+    sent = sum(leaf.sent for leaf in leaves)
     return Costs(
-        bytes_per_sync=costs.home_sharded_bytes(*exchanged, partition) if synchronises else 0.0,
-        lower_bound=costs.lower_bound_bytes(*exchanged, partition) if synchronises else 0.0,
+        bytes_per_sync=sent + (costs.kept_bytes(*kept, partition, wires[1]) if synchronises else 0.0),
+        lower_bound=sum((leaf.lower_bound for leaf in leaves), 0.0),
         all_reduce=costs.all_reduce_bytes(tree_bytes(shapes), partition.num_subnets),
         steps_per_sync=None,
         model_parameters=tree_size(shapes),
         device_parameters=costs.subnet_bytes(labels, entries, partition),
+        leaves=tuple(leaves),
     )
 
 
@@ -101,12 +125,14 @@ class Algorithm(NamedTuple):
       subnet_variables: (state, sample or None) -> {'variables': as `variables`, of all S subnetworks, stacked;
         'indices': which units they hold}; where workers hold whole models, those.
       subnet_predict: (what subnet_variables gives, batch) -> logits_SxBxC.
+      one_step: (state, view, key) -> what one local step of one worker, alone, gives; its program is what a step costs.
       params: state -> params of the whole model, in original order.
       end: state -> Start of the next phase.
       num_workers: S.
       batch_size: examples of one local step of one worker.
       costs: bytes and sizes by arithmetic.
       sharding: of values that every device holds (data, keys).
+      partition: which units each worker holds; without groups where workers hold whole models.
     """
 
     init: Callable[..., State]
@@ -115,12 +141,14 @@ class Algorithm(NamedTuple):
     predict: Callable[[Variables, Batch], Array]
     subnet_variables: Callable[[State, Batch | None], Variables]
     subnet_predict: Callable[[Variables, Batch], Array]
+    one_step: Callable[[State, View, Key], Any]
     params: Callable[[State], Params]
     end: Callable[[State], Start]
     num_workers: int
     batch_size: int
     costs: Costs
     sharding: jax.sharding.Sharding
+    partition: Partition
 
     def shapes(self) -> Params:
         """Shapes and dtypes of the whole model's parameters."""

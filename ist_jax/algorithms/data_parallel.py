@@ -74,6 +74,11 @@ class _Training:
         (value, _), gradient = jax.value_and_grad(loss, has_aux=True)(params)
         return value, gradient
 
+    def one_step(self, state: State, view: View, key: Key) -> Any:
+        _, gradient = self._gradient((view, state.store, key, state.position), jnp.int32(0))
+        updates, opt_state = self.tx.update(gradient, state.opt_state, state.store)
+        return optax.apply_updates(state.store, updates), opt_state
+
     def variables(self, state: State, sample: Batch | None) -> Variables:
         return measured(self.decomposition.full, self.task, state.store, sample)
 
@@ -110,7 +115,7 @@ def data_parallel(
     whole = undivided(decomposition, num_workers)
     shapes = jax.eval_shape(whole.init, jax.random.key(0))
     labels = label_axes(shapes, whole.rules, {})
-    costs = exchange_costs(labels, shapes, (labels, shapes), whole.partition, num_workers > 1)
+    costs = exchange_costs(labels, shapes, ((labels, ()), (shapes, ())), ((), ()), whole.partition, num_workers > 1)
     training = _Training(whole, task, tx, batch_size, placement or vmapped())
     return Algorithm(
         init=training.init,
@@ -119,10 +124,12 @@ def data_parallel(
         predict=training.predict,
         subnet_variables=training.subnet_variables,
         subnet_predict=training.subnet_predict,
+        one_step=training.one_step,
         params=lambda state: state.store,
         end=lambda state: Start(state.store, state.opt_state, state.step),
         num_workers=num_workers,
         batch_size=batch_size,
         costs=costs._replace(steps_per_sync=1),
         sharding=training.placement.replicated,
+        partition=whole.partition,
     )

@@ -13,6 +13,7 @@ import dataclasses
 import functools
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
@@ -21,44 +22,19 @@ from jax.sharding import NamedSharding, PartitionSpec
 from ist_jax.algorithms.base import Algorithm, Costs, Start, State, exchange_costs
 from ist_jax.algorithms.evaluated import measured
 from ist_jax.algorithms.optimizer_state import at_step, state_labels
+from ist_jax.algorithms.own_batch import check_subnet, input_sizes, own_batch
 from ist_jax.decompositions.base import Decomposition
-from ist_jax.exchange import Exchange, ExchangeFactory, home_sharded, one_device, separate
+from ist_jax.exchange import Exchange, ExchangeFactory, lying_units, one_device, over_mesh, settled
 from ist_jax.keys import named_key
 from ist_jax.order import View, draw
-from ist_jax.partition import Partition, partition
+from ist_jax.partition import Partition, uneven_groups
 from ist_jax.placement import AXIS, Placement, vmapped
-from ist_jax.subnet import extract, label_axes
+from ist_jax.subnet import label_axes
 from ist_jax.tasks.base import Task
-from ist_jax.trees import leaf_shapes, shape_difference
 from ist_jax.types import Array, Batch, Indices, Key, Metrics, Params, Variables
 
 OPT_STATES = ("reset", "carry", "own")
-
-
-def _input_sizes(decomposition: Decomposition) -> dict[str, int]:
-    """The groups that label an axis of the batch."""
-    named = {group for _, axes in decomposition.batch_rules for group in axes or () if group is not None}
-    return {group: decomposition.partition.sizes[group] for group in named}
-
-
-def _own_batch(decomposition: Decomposition, batch: Batch, indices: Indices) -> Batch:
-    """What one subnetwork sees of a batch: all of it, or its share of split inputs."""
-    labels = label_axes(batch, decomposition.batch_rules, _input_sizes(decomposition))
-    return extract(batch, labels, indices)
-
-
-def _check_subnet(decomposition: Decomposition, labels: Any, shapes: Params) -> None:
-    """Raises ValueError if the subnetwork's model does not have the shapes that the rules give it."""
-    indices = {group: index_SxM[0] for group, index_SxM in decomposition.partition.first().items()}
-    example = decomposition.example
-    if _input_sizes(decomposition):
-        example = jax.eval_shape(lambda x: _own_batch(decomposition, {"x": x}, indices), example)["x"]
-    given = jax.eval_shape(lambda params: extract(params, labels, indices), shapes)
-    found = jax.eval_shape(decomposition.subnet.init, jax.random.key(0), example)["params"]
-    if difference := shape_difference(leaf_shapes(found), leaf_shapes(given), ("in the subnetwork's model", "by the rules")):
-        raise ValueError(
-            f"a subnetwork has ceil(size / num_subnets) units of every group, and {difference}: mend one of the two"
-        )
+STATE_WIRES = {"exact": "exact", "bfloat16": "bfloat16", "int8": "bfloat16"}  # wire -> that of optimizer state
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,16 +49,16 @@ class _Training:
     exchange: Exchange
     opt_state: str
     outer_tx: optax.GradientTransformation | None
+    outer_exchange: Exchange | None
 
     def init(self, key: Key, start: Start | None = None) -> State:
-        parts = self.decomposition.partition
         if start is None:
             start = Start(self.decomposition.init(named_key(key, "init")), None, jnp.zeros((), jnp.int32))
-        indices = parts.sample(named_key(key, "partition"), parts.first())
+        indices = self.decomposition.partition.first()
         store = self.exchange.init((start.params, self._carried(start)))
         own_S = ()
         if self.opt_state == "own":
-            own_S = self._stacked(self._new_opt_states(self.exchange.pull(store, indices, indices)[0], start.step))
+            own_S = self._stacked(self._new_opt_states(self.exchange.pull(store, indices)[0], start.step))
         outer_state = self.outer_tx.init(store[0]) if self.outer_tx else ()
         # + 0: an array of its own, for the state is donated and `start` may live on
         return self._placed(State(store, own_S, outer_state, indices, start.step + 0, jnp.zeros((), jnp.int32)))
@@ -114,17 +90,26 @@ class _Training:
 
     def round(self, state: State, view: View, key: Key, alive_S: Array, *, steps: int) -> tuple[State, Metrics]:
         indices = self.decomposition.partition.sample(named_key(key, "partition"), state.indices)
-        pulled_S = self.exchange.pull(state.store, state.indices, indices)
+        state = self._moved(state, indices, named_key(key, "move"))
+        pulled_S = self.exchange.pull(state.store, indices)
         own_S = (pulled_S[0], self._opt_states(state, pulled_S), dict(indices), jnp.arange(alive_S.shape[0]))
         train = self.placement(functools.partial(self._train, steps))
         params_S, opt_S, loss_SxJ = train((view, named_key(key, "local"), state.position), own_S)
         pushed_S = (params_S, opt_S if self.opt_state == "carry" else ())
-        store = self.exchange.push(state.store, pushed_S, indices, alive_S)
+        store = self.exchange.push(state.store, pulled_S, pushed_S, indices, alive_S, named_key(key, "push"))
         store, outer_state = self._outer_step(state, store)
         own_opt_S = self._stacked(opt_S) if self.opt_state == "own" else ()
         position = state.position + steps * self.batch_size
         state = State(store, own_opt_S, outer_state, indices, state.step + steps, position)
         return self._placed(state), {"loss_SxJ": loss_SxJ}
+
+    def _moved(self, state: State, indices: Indices, key: Key) -> State:
+        """What rests with the holders of its units, laid for their next holders."""
+        store = self.exchange.move(state.store, state.indices, indices, key)
+        outer_state = state.outer_state
+        if self.outer_exchange is not None:
+            outer_state = self.outer_exchange.move(outer_state, state.indices, indices, key)
+        return state._replace(store=store, outer_state=outer_state, indices=indices)
 
     def _opt_states(self, state: State, pulled_S: tuple[Params, Any]) -> Any:
         params_S, carried_S = pulled_S
@@ -142,7 +127,7 @@ class _Training:
             params, opt_state = carry
             batch_key, loss_key = jax.random.split(jax.random.fold_in(worker_key, j))
             index_B = draw(view, worker, position + j * self.batch_size, self.batch_size)
-            batch = _own_batch(self.decomposition, self.task.batch(view.arrays, index_B, batch_key), indices)
+            batch = own_batch(self.decomposition, self.task.batch(view.arrays, index_B, batch_key), indices)
             apply = self.decomposition.subnet.apply
             loss = lambda params: self.task.loss(apply, {"params": params}, batch, loss_key)
             (value, _), gradient = jax.value_and_grad(loss, has_aux=True)(params)
@@ -151,6 +136,16 @@ class _Training:
 
         (params, opt_state), loss_J = jax.lax.scan(step, (params, opt_state), jnp.arange(steps))
         return params, opt_state, loss_J
+
+    def one_step(self, state: State, view: View, key: Key) -> Any:
+        pulled_S = self.exchange.pull(state.store, state.indices)
+        own_S = (
+            pulled_S[0],
+            self._opt_states(state, pulled_S),
+            dict(state.indices),
+            jnp.arange(self.decomposition.num_subnets),
+        )
+        return self._train(1, (view, key, state.position), jax.tree.map(lambda leaf_S: leaf_S[0], own_S))
 
     def _outer_step(self, state: State, store: Any) -> tuple[Any, Any]:
         """Douillard et al., Algorithm 1: the outer optimizer on what the round changed."""
@@ -169,24 +164,42 @@ class _Training:
         return Start(params, opt_state if self.opt_state == "carry" else None, state.step)
 
     def variables(self, state: State, sample: Batch | None) -> Variables:
-        return measured(self.decomposition.full, self.task, self.params(state), sample)
+        """The whole model as its units lie, which is the same function, and no device holds all of it."""
+        model, inputs = self._evaluated, {}
+        if model is None:
+            return {"variables": measured(self.decomposition.full, self.task, self.params(state), sample), "inputs": {}}
+        params = self.exchange.lying(state.store, state.indices)[0]
+        units = lying_units(self.decomposition.partition, state.indices)
+        inputs = {group: units[group] for group in input_sizes(self.decomposition)}
+        seen = None if sample is None else own_batch(self.decomposition, sample, inputs)
+        return {"variables": measured(model, self.task, params, seen), "inputs": inputs}
+
+    @property
+    def _evaluated(self) -> nn.Module | None:
+        """The model that is evaluated as it lies, None if there is none for it."""
+        parts = self.decomposition.partition
+        if not self.exchange.synchronises:
+            return None
+        return self.decomposition.padded if uneven_groups(parts.sizes, parts.num_subnets) else self.decomposition.full
 
     def predict(self, variables: Variables, batch: Batch) -> Array:
-        return self.task.logits(self.decomposition.full.apply, variables, batch)
+        seen = own_batch(self.decomposition, batch, variables["inputs"]) if variables["inputs"] else batch
+        model = self._evaluated or self.decomposition.full
+        return self.task.logits(model.apply, variables["variables"], seen)
 
     def subnet_variables(self, state: State, sample: Batch | None) -> Variables:
         def one(sample: Batch | None, own: tuple[Params, Indices]) -> Any:
             params, indices = own
-            own_sample = None if sample is None else _own_batch(self.decomposition, sample, indices)
+            own_sample = None if sample is None else own_batch(self.decomposition, sample, indices)
             return measured(self.decomposition.subnet, self.task, params, own_sample)
 
-        params_S = self.exchange.pull(state.store, state.indices, state.indices)[0]
+        params_S = self.exchange.pull(state.store, state.indices)[0]
         indices = dict(state.indices)
         return {"variables": self.placement(one)(sample, (params_S, indices)), "indices": indices}
 
     def subnet_predict(self, variables_S: Variables, batch: Batch) -> Array:
         def one(batch: Batch, own: Any) -> Array:
-            seen = _own_batch(self.decomposition, batch, own["indices"])
+            seen = own_batch(self.decomposition, batch, own["indices"])
             return self.task.logits(self.decomposition.subnet.apply, own["variables"], seen)
 
         return self.placement(one)(batch, variables_S)
@@ -199,21 +212,23 @@ class _Training:
             predict=self.predict,
             subnet_variables=self.subnet_variables,
             subnet_predict=self.subnet_predict,
+            one_step=self.one_step,
             params=self.params,
             end=self.end,
             num_workers=self.decomposition.num_subnets,
             batch_size=self.batch_size,
             costs=costs,
             sharding=self.placement.replicated,
+            partition=self.decomposition.partition,
         )
 
 
 def drawn(parts: Partition, seed: int, rounds: int) -> list[Indices]:
-    """The partitions of the first rounds of a run with this seed, without training."""
-    root = jax.random.key(seed)
-    indices, found = parts.sample(named_key(named_key(root, "init"), "partition"), parts.first()), []
+    """The partitions of the first rounds of a run with this seed, without training; `parts` is `Algorithm.partition`."""
+    indices, found = parts.first(), []
     for round in range(rounds):
-        indices = parts.sample(named_key(jax.random.fold_in(root, round), "partition"), indices)
+        key = named_key(jax.random.fold_in(jax.random.key(seed), round), "partition")
+        indices = parts.sample(key, indices)
         found.append(indices)
     return found
 
@@ -228,6 +243,8 @@ def ist(
     exchange: ExchangeFactory | None = None,
     opt_state: str = "reset",
     outer_tx: optax.GradientTransformation | None = None,
+    resident: bool = False,
+    wire: str = "exact",
 ) -> Algorithm:
     """Independent subnetwork training of `decomposition.num_subnets` subnetworks.
 
@@ -237,53 +254,47 @@ def ist(
       tx: the local optimizer. Its learning-rate schedule runs on the global step.
       batch_size: examples of one local step of one subnetwork.
       placement: where subnetworks train; default vmapped on one device.
-      exchange: factory of the exchange; default `home_sharded` on a mesh, otherwise `one_device`.
+      exchange: factory of the exchange; default `over_mesh` on a mesh, otherwise `one_device`.
       opt_state: 'reset' starts the optimizer anew every round (the authors' releases); 'carry' moves its state
         with the units (averaged where several hold them; an entry held 1/S of the time then has an
         under-corrected second moment); 'own' leaves it with the worker, whose units then must not change.
       outer_tx: applied to params - merged after every round; None writes the merged parameters. Outer
         momentum also moves entries that nobody trained in the round.
+      resident: whether the units of all groups come home after every round, which sends them twice; by default only
+        those of the groups in `exchange.resident_groups` do, and the others go from holder to holder.
+      wire: how units are sent, see `exchange.formats`: 'exact', or rounded: 'bfloat16', 'int8' (optimizer state then goes
+        as bfloat16). Leaves without a group are averaged exactly.
 
     Raises:
       ValueError: an option outside its values, labels that do not fit, or a partition that a mesh refuses.
     """
     placement = placement or vmapped()
     parts = decomposition.partition
+    if wire not in STATE_WIRES:
+        raise ValueError(f"wire is one of {tuple(STATE_WIRES)}, not {wire!r}")
     if opt_state not in OPT_STATES:
         raise ValueError(f"opt_state is one of {OPT_STATES}, not {opt_state!r}")
     if opt_state == "own" and parts.sizes and parts.name != "fixed":
         raise ValueError("opt_state='own' stays with the worker while its units move on: use 'reset' or 'carry'")
     shapes = jax.eval_shape(decomposition.init, jax.random.key(0))
     labels = label_axes(shapes, decomposition.rules, parts.sizes)
-    _check_subnet(decomposition, labels, shapes)
-    exchanged = (labels, ()), (shapes, ())
+    check_subnet(decomposition, labels, shapes)
+    exchanged, kept = ((labels, ()), (shapes, ())), ((), ())
     if opt_state == "carry":
         exchanged = (labels, state_labels(tx, labels, shapes)), (shapes, jax.eval_shape(tx.init, shapes))
+    if outer_tx is not None:
+        kept = state_labels(outer_tx, labels, shapes), jax.eval_shape(outer_tx.init, shapes)
+    parts = parts.with_travelling(()) if resident else settled(parts, *exchanged, kept)
     if exchange is None:
-        exchange = functools.partial(home_sharded, mesh=placement.mesh) if placement.mesh else one_device
-    moves = exchange(*exchanged, parts)
+        exchange = functools.partial(over_mesh, mesh=placement.mesh) if placement.mesh else one_device
+    wires = (wire, STATE_WIRES[wire])
+    if wire != "exact":
+        exchange = functools.partial(exchange, wires=wires)
+    moves, outer_moves = exchange(*exchanged, parts), None
     if outer_tx is not None and not moves.synchronises:
         raise ValueError("an outer optimizer acts on what was exchanged, and these subnetworks never meet: outer_tx=None")
-    training = _Training(decomposition, task, tx, batch_size, placement, moves, opt_state, outer_tx)
-    return training.algorithm(exchange_costs(labels, shapes, exchanged, parts, moves.synchronises))
-
-
-def ensemble(
-    decomposition: Decomposition,
-    task: Task,
-    tx: optax.GradientTransformation,
-    *,
-    batch_size: int,
-    placement: Placement | None = None,
-) -> Algorithm:
-    """S subnetworks, contiguous slices of every group, that never meet; the prediction is the mean of their logits.
-
-    Args: as of `ist`. The optimizer's state stays with its subnetwork; nothing is ever sent.
-    """
-    parts = decomposition.partition
-    apart = decomposition._replace(partition=partition("fixed", parts.sizes, parts.num_subnets))
-    placement = placement or vmapped()
-    exchange = functools.partial(separate, mesh=placement.mesh)
-    members = ist(apart, task, tx, batch_size=batch_size, placement=placement, exchange=exchange, opt_state="own")
-    mean = lambda variables, batch: members.subnet_predict(variables, batch).mean(axis=0)
-    return members._replace(variables=members.subnet_variables, predict=mean)
+    if outer_tx is not None:
+        outer_moves = (functools.partial(exchange, wires=wires[1]) if wire != "exact" else exchange)(*kept, parts)
+    decomposition = decomposition._replace(partition=parts)
+    training = _Training(decomposition, task, tx, batch_size, placement, moves, opt_state, outer_tx, outer_moves)
+    return training.algorithm(exchange_costs(labels, shapes, exchanged, kept, parts, moves.synchronises, wires))

@@ -21,6 +21,8 @@ class Decomposition(NamedTuple):
       full: the whole model as it is evaluated; its init gives the parameters.
       subnet: the model of one subnetwork.
       example: one input (an array or a ShapeDtypeStruct) with a leading batch axis.
+      padded: `full` with S * ceil(N / S) units in every group, so that a model whose groups S does not divide is
+        evaluated as it lies on a mesh; None: its units are brought into their original order for that.
     """
 
     rules: Rules
@@ -29,6 +31,7 @@ class Decomposition(NamedTuple):
     full: nn.Module
     subnet: nn.Module
     example: Any
+    padded: nn.Module | None = None
 
     @property
     def num_subnets(self) -> int:
@@ -60,6 +63,7 @@ def decompose(
     "SGD, Adam) and give `subnet` ceil(size / num_subnets) units",
     pad_safe: bool = False,
     min_units: int = 0,
+    padded: nn.Module | None = None,
 ) -> Decomposition:
     """A decomposition of any Flax model whose `__call__` takes the inputs of a batch.
 
@@ -76,6 +80,7 @@ def decompose(
       pad_safe: whether a unit with zero parameters stays zero in training, so that S need not divide the
         sizes: true if activations have f(0) = 0, the optimizer works per entry, and no norm runs over units.
       min_units: for the partition 'blocks'.
+      padded: the same model with S * ceil(size / S) units in every group; see `Decomposition`.
 
     Raises:
       ValueError: a group smaller than S, or one that S does not divide though padding is not safe.
@@ -84,11 +89,11 @@ def decompose(
     if uneven and not pad_safe:
         raise ValueError(f"num_subnets={num_subnets} must divide every group, and does not divide {uneven}: {padding}")
     parts = partition(partition_name, sizes, num_subnets, min_units=min_units)
-    return Decomposition(tuple(rules), tuple(batch_rules), parts, full, subnet, example)
+    return Decomposition(tuple(rules), tuple(batch_rules), parts, full, subnet, example, padded)
 
 
 def undivided(decomposition: Decomposition, num_subnets: int) -> Decomposition:
     """The same model on `num_subnets` workers, each of which holds all of it: local SGD and data parallel."""
     whole = ((".*", None),)
     parts = partition("fixed", {}, num_subnets)
-    return decomposition._replace(rules=whole, batch_rules=whole, partition=parts, subnet=decomposition.full)
+    return decomposition._replace(rules=whole, batch_rules=whole, partition=parts, subnet=decomposition.full, padded=None)

@@ -69,12 +69,14 @@ def mlp(
     if split_input:
         sizes["input"] = math.prod(example.shape[1:])
     why_not = why_not_padded(model.norm, model.activation)
+    full, slots = model.clone(sum_scale=sum_scale(scaling, num_subnets)), [-(-width // num_subnets) for width in model.hidden]
     return decompose(
         rules(len(model.hidden), split_input=split_input),
         sizes,
         num_subnets=num_subnets,
-        full=model.clone(sum_scale=sum_scale(scaling, num_subnets)),
-        subnet=model.clone(hidden=tuple(-(-width // num_subnets) for width in model.hidden)),
+        full=full,
+        subnet=model.clone(hidden=tuple(slots)),
+        padded=full.clone(hidden=tuple(num_subnets * count for count in slots)),
         example=example,
         batch_rules=((r"x", (None, "input")), (r".*", None)) if split_input else ((r".*", None),),
         partition_name=partition,

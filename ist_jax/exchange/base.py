@@ -4,27 +4,36 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from ist_jax.partition import Partition
-from ist_jax.types import Array, Indices, Params
+from ist_jax.types import Array, Indices, Key, Params
 
 Store = Any  # the global parameters at rest; only the exchange that made it knows how they lie
 
 
 class Exchange(NamedTuple):
-    """Four pure functions. `params` may be any pytree that the exchange was labelled for.
+    """Pure functions. `params` may be any pytree that the exchange was labelled for.
+
+    A round is: move the store to the next partition, pull, train, push.
 
     Attributes:
-      init: params -> store.
-      pull: (store, indices, next_indices) -> subparams_S, the subnetworks of `next_indices`.
-      push: (store, subparams_S, indices, alive_S) -> store. A lost subnetwork's units keep their values.
+      init: params -> store, for the indices `Partition.first()`.
+      move: (store, indices, next_indices, key) -> store, laid for `next_indices`: travelling units go to their
+        next holders. The key is for rounding, where the exchange rounds.
+      pull: (store, indices) -> subparams_S, the subnetworks of `indices`.
+      push: (store, pulled_S, trained_S, indices, alive_S, key) -> store. A lost subnetwork's units keep their
+        values.
       params: (store, indices) -> params, in original order.
+      lying: (store, indices) -> params as they lie, every group axis in the order and with the padding of
+        `resting.lying_units`: the same function, without an exchange.
       shardings: how the store lies on a mesh, a tree of its shape; None on one device.
       synchronises: False if the subnetworks never meet, so that nothing is sent.
     """
 
     init: Callable[[Params], Store]
-    pull: Callable[[Store, Indices, Indices], Params]
-    push: Callable[[Store, Params, Indices, Array], Store]
+    move: Callable[[Store, Indices, Indices, Key], Store]
+    pull: Callable[[Store, Indices], Params]
+    push: Callable[[Store, Params, Params, Indices, Array, Key], Store]
     params: Callable[[Store, Indices], Params]
+    lying: Callable[[Store, Indices], Params]
     shardings: Any = None
     synchronises: bool = True
 

@@ -10,7 +10,7 @@ from ist_jax.exchange.base import Exchange
 from ist_jax.partition import Partition
 from ist_jax.placement import AXIS
 from ist_jax.subnet import extract_all, merge
-from ist_jax.types import Array, Indices, Params
+from ist_jax.types import Array, Indices, Key, Params
 
 
 class Separate(NamedTuple):
@@ -40,16 +40,19 @@ def separate(labels: Any, shapes: Any, partition: Partition, mesh: Mesh | None =
     def init(params: Params) -> Separate:
         return Separate(params, place(extract_all(params, labels, partition.first(), partition.num_subnets)))
 
-    def push(store: Separate, subparams_S: Params, indices: Indices, alive_S: Array) -> Separate:
+    def push(store: Separate, pulled_S: Params, trained_S: Params, indices: Indices, alive_S: Array, key: Key) -> Separate:
         def keep(old_S: Array, new_S: Array) -> Array:
             return jnp.where(alive_S.reshape((-1,) + (1,) * (old_S.ndim - 1)), new_S, old_S)
 
-        return Separate(store.whole, place(jax.tree.map(keep, store.own_S, subparams_S)))
+        return Separate(store.whole, place(jax.tree.map(keep, store.own_S, trained_S)))
 
+    params = lambda store, indices: merge(store.whole, store.own_S, labels, indices)
     return Exchange(
         init=init,
-        pull=lambda store, indices, next_indices: store.own_S,
+        move=lambda store, indices, next_indices, key: store,
+        pull=lambda store, indices: store.own_S,
         push=push,
-        params=lambda store, indices: merge(store.whole, store.own_S, labels, indices),
+        params=params,
+        lying=params,
         synchronises=False,
     )

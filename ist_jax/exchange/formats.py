@@ -1,0 +1,70 @@
+"""What units look like on the wire: exact, or rounded to fewer bytes.
+
+    exact     as they are
+    bfloat16  16 bits an entry, sent as uint16 (on a CPU, XLA widens a bfloat16 collective to float32)
+    int8      8 bits an entry and a float32 scale per unit, its largest entry / 127
+
+Weights that travel are rounded stochastically (Gupta et al., ICML 2015): units are rounded again at every exchange,
+and to the nearest a small update would be lost every time. Units at home are sent rounded to the nearest and come
+back as differences from what was sent, rounded stochastically, so that the home's copy stays exact.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from ist_jax.types import Array, Key
+
+
+class Format(NamedTuple):
+    """How one leaf is sent.
+
+    Attributes:
+      name: a name of `FORMATS`.
+      encode: (leaf, axis, key or None) -> arrays to send, the first of the leaf's shape, others with units along `axis`
+        and length 1 elsewhere. Rounded stochastically with a key, to the nearest without.
+      decode: (arrays, dtype) -> leaf.
+      bits: of an entry.
+      unit_bytes: beside them, per unit.
+    """
+
+    name: str
+    encode: Callable[[Array, int, Key | None], tuple[Array, ...]]
+    decode: Callable[[tuple[Array, ...], jnp.dtype], Array]
+    bits: int | None
+    unit_bytes: int
+
+
+def _to_bfloat16(leaf: Array, axis: int, key: Key | None) -> tuple[Array]:
+    bits = jax.lax.bitcast_convert_type(leaf.astype(jnp.float32), jnp.uint32)
+    if key is None:  # half of what is cut off, ties to even
+        below = jnp.uint32(0x7FFF) + ((bits >> 16) & 1)
+    else:
+        below = jax.random.bits(key, leaf.shape, jnp.uint16).astype(jnp.uint32)
+    return (((bits + below) >> 16).astype(jnp.uint16),)
+
+
+def _from_bfloat16(sent: tuple[Array, ...], dtype: jnp.dtype) -> Array:
+    return jax.lax.bitcast_convert_type(sent[0].astype(jnp.uint32) << 16, jnp.float32).astype(dtype)
+
+
+def _to_int8(leaf: Array, axis: int, key: Key | None) -> tuple[Array, Array]:
+    others = tuple(a for a in range(leaf.ndim) if a != axis)
+    scale = jnp.max(jnp.abs(leaf), axis=others, keepdims=True).astype(jnp.float32) / 127
+    ratio = leaf / jnp.where(scale > 0, scale, 1)
+    up = 0.5 if key is None else jax.random.uniform(key, leaf.shape)
+    return jnp.clip(jnp.floor(ratio + up), -127, 127).astype(jnp.int8), scale
+
+
+def _from_int8(sent: tuple[Array, ...], dtype: jnp.dtype) -> Array:
+    return (sent[0].astype(jnp.float32) * sent[1]).astype(dtype)
+
+
+EXACT = Format("exact", lambda leaf, axis, key: (leaf,), lambda sent, dtype: sent[0], None, 0)
+FORMATS = {
+    "exact": EXACT,
+    "bfloat16": Format("bfloat16", _to_bfloat16, _from_bfloat16, 16, 0),
+    "int8": Format("int8", _to_int8, _from_int8, 8, 4),
+}

@@ -1,0 +1,79 @@
+"""What a run costs a device, read from its compiled programs beside the arithmetic of `costs`."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from ist_jax import hlo
+from ist_jax.algorithms.base import Algorithm, State
+from ist_jax.order import View
+from ist_jax.types import Key
+
+Seconds = float
+
+
+class Programs:
+    """Compiled programs, so that compilation is timed apart and happens once.
+
+    Args:
+      spend: takes the seconds of every compilation.
+    """
+
+    def __init__(self, spend: Callable[[Seconds], None]):
+        self._spend, self._compiled = spend, {}
+
+    def get(self, name: Any, function: Any, *args: Any, **static: Any) -> Any:
+        """The compiled program called `name`."""
+        if name not in self._compiled:
+            began = time.perf_counter()
+            self._compiled[name] = function.lower(*args, **static).compile()
+            self._spend(time.perf_counter() - began)
+        return self._compiled[name]
+
+
+def compiled_bytes_per_sync(algorithm: Algorithm, program: Any, steps: int) -> float | None:
+    """Bytes that one device sends in a synchronisation; None if workers share devices, so that some never leave one."""
+    if len(algorithm.sharding.device_set) != algorithm.num_workers:
+        return None
+    syncs = steps / algorithm.costs.steps_per_sync if algorithm.costs.steps_per_sync else 1
+    return hlo.bytes_sent(program.as_text()) / syncs
+
+
+def flops_per_local_step(algorithm: Algorithm, state: State, view: View, key: Key) -> float | None:
+    """Floating-point operations of one local step of one worker; None where the backend does not count them.
+
+    Counted by XLA on a program of this one step, before optimisation: in the program of a round, the body of a loop would
+    count once however often it runs.
+    """
+    found = jax.jit(algorithm.one_step).lower(state, view, key).cost_analysis()
+    return None if not found else float(found["flops"])
+
+
+def memory_bytes(program: Any, state: State, view: View) -> dict[str, float] | None:
+    """What one device of this machine holds while `program`, a round, runs; None where the backend does not say.
+
+    'state' is what rests between rounds: parameters, optimizer state and indices; 'data' the data set; 'temporary' what
+    is worked on: the subnetworks, their gradients and optimizer state, activations. 'peak' is all of it.
+    """
+    analysis = program.memory_analysis()
+    if analysis is None:
+        return None
+    on_one = lambda tree: sum(leaf.addressable_shards[0].data.nbytes for leaf in jax.tree.leaves(tree))
+    given, taken = analysis.argument_size_in_bytes, analysis.output_size_in_bytes - analysis.alias_size_in_bytes
+    return {
+        "peak": given + taken + analysis.temp_size_in_bytes,
+        "state": on_one((state.store, state.opt_state, state.outer_state, state.indices)),
+        "data": on_one(view.arrays),
+        "temporary": analysis.temp_size_in_bytes,
+    }
+
+
+def measured(algorithm: Algorithm, program: Any, state: State, view: View, key: Key, steps: int) -> dict[str, Any]:
+    """All of the above, for a round of `steps` local steps, as JSON keeps it."""
+    return {
+        "bytes_per_sync": compiled_bytes_per_sync(algorithm, program, steps),
+        "flops_per_local_step": flops_per_local_step(algorithm, state, view, key),
+        "memory": memory_bytes(program, state, view),
+    }
