@@ -4,12 +4,14 @@ import jax.numpy as jnp
 import optax
 
 from experiments.config import Config, ConfigError, Optimizer
+from experiments.quantities import link
 from experiments.validation import num_workers, placement_of
 from ist_jax import data
 from ist_jax.algorithms import Algorithm, data_parallel, ensemble, ist
 from ist_jax.data import Dataset, Spec
 from ist_jax.decompositions import DECOMPOSITIONS, Decomposition, undivided
 from ist_jax.loop import LoopConfig, Phase, phase_steps
+from ist_jax.lost import Lost
 from ist_jax.models import MLP
 from ist_jax.tasks import Task, classification
 
@@ -124,4 +126,6 @@ def loop_config(config: Config) -> LoopConfig:
         eval_batch_size=config.eval_batch_size,
         eval_sample=config.eval_sample if config.model.eval_norm == "train" else 0,
         eval_subnets=config.eval_subnets,
+        lost=Lost(config.drop.rate, tuple(zip(config.drop.rounds, config.drop.workers))),
+        link=link(config.link.bandwidth, config.link.latency),
     )

@@ -80,6 +80,21 @@ class Data:
 
 
 @dataclasses.dataclass(frozen=True)
+class Drop:
+    rate: float = doc(0.0, "probability that a worker is lost in a round: what it trained reaches nobody")
+    rounds: tuple[int, ...] = doc((), "rounds, counted from 1, in which the workers of drop.workers are lost")
+    workers: tuple[int, ...] = doc((), "a worker, counted from 0, for every round of drop.rounds")
+
+
+@dataclasses.dataclass(frozen=True)
+class LinkSpeed:
+    bandwidth: str = doc(
+        "", "of a link between devices, in bits per second, such as 1Gbps: records then have simulated_seconds"
+    )
+    latency: str = doc("1ms", "of a message over that link")
+
+
+@dataclasses.dataclass(frozen=True)
 class Config:
     method: str = doc("ist", "ist, data_parallel, local_sgd, diloco, ensemble, single")
     decomposition: str = doc("mlp", "how ist and ensemble split the model: mlp (neurons of every hidden layer)")
@@ -100,6 +115,8 @@ class Config:
     model: Model = group(Model, "the model")
     optimizer: Optimizer = group(Optimizer, "the local optimizer")
     data: Data = group(Data, "the data")
+    drop: Drop = group(Drop, "workers that are lost")
+    link: LinkSpeed = group(LinkSpeed, "a slow link to simulate")
     eval_every: int = doc(20, "rounds between evaluations; 0: at the end only")
     checkpoint_every: int = doc(20, "rounds between checkpoints, which a run that is killed goes on from; 0: at the end only")
     eval_batch_size: int = doc(1000, "examples per evaluation batch")

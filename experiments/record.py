@@ -16,6 +16,7 @@ from experiments.validation import flat_values, num_workers, placement_of
 from ist_jax.checkpoint import committed_rounds
 from ist_jax.data import Dataset
 from ist_jax.files import write_whole
+from ist_jax.processes import OtherProcessError, all_or_none, is_first
 from ist_jax.version import __version__
 from ist_jax.workdir import WorkdirError
 
@@ -76,12 +77,20 @@ def start(workdir: pathlib.Path, config: Config, dataset: Dataset, start: Mappin
       ConfigError: another configuration, other data, or checkpoints without a config.json.
       WorkdirError: the workdir cannot be written.
     """
+    made_from = environment(config, dataset, start)
+    try:
+        all_or_none(lambda: _start(workdir, config, made_from) if is_first() else None)
+    except OtherProcessError as error:
+        raise WorkdirError(str(error)) from error
+
+
+def _start(workdir: pathlib.Path, config: Config, made_from: Mapping[str, Any]) -> None:
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         if not (workdir / "config.json").exists():  # a run that goes on keeps what it was started with
             if committed_rounds(workdir / "checkpoints"):
                 raise ConfigError(f"--workdir={workdir} holds checkpoints and no config.json: use another workdir")
-            content = {"config": as_json(config), "environment": environment(config, dataset, start)}
+            content = {"config": as_json(config), "environment": dict(made_from)}
             unfinished = workdir / f"config.json.{os.getpid()}"
             write_whole(unfinished, json.dumps(content, indent=2) + "\n")
             _rename_once(unfinished, workdir / "config.json")
@@ -89,7 +98,7 @@ def start(workdir: pathlib.Path, config: Config, dataset: Dataset, start: Mappin
         raise WorkdirError(f"--workdir={workdir} cannot be written: {error.strerror}") from error
     _check_config(workdir, config)
     started = _read(workdir)["environment"]["data"]
-    if started["fingerprint"] != dataset.fingerprint:
+    if started["fingerprint"] != made_from["data"]["fingerprint"]:
         raise ConfigError(f"--workdir={workdir} was started on other data ({started['name']}): use another workdir")
 
 

@@ -3,19 +3,23 @@
 FILE is a config file (.py, with get_config()) or the config.json of another run. Exit status 0: trained, or
 already finished; 1: training diverged, or the workdir is in use, full or damaged; 2: the configuration or the data
 are wrong; 3: stopped by SIGINT or SIGTERM. While it trains it saves first, and the same command goes on from there.
+
+On several hosts, the same command on each, with --coordinator=HOST:PORT --num_processes=N --process_id=I; under SLURM,
+Open MPI and on Cloud TPU without them. --profile writes a trace of the training to DIR/profile, for TensorBoard or Perfetto.
 """
 
+import contextlib
 import pathlib
 import sys
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import jax
 import ml_collections
 from absl import flags
 from ml_collections import config_flags
 
-from experiments import build, record, tables
-from experiments.command import exit_status
+from experiments import build, hosts, record, tables
 from experiments.config import Config, ConfigError, described, flatten, nearest, resolve
 from experiments.config_files import load_config, one_line
 from experiments.restored import start_from
@@ -23,6 +27,7 @@ from experiments.signals import Signals
 from experiments.validation import validate
 from ist_jax.checkpoint import committed_rounds
 from ist_jax.loop import Phase, Results, phase_steps, run
+from ist_jax.processes import is_first
 
 
 class Command(NamedTuple):
@@ -30,6 +35,7 @@ class Command(NamedTuple):
 
     config: Config
     workdir: pathlib.Path
+    profile: bool = False
 
 
 def _config_argument(argv: Sequence[str]) -> tuple[str, list[str]]:
@@ -74,6 +80,7 @@ def parse(argv: Sequence[str]) -> Command:
     values = flags.FlagValues()
     config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=["run", *rest])
     flags.DEFINE_string("workdir", "", "where the run's records go", flag_values=values)
+    flags.DEFINE_bool("profile", False, "write a trace of the training", flag_values=values)
     try:
         others = values(["run", *rest])[1:]
     except (flags.Error, AttributeError, TypeError, ValueError) as error:
@@ -83,7 +90,7 @@ def parse(argv: Sequence[str]) -> Command:
     if not values.workdir:
         raise ConfigError("--workdir=DIR is missing: where the run's records go")
     overrides = config_flags.get_override_values(values["config"])
-    return Command(validate(resolve(config, overrides)), pathlib.Path(values.workdir))
+    return Command(validate(resolve(config, overrides)), pathlib.Path(values.workdir), values.profile)
 
 
 def command(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> Command:
@@ -97,7 +104,7 @@ def command(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> C
 
 def train(command: Command, signals: Signals | None = None) -> Results | None:
     """Runs a configuration and writes its records; None if the workdir holds it finished."""
-    (config, workdir), signals = command, signals or Signals()
+    (config, workdir, profile), signals = command, signals or Signals()
     if record.is_finished(workdir, config):
         print(f"{workdir}: finished already", file=sys.stderr)
         _draw(workdir)
@@ -110,7 +117,8 @@ def train(command: Command, signals: Signals | None = None) -> Results | None:
         phases[0].algorithm.check(start)
     _say_rounding(config, dataset.num_train, phases)
     record.start(workdir, config, dataset, origin)
-    with signals.deferred():
+    traced = jax.profiler.trace(str(workdir / "profile")) if profile else contextlib.nullcontext()
+    with signals.deferred(), traced:
         results = run(phases, task, dataset, build.loop_config(config), workdir, start=start, stop=signals.received)
     _draw(workdir)
     return results
@@ -118,7 +126,7 @@ def train(command: Command, signals: Signals | None = None) -> Results | None:
 
 def _draw(workdir: pathlib.Path) -> None:
     """The picture of a finished run, also if the one before was killed while it drew."""
-    if not (workdir / "curves.png").exists():
+    if is_first() and not (workdir / "curves.png").exists():
         tables.curves([workdir], workdir / "curves.png")
 
 
@@ -126,7 +134,7 @@ def _say_rounding(config: Config, num_train: int, phases: Sequence[Phase]) -> No
     """Nothing is rounded silently."""
     planned = config.epochs * num_train
     actual = sum(phase_steps(p) * p.algorithm.num_workers * p.algorithm.batch_size for p in phases)
-    if actual != planned:
+    if actual != planned and is_first():
         print(f"epochs={config.epochs:g} are {planned:,.1f} samples, rounded up to {actual:,} in whole steps", file=sys.stderr)
 
 
@@ -135,13 +143,13 @@ def main(argv: Sequence[str]) -> int:
     if any(argument in ("--help", "-h", "-help", "--helpfull") for argument in argv[1:]):
         print(f"{__doc__}\nFields:\n{described()}")
         return 0
-    return exit_status(lambda: _run(argv))
+    return hosts.exit_status_of(argv[1:], _run)
 
 
-def _run(argv: Sequence[str]) -> None:
+def _run(arguments: Sequence[str]) -> None:
     with Signals() as signals:
-        results = train(parse(argv[1:]), signals)
-    if results is not None:
+        results = train(parse(arguments), signals)
+    if results is not None and is_first():
         _print_summary(results.summary)
 
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from experiments.config import FIELDS, METHODS, Config, ConfigError, nearest
+from experiments.quantities import link
 from ist_jax.algorithms import OPT_STATES
 from ist_jax.data import SOURCES, SPLITS
 from ist_jax.decompositions import DECOMPOSITIONS
@@ -45,6 +46,7 @@ RANGES: dict[str, tuple[float, float, bool]] = {
     "outer.momentum": (0, 1, True),
     "warmup_phase": (0, 1, True),
     "dense_phase": (0, 1, True),
+    "drop.rate": (0, 1, True),
     "optimizer.learning_rate": (0, 1e9, False),
     "optimizer.momentum": (0, 1, True),
     "optimizer.weight_decay": (0, 1e9, True),
@@ -105,6 +107,18 @@ def _check_method(c: Config) -> None:
         )
 
 
+def _check_lost_and_link(c: Config) -> None:
+    link(c.link.bandwidth, c.link.latency)
+    if len(c.drop.rounds) != len(c.drop.workers):
+        raise ConfigError(
+            f"drop.workers names a worker for every round of drop.rounds: {len(c.drop.workers)} and {len(c.drop.rounds)}"
+        )
+    if c.drop.rounds and (min(c.drop.rounds) < 1 or min(c.drop.workers) < 0 or max(c.drop.workers) >= num_workers(c)):
+        raise ConfigError(
+            f"drop.rounds={c.drop.rounds} count from 1 and drop.workers={c.drop.workers} from 0 to {num_workers(c) - 1}"
+        )
+
+
 def _check_sizes(c: Config) -> None:
     if c.method in ("ist", "ensemble") and min(c.model.hidden) < c.num_subnets:
         raise ConfigError(
@@ -152,6 +166,7 @@ def validate(config: Config) -> Config:
     _check_values(flat_values(config))
     _check_method(config)
     _check_sizes(config)
+    _check_lost_and_link(config)
     placement_of(config)
     return config
 

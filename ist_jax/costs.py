@@ -12,6 +12,7 @@ The lower bound of a leaf, for freshly drawn partitions:
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -103,3 +104,9 @@ def leaf_costs(labels: Any, shapes: Any, partition: Partition, wires: Any = "exa
 def kept_bytes(labels: Any, shapes: Any, partition: Partition, wires: Any = "exact") -> float:
     """Bytes sent per device and synchronisation for state that never goes to the subnetworks: what rests with holders."""
     return sum(leaf.sent for leaf in leaf_costs(labels, shapes, partition, wires) if leaf.way == "travels")
+
+
+def messages(leaves: Sequence[LeafCost], num_subnets: int) -> int:
+    """How many messages a device sends one after another in a synchronisation."""
+    ways = {leaf.way for leaf in leaves if leaf.sent}
+    return ("travels" in ways) + 2 * ("home" in ways) + 2 * (num_subnets - 1) * ("shared" in ways)

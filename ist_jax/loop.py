@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import io
 import pathlib
 import time
 from collections.abc import Callable, Sequence
@@ -16,10 +17,12 @@ from ist_jax.algorithms.base import Algorithm, Costs, Start, State
 from ist_jax.data.base import Dataset
 from ist_jax.evaluation import evaluate
 from ist_jax.keys import key_on, named_key
+from ist_jax.link import Link
+from ist_jax.lost import Lost
 from ist_jax.meter import Programs, measured
 from ist_jax.order import View
-from ist_jax.processes import any_says
-from ist_jax.summary import Bookkeeping, summarise
+from ist_jax.processes import any_says, is_first
+from ist_jax.summary import Bookkeeping, evaluated_row, summarise
 from ist_jax.tasks.base import Task
 from ist_jax.types import Array, Key, Params
 from ist_jax.workdir import Workdir
@@ -49,6 +52,8 @@ class LoopConfig:
       eval_sample: training examples on which normalisation statistics are measured; 0: each test batch is
         normalised by itself (the authors' protocol).
       eval_subnets: whether every subnetwork is evaluated as a classifier of its own.
+      lost: which workers are lost when.
+      link: a link that synchronisations are thought to go through, for 'simulated_seconds' in the records.
     """
 
     seed: int = 0
@@ -58,14 +63,22 @@ class LoopConfig:
     eval_batch_size: int = 1000
     eval_sample: int = 2000
     eval_subnets: bool = False
+    lost: Lost = dataclasses.field(default_factory=Lost)
+    link: Link | None = None
 
 
 class Results(NamedTuple):
-    """What a run ends with: the whole model's parameters, the summary, the row of every evaluated round."""
+    """What a run ends with: the last phase's algorithm and state, the summary, the row of every evaluated round."""
 
-    params: Params
+    algorithm: Algorithm
+    state: State
     summary: dict[str, Any]
     history: list[Row]
+
+    @property
+    def params(self) -> Params:
+        """The whole model's, in original order; nothing has held them in one place before."""
+        return jax.jit(self.algorithm.params)(self.state)
 
 
 class NonFiniteLossError(RuntimeError):
@@ -105,7 +118,7 @@ class _Run:
         self.book, self.pending, self.metered = Bookkeeping(), None, set()
         self.loss_SxJ: np.ndarray | None = None  # of the last round that was fetched
         total = sum(phase_steps(p) * p.algorithm.num_workers * p.algorithm.batch_size for p in phases)
-        self.terminal = Terminal(total, config.name)
+        self.terminal = Terminal(total, config.name, None if is_first() else io.StringIO())
         self.workdir = Workdir(workdir, self.terminal.say)
         self.resumed = self.workdir.saved is not None
 
@@ -117,9 +130,10 @@ class _Run:
             return self._through_all_phases(start)
 
     def _through_all_phases(self, start: Start | None) -> Results:
-        first = self.book.phase
+        first, algorithm, state = self.book.phase, None, None
         for number in range(first, len(self.phases)):
-            if number > first:
+            if algorithm is not None:
+                start = algorithm.end(state)
                 self.book.phase, self.book.steps = number, 0
             algorithm = self.phases[number].algorithm
             state = self._first_state(algorithm, number, start)
@@ -128,11 +142,10 @@ class _Run:
             elif number == 0:
                 self._save(algorithm, state)
             state = self._phase(self.phases[number], number, state)
-            start = algorithm.end(state)
         self._save(algorithm, state)
         summary = summarise(self.book, self.workdir.history, *self._smallest())
         self.workdir.finish(summary)
-        return Results(algorithm.params(state), summary, self.workdir.history)
+        return Results(algorithm, state, summary, self.workdir.history)
 
     def _first_state(self, algorithm: Algorithm, number: int, start: Start | None) -> State:
         began = time.perf_counter()
@@ -144,7 +157,6 @@ class _Run:
         algorithm, config, book = phase.algorithm, self.config, self.book
         programs = Programs(book.add_compile_seconds)
         order_key = named_key(self.root, f"order {number}")
-        alive_S = jax.device_put(np.ones(algorithm.num_workers, bool), algorithm.sharding)
         total = phase_steps(phase)
         self.dataset.view(book.round, order_key, algorithm.num_workers, algorithm.sharding)  # the copy to the device
         began = time.perf_counter()
@@ -152,6 +164,9 @@ class _Run:
             steps = min(phase.local_steps, total - book.steps)
             view = self.dataset.view(book.round, order_key, algorithm.num_workers, algorithm.sharding)
             key = key_on(algorithm.sharding, jax.random.fold_in(self.root, book.round))
+            alive_S = config.lost.alive(config.seed, book.round + 1, algorithm.num_workers)
+            book.lost_workers += int((~alive_S).sum())
+            alive_S = jax.device_put(alive_S, algorithm.sharding)
             compiled_before = book.compile_seconds
             train = programs.get(steps, algorithm.round, state, view, key, alive_S, steps=steps)
             self._meter(number, algorithm, train, state, view, key, steps)
@@ -166,7 +181,7 @@ class _Run:
             if evaluating or saving:
                 self._fetch()
                 jax.block_until_ready(state)
-                book.seconds += time.perf_counter() - began
+                book.add_seconds(time.perf_counter() - began, algorithm)
                 if evaluating:
                     self._evaluate(algorithm, state, programs)
                 if saving:
@@ -176,7 +191,7 @@ class _Run:
                 began = time.perf_counter()
         self._fetch()
         jax.block_until_ready(state)
-        book.seconds += time.perf_counter() - began
+        book.add_seconds(time.perf_counter() - began, algorithm)
         return state
 
     def _meter(self, number: int, algorithm: Algorithm, train: Any, state: State, view: View, key: Key, steps: int) -> None:
@@ -195,14 +210,10 @@ class _Run:
 
     def _advance(self, phase: Phase, steps: int, loss_SxJ: Array) -> None:
         """Counts a dispatched round, and fetches the loss of the one before it: the device never waits."""
-        samples = steps * phase.algorithm.num_workers * phase.algorithm.batch_size
-        self.book.round += 1
-        self.book.steps += steps
-        self.book.local_steps += steps
-        self.book.samples_seen += samples
-        self.book.bytes_per_device += phase.algorithm.costs.bytes_per_round(steps)
+        self.book.add_round(phase.algorithm, steps, self.config.link)
         self._fetch()
         self.pending = (self.book.round, loss_SxJ)
+        samples = steps * phase.algorithm.num_workers * phase.algorithm.batch_size
         self.terminal.advance(samples, self.book.round, None if self.loss_SxJ is None else float(self.loss_SxJ.mean()))
 
     def _fetch(self) -> None:
@@ -233,29 +244,7 @@ class _Run:
         self._record(result)
 
     def _record(self, result: Any) -> None:
-        book, test, validation = self.book, result["test"], result["validation"]
-        if validation["accuracy"] > book.best_validation:
-            book.best_validation, book.test_at_best = float(validation["accuracy"]), float(test["accuracy"])
-        row = {
-            "round": book.round,
-            "phase": book.phase,
-            "samples_seen": book.samples_seen,
-            "seconds": book.seconds,
-            "compile_seconds": book.compile_seconds,
-            "evaluation_seconds": book.evaluation_seconds,
-            "samples_per_second": book.samples_seen / book.seconds,
-            "train_loss": book.loss_sum / book.loss_rounds,
-            "test_accuracy": float(test["accuracy"]),
-            "test_loss": float(test["loss"]),
-            "validation_accuracy": float(validation["accuracy"]),
-            "validation_loss": float(validation["loss"]),
-            "bytes_per_device": book.bytes_per_device,
-            "loss_per_subnet": self.loss_SxJ.mean(axis=1).tolist(),
-        }
-        if "subnet_accuracy_S" in test:
-            row["subnet_test_accuracy"] = test["subnet_accuracy_S"].tolist()
-        book.loss_sum, book.loss_rounds = 0.0, 0
-        book.rows += 1
+        row = evaluated_row(self.book, result, self.loss_SxJ, with_link=self.config.link is not None)
         self.workdir.write(row)
         self.terminal.write(row)
 

@@ -47,7 +47,8 @@ def flops_per_local_step(algorithm: Algorithm, state: State, view: View, key: Ke
     Counted by XLA on a program of this one step, before optimisation: in the program of a round, the body of a loop would
     count once however often it runs.
     """
-    found = jax.jit(algorithm.one_step).lower(state, view, key).cost_analysis()
+    worker = jax.eval_shape(algorithm.one_worker, state)
+    found = jax.jit(algorithm.one_step).lower(worker, view, key).cost_analysis()
     return None if not found else float(found["flops"])
 
 

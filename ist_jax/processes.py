@@ -11,6 +11,11 @@ class OtherProcessError(RuntimeError):
     """Another process of this run failed, and said why."""
 
 
+def is_first() -> bool:
+    """Whether this is process 0, which alone writes records."""
+    return jax.process_index() == 0
+
+
 def first_decides(choose: Callable[[], int]) -> int:
     """What process 0 chooses, on all processes; if it fails, all fail."""
     chosen = [0]

@@ -4,7 +4,8 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ist_jax.algorithms.base import Costs
+from ist_jax.algorithms.base import Algorithm, Costs
+from ist_jax.link import Link
 from ist_jax.workdir import WorkdirError
 from ist_jax.writers import Row
 
@@ -22,6 +23,9 @@ class Bookkeeping:
     compile_seconds: float = 0.0
     evaluation_seconds: float = 0.0
     local_steps: int = 0
+    lost_workers: int = 0
+    device_seconds: float = 0.0  # of training, if every worker had a device of its own like those here
+    link_seconds: float = 0.0  # of synchronisations over the link
     loss_sum: float = 0.0  # of the rounds since the last evaluation
     loss_rounds: int = 0
     rows: int = 0  # evaluated rounds
@@ -32,12 +36,65 @@ class Bookkeeping:
     def add_compile_seconds(self, seconds: float) -> None:
         self.compile_seconds += seconds
 
+    def add_seconds(self, seconds: float, algorithm: Algorithm) -> None:
+        """Seconds of training here, where devices may train several workers."""
+        self.seconds += seconds
+        self.device_seconds += seconds * len(algorithm.sharding.device_set) / algorithm.num_workers
+
+    def add_round(self, algorithm: Algorithm, steps: int, link: Link | None) -> None:
+        """A round of `steps` local steps."""
+        self.round += 1
+        self.steps += steps
+        self.local_steps += steps
+        self.samples_seen += steps * algorithm.num_workers * algorithm.batch_size
+        self.bytes_per_device += algorithm.costs.bytes_per_round(steps)
+        self.link_seconds += algorithm.costs.link_seconds(link, steps) if link else 0.0
+
     @classmethod
     def of(cls, saved: Mapping[str, Any], num_phases: int) -> "Bookkeeping":
         """What a checkpoint was saved with. Raises WorkdirError if this software or this run is another."""
         if saved.keys() != {field.name for field in dataclasses.fields(cls)} or saved["phase"] >= num_phases:
             raise WorkdirError("its checkpoint is of another version of this software, or of other phases: use another workdir")
         return cls(**saved)
+
+
+def evaluated_row(book: Bookkeeping, result: Any, loss_SxJ: Any, *, with_link: bool) -> Row:
+    """The row of an evaluated round, which the bookkeeping counts.
+
+    Args:
+      book: where the run stands.
+      result: of the evaluation: split -> metrics.
+      loss_SxJ: of the last round.
+      with_link: whether 'simulated_seconds' are part of it: of training if every worker had a device of its own like
+        those here, and of synchronisations over the link.
+    """
+    test, validation = result["test"], result["validation"]
+    if validation["accuracy"] > book.best_validation:
+        book.best_validation, book.test_at_best = float(validation["accuracy"]), float(test["accuracy"])
+    row = {
+        "round": book.round,
+        "phase": book.phase,
+        "samples_seen": book.samples_seen,
+        "seconds": book.seconds,
+        "compile_seconds": book.compile_seconds,
+        "evaluation_seconds": book.evaluation_seconds,
+        "samples_per_second": book.samples_seen / book.seconds,
+        "train_loss": book.loss_sum / book.loss_rounds,
+        "test_accuracy": float(test["accuracy"]),
+        "test_loss": float(test["loss"]),
+        "validation_accuracy": float(validation["accuracy"]),
+        "validation_loss": float(validation["loss"]),
+        "bytes_per_device": book.bytes_per_device,
+        "loss_per_subnet": loss_SxJ.mean(axis=1).tolist(),
+        "lost_workers": book.lost_workers,
+    }
+    if with_link:
+        row["simulated_seconds"] = book.device_seconds + book.link_seconds
+    if "subnet_accuracy_S" in test:
+        row["subnet_test_accuracy"] = test["subnet_accuracy_S"].tolist()
+    book.loss_sum, book.loss_rounds = 0.0, 0
+    book.rows += 1
+    return row
 
 
 def summarise(book: Bookkeeping, history: Sequence[Row], costs: Costs, phase: str) -> dict[str, Any]:
@@ -66,6 +123,8 @@ def summarise(book: Bookkeeping, history: Sequence[Row], costs: Costs, phase: st
         "evaluation_seconds": book.evaluation_seconds,
         "seconds_per_local_step": book.seconds / book.local_steps,
         "seconds_per_sync": None,
+        "simulated_seconds": book.device_seconds + book.link_seconds if "simulated_seconds" in history[-1] else None,
+        "lost_workers": book.lost_workers,
         "bytes_per_device": book.bytes_per_device,
         "parameters": {"model": costs.model_parameters, "per_device": costs.device_parameters},
         "bytes_per_sync_per_device": {

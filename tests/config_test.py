@@ -61,6 +61,12 @@ WRONG = {
     "--config.eval_subnets=maybe": "eval_subnets=maybe",
     "--config.exchange.wire=int4": "exchange.wire is one of exact, bfloat16, int8, not 'int4'",
     "--config.exchange.wire=int8 --config.method=local_sgd": "which local_sgd does not exchange",
+    "--config.drop.rate=1.5": "drop.rate is from 0 to 1",
+    "--config.drop.rounds=(1,2) --config.drop.workers=(0,)": "a worker for every round of drop.rounds: 1 and 2",
+    "--config.drop.rounds=(1,) --config.drop.workers=(9,)": "drop.workers=.9,. from 0 to",
+    "--config.link.bandwidth=fast": "link.bandwidth is a number with one of the units bps, .* not 'fast'",
+    "--config.link.bandwidth=0Gbps": "link.bandwidth is above 0",
+    "--config.link.bandwidth=1Gbps --config.link.latency=3": "link.latency is a number with one of the units s, ms",
     "stray": "unexpected argument 'stray'",
     "--frobnicate=1": "frobnicate",
 }
@@ -113,6 +119,7 @@ def test_no_field_defaults_to_none_and_every_field_is_documented_and_checked():
     for name, field in FIELDS.items():
         assert field.default is not None and field.metadata["doc"]
         free = field.type is bool or name in ("model.hidden", "data.dir", "data.dataset", "init_from")
+        free |= name in ("drop.rounds", "drop.workers", "link.bandwidth", "link.latency")  # by functions of their own
         assert free or name in CHOICES or name in RANGES, f"{name} is checked nowhere"
     assert set(CHOICES) | set(RANGES) <= set(FIELDS)
     assert described().count("\n") + 1 == 2 * len(FIELDS)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from ist_jax import costs
 from ist_jax.keys import key_on
-from ist_jax.order import View
+from ist_jax.link import Link
 from ist_jax.partition import Partition
 from ist_jax.trees import leaf_shapes, shape_difference, tree_bytes, tree_size
 from ist_jax.types import Array, Batch, Key, Metrics, Params, Variables
@@ -52,6 +52,24 @@ class State(NamedTuple):
     position: Array
 
 
+class Worker(NamedTuple):
+    """One worker of a state, alone.
+
+    Attributes:
+      params: of its model.
+      opt_state: its local optimizer's.
+      indices: which units it holds; without groups where workers hold whole models.
+      number: int32[], which worker it is.
+      position: int32[], examples that it has drawn.
+    """
+
+    params: Params
+    opt_state: Any
+    indices: Any
+    number: Array
+    position: Array
+
+
 class Costs(NamedTuple):
     """What an algorithm sends and holds, by arithmetic (`ist_jax.costs`).
 
@@ -63,6 +81,8 @@ class Costs(NamedTuple):
       model_parameters: entries of the full model.
       device_parameters: entries of one worker's model.
       leaves: of every leaf that is exchanged.
+      messages_per_sync: that a device sends one after another (its blocks to several others count as one): one to the
+        next holders, two to home and back, 2 (S - 1) in a ring all-reduce.
     """
 
     bytes_per_sync: float
@@ -72,10 +92,19 @@ class Costs(NamedTuple):
     model_parameters: int
     device_parameters: int
     leaves: tuple[costs.LeafCost, ...]
+    messages_per_sync: int
+
+    def syncs(self, steps: int) -> float:
+        """Synchronisations of a round of `steps` local steps."""
+        return steps / self.steps_per_sync if self.steps_per_sync else 1
 
     def bytes_per_round(self, steps: int) -> float:
         """Bytes sent per device in a round of `steps` local steps."""
-        return self.bytes_per_sync * (steps / self.steps_per_sync if self.steps_per_sync else 1)
+        return self.bytes_per_sync * self.syncs(steps)
+
+    def link_seconds(self, link: Link, steps: int) -> float:
+        """What the synchronisations of a round take over `link`."""
+        return self.syncs(steps) * link.seconds(self.bytes_per_sync, self.messages_per_sync)
 
 
 def exchange_costs(
@@ -109,6 +138,7 @@ def exchange_costs(
         model_parameters=tree_size(shapes),
         device_parameters=costs.subnet_bytes(labels, entries, partition),
         leaves=tuple(leaves),
+        messages_per_sync=costs.messages(leaves, partition.num_subnets),
     )
 
 
@@ -125,7 +155,8 @@ class Algorithm(NamedTuple):
       subnet_variables: (state, sample or None) -> {'variables': as `variables`, of all S subnetworks, stacked;
         'indices': which units they hold}; where workers hold whole models, those.
       subnet_predict: (what subnet_variables gives, batch) -> logits_SxBxC.
-      one_step: (state, view, key) -> what one local step of one worker, alone, gives; its program is what a step costs.
+      one_worker: state -> Worker, the first; with `one_step`, what local training costs without everything around it.
+      one_step: (worker, view, key, *, steps=1) -> (params, opt_state, losses) after local steps of one worker alone.
       params: state -> params of the whole model, in original order.
       end: state -> Start of the next phase.
       num_workers: S.
@@ -141,7 +172,8 @@ class Algorithm(NamedTuple):
     predict: Callable[[Variables, Batch], Array]
     subnet_variables: Callable[[State, Batch | None], Variables]
     subnet_predict: Callable[[Variables, Batch], Array]
-    one_step: Callable[[State, View, Key], Any]
+    one_worker: Callable[[State], Worker]
+    one_step: Callable[..., Any]
     params: Callable[[State], Params]
     end: Callable[[State], Start]
     num_workers: int

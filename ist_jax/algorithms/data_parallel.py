@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ist_jax.algorithms.base import Algorithm, Start, State, exchange_costs
+from ist_jax.algorithms.base import Algorithm, Start, State, Worker, exchange_costs
 from ist_jax.algorithms.evaluated import measured
 from ist_jax.algorithms.optimizer_state import at_step
 from ist_jax.decompositions.base import Decomposition, undivided
@@ -74,10 +74,19 @@ class _Training:
         (value, _), gradient = jax.value_and_grad(loss, has_aux=True)(params)
         return value, gradient
 
-    def one_step(self, state: State, view: View, key: Key) -> Any:
-        _, gradient = self._gradient((view, state.store, key, state.position), jnp.int32(0))
-        updates, opt_state = self.tx.update(gradient, state.opt_state, state.store)
-        return optax.apply_updates(state.store, updates), opt_state
+    def one_worker(self, state: State) -> Worker:
+        return Worker(state.store, state.opt_state, {}, jnp.int32(0), state.position)
+
+    def one_step(self, worker: Worker, view: View, key: Key, *, steps: int = 1) -> Any:
+        def step(carry: tuple[Params, Any], j: Array) -> tuple[tuple[Params, Any], Array]:
+            params, opt_state = carry
+            shared = (view, params, jax.random.fold_in(key, j), worker.position + j * self.batch_size)
+            loss, gradient = self._gradient(shared, worker.number)
+            updates, opt_state = self.tx.update(gradient, opt_state, params)
+            return (optax.apply_updates(params, updates), opt_state), loss
+
+        (params, opt_state), loss_J = jax.lax.scan(step, (worker.params, worker.opt_state), jnp.arange(steps))
+        return params, opt_state, loss_J
 
     def variables(self, state: State, sample: Batch | None) -> Variables:
         return measured(self.decomposition.full, self.task, state.store, sample)
@@ -124,6 +133,7 @@ def data_parallel(
         predict=training.predict,
         subnet_variables=training.subnet_variables,
         subnet_predict=training.subnet_predict,
+        one_worker=training.one_worker,
         one_step=training.one_step,
         params=lambda state: state.store,
         end=lambda state: Start(state.store, state.opt_state, state.step),

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import NamedSharding, PartitionSpec
 
-from ist_jax.algorithms.base import Algorithm, Costs, Start, State, exchange_costs
+from ist_jax.algorithms.base import Algorithm, Costs, Start, State, Worker, exchange_costs
 from ist_jax.algorithms.evaluated import measured
 from ist_jax.algorithms.optimizer_state import at_step, state_labels
 from ist_jax.algorithms.own_batch import check_subnet, input_sizes, own_batch
@@ -137,15 +137,13 @@ class _Training:
         (params, opt_state), loss_J = jax.lax.scan(step, (params, opt_state), jnp.arange(steps))
         return params, opt_state, loss_J
 
-    def one_step(self, state: State, view: View, key: Key) -> Any:
+    def one_worker(self, state: State) -> Worker:
         pulled_S = self.exchange.pull(state.store, state.indices)
-        own_S = (
-            pulled_S[0],
-            self._opt_states(state, pulled_S),
-            dict(state.indices),
-            jnp.arange(self.decomposition.num_subnets),
-        )
-        return self._train(1, (view, key, state.position), jax.tree.map(lambda leaf_S: leaf_S[0], own_S))
+        own_S = (pulled_S[0], self._opt_states(state, pulled_S), dict(state.indices))
+        return Worker(*jax.tree.map(lambda leaf_S: leaf_S[0], own_S), jnp.int32(0), state.position)
+
+    def one_step(self, worker: Worker, view: View, key: Key, *, steps: int = 1) -> Any:
+        return self._train(steps, (view, key, worker.position), worker[:4])
 
     def _outer_step(self, state: State, store: Any) -> tuple[Any, Any]:
         """Douillard et al., Algorithm 1: the outer optimizer on what the round changed."""
@@ -212,6 +210,7 @@ class _Training:
             predict=self.predict,
             subnet_variables=self.subnet_variables,
             subnet_predict=self.subnet_predict,
+            one_worker=self.one_worker,
             one_step=self.one_step,
             params=self.params,
             end=self.end,

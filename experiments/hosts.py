@@ -1,0 +1,104 @@
+"""One run on several processes or hosts: the same command on each, and jax.distributed between them.
+
+    --coordinator=HOST:PORT --num_processes=N --process_id=I     anywhere; process 0 listens at the coordinator's address
+    nothing                                                      under SLURM, Open MPI and on Cloud TPU, as JAX detects them
+
+All read and write one workdir, on a file system that they share.
+"""
+
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import jax
+from jax.errors import JaxRuntimeError
+
+from experiments.command import FAILED, exit_status
+from experiments.config import ConfigError
+from experiments.config_files import one_line
+
+FLAGS = ("coordinator", "num_processes", "process_id")
+HEARTBEAT = 30  # seconds without a sign of life after which a process counts as dead
+GONE = "another process of this run is gone: start the same command again everywhere, and it goes on from its last checkpoint"
+
+
+def detected(environ: Mapping[str, str]) -> bool:
+    """Whether JAX finds several processes in the environment that a launcher made."""
+    more_than_one = lambda name: environ.get(name, "1").isdigit() and int(environ.get(name, "1")) > 1
+    slurm = "SLURM_PROCID" in environ and more_than_one("SLURM_NTASKS")
+    tpu = "," in environ.get("TPU_WORKER_HOSTNAMES", "")
+    return slurm or more_than_one("OMPI_COMM_WORLD_SIZE") or tpu
+
+
+def split(argv: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """The flags of this module by name, and the other arguments.
+
+    Raises:
+      ConfigError: only some of the three are given.
+    """
+    own = {f: a.split("=", 1)[1] for a in argv for f in FLAGS if a.startswith(f"--{f}=")}
+    rest = [a for a in argv if not a.startswith(tuple(f"--{f}=" for f in FLAGS))]
+    if own and len(own) < len(FLAGS):
+        missing = ", ".join(f"--{f}" for f in FLAGS if f not in own)
+        raise ConfigError(f"several processes need --{', --'.join(FLAGS)}, and {missing} is missing")
+    return own, rest
+
+
+def _numbers(own: Mapping[str, str]) -> tuple[int, int]:
+    try:
+        count, number = int(own["num_processes"]), int(own["process_id"])
+    except ValueError:
+        raise ConfigError(
+            f"--num_processes and --process_id are numbers, not {own['num_processes']!r} and {own['process_id']!r}"
+        ) from None
+    if not 0 <= number < count:
+        raise ConfigError(f"--process_id is from 0 to num_processes - 1 = {count - 1}, not {number}")
+    return count, number
+
+
+def join(argv: Sequence[str], timeout: int = 300) -> list[str]:
+    """Joins the run's other processes, if there are any; the arguments that are not of this module.
+
+    Args:
+      argv: without the program's name.
+      timeout: seconds in which all processes must have started.
+
+    Raises:
+      ConfigError: flags that do not fit together, or the others do not answer.
+    """
+    own, rest = split(argv)
+    if not own and not detected(os.environ):
+        return rest
+    options = {}
+    if own:
+        count, number = _numbers(own)
+        options = dict(coordinator_address=own["coordinator"], num_processes=count, process_id=number)
+    try:
+        jax.distributed.initialize(**options, initialization_timeout=timeout, heartbeat_timeout_seconds=HEARTBEAT)
+    except (RuntimeError, ValueError) as error:
+        raise ConfigError(f"the processes of this run do not find each other ({one_line(error)})") from error
+    return rest
+
+
+@contextlib.contextmanager
+def together() -> Iterator[None]:
+    """Ends this process at once, with one line, if another one of its run dies in what is done here."""
+    try:
+        yield
+    except JaxRuntimeError as error:
+        if jax.process_count() == 1:
+            raise
+        print(f"error: {GONE} ({one_line(error)})", file=sys.stderr, flush=True)
+        os._exit(FAILED)  # leaving in good order waits for the process that is gone
+
+
+def exit_status_of(argv: Sequence[str], run: Callable[[list[str]], None]) -> int:
+    """`exit_status` of `run`, on what `join` leaves of the arguments."""
+
+    def joined() -> None:
+        rest = join(argv)
+        with together():
+            run(rest)
+
+    return exit_status(joined)

@@ -1,0 +1,58 @@
+"""Workers that are lost, and links that are slow, in the records of runs."""
+
+import json
+
+import numpy as np
+import pytest
+from cases import BATCH, SGD, TASK, dataset, two_groups
+
+from experiments.config import ConfigError
+from experiments.quantities import bytes_per_second, link, seconds
+from ist_jax import LoopConfig, data_parallel, ist, run, undivided
+from ist_jax.link import Link
+from ist_jax.lost import Lost
+
+SAMPLES = 4 * BATCH
+
+
+def test_who_is_lost_is_drawn_at_the_rate_or_scheduled_and_repeats():
+    alive_RxS = np.array([Lost(0.25).alive(3, r, 8) for r in range(2000)])
+    assert alive_RxS.mean() == pytest.approx(0.75, abs=0.01)
+    assert (alive_RxS.mean(axis=0) > 0.7).all() and not (alive_RxS == alive_RxS[:, :1]).all(), "each for itself"
+    np.testing.assert_array_equal(Lost(0.25).alive(3, 7, 8), alive_RxS[7])
+    scheduled = Lost(schedule=((2, 0), (2, 3), (5, 1)))
+    assert [scheduled.alive(0, r, 4).tolist() for r in (1, 2, 5)] == [[1, 1, 1, 1], [0, 1, 1, 0], [1, 0, 1, 1]]
+    assert Lost().alive(0, 1, 4).all() and not Lost(1.0).alive(0, 1, 4).any()
+
+
+def test_a_lost_worker_is_counted_and_its_units_keep_their_values(tmp_path):
+    """All workers are lost in the second of two rounds: the run ends where one round ends."""
+    algorithm = ist(two_groups(4), TASK, SGD, batch_size=BATCH)
+    everybody = Lost(schedule=tuple((2, worker) for worker in range(4)))
+    two = run([(algorithm, 6 * SAMPLES, 3)], TASK, dataset(), LoopConfig(eval_every=1, lost=everybody), tmp_path)
+    one = run([(algorithm, 3 * SAMPLES, 3)], TASK, dataset(), LoopConfig(eval_every=1))
+    for name, leaf in one.params["hidden_0"].items():
+        np.testing.assert_array_equal(two.params["hidden_0"][name], leaf)
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [row["lost_workers"] for row in rows] == [0, 4] and two.summary["lost_workers"] == 4
+
+
+def test_simulated_seconds_are_compute_bytes_and_latency_by_hand():
+    """A slow link: 1 kB/s, 0.5 s. IST exchanges once a round; data parallel at every step."""
+    slow, config = Link(1000.0, 0.5), {"eval_every": 0}
+    algorithm = ist(two_groups(4), TASK, SGD, batch_size=BATCH)
+    parallel = data_parallel(undivided(two_groups(4), 4), TASK, SGD, num_workers=4, batch_size=BATCH)
+    for made, syncs, messages in ((algorithm, 2, 3), (parallel, 6, 6)):
+        summary = run([(made, 6 * SAMPLES, 3)], TASK, dataset(), LoopConfig(link=slow, **config)).summary
+        on_link = syncs * (made.costs.bytes_per_sync / 1000 + messages * 0.5)
+        assert summary["simulated_seconds"] == pytest.approx(summary["seconds"] / 4 + on_link)
+    assert run([(algorithm, 6 * SAMPLES, 3)], TASK, dataset(), LoopConfig(**config)).summary["simulated_seconds"] is None
+
+
+def test_quantities():
+    assert bytes_per_second("1Gbps") == 1.25e8 and bytes_per_second("2.5 Mbps") == 312500
+    assert seconds("1ms") == 0.001 and seconds("0s") == 0 and seconds("1e-3s") == 0.001
+    assert link("", "nonsense") is None and link("8bps", "2s") == Link(1.0, 2.0)
+    for text in ("1", "Gbps", "-1Gbps", "1gbps", "1.2.3Gbps", "0bps"):
+        with pytest.raises(ConfigError, match="link.bandwidth is"):
+            bytes_per_second(text)

@@ -1,0 +1,56 @@
+"""What the meter reads from compiled programs, against arithmetic."""
+
+import jax
+import jax.numpy as jnp
+import optax
+import pytest
+from cases import ALGORITHMS, BATCH, SGD, TASK, dataset, placements, two_groups
+
+from ist_jax import LoopConfig, data_parallel, ist, meter, run
+from ist_jax.decompositions import mlp, undivided
+from ist_jax.models import MLP
+
+
+def mlp_flops(batch, widths):
+    """Of the matrix products of a forward and a backward pass: three per layer, but two where no input gradient is needed."""
+    products = [2 * batch * a * b for a, b in zip(widths, widths[1:])]
+    return 3 * sum(products) - products[0]
+
+
+@pytest.mark.parametrize("num_subnets", [1, 4])
+def test_flops_of_a_local_step_of_an_mlp_are_its_matrix_products(num_subnets):
+    split = mlp(MLP((512, 256), 10), jax.ShapeDtypeStruct((1, 300), jnp.float32), num_subnets=num_subnets)
+    for place in ("looped", "vmapped"):
+        algorithm = ist(split, TASK, optax.sgd(0.1), batch_size=32, placement=placements()[place]())
+        state = jax.eval_shape(algorithm.init, jax.random.key(0))
+        arrays = {"x": jnp.zeros((64, 300)), "y": jnp.zeros(64, jnp.int32)}
+        view = dataset().view(0, jax.random.key(0), num_subnets, algorithm.sharding)._replace(arrays=arrays)
+        found = meter.flops_per_local_step(algorithm, state, view, jax.random.key(0))
+        expected = mlp_flops(32, [300, 512 // num_subnets, 256 // num_subnets, 10])
+        assert expected < found < 1.1 * expected, "norms, activations and the update are a few per cent more"
+
+
+@pytest.mark.parametrize("name", sorted(ALGORITHMS))
+def test_every_algorithm_is_metered(name, tmp_path):
+    algorithm = ALGORITHMS[name](4, placements()["sharded-4"]())
+    summary = run([(algorithm, 6 * 4 * BATCH, 3)], TASK, dataset(), LoopConfig(eval_every=0)).summary
+    assert summary["flops_per_local_step_per_device"] > 1000
+    memory = summary["memory_bytes_per_device"]
+    assert memory["peak"] == summary["peak_memory_bytes_per_device"] > memory["state"] + memory["data"]
+    sent = summary["bytes_per_sync_per_device"]
+    small = 8 * 64  # a lost worker's share, a count: a few scalars beside the parameters
+    assert sent["arithmetic"] <= sent["compiled"] <= sent["arithmetic"] + small
+    assert sum(leaf["sent"] for leaf in summary["bytes_per_sync_per_leaf"].values()) <= sent["arithmetic"]
+
+
+def test_compiled_bytes_are_none_where_workers_share_a_device():
+    algorithm = ist(two_groups(4), TASK, SGD, batch_size=BATCH, placement=placements()["sharded-2"]())
+    summary = run([(algorithm, 3 * 4 * BATCH, 3)], TASK, dataset(), LoopConfig(eval_every=0)).summary
+    assert summary["bytes_per_sync_per_device"]["compiled"] is None
+
+
+def test_the_state_of_data_parallel_is_the_whole_model_on_every_device():
+    whole = undivided(two_groups(4), 4)
+    algorithm = data_parallel(whole, TASK, SGD, num_workers=4, batch_size=BATCH, placement=placements()["sharded-4"]())
+    summary = run([(algorithm, 3 * 4 * BATCH, 3)], TASK, dataset(), LoopConfig(eval_every=0)).summary
+    assert summary["memory_bytes_per_device"]["state"] == 2 * 4 * algorithm.costs.model_parameters, "parameters and momentum"

@@ -1,0 +1,68 @@
+"""experiments.plan: its arithmetic, its files, its errors."""
+
+import json
+import pathlib
+
+import pytest
+
+from experiments import plan
+from ist_jax.link import Link
+
+ROOT = pathlib.Path(__file__).parent.parent
+SMALL = [f"--config={ROOT}/experiments/demo/digits.py", "--config.model.hidden=(32,32)", "--repeats=1"]
+
+
+def test_a_plan_is_printed_and_written(tmp_path, capsys):
+    out = tmp_path / "plan"
+    slow = ["--bandwidth=8Mbps", "--latency=10ms"]
+    assert plan.main(["plan", *SMALL, *slow, "--subnets=1,4", "--local_steps=5,50", f"--out={out}"]) == 0
+    printed = capsys.readouterr().out
+    assert (out / "plan.md").read_text().strip() == printed.strip() and "as fast as this machine" in printed
+    rows = json.loads((out / "plan.json").read_text())
+    assert {(r["method"], r["S"], r["J"]) for r in rows} == {(m, s, j) for m in plan.METHODS for s in (1, 4) for j in (5, 50)}
+    assert (out / "plan.png").read_bytes().startswith(b"\x89PNG")
+    of = lambda method, subnets, steps: next(r for r in rows if (r["method"], r["S"], r["J"]) == (method, subnets, steps))
+    for r in rows:
+        assert r["utilisation"] == pytest.approx(r["J"] * r["step_seconds"] / r["round_seconds"])
+        on_link = r["round_seconds"] - r["J"] * r["step_seconds"]
+        assert on_link >= r["bytes_per_round"] / 1e6 - 1e-9
+        assert (r["bytes_per_round"] == 0) == (r["S"] == 1)
+    assert of("data_parallel", 4, 50)["bytes_per_round"] == 50 * of("local_sgd", 4, 50)["bytes_per_round"]
+    assert of("ist", 4, 50)["bytes_per_round"] < of("local_sgd", 4, 50)["bytes_per_round"] / 4
+    assert of("ist", 4, 50)["memory_bytes"] < of("local_sgd", 4, 50)["memory_bytes"] / 3
+    assert of("local_sgd", 4, 5)["utilisation"] < of("local_sgd", 4, 50)["utilisation"]
+
+
+def test_a_row_by_hand():
+    class Costs:
+        link_seconds = staticmethod(lambda link, steps: link.seconds(1000, 2))
+        bytes_per_round = staticmethod(lambda steps: 1000)
+
+    class Algorithm:
+        costs, batch_size = Costs, 8
+
+    found = plan.row(plan.Measured("ist", 4, Algorithm, 0.01, 77), 10, Link(500.0, 0.25))
+    assert found["round_seconds"] == pytest.approx(0.1 + 2 + 0.5)
+    assert found["samples_per_second"] == pytest.approx(4 * 8 * 10 / 2.6)
+
+
+def test_more_subnetworks_than_units_are_left_out(capsys):
+    assert plan.main(["plan", *SMALL, "--subnets=64", "--local_steps=5"]) == 0
+    captured = capsys.readouterr()
+    assert "ist, S=64: left out" in captured.err and "| ist |" not in captured.out and "| local_sgd |" in captured.out
+
+
+@pytest.mark.parametrize(
+    "argument,says",
+    [
+        ("--bandwidth=fast", "--bandwidth is a number with one of the units"),
+        ("--latency=1", "--latency is a number with"),
+        ("--subnets=0", "--subnets is a list of numbers above 0"),
+        ("--local_steps=a,b", "--local_steps is a list of numbers above 0"),
+        ("--config.modle=1", "did you mean"),
+    ],
+)
+def test_wrong_arguments_are_one_line_and_status_2(argument, says, capsys):
+    assert plan.main(["plan", *SMALL, argument]) == 2
+    error = capsys.readouterr().err
+    assert says in error and error.count("\n") == 1
