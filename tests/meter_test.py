@@ -1,5 +1,7 @@
 """What the meter reads from compiled programs, against arithmetic."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -13,7 +15,7 @@ from ist_jax.models import MLP
 
 def mlp_flops(batch, widths):
     """Of the matrix products of a forward and a backward pass: three per layer, but two where no input gradient is needed."""
-    products = [2 * batch * a * b for a, b in zip(widths, widths[1:])]
+    products = [2 * batch * a * b for a, b in itertools.pairwise(widths)]
     return 3 * sum(products) - products[0]
 
 

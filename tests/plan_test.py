@@ -59,7 +59,7 @@ def test_more_subnetworks_than_units_are_left_out(capsys):
         ("--latency=1", "--latency is a number with"),
         ("--subnets=0", "--subnets is a list of numbers above 0"),
         ("--local_steps=a,b", "--local_steps is a list of numbers above 0"),
-        ("--config.modle=1", "did you mean"),
+        ("--config.seeed=1", "did you mean"),
     ],
 )
 def test_wrong_arguments_are_one_line_and_status_2(argument, says, capsys):
