@@ -3,8 +3,8 @@
     python -m experiments.plan --config=FILE [--config.x=y] [--bandwidth=1Gbps] [--latency=1ms] [--subnets=1,2,4,8]
         [--local_steps=10,100] [--out=DIR]
 
-For the configured model and optimizer, IST beside data parallel, local SGD and DiLoCo, for every number of workers S and of local steps J.
-Step times are measured on this machine; bytes and memory are arithmetic. Prints a table; --out takes plan.md,
+For the configured model and optimizer, IST beside data parallel, local SGD and DiLoCo, for every number of workers S and of
+local steps J. Step times are measured on this machine; bytes and memory are arithmetic. Prints a table; --out takes plan.md,
 plan.json and plan.png.
 """
 

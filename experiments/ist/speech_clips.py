@@ -15,6 +15,6 @@ def get_config():
     config.num_subnets = 4
     config.local_steps = 20
     config.batch_size = 16
-    config.epochs = 40.0
+    config.epochs = 20.0
     config.eval_every = 2
     return config
