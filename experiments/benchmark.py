@@ -1,0 +1,212 @@
+"""How fast rounds are on this machine, as ratios within one run:
+
+    python -m experiments.benchmark [--quick] [--out=DIR]
+
+Times rounds of IST against local steps written by hand, against plain matrix products and against data parallel in its best
+form on one device; synchronisations; costs against S and width; a mesh of 8 CPU devices (in a process of its own); the work
+of the authors' release in their sizes. Prints a table, and writes benchmark.json to DIR. Only ratios of one run mean
+something. Expect ten minutes on 2 CPU cores, one with --quick.
+"""
+
+import json
+import math
+import os
+import pathlib
+import platform
+import subprocess
+import sys
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from experiments.command import Parser, RawText, exit_status
+from experiments.timing import (
+    BATCH,
+    Network,
+    Timed,
+    by_hand_seconds,
+    product_flops,
+    products_seconds,
+    sync_seconds,
+    timed_round,
+)
+
+
+class Sizes(NamedTuple):
+    """How much is timed."""
+
+    network: Network
+    subnets: tuple[int, ...]
+    widths: tuple[int, ...]
+    authors: tuple[Network, ...]
+    steps: int
+    repeats: int
+
+
+def _speech(*hidden: int, num_subnets: int) -> Network:
+    return Network(4096, hidden, 35, num_subnets)
+
+
+FULL = Sizes(
+    Network(784, (1024, 1024), 10, 4),
+    (1, 2, 4, 8),
+    (512, 1024, 2048, 4096),
+    (
+        *(_speech(4096, num_subnets=n) for n in (2, 4)),
+        *(_speech(4096, 4096, num_subnets=n) for n in (2, 4)),
+    ),
+    20,
+    5,
+)
+QUICK = Sizes(Network(64, (64, 64), 10, 4), (1, 4), (64, 128), (Network(64, (64,), 10, 2),), 5, 2)
+
+Row = dict[str, Any]
+
+
+def round_rows(sizes: Sizes) -> list[Row]:
+    """A round against steps by hand, and those against plain matrix products."""
+    network, found = sizes.network, []
+    by_hand = by_hand_seconds(network, sizes.steps, sizes.repeats)
+    products = products_seconds(network, sizes.repeats)
+    for place in ("auto", "looped", "vmapped"):
+        timed = timed_round(network, sizes.steps, sizes.repeats, place=place)
+        found.append(
+            _row(f"round of {sizes.steps} steps, {place}, {network.name}", timed.step, by_hand, "steps by hand", timed)
+        )
+    found.append(_row(f"steps by hand, {network.name}", by_hand, products, "their matrix products"))
+    rate = product_flops(network) / products / 1e9
+    return [*found, _row(f"matrix products, {network.name}: {rate:,.0f} GFLOP/s", products, products, "themselves")]
+
+
+def _row(what: str, seconds: float, reference: float, of: str, timed: Timed | None = None) -> Row:
+    row = {"what": what, "seconds": seconds, "ratio": seconds / reference, "to": of}
+    return row | ({"compilation": timed.compilation} if timed else {})
+
+
+def method_rows(sizes: Sizes, place: str) -> list[Row]:
+    """IST against data parallel per sample; on one device, in data parallel's best form there."""
+    found = []
+    for num_subnets in sizes.subnets:
+        network = sizes.network._replace(num_subnets=num_subnets)
+        of_all = num_subnets * BATCH
+        if place == "auto":
+            other = timed_round(network, sizes.steps, sizes.repeats, method="single", batch=of_all)
+        else:
+            other = timed_round(network, sizes.steps, sizes.repeats, method="data_parallel", place=place)
+        timed = timed_round(network, sizes.steps, sizes.repeats, place=place)
+        where = "one device" if place == "auto" else f"{min(num_subnets, len(jax.devices()))} devices"
+        found.append(_row(f"IST step, {where}, {network.name}", timed.step, other.step, "data parallel", timed))
+    return found
+
+
+def sync_rows(sizes: Sizes, place: str) -> list[Row]:
+    """Synchronisations against a local step of all workers; with their bytes."""
+    found = []
+    for resident in (False, True):
+        options = dict(place=place, resident=resident)
+        sync = timed_round(sizes.network, 0, sizes.repeats, **options)
+        step = timed_round(sizes.network, sizes.steps, sizes.repeats, **options)
+        way = "all units come home" if resident else "units travel"
+        sent = sync.algorithm.costs.bytes_per_sync
+        row = _row(f"synchronisation, {way}, {place}, {sizes.network.name}", sync.step, step.step, "a step", sync)
+        found.append(row | {"bytes_per_device": sent, "lower_bound": sync.algorithm.costs.lower_bound})
+    return found
+
+
+def exponent(xs: Sequence[float], ys: Sequence[float]) -> float:
+    """The slope of a line through the logarithms."""
+    return float(np.polyfit([math.log(x) for x in xs], [math.log(y) for y in ys], 1)[0])
+
+
+def scaling_rows(sizes: Sizes) -> list[Row]:
+    """A step of one worker over S (its hidden products are a share of 1 / S^2) and over the width."""
+    one = lambda network: timed_round(network, sizes.steps, sizes.repeats).step / network.num_subnets
+    over_s = [one(sizes.network._replace(num_subnets=n)) for n in sizes.subnets]
+    over_width = [one(sizes.network._replace(hidden=(width, width))) for width in sizes.widths]
+    rows = [_row(f"one worker's step, S={n}", t, over_s[0], f"S={sizes.subnets[0]}") for n, t in zip(sizes.subnets, over_s)]
+    rows[-1]["exponent"] = exponent(sizes.subnets, over_s)
+    rows += [
+        _row(f"one worker's step, width {w}", t, over_width[0], f"width {sizes.widths[0]}")
+        for w, t in zip(sizes.widths, over_width)
+    ]
+    rows[-1]["exponent"] = exponent(sizes.widths, over_width)
+    return rows
+
+
+def author_rows(sizes: Sizes) -> list[Row]:
+    """The sizes that were timed with the authors' release: a step of all workers, and a repartition."""
+    found = []
+    for network in sizes.authors:
+        timed = timed_round(network, sizes.steps, sizes.repeats)
+        by_hand = by_hand_seconds(network, sizes.steps, sizes.repeats)
+        found.append(_row(f"step of all workers, {network.name}", timed.step, by_hand, "steps by hand", timed))
+        found.append(_row(f"repartition, {network.name}", sync_seconds(network, sizes.repeats), timed.step, "a step"))
+    return found
+
+
+def machine() -> dict[str, Any]:
+    return {
+        "platform": platform.platform(terse=True),
+        "processor": platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "devices": [str(device.device_kind) for device in jax.devices()],
+        "jax": jax.__version__,
+    }
+
+
+def _on_mesh(quick: bool) -> list[Row]:
+    """The rows of a mesh of 8 CPU devices, from a process of its own: a process has one number of devices."""
+    environment = os.environ | {"JAX_NUM_CPU_DEVICES": "8", "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "-m", "experiments.benchmark", "--part=mesh", *(["--quick"] if quick else [])]
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    return json.loads(ended.stdout.splitlines()[-1])
+
+
+def _mesh_part(sizes: Sizes) -> list[Row]:
+    return [*method_rows(sizes, "sharded"), *sync_rows(sizes, "sharded")]
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    """The rows as a table."""
+    lines = ["| what | ms | ratio | to | more |", "| --- | ---: | ---: | --- | --- |"]
+    for row in rows:
+        more = [f"compiled in {row['compilation']:.1f} s"] if "compilation" in row else []
+        more += [f"grows with the power {row['exponent']:.2f}"] if "exponent" in row else []
+        if "bytes_per_device" in row:
+            times = row["bytes_per_device"] / row["lower_bound"]
+            more.append(f"{row['bytes_per_device']:,.0f} bytes per device, {times:.2f} x the bound")
+        lines.append(f"| {row['what']} | {1e3 * row['seconds']:,.2f} | {row['ratio']:.3f} | {row['to']} | {'; '.join(more)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _benchmark(argv: Sequence[str]) -> None:
+    parser = Parser(prog="experiments.benchmark", description=__doc__, formatter_class=RawText)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--out", default="")
+    parser.add_argument("--part", default="", choices=["", "mesh"])
+    chosen = parser.parse_args(argv)
+    sizes = QUICK if chosen.quick else FULL
+    if chosen.part == "mesh":
+        print(json.dumps(_mesh_part(sizes)))
+        return
+    rows = [*round_rows(sizes), *method_rows(sizes, "auto"), *sync_rows(sizes, "auto"), *scaling_rows(sizes)]
+    rows += [*author_rows(sizes), *_on_mesh(chosen.quick)]
+    print(markdown(rows) + "\n" + json.dumps(machine()))
+    if chosen.out:
+        folder = pathlib.Path(chosen.out)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "benchmark.json").write_text(json.dumps({"machine": machine(), "rows": rows}, indent=1) + "\n")
+        (folder / "benchmark.md").write_text(markdown(rows))
+
+
+def main(argv: Sequence[str]) -> int:
+    if any(argument in ("--help", "-h") for argument in argv[1:]):
+        print(__doc__)
+        return 0
+    return exit_status(lambda: _benchmark(argv[1:]))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))

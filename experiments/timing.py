@@ -1,0 +1,177 @@
+"""What is timed: rounds, and what they are compared with."""
+
+import functools
+import itertools
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from ist_jax import data_parallel, ist, undivided
+from ist_jax.algorithms import Algorithm
+from ist_jax.data import Raw, make_dataset
+from ist_jax.data.splits import shared
+from ist_jax.decompositions import mlp
+from ist_jax.models import MLP
+from ist_jax.placement import Placement, looped, make_placement, vmapped
+from ist_jax.tasks import classification
+
+BATCH, EXAMPLES, RATE = 128, 4096, 0.01
+
+
+class Network(NamedTuple):
+    """A fully connected network, and S."""
+
+    features: int
+    hidden: tuple[int, ...]
+    classes: int
+    num_subnets: int
+
+    @property
+    def name(self) -> str:
+        return "-".join(map(str, (self.features, *self.hidden, self.classes))) + f", S={self.num_subnets}"
+
+    def decomposition(self) -> Any:
+        example = jax.ShapeDtypeStruct((1, self.features), jnp.float32)
+        return mlp(MLP(self.hidden, self.classes), example, num_subnets=self.num_subnets)
+
+
+@functools.cache
+def dataset(features: int, classes: int) -> Any:
+    """Random examples: what is timed does not depend on what they say."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(EXAMPLES + 64, features)).astype(np.float32)
+    y = np.arange(EXAMPLES + 64) % classes
+    raw = Raw(x, y, x[:64], y[:64])
+    return make_dataset(raw, "random", source="random", validation_fraction=64 / (EXAMPLES + 64), shards=shared)
+
+
+def _placement(name: str, num_subnets: int) -> Placement:
+    return make_placement(name, num_subnets, min(num_subnets, len(jax.devices())) if name == "sharded" else 0)
+
+
+def algorithm_of(network: Network, method: str = "ist", place: str = "auto", batch: int = BATCH, **options: Any) -> Algorithm:
+    """IST, or data parallel in its best form on one device: one worker with the batch of all."""
+    split, task, tx = network.decomposition(), classification(), optax.sgd(RATE)
+    if method == "ist":
+        placement = _placement(place, network.num_subnets)
+        return ist(split, task, tx, batch_size=batch, placement=placement, **options)
+    if method == "single":
+        return data_parallel(undivided(split, 1), task, tx, num_workers=1, batch_size=batch, placement=looped())
+    placement = _placement(place, network.num_subnets)
+    return data_parallel(
+        undivided(split, network.num_subnets), task, tx, num_workers=network.num_subnets, batch_size=batch, placement=placement
+    )
+
+
+def median_seconds(run: Callable[[], Any], repeats: int) -> float:
+    """Median of `repeats` runs after one that is not counted."""
+    jax.block_until_ready(run())
+    found = []
+    for _ in range(repeats):
+        began = time.perf_counter()
+        jax.block_until_ready(run())
+        found.append(time.perf_counter() - began)
+    return statistics.median(found)
+
+
+class Timed(NamedTuple):
+    """A compiled round: seconds of a local step of all workers (of all, without local steps), of compilation."""
+
+    step: float
+    compilation: float
+    algorithm: Algorithm
+
+
+def timed_round(network: Network, steps: int, repeats: int, **options: Any) -> Timed:
+    """A round of `steps` local steps, exchange included."""
+    algorithm = algorithm_of(network, **options)
+    data = dataset(network.features, network.classes)
+    view = data.view(0, jax.random.key(1), algorithm.num_workers, algorithm.sharding)
+    key, alive_S = jax.device_put((jax.random.key(2), jnp.ones(algorithm.num_workers, bool)), algorithm.sharding)
+    held = [algorithm.fresh(jax.random.key(0))]
+    began = time.perf_counter()
+    program = algorithm.round.lower(held[0], view, key, alive_S, steps=steps).compile()
+    compilation = time.perf_counter() - began
+
+    def run() -> Any:
+        held[0], metrics = program(held[0], view, key, alive_S)
+        return metrics
+
+    return Timed(median_seconds(run, repeats) / max(steps, 1), compilation, algorithm)
+
+
+def sync_seconds(network: Network, repeats: int, **options: Any) -> float:
+    """One synchronisation: a round without local steps."""
+    return timed_round(network, 0, repeats, **options).step
+
+
+def _norm(x: jax.Array) -> jax.Array:
+    return (x - x.mean(0, keepdims=True)) * jax.lax.rsqrt(x.var(0, keepdims=True) + 1e-5)
+
+
+def by_hand_seconds(network: Network, steps: int, repeats: int) -> float:
+    """J local steps of S subnetworks as anybody would write them: same shapes, same gather, no exchange; per step."""
+    share = [width // network.num_subnets for width in network.hidden]
+    widths = [network.features, *share, network.classes]
+    rng = np.random.default_rng(0)
+
+    def loss(params: Any, x: jax.Array, y: jax.Array) -> jax.Array:
+        for kernel, (scale, bias) in zip(params["kernels"][:-1], params["norms"]):
+            x = jax.nn.relu(_norm(x @ kernel) * scale[None] + bias[None])
+        logits = _norm(x @ params["kernels"][-1])
+        return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
+
+    def train(arrays: Any, own: Any) -> Any:
+        def step(params: Any, index: jax.Array) -> Any:
+            x, y = arrays["x"][index], arrays["y"][index]
+            value, gradient = jax.value_and_grad(loss)(params, x, y)
+            return jax.tree.map(lambda p, g: p - RATE * g, params, gradient), value
+
+        params, index_JxB = own
+        return jax.lax.scan(step, params, index_JxB)
+
+    stack = lambda *shape: jnp.asarray(0.05 * rng.normal(size=(network.num_subnets, *shape)).astype(np.float32))
+    params = {
+        "kernels": [stack(a, b) for a, b in itertools.pairwise(widths)],
+        "norms": [(stack(width), stack(width)) for width in share],
+    }
+    index = jnp.asarray(rng.integers(0, EXAMPLES, (network.num_subnets, steps, BATCH)))
+    arrays = jax.tree.map(jnp.asarray, dict(dataset(network.features, network.classes).train))
+    placement = looped() if jax.default_backend() == "cpu" else vmapped()
+    all_of_them = placement(train)
+    program = jax.jit(lambda params, arrays, index: all_of_them(arrays, (params, index)), donate_argnums=0)
+    held = [params]
+
+    def run() -> Any:
+        held[0], losses = program(held[0], arrays, index)
+        return losses
+
+    return median_seconds(run, repeats) / steps
+
+
+def products_seconds(network: Network, repeats: int) -> float:
+    """The matrix products of a local step of all workers, and nothing else."""
+    widths = [network.features, *(width // network.num_subnets for width in network.hidden), network.classes]
+    rng = np.random.default_rng(0)
+    made = lambda *shape: jnp.asarray(rng.normal(size=shape).astype(np.float32))
+    layers = [(made(BATCH, a), made(a, b), made(BATCH, b)) for a, b in itertools.pairwise(widths)]
+
+    @jax.jit
+    def products(layers: Any) -> Any:
+        forward = [x @ kernel for x, kernel, _ in layers]
+        weights = [x.T @ error for x, _, error in layers]
+        return forward, weights, [error @ kernel.T for _, kernel, error in layers[1:]]
+
+    return network.num_subnets * median_seconds(lambda: products(layers), repeats)
+
+
+def product_flops(network: Network) -> float:
+    widths = [network.features, *(width // network.num_subnets for width in network.hidden), network.classes]
+    each = [2 * BATCH * a * b for a, b in itertools.pairwise(widths)]
+    return network.num_subnets * (3 * sum(each) - each[0])

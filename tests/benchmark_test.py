@@ -1,0 +1,45 @@
+"""experiments.benchmark runs, and says what it measured. Times themselves are not tested: machines differ."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from experiments import benchmark, timing
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+
+def test_the_quick_benchmark_prints_and_writes_its_rows(tmp_path):
+    command = [sys.executable, "-m", "experiments.benchmark", "--quick", f"--out={tmp_path}"]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert ended.returncode == 0, ended.stderr
+    content = json.loads((tmp_path / "benchmark.json").read_text())
+    assert content["machine"]["cores"] and content["machine"]["jax"]
+    whats = " ".join(row["what"] for row in content["rows"])
+    for part in (
+        "round of 5 steps, auto",
+        "matrix products",
+        "one device",
+        "4 devices",
+        "units travel, sharded",
+        "repartition",
+    ):
+        assert part in whats
+    assert all(row["seconds"] > 0 and row["ratio"] > 0 for row in content["rows"])
+    assert (tmp_path / "benchmark.md").read_text() in ended.stdout
+    syncs = {row["what"].split(",")[1].strip(): row for row in content["rows"] if "bytes_per_device" in row}
+    assert syncs["units travel"]["bytes_per_device"] < syncs["all units come home"]["bytes_per_device"]
+
+
+def test_steps_by_hand_and_products_are_of_the_same_work():
+    network = timing.Network(32, (16, 8), 4, 2)
+    assert timing.product_flops(network) == 2 * 2 * 128 * (3 * (32 * 8 + 8 * 4 + 4 * 4) - 32 * 8)
+    assert network.name == "32-16-8-4, S=2"
+    assert timing.by_hand_seconds(network, 2, 1) > 0 and timing.products_seconds(network, 1) > 0
+
+
+def test_the_exponent_of_a_power():
+    assert benchmark.exponent([1, 2, 4, 8], [3, 12, 48, 192]) == pytest.approx(2)
