@@ -2,11 +2,11 @@
 
 import csv
 import json
-import os
 import pathlib
 import shutil
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -183,12 +183,17 @@ def test_the_module_is_a_command(tmp_path):
     command = [sys.executable, "-m", "experiments.run"]
     shown = subprocess.run([*command, "--help"], cwd=ROOT, capture_output=True, text=True)
     assert shown.returncode == 0 and "--config.num_subnets=4" in shown.stdout
-    began = os.times()
-    wrong = subprocess.run([*command, *QUICK, "--config.methd=ist", "--workdir=x"], cwd=ROOT, capture_output=True, text=True)
-    ended = os.times()
-    work = ended.children_user + ended.children_system - began.children_user - began.children_system
-    assert work < 15, "seconds of processor time, since this machine may be busy; alone it is about 4 on the clock"
-    assert wrong.returncode == 2 and wrong.stderr.count("\n") == 1 and "Traceback" not in wrong.stderr
+    quickest = float("inf")
+    for _ in range(5):  # the machine may be busy with other tests
+        began = time.monotonic()
+        wrong = subprocess.run(
+            [*command, *QUICK, "--config.methd=ist", "--workdir=x"], cwd=ROOT, capture_output=True, text=True
+        )
+        quickest = min(quickest, time.monotonic() - began)
+        assert wrong.returncode == 2 and wrong.stderr.count("\n") == 1 and "Traceback" not in wrong.stderr
+        if quickest < 5:
+            return
+    raise AssertionError(f"what is wrong is said within 5 seconds, and it took {quickest:.1f} at best")
 
 
 def test_grids_are_parsed():

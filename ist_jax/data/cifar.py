@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ist_jax.data.base import DataError, Raw
+from ist_jax.data.progress import progress
 
 PIXELS = 3 * 32 * 32
 
@@ -53,7 +54,7 @@ def _load(directory: str, layout: Layout) -> Raw:
     folder = folder / layout.folder if (folder / layout.folder).is_dir() else folder
     if missing := [name for name in (*layout.train, layout.test) if not (folder / name).is_file()]:
         raise DataError(f"data.dir={directory!r} is not the folder {layout.folder}: {', '.join(missing)} missing")
-    parts = [read_records(folder / name, layout) for name in layout.train]
+    parts = [read_records(folder / name, layout) for name in progress(layout.train, "reading CIFAR")]
     x_train, y_train = (np.concatenate(arrays) for arrays in zip(*parts))
     return Raw(x_train, y_train, *read_records(folder / layout.test, layout))
 

@@ -12,6 +12,7 @@ import zlib
 import numpy as np
 
 from ist_jax.data.base import DataError, Raw
+from ist_jax.data.progress import opened
 
 FILES = (
     "train-images-idx3-ubyte",
@@ -31,8 +32,8 @@ def _find(folder: pathlib.Path, name: str) -> pathlib.Path:
 
 def _bytes(path: pathlib.Path) -> bytes:
     try:
-        with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
-            return file.read()
+        with opened(path) as file:
+            return gzip.open(file).read() if path.suffix == ".gz" else file.read()
     except OSError as error:
         if not isinstance(error, gzip.BadGzipFile):
             raise DataError(f"{path}: cannot be read ({error.strerror})") from error

@@ -5,6 +5,7 @@ import pathlib
 import numpy as np
 
 from ist_jax.data.base import DataError, Raw
+from ist_jax.data.progress import opened
 
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 
@@ -22,7 +23,7 @@ def load(directory: str, dataset: str) -> Raw:
     if path.stat().st_size == 0:
         raise DataError(f"{path}: the file is empty")
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+        with opened(path) as file, np.load(file, allow_pickle=False) as archive:
             if not isinstance(archive, np.lib.npyio.NpzFile):
                 raise DataError(f"{path}: not an .npz archive")
             if missing := [name for name in ARRAYS if name not in archive.files]:
