@@ -110,3 +110,30 @@ def messages(leaves: Sequence[LeafCost], num_subnets: int) -> int:
     """How many messages a device sends one after another in a synchronisation."""
     ways = {leaf.way for leaf in leaves if leaf.sent}
     return ("travels" in ways) + 2 * ("home" in ways) + 2 * (num_subnets - 1) * ("shared" in ways)
+
+
+def server_bytes(labels: Any, shapes: Any, partition: Partition) -> float:
+    """Bytes of a round in the convention of the ResIST paper (Dun et al., UAI 2022, Table 1).
+
+    A server sends every worker its subnetwork and gets it back, shared leaves included; all workers together.
+    """
+    return 2.0 * partition.num_subnets * subnet_bytes(labels, shapes, partition)
+
+
+# An accelerator at its peak: 400 W for 19.5 TFLOP/s in float32 (NVIDIA A100 SXM data sheet, 2020)
+JOULES_PER_FLOP = 400 / 19.5e12
+# The public internet: 0.06 kWh per GB in 2015 (Aslan, Mayers, Koomey, France: Electricity intensity of internet data
+# transmission, Journal of Industrial Ecology 22(4), 2018); a network inside a building takes far less
+JOULES_PER_BYTE = 0.06 * 3.6e6 / 1e9
+
+
+def energy(
+    flops: float, num_bytes: float, *, joules_per_flop: float = JOULES_PER_FLOP, joules_per_byte: float = JOULES_PER_BYTE
+) -> dict[str, float]:
+    """An estimate in joules: {'compute', 'link'}, and the two coefficients it comes from. It measures nothing."""
+    return {
+        "compute": flops * joules_per_flop,
+        "link": num_bytes * joules_per_byte,
+        "joules_per_flop": joules_per_flop,
+        "joules_per_byte": joules_per_byte,
+    }

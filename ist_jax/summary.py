@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ist_jax.algorithms.base import Algorithm, Costs
+from ist_jax.costs import energy
 from ist_jax.link import Link
 from ist_jax.workdir import WorkdirError
 from ist_jax.writers import Row
@@ -19,6 +20,7 @@ class Bookkeeping:
     steps: int = 0  # local steps of this phase
     samples_seen: int = 0
     bytes_per_device: float = 0.0
+    flops_per_device: float = 0.0  # of local steps; stays 0 where the backend does not count them
     seconds: float = 0.0
     compile_seconds: float = 0.0
     evaluation_seconds: float = 0.0
@@ -47,6 +49,7 @@ class Bookkeeping:
         self.steps += steps
         self.local_steps += steps
         self.samples_seen += steps * algorithm.num_workers * algorithm.batch_size
+        self.flops_per_device += steps * (self.metered.get(str(self.phase), {}).get("flops_per_local_step") or 0.0)
         self.bytes_per_device += algorithm.costs.bytes_per_round(steps)
         self.link_seconds += algorithm.costs.link_seconds(link, steps) if link else 0.0
 
@@ -85,6 +88,7 @@ def evaluated_row(book: Bookkeeping, result: Any, loss_SxJ: Any, *, with_link: b
         "validation_accuracy": float(validation["accuracy"]),
         "validation_loss": float(validation["loss"]),
         "bytes_per_device": book.bytes_per_device,
+        "flops_per_device": book.flops_per_device,
         "loss_per_subnet": loss_SxJ.mean(axis=1).tolist(),
         "lost_workers": book.lost_workers,
     }
@@ -134,6 +138,8 @@ def summarise(book: Bookkeeping, history: Sequence[Row], costs: Costs, phase: st
             "all_reduce": costs.all_reduce,
         },
         "bytes_per_sync_per_leaf": {leaf.name: leaf._asdict() for leaf in costs.leaves},
+        "flops_per_device": book.flops_per_device,
+        "energy_estimate_joules_per_device": energy(book.flops_per_device, book.bytes_per_device),
         "flops_per_local_step_per_device": metered.get("flops_per_local_step"),
         "peak_memory_bytes_per_device": memory.get("peak"),
         "memory_bytes_per_device": memory or None,

@@ -10,6 +10,7 @@ from ist_jax.decompositions import mlp, undivided
 from ist_jax.exchange import over_mesh, settled
 from ist_jax.hlo import bytes_sent, collectives
 from ist_jax.models import MLP
+from ist_jax.partition import partition
 from ist_jax.placement import subnet_mesh
 from ist_jax.subnet import label_axes
 
@@ -73,3 +74,44 @@ def test_law_6_compiled_bytes_equal_the_arithmetic_and_nothing_is_all_gathered(m
     sent = {name: bytes_sent(text) for name, text in texts.items()}
     assert sum(sent.values()) == pytest.approx(sum(leaf.sent for leaf in costs.leaf_costs(labels, shapes, parts)))
     assert (sent["move"] > 0) == (rests == "travelling")
+
+
+SHARED, BLOCK = (
+    15_422_116,
+    1_180_672,
+)  # parameters of ResNet101 for 100 classes: outside stage 3 and its first block; of a block
+
+
+@pytest.mark.parametrize(
+    "num_subnets,blocks,resist,local_sgd", [(2, 11, 0.454, 0.662), (4, 6, 0.720, 1.325), (8, 4, 1.289, 2.649)]
+)
+def test_the_resist_papers_table_1_in_its_own_convention(num_subnets, blocks, resist, local_sgd):
+    """Gigabytes per round, all workers together (Dun et al., UAI 2022): 22 blocks, 11, 6 and 4 of them in a subnetwork."""
+    shapes = {"shared": jax.ShapeDtypeStruct((SHARED,), jnp.float32), "blocks": jax.ShapeDtypeStruct((22, BLOCK), jnp.float32)}
+    parts = partition("blocks", {"block": 22}, num_subnets, min_units=blocks)
+    labels = label_axes(shapes, [("shared", None), ("blocks", ("block", None))], parts.sizes)
+    assert costs.server_bytes(labels, shapes, parts) / 1e9 == pytest.approx(resist, abs=0.0006)
+    alone = partition("fixed", {}, num_subnets)
+    whole = {"model": jax.ShapeDtypeStruct((SHARED + 22 * BLOCK,), jnp.float32)}
+    assert whole["model"].size == 41_396_900
+    found = costs.server_bytes(label_axes(whole, [("model", None)], {}), whole, alone)
+    assert found / 1e9 == pytest.approx(local_sgd, abs=0.0006)
+
+
+def test_messages_one_after_another():
+    leaf = lambda way, sent=1.0: costs.LeafCost("x", way, sent, 0, 0)
+    assert costs.messages([leaf("travels")], 8) == 1
+    assert costs.messages([leaf("travels"), leaf("travels"), leaf("home")], 8) == 3
+    assert costs.messages([leaf("home"), leaf("shared"), leaf("equal", 0.0)], 8) == 2 + 14
+    assert costs.messages([leaf("shared", 0.0)], 1) == 0
+
+
+def test_energy_is_both_coefficients_by_hand():
+    found = costs.energy(19.5e12, 1e9)
+    assert found["compute"] == pytest.approx(400) and found["link"] == pytest.approx(0.06 * 3600 * 1000)
+    assert costs.energy(2, 3, joules_per_flop=5, joules_per_byte=7) == {
+        "compute": 10,
+        "link": 21,
+        "joules_per_flop": 5,
+        "joules_per_byte": 7,
+    }

@@ -34,7 +34,7 @@ ALLOWED = {
     "checkpoint": ("trees", "files", "processes"),
     "writers": ("files",),
     "workdir": ("files", "processes", "checkpoint", "writers"),
-    "summary": ("algorithms", "link", "writers", "workdir"),
+    "summary": ("algorithms", "costs", "link", "writers", "workdir"),
     "loop": (
         *("summary", "order", "link", "lost", "meter", "types", "keys", "processes", "algorithms", "tasks", "data"),
         *("evaluation", "workdir", "writers"),

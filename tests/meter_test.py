@@ -37,6 +37,8 @@ def test_every_algorithm_is_metered(name, tmp_path):
     algorithm = ALGORITHMS[name](4, placements()["sharded-4"]())
     summary = run([(algorithm, 6 * 4 * BATCH, 3)], TASK, dataset(), LoopConfig(eval_every=0)).summary
     assert summary["flops_per_local_step_per_device"] > 1000
+    assert summary["flops_per_device"] == 6 * summary["flops_per_local_step_per_device"]
+    assert summary["energy_estimate_joules_per_device"]["compute"] > 0
     memory = summary["memory_bytes_per_device"]
     assert memory["peak"] == summary["peak_memory_bytes_per_device"] > memory["state"] + memory["data"]
     sent = summary["bytes_per_sync_per_device"]
