@@ -81,6 +81,12 @@ def _until(run: Run, limit: float) -> float:
     return next((row["test_accuracy"] for row in reversed(run.rows) if row["seconds"] <= limit), float("nan"))
 
 
+def _simulated(runs: Sequence[Run]) -> bool:
+    """Whether all runs had the same link to simulate: times over different ones are not compared."""
+    links = {(run.config.get("link.bandwidth"), run.config.get("link.latency")) for run in runs}
+    return len(links) == 1 and all(run.summary.get("simulated_seconds") is not None for run in runs)
+
+
 def table(runs: Sequence[Run]) -> tuple[list[str], list[list[str]]]:
     """Column names, and one row of cells per group."""
     groups = grouped(runs)
@@ -98,6 +104,8 @@ def table(runs: Sequence[Run]) -> tuple[list[str], list[list[str]]]:
         ("parameters per device", lambda g: f"{mean(g, lambda s: s['parameters']['per_device']):,.0f}"),
         ("MB sent per device", lambda g: f"{mean(g, lambda s: s['bytes_per_device']) / 1e6:,.2f}"),
     ]
+    if _simulated(runs):
+        columns.append(("over the link, simulated (s)", lambda g: _spread([r.summary["simulated_seconds"] for r in g], 1)))
     cells = [[label, *(column(group) for _, column in columns)] for label, group in groups.items()]
     return ["method", *(name for name, _ in columns)], cells
 
@@ -122,20 +130,24 @@ def _curve(axis: Any, group: Sequence[Run], field: str, scale: float, label: str
 
 def curves(workdirs: Sequence[pathlib.Path], picture: pathlib.Path, description: str = "") -> None:
     """Draws test accuracy over samples, seconds of training and bytes sent per device; PNG, with a description."""
-    groups = grouped([read(workdir) for workdir in workdirs])
-    figure, axes = plt.subplots(1, 3, figsize=(13, 4), sharey=True, layout="constrained")
-    panels = (
+    runs = [read(workdir) for workdir in workdirs]
+    groups = grouped(runs)
+    panels = [
         ("samples_seen", 1, "samples seen, all workers"),
         ("seconds", 1, "seconds of training"),
         ("bytes_per_device", 1e-6, "MB sent per device"),
-    )
+    ]
+    if _simulated(runs):
+        panels.append(("simulated_seconds", 1, f"seconds over a link of {runs[0].config['link.bandwidth']}, simulated"))
+    figure, axes = plt.subplots(1, len(panels), figsize=(4.4 * len(panels), 4), sharey=True, layout="constrained")
     for axis, (field, scale, title) in zip(axes, panels):
         for label, group in groups.items():
             _curve(axis, group, field, scale, label)
         axis.set_xlabel(title)
         axis.grid(alpha=0.3)
     if any(row["bytes_per_device"] for group in groups.values() for r in group for row in r.rows):
-        axes[2].set_xscale("log")
+        for axis in axes[2:]:
+            axis.set_xscale("log")
     final = [100 * row["test_accuracy"] for group in groups.values() for r in group for row in r.rows]
     axes[0].set_ylim(max(0, float(np.percentile(final, 10)) - 3), max(final) + 1)
     axes[0].set_ylabel("test accuracy (%)")

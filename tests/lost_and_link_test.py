@@ -1,11 +1,14 @@
 """Workers that are lost, and links that are slow, in the records of runs."""
 
 import json
+import pathlib
 
 import numpy as np
 import pytest
 from cases import BATCH, SGD, TASK, dataset, two_groups
 
+from experiments import run as run_command
+from experiments import tables
 from experiments.config import ConfigError
 from experiments.quantities import bytes_per_second, link, seconds
 from ist_jax import LoopConfig, data_parallel, ist, run, undivided
@@ -56,3 +59,19 @@ def test_quantities():
     for text in ("1", "Gbps", "-1Gbps", "1gbps", "1.2.3Gbps", "0bps"):
         with pytest.raises(ConfigError, match="link.bandwidth is"):
             bytes_per_second(text)
+
+
+def test_reports_show_simulated_seconds_only_where_all_runs_had_the_same_link(tmp_path, capsys):
+    digits = "experiments/demo/digits.py"
+    small = ["--config.epochs=2", "--config.model.hidden=(16,)"]
+    root = pathlib.Path(__file__).parent.parent
+    for name, extra in (("a", ["1Gbps"]), ("b", ["1Gbps"]), ("c", ["10Mbps"]), ("d", [])):
+        more = [f"--config.link.bandwidth={speed}" for speed in extra] + [f"--config.seed={'abcd'.index(name)}"]
+        assert run_command.main(["run", f"--config={root / digits}", *small, *more, f"--workdir={tmp_path / name}"]) == 0
+    shown = lambda *names: tables.table([tables.read(tmp_path / name) for name in names])[0][-1]
+    assert shown("a", "b") == "over the link, simulated (s)"
+    assert shown("a", "c") != "over the link, simulated (s)" != shown("a", "d")
+    tables.curves([tmp_path / "a", tmp_path / "b"], tmp_path / "four.png")
+    tables.curves([tmp_path / "a", tmp_path / "d"], tmp_path / "three.png")
+    width = lambda name: int.from_bytes((tmp_path / name).read_bytes()[16:20], "big")
+    assert width("four.png") > width("three.png")
