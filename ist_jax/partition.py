@@ -34,7 +34,7 @@ class Partition(NamedTuple):
       num_subnets: S.
       sizes: group -> number of units N.
       slots: group -> unit slots M of one subnetwork, padding included.
-      first: () -> Indices of round 0, contiguous slices.
+      first: () -> Indices before the first round: every S-th unit ('balanced'), or contiguous slices.
       sample: (key, current) -> Indices of the next round.
       disjoint: whether no unit ever has two holders.
       travelling: the groups of 'balanced' whose units are dealt by their holders and stay with them between rounds.
@@ -145,12 +145,12 @@ DEALS = {"balanced": _balanced, "uniform": _uniform, "blocks": _blocks, "rolling
 
 
 def _first(name: str, size: int, num_subnets: int, slots: int) -> Array:
-    """What is held before the first deal: contiguous slices, the homes' own ('balanced') or as equal as possible.
+    """What is held before the first deal: the units dealt in order ('balanced'), or contiguous slices, as equal as possible.
 
     With overlap all have `slots` units, and the last reach back.
     """
     if name == "balanced":
-        return _homes(size, num_subnets)
+        return _sorted_rows(jnp.arange(size, dtype=jnp.int32), size, num_subnets)
     count_S = np.array([len(part) for part in np.array_split(np.arange(size), num_subnets)])
     start_S = np.cumsum(count_S) - count_S
     if slots > count_S.max():

@@ -197,8 +197,8 @@ def test_law_6_the_mesh_exchange_is_extract_and_merge_bit_for_bit(name, num_subn
 
     def exchanged(exchange, params):
         """Two rounds, in each of which a subnetwork is lost: what is pulled, lies and ends."""
-        indices, seen = parts.first(), []
-        store = exchange.init(params)
+        indices, store = parts.first(), exchange.init(params)
+        seen = [(indices, exchange.pull(store, indices), exchange.params(store, indices), exchange.lying(store, indices))]
         for r in range(2):
             key = jax.random.key(r)
             following = parts.sample(key, indices)
@@ -211,7 +211,9 @@ def test_law_6_the_mesh_exchange_is_extract_and_merge_bit_for_bit(name, num_subn
         return seen
 
     def by_definition(params):
-        indices, seen = parts.first(), []
+        indices = parts.first()
+        sub_S = extract_all(params, labels, indices, num_subnets)
+        seen = [(indices, sub_S, params, extract(params, labels, lying_units(parts, indices)))]
         for r in range(2):
             indices = parts.sample(jax.random.key(r), indices)
             sub_S = extract_all(params, labels, indices, num_subnets)
