@@ -10,6 +10,7 @@ from experiments.config_files import one_line
 from ist_jax.algorithms.base import StartError
 from ist_jax.data import DataError
 from ist_jax.loop import NonFiniteLossError, Stopped
+from ist_jax.processes import OtherProcessError
 from ist_jax.workdir import WorkdirError
 
 RawText = argparse.RawDescriptionHelpFormatter
@@ -23,7 +24,7 @@ def exit_status(action: Callable[[], object]) -> int:
     except (ConfigError, DataError, StartError) as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
         return WRONG
-    except (NonFiniteLossError, WorkdirError, OSError) as error:
+    except (NonFiniteLossError, WorkdirError, OtherProcessError, OSError) as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
         return FAILED
     except (Stopped, KeyboardInterrupt) as error:

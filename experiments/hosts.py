@@ -1,7 +1,8 @@
 """One run on several processes or hosts: the same command on each, and jax.distributed between them.
 
     --coordinator=HOST:PORT --num_processes=N --process_id=I     anywhere; process 0 listens at the coordinator's address
-    nothing                                                      under SLURM, Open MPI and on Cloud TPU, as JAX detects them
+    nothing                                                      under SLURM (srun) and Open MPI (mpirun), and on Cloud TPU
+                                                                 pods whose TPU_WORKER_HOSTNAMES names their hosts
 
 All read and write one workdir, on a file system that they share.
 """
@@ -18,8 +19,9 @@ from experiments.command import FAILED, exit_status
 from experiments.config import ConfigError
 from experiments.config_files import one_line
 
+_PATIENCE = {"heartbeat_timeout_seconds": 30, "shutdown_timeout_seconds": 30}
 FLAGS = ("coordinator", "num_processes", "process_id")
-HEARTBEAT = 30  # seconds without a sign of life after which a process counts as dead
+HEARTBEAT = _PATIENCE["heartbeat_timeout_seconds"]  # without a sign of life for so long, a process counts as dead
 GONE = "another process of this run is gone: start the same command again everywhere, and it goes on from its last checkpoint"
 
 
@@ -75,7 +77,7 @@ def join(argv: Sequence[str], timeout: int = 300) -> list[str]:
         count, number = _numbers(own)
         options = dict(coordinator_address=own["coordinator"], num_processes=count, process_id=number)
     try:
-        jax.distributed.initialize(**options, initialization_timeout=timeout, heartbeat_timeout_seconds=HEARTBEAT)
+        jax.distributed.initialize(**options, initialization_timeout=timeout, **_PATIENCE)
     except (RuntimeError, ValueError) as error:
         raise ConfigError(f"the processes of this run do not find each other ({one_line(error)})") from error
     return rest
@@ -87,7 +89,7 @@ def together() -> Iterator[None]:
     try:
         yield
     except JaxRuntimeError as error:
-        if jax.process_count() == 1:
+        if not jax.distributed.is_initialized() or "RESOURCE_EXHAUSTED" in str(error):
             raise
         print(f"error: {GONE} ({one_line(error)})", file=sys.stderr, flush=True)
         os._exit(FAILED)  # leaving in good order waits for the process that is gone
@@ -101,4 +103,9 @@ def exit_status_of(argv: Sequence[str], run: Callable[[list[str]], None]) -> int
         with together():
             run(rest)
 
-    return exit_status(joined)
+    status = exit_status(joined)
+    if status and jax.distributed.is_initialized():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)  # leaving in good order waits for the others, who may not know yet
+    return status

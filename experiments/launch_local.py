@@ -31,7 +31,10 @@ def start(processes: int, devices: int, arguments: Sequence[str]) -> list[subpro
         environment |= {"JAX_NUM_CPU_DEVICES": str(devices), "JAX_PLATFORMS": "cpu"}
     command = [sys.executable, "-m", "experiments.run", *arguments]
     flags = [f"--coordinator=localhost:{free_port()}", f"--num_processes={processes}"]
-    return [subprocess.Popen([*command, *flags, f"--process_id={i}"], env=environment) for i in range(processes)]
+    # in groups of their own: a Ctrl-C reaches them from here only, for a second one would end them at once
+    return [
+        subprocess.Popen([*command, *flags, f"--process_id={i}"], env=environment, process_group=0) for i in range(processes)
+    ]
 
 
 def _arguments(argv: Sequence[str]) -> tuple[int, int, list[str]]:

@@ -43,8 +43,8 @@ ASSUMPTIONS = """\
 - Over a link of {bandwidth} and {latency}: bytes sent per device / bandwidth, and the latency once for every message that
   waits for the one before it: one to the next holders, two to home and back, 2 (S - 1) in a ring all-reduce.
 - Data parallel synchronises at every step, the others once in J; J is then the steps of the row.
-- Memory is that of parameters, gradients and optimizer state of one worker, in bytes of their shapes; activations and
-  data come on top.
+- Memory is that of parameters, gradients and optimizer state of one worker, in bytes of their shapes; what rests between
+  rounds (a share of the model, an outer optimizer's anchor and momentum), activations and data come on top.
 """
 
 
@@ -90,12 +90,14 @@ def measure(config: Config, dataset: Dataset, method: str, num_subnets: int, rep
     chosen = dict(method=method, num_subnets=num_subnets, placement="looped", num_devices=0, dense_phase=0.0)
     chosen["opt_state"] = config.opt_state if method == "ist" and config.opt_state != "own" else "auto"
     plain = dict(outer=Config().outer, exchange=config.exchange if method == "ist" else Config().exchange)
-    config = validate(dataclasses.replace(config, warmup_phase=0.0, **chosen, **plain))
-    phases, _ = build.phases(config, dataset.spec)
-    algorithm = phases[0].algorithm
+    config = validate(dataclasses.replace(config, warmup_phase=0.0, drop=Config().drop, **chosen, **plain))
+    made = lambda config: build.phases(config, dataset.spec)[0][0].algorithm
+    algorithm = made(config)
+    # a worker that holds the whole model steps as fast whatever S is, and S whole optimizer states may not fit here
+    timed = algorithm if method == "ist" else made(dataclasses.replace(config, num_subnets=1))
     worker = jax.eval_shape(algorithm.one_worker, jax.eval_shape(algorithm.init, jax.random.key(0)))
     memory = 2 * tree_bytes(worker.params) + tree_bytes(worker.opt_state)
-    return Measured(method, num_subnets, algorithm, _step_seconds(algorithm, dataset, repeats), memory)
+    return Measured(method, num_subnets, algorithm, _step_seconds(timed, dataset, repeats), memory)
 
 
 def row(found: Measured, local_steps: int, link: Link) -> dict[str, Any]:

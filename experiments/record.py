@@ -80,6 +80,7 @@ def start(workdir: pathlib.Path, config: Config, dataset: Dataset, start: Mappin
     made_from = environment(config, dataset, start)
     try:
         all_or_none(lambda: _start(workdir, config, made_from) if is_first() else None)
+        all_or_none(lambda: _check(workdir, config, made_from))  # every process has the same configuration and data
     except OtherProcessError as error:
         raise WorkdirError(str(error)) from error
 
@@ -96,6 +97,9 @@ def _start(workdir: pathlib.Path, config: Config, made_from: Mapping[str, Any]) 
             _rename_once(unfinished, workdir / "config.json")
     except OSError as error:
         raise WorkdirError(f"--workdir={workdir} cannot be written: {error.strerror}") from error
+
+
+def _check(workdir: pathlib.Path, config: Config, made_from: Mapping[str, Any]) -> None:
     _check_config(workdir, config)
     started = _read(workdir)["environment"]["data"]
     if started["fingerprint"] != made_from["data"]["fingerprint"]:

@@ -27,7 +27,7 @@ from experiments.signals import Signals
 from experiments.validation import validate
 from ist_jax.checkpoint import committed_rounds
 from ist_jax.loop import Phase, Results, phase_steps, run
-from ist_jax.processes import is_first
+from ist_jax.processes import all_or_none, is_first
 
 
 class Command(NamedTuple):
@@ -109,13 +109,10 @@ def train(command: Command, signals: Signals | None = None) -> Results | None:
         print(f"{workdir}: finished already", file=sys.stderr)
         _draw(workdir)
         return None
-    dataset = build.dataset(config)
-    phases, task = build.phases(config, dataset.spec)
-    start, origin = None, None
-    if config.init_from and not committed_rounds(workdir / "checkpoints"):  # a run that goes on has its own
-        start, origin = start_from(config.init_from)
-        phases[0].algorithm.check(start)
-    _say_rounding(config, dataset.num_train, phases)
+    prepared: list[Any] = []
+    all_or_none(lambda: prepared.extend(_prepared(config, workdir)))
+    dataset, phases, task, start, origin = prepared
+    _say(config, dataset.num_train, phases)
     record.start(workdir, config, dataset, origin)
     traced = jax.profiler.trace(str(workdir / "profile")) if profile else contextlib.nullcontext()
     with signals.deferred(), traced:
@@ -124,14 +121,32 @@ def train(command: Command, signals: Signals | None = None) -> Results | None:
     return results
 
 
+def _prepared(config: Config, workdir: pathlib.Path) -> tuple[Any, ...]:
+    """(dataset, phases, task, start or None, its origin or None) of a configuration."""
+    dataset = build.dataset(config)
+    phases, task = build.phases(config, dataset.spec)
+    start, origin = None, None
+    if config.init_from and not committed_rounds(workdir / "checkpoints"):  # a run that goes on has its own
+        start, origin = start_from(config.init_from)
+        phases[0].algorithm.check(start)
+    return dataset, phases, task, start, origin
+
+
 def _draw(workdir: pathlib.Path) -> None:
     """The picture of a finished run, also if the one before was killed while it drew."""
     if is_first() and not (workdir / "curves.png").exists():
         tables.curves([workdir], workdir / "curves.png")
 
 
-def _say_rounding(config: Config, num_train: int, phases: Sequence[Phase]) -> None:
-    """Nothing is rounded silently."""
+def _say(config: Config, num_train: int, phases: Sequence[Phase]) -> None:
+    """Nothing is rounded or chosen silently."""
+    for phase in phases:
+        parts = phase.algorithm.partition
+        if is_first() and parts.travelling:
+            travelling, home = sorted(parts.travelling), sorted(set(parts.sizes) - parts.travelling)
+            print(
+                f"groups whose units travel: {', '.join(travelling)}; come home: {', '.join(home) or 'none'}", file=sys.stderr
+            )
     planned = config.epochs * num_train
     actual = sum(phase_steps(p) * p.algorithm.num_workers * p.algorithm.batch_size for p in phases)
     if actual != planned and is_first():

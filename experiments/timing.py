@@ -52,7 +52,8 @@ def dataset(features: int, classes: int) -> Any:
 
 
 def _placement(name: str, num_subnets: int) -> Placement:
-    return make_placement(name, num_subnets, min(num_subnets, len(jax.devices())) if name == "sharded" else 0)
+    """'auto' is on one device, whatever the machine has."""
+    return make_placement(name, num_subnets, min(num_subnets, len(jax.devices())) if name == "sharded" else 1)
 
 
 def algorithm_of(network: Network, method: str = "ist", place: str = "auto", batch: int = BATCH, **options: Any) -> Algorithm:

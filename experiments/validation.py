@@ -9,7 +9,7 @@ from ist_jax.algorithms import OPT_STATES
 from ist_jax.data import SOURCES, SPLITS
 from ist_jax.decompositions import DECOMPOSITIONS
 from ist_jax.decompositions.mlp import SCALINGS, why_not_padded
-from ist_jax.exchange import FORMATS
+from ist_jax.exchange import WIRES
 from ist_jax.models import ACTIVATIONS, MODELS, NORMS
 from ist_jax.partition import DEALS, EQUAL_BLOCKS
 from ist_jax.placement import PLACEMENTS, Placement, make_placement
@@ -20,7 +20,7 @@ CHOICES: dict[str, Sequence[str]] = {
     "partition": tuple(name for name in DEALS if name != "fixed"),
     "placement": PLACEMENTS,
     "opt_state": ("auto", *OPT_STATES),
-    "exchange.wire": tuple(FORMATS),
+    "exchange.wire": WIRES,
     "outer.name": ("auto", "none", "sgd"),
     "model.name": tuple(MODELS),
     "model.norm": NORMS,

@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.errors import JaxRuntimeError
 from jax.sharding import SingleDeviceSharding
 from orbax.checkpoint import v1 as ocp
 
@@ -129,6 +130,8 @@ class Checkpoints:
         try:
             ocp.save(path, state, custom_metadata=metadata, overwrite=True)
             all_or_none(lambda: self._commit(round))
+        except JaxRuntimeError:  # another process is gone
+            raise
         except Exception as error:  # a full disk is many kinds of error in the libraries below
             raise CheckpointError(
                 f"{path}: cannot be written ({_first_line(error)}); the checkpoints before it stand"

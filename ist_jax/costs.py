@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from ist_jax.exchange.formats import FORMATS, Format
+from ist_jax.exchange.formats import Format, each_leaf, format_of
 from ist_jax.exchange.resting import home_axis, travelling_axis
 from ist_jax.partition import Partition
 from ist_jax.subnet import Label, is_label
@@ -31,7 +31,7 @@ class LeafCost(NamedTuple):
       name: of the leaf.
       way: 'travels', 'home', 'shared', or 'equal' (everywhere, never sent).
       sent: by the exchange over a mesh, padding of blocks included.
-      lower_bound: what no exchange can go below.
+      lower_bound: what no exact exchange can go below; a rounded one may.
       all_reduce: a ring all-reduce of the whole leaf.
     """
 
@@ -63,7 +63,7 @@ def subnet_bytes(labels: Any, shapes: Any, partition: Partition) -> int:
     return sum(int(_held(label, leaf, slots)) * leaf.dtype.itemsize for _, label, leaf in _flat(labels, shapes))
 
 
-def _block_bytes(label: Label, leaf: Any, partition: Partition, axis: int, group: str, wire: Format) -> float:
+def _block_bytes(label: Label, leaf: Any, partition: Partition, group: str, wire: Format) -> float:
     """Bytes of what one dealer sends one subnetwork of a leaf, as `wire` writes it."""
     pair = partition.pair_units(group) if partition.equal_blocks else partition.slots[group] / partition.num_subnets
     entries = _held(label, leaf, dict(partition.slots) | {group: pair})
@@ -83,22 +83,21 @@ def leaf_costs(labels: Any, shapes: Any, partition: Partition, wires: Any = "exa
     """
     num_subnets, others = partition.num_subnets, partition.num_subnets - 1
     share = {g: n / num_subnets if partition.disjoint else partition.slots[g] for g, n in partition.sizes.items()}
-    names = jax.tree.leaves(jax.tree.map(lambda wire, tree: jax.tree.map(lambda _: wire, tree), wires, shapes))
+    names = each_leaf(wires, shapes)
 
-    def cost(name: str, label: Label, leaf: Any, wire: Format) -> LeafCost:
+    def cost(name: str, label: Label, leaf: Any, wire: str) -> LeafCost:
         itemsize = leaf.dtype.itemsize
         ring = all_reduce_bytes(math.prod(leaf.shape) * itemsize, num_subnets)
         if not label.groups:
             return LeafCost(name, "shared", ring, ring, ring) if label.averaged else LeafCost(name, "equal", 0, 0, 0)
         bound = others / num_subnets * _held(label, leaf, share) * itemsize
-        axis = travelling_axis(label, partition)
-        if axis is not None:
-            block = _block_bytes(label, leaf, partition, axis, label.groups[0][1], wire)
-            return LeafCost(name, "travels", others * block, bound, ring)
-        block = _block_bytes(label, leaf, partition, *home_axis(label, partition), wire)
-        return LeafCost(name, "home", 2 * others * block, bound, ring)
+        travels = travelling_axis(label, partition) is not None
+        axis, group = label.groups[0] if travels else home_axis(label, partition)
+        block = _block_bytes(label, leaf, partition, group, format_of(wire, leaf, axis, num_subnets))
+        way, times = ("travels", 1) if travels else ("home", 2)
+        return LeafCost(name, way, times * others * block, bound, ring)
 
-    return [cost(*leaf, FORMATS[wire]) for leaf, wire in zip(_flat(labels, shapes), names)]
+    return [cost(*leaf, wire) for leaf, wire in zip(_flat(labels, shapes), names)]
 
 
 def kept_bytes(labels: Any, shapes: Any, partition: Partition, wires: Any = "exact") -> float:

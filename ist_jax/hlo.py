@@ -50,11 +50,23 @@ def _array_bytes(match: re.Match) -> int:
     return math.prod(int(length) for length in match["lengths"].split(",") if length) * bits // 8
 
 
+def _elements(shape: str) -> list[str]:
+    """The parts of a tuple's type, at its first level."""
+    parts, depth = [""], 0
+    for character in shape.strip()[1:-1]:
+        depth += {"(": 1, "[": 1, "{": 1, ")": -1, "]": -1, "}": -1}.get(character, 0)
+        if character == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += character
+    return parts
+
+
 def _result_bytes(match: re.Match) -> int:
-    sizes = [_array_bytes(array) for array in _ARRAY.finditer(match["shape"])]
-    if match["start"] and match["kind"] in ("all-gather", "collective-permute"):
-        return sizes[1]  # (operand, result, ...)
-    return sum(sizes)
+    shape = match["shape"]
+    if match["start"] and match["kind"] != "all-reduce":
+        shape = _elements(shape)[1]  # (operands, results, ...)
+    return sum(_array_bytes(array) for array in _ARRAY.finditer(shape))
 
 
 def _group_size(rest: str) -> int:

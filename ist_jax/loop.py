@@ -16,7 +16,7 @@ from jax.experimental import multihost_utils
 from ist_jax.algorithms.base import Algorithm, Costs, Start, State
 from ist_jax.data.base import Dataset
 from ist_jax.evaluation import evaluate
-from ist_jax.keys import key_on, named_key
+from ist_jax.keys import key_on, named_key, put_everywhere
 from ist_jax.link import Link
 from ist_jax.lost import Lost
 from ist_jax.meter import Programs, measured
@@ -166,7 +166,7 @@ class _Run:
             key = key_on(algorithm.sharding, jax.random.fold_in(self.root, book.round))
             alive_S = config.lost.alive(config.seed, book.round + 1, algorithm.num_workers)
             book.lost_workers += int((~alive_S).sum())
-            alive_S = jax.device_put(alive_S, algorithm.sharding)
+            alive_S = put_everywhere(algorithm.sharding, alive_S)
             compiled_before = book.compile_seconds
             train = programs.get(steps, algorithm.round, state, view, key, alive_S, steps=steps)
             self._meter(number, algorithm, train, state, view, key, steps)

@@ -21,6 +21,3 @@ class Lost(NamedTuple):
         draw_S = np.random.default_rng([seed, round, 0x105D]).random(num_workers)
         scheduled = [worker for at, worker in self.schedule if at == round]
         return (draw_S >= self.rate) & ~np.isin(np.arange(num_workers), scheduled)
-
-    def __bool__(self) -> bool:
-        return self.rate > 0 or bool(self.schedule)

@@ -34,11 +34,16 @@ class Programs:
 
 
 def compiled_bytes_per_sync(algorithm: Algorithm, program: Any, steps: int) -> float | None:
-    """Bytes that one device sends in a synchronisation; None if workers share devices, so that some never leave one."""
+    """Bytes that one device sends in a synchronisation.
+
+    None if workers share devices, so that some bytes never leave one, or if the program's text cannot be read.
+    """
     if len(algorithm.sharding.device_set) != algorithm.num_workers:
         return None
-    syncs = steps / algorithm.costs.steps_per_sync if algorithm.costs.steps_per_sync else 1
-    return hlo.bytes_sent(program.as_text()) / syncs
+    try:
+        return hlo.bytes_sent(program.as_text()) / algorithm.costs.syncs(steps)
+    except ValueError:  # a backend that writes its collectives in another way
+        return None
 
 
 def flops_per_local_step(algorithm: Algorithm, state: State, view: View, key: Key) -> float | None:
@@ -56,7 +61,8 @@ def memory_bytes(program: Any, state: State, view: View) -> dict[str, float] | N
     """What one device of this machine holds while `program`, a round, runs; None where the backend does not say.
 
     'state' is what rests between rounds: parameters, optimizer state and indices; 'data' the data set; 'temporary' what
-    is worked on: the subnetworks, their gradients and optimizer state, activations. 'peak' is all of it.
+    is worked on: the subnetworks, their gradients and optimizer state, activations. 'peak' is all of it, without the data
+    that only evaluations use.
     """
     analysis = program.memory_analysis()
     if analysis is None:

@@ -20,7 +20,7 @@ class Bookkeeping:
     steps: int = 0  # local steps of this phase
     samples_seen: int = 0
     bytes_per_device: float = 0.0
-    flops_per_device: float = 0.0  # of local steps; stays 0 where the backend does not count them
+    flops_per_device: float | None = 0.0  # of local steps; None once a backend did not count them
     seconds: float = 0.0
     compile_seconds: float = 0.0
     evaluation_seconds: float = 0.0
@@ -49,7 +49,9 @@ class Bookkeeping:
         self.steps += steps
         self.local_steps += steps
         self.samples_seen += steps * algorithm.num_workers * algorithm.batch_size
-        self.flops_per_device += steps * (self.metered.get(str(self.phase), {}).get("flops_per_local_step") or 0.0)
+        of_step = self.metered.get(str(self.phase), {}).get("flops_per_local_step")
+        known = of_step is not None and self.flops_per_device is not None
+        self.flops_per_device = self.flops_per_device + steps * of_step if known else None
         self.bytes_per_device += algorithm.costs.bytes_per_round(steps)
         self.link_seconds += algorithm.costs.link_seconds(link, steps) if link else 0.0
 
@@ -111,7 +113,7 @@ def summarise(book: Bookkeeping, history: Sequence[Row], costs: Costs, phase: st
       phase: its number.
     """
     metered = book.metered.get(phase, {})
-    memory = metered.get("memory") or {}
+    memory, flops = metered.get("memory") or {}, book.flops_per_device
     return {
         "status": "finished",
         "test_accuracy": history[-1]["test_accuracy"],
@@ -138,8 +140,8 @@ def summarise(book: Bookkeeping, history: Sequence[Row], costs: Costs, phase: st
             "all_reduce": costs.all_reduce,
         },
         "bytes_per_sync_per_leaf": {leaf.name: leaf._asdict() for leaf in costs.leaves},
-        "flops_per_device": book.flops_per_device,
-        "energy_estimate_joules_per_device": energy(book.flops_per_device, book.bytes_per_device),
+        "flops_per_device": flops,
+        "energy_estimate_joules_per_device": flops and energy(flops, book.bytes_per_device),
         "flops_per_local_step_per_device": metered.get("flops_per_local_step"),
         "peak_memory_bytes_per_device": memory.get("peak"),
         "memory_bytes_per_device": memory or None,

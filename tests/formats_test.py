@@ -7,13 +7,16 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from cases import BATCH, TASK, dataset, own, placements, random_params, rounds, two_groups
+from cases import BATCH, ROOT, TASK, dataset, own, placements, random_params, rounds, two_groups, whole
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ist_jax import costs, ist
+from ist_jax import ist
+from ist_jax.algorithms import Start
 from ist_jax.exchange import FORMATS, one_device, over_mesh, settled
+from ist_jax.exchange.formats import format_of
 from ist_jax.hlo import bytes_sent, collectives
+from ist_jax.partition import partition
 from ist_jax.placement import subnet_mesh
 from ist_jax.subnet import label_axes
 
@@ -141,8 +144,53 @@ def test_training_with_a_rounded_exchange_learns_as_well(name):
 
 
 def test_leaves_without_groups_are_averaged_exactly():
-    labels, shapes = {"a": None}, {"a": jax.ShapeDtypeStruct((3,), jnp.float32)}
-    split = two_groups(2)
-    labels = label_axes(shapes, [("a", None)], {})
-    parts = split.partition._replace(sizes={}, slots={}, travelling=frozenset())
-    assert costs.leaf_costs(labels, shapes, parts, "int8")[0].sent == 2 * 1 / 2 * 12
+    """Local SGD has nothing but such leaves: its round is the same, whatever the wire."""
+    after = {}
+    for wire in ("exact", "int8"):
+        algorithm = ist(whole(2), TASK, optax.sgd(0.1), batch_size=BATCH, wire=wire)
+        after[wire] = algorithm.params(rounds(algorithm, 2)[0])
+    jax.tree.map(np.testing.assert_array_equal, after["int8"], after["exact"])
+
+
+def test_one_subnetwork_is_sent_nothing_and_rounds_nothing():
+    after = {}
+    for wire in ("exact", "int8"):
+        algorithm = ist(two_groups(1), TASK, optax.sgd(0.1), batch_size=BATCH, wire=wire)
+        after[wire] = algorithm.params(rounds(algorithm, 2)[0])
+    jax.tree.map(np.testing.assert_array_equal, after["int8"], after["exact"])
+
+
+def test_leaves_that_would_grow_go_exactly():
+    scale, kernel = jax.ShapeDtypeStruct((16,), jnp.float32), jax.ShapeDtypeStruct((16, 5), jnp.float32)
+    assert format_of("int8", scale, 0, 4).name == "exact", "a byte and a scale of four are more than four bytes"
+    assert format_of("bfloat16", scale, 0, 4).name == "bfloat16" and format_of("int8", kernel, 0, 4).name == "int8"
+    assert format_of("int8", jax.ShapeDtypeStruct((16, 5), jnp.int32), 0, 4).name == "exact"
+    assert format_of("bfloat16", jax.ShapeDtypeStruct((16, 5), jnp.bfloat16), 0, 4).name == "exact"
+
+
+def test_second_moments_that_fall_to_nothing_never_become_negative():
+    """Adam's, carried: gradients stop, and over a round of many steps the moments shrink below the wire's step."""
+    split = two_groups(4)
+    tx = optax.adam(1e-3, b2=0.9)
+    algorithm = ist(split, TASK, tx, batch_size=BATCH, opt_state="carry", wire="bfloat16")
+    params = random_params(split)
+    state = jax.tree.map(lambda leaf: jnp.abs(jnp.asarray(leaf)), optax.adam(1e-3).init(params))
+    start = Start(params, (state[0]._replace(nu=jax.tree.map(jnp.abs, params)), state[1]), jnp.int32(0))
+    still = {"x": jnp.zeros((100, 12)), "y": jnp.zeros(100, jnp.int32)}
+    view = dataset().view(0, jax.random.key(5), 4, algorithm.sharding)._replace(arrays=still)
+    found, _ = algorithm.round(algorithm.fresh(ROOT, start), view, ROOT, jnp.ones(4, bool), steps=300)
+    assert min(float(leaf.min()) for leaf in jax.tree.leaves(algorithm.end(found).opt_state[0].nu)) >= 0
+
+
+@pytest.mark.parametrize("name", ["exact", *REDUCED])
+def test_units_with_several_holders_over_a_mesh(name):
+    split = own(4)
+    shapes = jax.eval_shape(split.init, jax.random.key(0))
+    labels = label_axes(shapes, split.rules, split.partition.sizes)
+    parts, params = partition("blocks", split.partition.sizes, 4, min_units=5), random_params(split)
+    run = lambda exchange: jax.device_get(jax.jit(functools.partial(session, exchange, num_subnets=4, parts=parts))(params))
+    here, there = (
+        run(one_device(labels, shapes, parts, wires=name)),
+        run(over_mesh(labels, shapes, parts, subnet_mesh(4), wires=name)),
+    )
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6), there, here)

@@ -18,6 +18,11 @@ def test_collectives_are_read_from_text():
   %ag = s8[4,16]{1,0} all-gather(%z), channel_id=2, replica_groups=[1,8]<=[8], dimensions={0}
   %ags = (f32[2]{0}, f32[8]{0}) all-gather-start(%z), channel_id=2, replica_groups=[1,4]<=[4], dimensions={0}
   %agd = f32[8]{0} all-gather-done(%ags)
+  %agc = ((f32[2]{0}, f32[1]{0}), (f32[8]{0}, f32[4]{0})) all-gather-start(%z, %u), replica_groups=[1,4]<=[4], dimensions={0}
+  %a2a = ((f32[8,4]{1,0}), f32[8,4]{1,0}) all-to-all-start(%z), channel_id=2, replica_groups={{0,1}}, dimensions={0}
+  %rs = (f32[8]{0}, f32[4]{0}) reduce-scatter-start(%z), channel_id=2, replica_groups={{0,1}}, dimensions={0}
+  %ars = f32[6]{0} all-reduce-start(%z), channel_id=2, replica_groups={{0,1}}, to_apply=%add
+  %cps = (f32[3]{0}, f32[3]{0}, u32[], u32[]) collective-permute-start(%z), source_target_pairs={{0,1},{1,0}}
   %cp = f32[3]{0} collective-permute(%z), channel_id=3, source_target_pairs={{0,1},{1,0}}
   %f8 = f8e4m3fn[16]{0} all-reduce(%y), channel_id=1, replica_groups={{0,1}}, to_apply=%add
 """
@@ -26,10 +31,15 @@ def test_collectives_are_read_from_text():
         Collective("all-reduce", 20, 4),
         Collective("all-gather", 64, 8),
         Collective("all-gather", 32, 4),
+        Collective("all-gather", 48, 4),
+        Collective("all-to-all", 128, 2),
+        Collective("reduce-scatter", 16, 2),
+        Collective("all-reduce", 24, 2),
+        Collective("collective-permute", 12, 2),
         Collective("collective-permute", 12, 2),
         Collective("all-reduce", 16, 2),
     ]
-    assert bytes_sent(text) == 64 + 2 * 3 / 4 * 20 + 7 / 8 * 64 + 3 / 4 * 32 + 12 + 16
+    assert bytes_sent(text) == 64 + 30 + 56 + 24 + 36 + 64 + 16 + 24 + 12 + 12 + 16
 
 
 def compiled(f, *shapes, num_devices=8):

@@ -83,6 +83,23 @@ def test_two_processes_write_one_record_and_stop_together(tmp_path):
     assert wrong.returncode == 2 and "seed was 0, is 9" in wrong.stderr
 
 
+def test_what_is_wrong_on_one_host_ends_all_with_a_line_each(tmp_path):
+    """Process 1 has no data; in another run, another learning rate."""
+    for extra, says in (
+        (["--config.data.name=npz", f"--config.data.dir={tmp_path}/none.npz"], "is not a file"),
+        (["--config.optimizer.learning_rate=0.5"], "optimizer.learning_rate was"),
+    ):
+        flags = [f"--coordinator=localhost:{launch_local.free_port()}", "--num_processes=2", f"--workdir={tmp_path / 'run'}"]
+        command = [sys.executable, "-m", "experiments.run", DIGITS, *SMALL, *flags]
+        environment = os.environ | {"JAX_NUM_CPU_DEVICES": "2", "JAX_PLATFORMS": "cpu"}
+        options = dict(cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        started = [subprocess.Popen([*command, f"--process_id={i}", *(extra if i else [])], **options) for i in range(2)]
+        (_, first), (_, second) = (process.communicate(timeout=120) for process in started)
+        assert started[1].returncode == 2 and says in second, second
+        assert started[0].returncode == 1 and "another process of this run" in first, first
+        assert "Traceback" not in first + second
+
+
 @pytest.mark.parametrize(
     "environ,found",
     [

@@ -27,7 +27,7 @@ def test_of_mlps_by_hand():
     assert chosen(64, 64) == {"hidden_1"}, "the output kernel is smaller than the input's"
     assert chosen(64, 64, features=4) == {"hidden_0"}, "here it is larger"
     assert chosen(64, 64, 64) == {"hidden_1"}, "its only leaves of one group are its norm's"
-    assert chosen(64, 64, 64, 64) in ({"hidden_1", "hidden_2"}, {"hidden_1", "hidden_3"})
+    assert chosen(64, 64, 64, 64) == {"hidden_1", "hidden_2"}
     assert chosen(64, split_input=True) == {"input"}, "it has no leaf of one group"
 
 

@@ -3,7 +3,6 @@
 import json
 import os
 import pathlib
-import socket
 import subprocess
 import sys
 
@@ -12,16 +11,11 @@ import numpy as np
 import optax
 from cases import BATCH, TASK, dataset, two_groups
 
+from experiments.launch_local import free_port
 from ist_jax import LoopConfig, ist, run
 from ist_jax.placement import sharded, subnet_mesh
 
 HERE = pathlib.Path(__file__).parent
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("localhost", 0))
-        return s.getsockname()[1]
 
 
 def test_two_processes_end_in_the_parameters_of_one(tmp_path):

@@ -75,7 +75,7 @@ class Costs(NamedTuple):
 
     Attributes:
       bytes_per_sync: sent per device and synchronisation if every worker has a device.
-      lower_bound: bytes that no exchange can go below.
+      lower_bound: bytes that no exact exchange can go below; a rounded one may.
       all_reduce: bytes of a ring all-reduce of the full model.
       steps_per_sync: local steps between two synchronisations; None: one synchronisation a round.
       model_parameters: entries of the full model.

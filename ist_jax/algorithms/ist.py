@@ -34,7 +34,13 @@ from ist_jax.tasks.base import Task
 from ist_jax.types import Array, Batch, Indices, Key, Metrics, Params, Variables
 
 OPT_STATES = ("reset", "carry", "own")
-STATE_WIRES = {"exact": "exact", "bfloat16": "bfloat16", "int8": "bfloat16"}  # wire -> that of optimizer state
+STATE_WIRES = {"exact": "exact", "bfloat16": "state", "int8": "state"}  # wire -> that of optimizer state
+
+
+def _of_the_living(alive_S: Array, new_S: Any, old_S: Any) -> Any:
+    """What the workers have now; a lost one, what it had before."""
+    keep = lambda new, old: jnp.where(alive_S.reshape((-1,) + (1,) * (new.ndim - 1)), new, old)
+    return jax.tree.map(keep, new_S, old_S)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,7 +104,7 @@ class _Training:
         pushed_S = (params_S, opt_S if self.opt_state == "carry" else ())
         store = self.exchange.push(state.store, pulled_S, pushed_S, indices, alive_S, named_key(key, "push"))
         store, outer_state = self._outer_step(state, store)
-        own_opt_S = self._stacked(opt_S) if self.opt_state == "own" else ()
+        own_opt_S = self._stacked(_of_the_living(alive_S, opt_S, state.opt_state)) if self.opt_state == "own" else ()
         position = state.position + steps * self.batch_size
         state = State(store, own_opt_S, outer_state, indices, state.step + steps, position)
         return self._placed(state), {"loss_SxJ": loss_SxJ}

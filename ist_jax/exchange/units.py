@@ -17,7 +17,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ist_jax.exchange import resting
 from ist_jax.exchange.base import Exchange, Store
-from ist_jax.exchange.formats import EXACT, FORMATS, Format
+from ist_jax.exchange.formats import EXACT, Format, each_leaf, format_of
 from ist_jax.exchange.routes import OneDevice, OverMesh, Table
 from ist_jax.partition import Partition, home_size
 from ist_jax.placement import AXIS
@@ -45,8 +45,7 @@ class _Leaf(NamedTuple):
 def _leaf(number: int, label: Label, shape: Any, wire: str, partition: Partition) -> _Leaf:
     travelling = resting.travelling_axis(label, partition)
     home = resting.home_axis(label, partition) if label.groups and travelling is None else None
-    rounded = label.groups and jnp.issubdtype(shape.dtype, jnp.floating)
-    format = FORMATS[wire] if rounded else EXACT
+    format = format_of(wire, shape, home[0] if home else travelling, partition.num_subnets)
     return _Leaf(number, label, tuple(shape.shape), shape.dtype, format, travelling, home)
 
 
@@ -55,7 +54,7 @@ class _Units:
 
     def __init__(self, labels: Any, shapes: Any, partition: Partition, routes: OneDevice, wires: Any):
         flat, self.treedef = jax.tree.flatten(labels, is_leaf=is_label)
-        names = jax.tree.leaves(jax.tree.map(lambda wire, tree: jax.tree.map(lambda _: wire, tree), wires, shapes))
+        names = each_leaf(wires, shapes)
         make = functools.partial(_leaf, partition=partition)
         self.leaves = [make(i, *each) for i, each in enumerate(zip(flat, self.treedef.flatten_up_to(shapes), names))]
         self.partition, self.routes, self.num_subnets = partition, routes, partition.num_subnets
@@ -188,7 +187,7 @@ class _Units:
 
         def outgoing(leaf: _Leaf) -> list[Array]:
             (axis, group), new_S = leaf.home, after[leaf.number]
-            value_S = new_S if leaf.format is EXACT else new_S - before[leaf.number]
+            value_S = new_S - before[leaf.number] if leaf.format.differences else new_S
             arrays = self._encoded(leaf, axis, value_S, key)
             return [self.routes.returning(part, axis, tables[group]) for part in arrays]
 
@@ -213,7 +212,7 @@ class _Units:
         arrays = tuple(self.routes.returned(block, axis, tables[group]) for block in got)
         got_S, rows = leaf.format.decode(arrays, leaf.dtype), self._rows(leaf, leaf.label, tables, indices)
         put = lambda old: merge(old, got_S, leaf.label, rows, alive_S, disjoint=self.partition.disjoint)
-        if leaf.format is EXACT:
+        if not leaf.format.differences:
             return put(value)
         return value + put(jnp.full_like(value, -0.0))  # -0.0 + x is x to the last bit
 
