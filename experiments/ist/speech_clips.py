@@ -13,8 +13,8 @@ def get_config():
     config = speech_2layer.get_config()
     config.data.dataset = "resplit"  # the clips at hand are all of the published split's test speakers
     config.num_subnets = 4
-    config.local_steps = 20
+    config.local_steps = 5
     config.batch_size = 16
-    config.epochs = 20.0
-    config.eval_every = 2
+    config.epochs = 10.0
+    config.eval_every = 4
     return config
