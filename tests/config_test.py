@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import pathlib
+import time
 
 import pytest
 
@@ -77,7 +78,9 @@ def test_a_wrong_configuration_is_one_line_and_status_2(arguments, capsys, tmp_p
     import re
 
     monkeypatch.chdir(tmp_path)
+    began = time.monotonic()
     assert run.main(["run", DIGITS, "--workdir=here", *arguments.split()]) == 2
+    assert time.monotonic() - began < 5
     error = capsys.readouterr().err
     assert error.startswith("error: ") and error.count("\n") == 1
     assert re.search(WRONG[arguments], error), error

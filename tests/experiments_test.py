@@ -3,6 +3,7 @@
 import csv
 import json
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -58,6 +59,7 @@ def test_a_run_leaves_its_records(swept):
     rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     assert rows[-1]["samples_seen"] == summary["samples_seen"] and rows[-1]["test_accuracy"] == summary["test_accuracy"]
     config = json.loads((workdir / "config.json").read_text())
+    assert re.fullmatch(r"[0-9a-f]{40}(-dirty)?|None", str(config["environment"]["git_revision"]))
     assert config["config"]["model.hidden"] == [16, 16] and config["environment"]["packages"]["jax"]
     assert (workdir / "curves.png").read_bytes().startswith(b"\x89PNG")
 

@@ -95,18 +95,20 @@ def unbroken(tmp_path_factory):
 def test_a_run_that_is_killed_ten_times_ends_as_the_unbroken_one(unbroken, tmp_path):
     """Killed by SIGKILL at random moments, the very first seconds among them, each time going on where it died."""
     workdir, seconds = unbroken
-    rng, folder, after_a_checkpoint = random.Random(0), tmp_path / "0", 0
-    moments = [0.5, 1.5, *(rng.uniform(0.3, 1.0) * seconds for _ in range(8))]
-    for number, moment in enumerate(moments):
+    rng, folder, after_a_checkpoint, killed, tried = random.Random(0), tmp_path / "0", 0, 0, 0
+    while killed < 10:
+        moment = [0.5, 1.5][tried] if tried < 2 else rng.uniform(0.3, 1.0) * seconds
+        tried += 1
         process = start(folder)
         time.sleep(moment)
         process.kill()
         process.wait(TIMEOUT)
         if (folder / "summary.json").exists():  # it was quicker: one more run, for the moments that are left
             assert_same_run(folder, workdir)
-            folder = tmp_path / str(number + 1)
+            folder = tmp_path / str(tried)
             continue
         assert process.returncode == -signal.SIGKILL, said(folder)
+        killed += 1
         after_a_checkpoint += bool(list((folder / "checkpoints").glob("*.sha256")))
     assert after_a_checkpoint > 1, "some died after their first checkpoint"
     finish(folder)

@@ -1,6 +1,7 @@
 """The loop: records, budgets, phases, resuming, divergence."""
 
 import json
+import struct
 from types import SimpleNamespace
 
 import chex
@@ -9,6 +10,7 @@ import numpy as np
 import optax
 import pytest
 from cases import ALGORITHMS, BATCH, DECOMPOSITIONS, SGD, TASK, dataset, two_groups
+from tensorboardX.proto import event_pb2
 
 from ist_jax import LoopConfig, data_parallel, ist, run, undivided
 from ist_jax.algorithms.base import Start, StartError
@@ -37,6 +39,26 @@ def phases():
     ]
 
 
+def events(workdir):
+    """{name: {step: value}} of the TensorBoard events of a run, as another program reads them."""
+    found = {}
+    for file in (workdir / "tensorboard").glob("events*"):
+        for content in _records(file):
+            event = event_pb2.Event.FromString(content)
+            for value in event.summary.value:
+                found.setdefault(value.tag, {})[event.step] = value.simple_value
+    return found
+
+
+def _records(file):
+    """The contents of a TFRecord file: length, checksum, content, checksum."""
+    data = file.read_bytes()
+    while data:
+        (length,) = struct.unpack("<Q", data[:8])
+        yield data[12 : 12 + length]
+        data = data[16 + length :]
+
+
 def test_records_count_samples_bytes_and_rounds(tmp_path):
     made = phases()
     results = run(made, TASK, dataset(), CONFIG, tmp_path)
@@ -51,7 +73,7 @@ def test_records_count_samples_bytes_and_rounds(tmp_path):
     assert all(len(row["loss_per_subnet"]) == 4 == len(row["subnet_test_accuracy"]) for row in rows)
     best = max(rows, key=lambda row: row["validation_accuracy"])
     assert results.summary["test_accuracy_at_best_validation"] == best["test_accuracy"]
-    assert list((tmp_path / "tensorboard").glob("events*"))
+    assert events(tmp_path)["test_accuracy"] == pytest.approx({row["round"]: row["test_accuracy"] for row in rows}, abs=1e-6)
 
 
 class Stop(Exception):
@@ -108,6 +130,10 @@ def test_law_10_a_run_that_goes_on_equals_the_unbroken_run_bit_for_bit(tmp_path,
     resumed = killed_and_resumed(phases, config, tmp_path / "killed", rounds, last_checkpoint)
     chex.assert_trees_all_equal(resumed.params, unbroken.params)
     assert rows_of(tmp_path / "killed") == rows_of(tmp_path / "unbroken")
+    timed = [json.loads(line) for line in (tmp_path / "killed" / "metrics.jsonl").read_text().splitlines()]
+    for name in ("seconds", "compile_seconds", "evaluation_seconds"):
+        so_far = [row[name] for row in timed] + [resumed.summary[name]]
+        assert so_far == sorted(so_far) and so_far[0] > 0, f"{name} accumulates over the kill"
     for name in ("test_accuracy_at_best_validation", "samples_seen", "bytes_per_device", "rounds"):
         assert resumed.summary[name] == unbroken.summary[name]
 

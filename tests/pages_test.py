@@ -1,13 +1,15 @@
 """The pages are what the kept run records say."""
 
+import json
 import pathlib
 import re
+import shlex
 
 import pytest
 from experiments_test import QUICK
 
-from experiments import pages, report, run
-from experiments.config import ConfigError
+from experiments import pages, record, report, run, sweep
+from experiments.config import Config, ConfigError
 from experiments.pictures import holders, partition
 from ist_jax.algorithms import drawn
 from ist_jax.partition import partition as make_partition
@@ -93,3 +95,42 @@ def test_the_picture_of_a_partition_shows_the_partitions_of_the_run(tmp_path):
     assert (shown[0] != shown[1]).any()
     partition(parts, "unit", tmp_path / "one.png")
     assert (tmp_path / "one.png").read_bytes().startswith(b"\x89PNG")
+
+
+COMMAND = re.compile(r"^    python -m experiments\.sweep (?P<arguments>(?:.*\\\n)*.*)$", re.MULTILINE)
+
+
+def resolved_points(text):
+    """The resolved configuration of every run of every sweep command of a page, as config.json keeps it."""
+    for match in COMMAND.finditer(text):
+        arguments = shlex.split(match["arguments"].replace("\\\n", " "))
+        rest = [a for a in arguments if not a.startswith(("--grid=", "--workdir="))]
+        for point in sweep.grid([a.removeprefix("--grid=") for a in arguments if a.startswith("--grid=")]):
+            chosen = [f"--config.{name}={value}" for name, value in point.items()]
+            yield record.as_json(run.parse([*rest, *chosen, "--workdir=x"]).config)
+
+
+@pytest.mark.parametrize("page", PAGES[1:], ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_record_is_of_a_run_that_a_command_of_its_page_makes(page, monkeypatch):
+    """All of its values, but the place of the data and how often it was saved; fields newer than it have their default."""
+    monkeypatch.chdir(ROOT)
+    text = page.read_text()
+    if "make demo" in text:
+        makefile = (ROOT / "Makefile").read_text()
+        text += (
+            "\n    python" + makefile[makefile.index(" -m experiments.sweep") :].split("\n\n")[0].replace("\n\t", "\n") + "\n"
+        )
+    free = {"data.dir": "", "checkpoint_every": 0}
+    made = [point | free for point in resolved_points(text)]
+    for folder in sorted((page.parent / "records").iterdir()) if (page.parent / "records").is_dir() else []:
+        for file in [folder / "config.json"] if (folder / "config.json").exists() else sorted(folder.glob("*/config.json")):
+            kept = record.as_json(Config()) | json.loads(file.read_text())["config"] | free
+            assert any(all(kept[name] == value for name, value in point.items()) for point in made), file
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_mean_in_the_text_is_in_a_table(page):
+    text = page.read_text()
+    tables = "".join(match.group(0) for match in re.finditer(r"<!-- table .*?<!-- end -->", text, re.DOTALL))
+    for mean in re.findall(r"\d+\.\d+ ± \d+\.\d+", re.sub(r"<!-- table .*?<!-- end -->", "", text, flags=re.DOTALL)):
+        assert mean in tables, f"{mean} is in no table of {page.name}"
