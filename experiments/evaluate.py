@@ -2,8 +2,8 @@
 
     python -m experiments.evaluate --model=DIR [--name=SOURCE] [--dir=DIR] [--dataset=NAME] [--split=test]
 
-SOURCE is a name of data.SOURCES (default: digits, the embedded data). Inputs are normalised as in training. Exit status
-as of experiments.run.
+SOURCE is a name of data.SOURCES (default: the one that the model was trained on). Inputs are normalised as in training. Exit
+status as of experiments.run.
 """
 
 import sys
@@ -47,6 +47,10 @@ def score(model: str, name: str, directory: str = "", dataset: str = "", split: 
         _check_variables(exported, spec)
     except (export.ExportError, KeyError, TypeError, ValueError) as error:
         raise ConfigError(f"--model={model}: {one_line(error)}") from error
+    if not name:
+        name, dataset = exported.about["config"]["data.name"], dataset or exported.about["config"]["data.dataset"]
+        if name != "digits" and not directory:
+            raise ConfigError(f"--model={model} was trained on {name}: give --dir, the place of the data to score it on")
     found = data.load(name, directory, dataset, validation_fraction=held_out)  # the same data are split as they were
     _check(spec, found)
     task = classification(spec.mean, spec.std)
@@ -64,7 +68,9 @@ def _check_variables(exported: export.Exported, spec: Spec) -> None:
 def main(argv: Sequence[str]) -> int:
     parser = Parser(prog="experiments.evaluate", description=__doc__.split("\n")[0], allow_abbrev=False)
     parser.add_argument("--model", required=True, help="folder that experiments.export wrote")
-    parser.add_argument("--name", default="digits", choices=sorted(data.SOURCES), help="of the data's source")
+    parser.add_argument(
+        "--name", default="", choices=["", *sorted(data.SOURCES)], help="of the data's source; default: that of its training"
+    )
     parser.add_argument("--dir", default="", help="folder or file of the data")
     parser.add_argument("--dataset", default="", help="which of the source's data sets")
     parser.add_argument("--split", default="test", choices=SPLITS)

@@ -1,6 +1,7 @@
 """Tables and pictures from run records:
 
-    python -m experiments.report DIR... [--out=DIR]     prints the table; writes table.md, table.csv and curves.png
+    python -m experiments.report DIR... [--out=DIR]     prints the table; writes table.md, table.csv and curves.png to --out,
+                                                        by default into DIR if it is one folder of workdirs
     python -m experiments.report DIR... --keep=RECORDS  copies config.json, metrics.jsonl and summary.json of every run
     python -m experiments.report --page=README.md       makes a page's tables and pictures anew (experiments/pages.py)
 
@@ -31,7 +32,12 @@ def main(argv: Sequence[str]) -> int:
             raise ConfigError(f"no finished run (summary.json) in {', '.join(map(str, given.folders)) or 'no folder'}")
         if given.keep:
             return print(f"{len(pages.keep(given.folders, given.keep))} records kept in {given.keep}")
-        out = given.out or given.folders[0]
+        for workdir in tables.unfinished(given.folders):
+            print(f"left out, not finished: {workdir}", file=sys.stderr)
+        alone = len(given.folders) == 1 and not (given.folders[0] / "config.json").exists()
+        out = given.out or (given.folders[0] if alone else None)
+        if out is None:
+            return print(tables.text(given.folders) + "\n--out=DIR writes it there, with a picture")
         print(tables.write(given.folders, out))
         print(f"picture: {out / 'curves.png'}")
 

@@ -27,6 +27,7 @@ from experiments.signals import Signals
 from experiments.validation import validate
 from ist_jax.checkpoint import committed_rounds
 from ist_jax.loop import Phase, Results, phase_steps, run
+from ist_jax.partition import Partition
 from ist_jax.processes import all_or_none, is_first
 
 
@@ -112,8 +113,10 @@ def train(command: Command, signals: Signals | None = None) -> Results | None:
     prepared: list[Any] = []
     all_or_none(lambda: prepared.extend(_prepared(config, workdir)))
     dataset, phases, task, start, origin = prepared
-    _say(config, dataset.num_train, phases)
     record.start(workdir, config, dataset, origin)
+    if origin is not None and is_first():
+        print(f"starts from {config.init_from} ({origin['method']}, round {origin['round']})", file=sys.stderr)
+    _say_rounding(config, dataset.num_train, phases)
     traced = jax.profiler.trace(str(workdir / "profile")) if profile else contextlib.nullcontext()
     with signals.deferred(), traced:
         results = run(phases, task, dataset, build.loop_config(config), workdir, start=start, stop=signals.received)
@@ -138,15 +141,8 @@ def _draw(workdir: pathlib.Path) -> None:
         tables.curves([workdir], workdir / "curves.png")
 
 
-def _say(config: Config, num_train: int, phases: Sequence[Phase]) -> None:
-    """Nothing is rounded or chosen silently."""
-    for phase in phases:
-        parts = phase.algorithm.partition
-        if is_first() and parts.travelling:
-            travelling, home = sorted(parts.travelling), sorted(set(parts.sizes) - parts.travelling)
-            print(
-                f"groups whose units travel: {', '.join(travelling)}; come home: {', '.join(home) or 'none'}", file=sys.stderr
-            )
+def _say_rounding(config: Config, num_train: int, phases: Sequence[Phase]) -> None:
+    """Nothing is rounded silently."""
     planned = config.epochs * num_train
     actual = sum(phase_steps(p) * p.algorithm.num_workers * p.algorithm.batch_size for p in phases)
     if actual != planned and is_first():
@@ -166,13 +162,21 @@ def _run(arguments: Sequence[str]) -> None:
         results = train(parse(arguments), signals)
     if results is not None and is_first():
         _print_summary(results.summary)
+        _print_ways(results.algorithm.partition)
+
+
+def _print_ways(parts: Partition) -> None:
+    """Which groups' units went from holder to holder, which came home: chosen by labels and sizes."""
+    if parts.travelling:
+        travelling, home = sorted(parts.travelling), sorted(set(parts.sizes) - parts.travelling)
+        print(f"units that travel: {', '.join(travelling)}; that come home: {', '.join(home) or 'none'}")
 
 
 def _print_summary(summary: dict[str, Any]) -> None:
     print(
         f"test accuracy {summary['test_accuracy']:.4f} (at best validation {summary['test_accuracy_at_best_validation']:.4f}), "
         f"{summary['samples_seen']:,} samples in {summary['seconds']:.1f} s of training, "
-        f"{summary['bytes_per_device'] / 1e6:,.1f} MB sent per device"
+        f"{summary['bytes_per_device'] / 1e6:,.3g} MB sent per device"
     )
 
 

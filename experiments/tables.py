@@ -53,6 +53,17 @@ def find(folders: Sequence[pathlib.Path]) -> list[pathlib.Path]:
     return sorted({file.parent for folder in folders for file in folder.rglob("summary.json")})
 
 
+def unfinished(folders: Sequence[pathlib.Path]) -> list[pathlib.Path]:
+    """All begun and unfinished workdirs in or below `folders`."""
+    begun = {file.parent for folder in folders for file in folder.rglob("config.json")}
+    return sorted(workdir for workdir in begun if not (workdir / "summary.json").exists())
+
+
+def text(folders: Sequence[pathlib.Path]) -> str:
+    """The table of the finished runs in or below `folders`, as markdown."""
+    return markdown(*table([read(workdir) for workdir in find(folders)]))
+
+
 def grouped(runs: Sequence[Run]) -> dict[str, list[Run]]:
     """Runs by label: the method, and whatever else differs between the runs, but the seed."""
     varying = [n for n in runs[0].config if n not in ("seed", "method") and len({str(r.config.get(n)) for r in runs}) > 1]

@@ -64,11 +64,14 @@ def wait_for(process, happened):
     raise AssertionError("it took too long")
 
 
+MEASURED = (*TIMING, "seconds_per_local_step", "memory_bytes_per_device", "peak_memory_bytes_per_device")
+
+
 def record(workdir):
-    """Rows and summary without timing, and the parameters."""
+    """Rows and summary without what is measured on the machine (times, a program's memory), and the parameters."""
     rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     summary = json.loads((workdir / "summary.json").read_text())
-    timeless = lambda values: {name: value for name, value in values.items() if name not in (*TIMING, "seconds_per_local_step")}
+    timeless = lambda values: {name: value for name, value in values.items() if name not in MEASURED}
     restored = restore(workdir)
     params = restored.algorithm.params(restored.state)
     return [timeless(row) for row in rows], timeless(summary), params
