@@ -82,7 +82,7 @@ def _sorted_rows(cards_S: Array, size: int, num_subnets: int) -> Array:
     return jnp.sort(cards.reshape(-1, num_subnets).T, axis=1).astype(jnp.int32)
 
 
-def _homes(size: int, num_subnets: int) -> Array:
+def homes(size: int, num_subnets: int) -> Array:
     """int32[S, home]: the units of every home, padded at the end."""
     home = home_size(size, num_subnets)
     return jnp.minimum(jnp.arange(num_subnets * home, dtype=jnp.int32), size).reshape(num_subnets, home)
@@ -99,7 +99,7 @@ def _dealt_by(key: Key, hand_SxM: Array, size: int) -> Array:
 
 
 def _balanced(key: Key, current_SxM: Array, size: int) -> Array:
-    return _dealt_by(key, _homes(size, current_SxM.shape[0]), size)
+    return _dealt_by(key, homes(size, current_SxM.shape[0]), size)
 
 
 def _travelling(key: Key, current_SxM: Array, size: int) -> Array:

@@ -48,7 +48,7 @@ def compiled(network, num_subnets):
 def test_nothing_but_activations_is_gathered(network):
     _, programs, _ = compiled(network, 8)
     kinds = {name: {c.kind for c in collectives(program.as_text())} for name, program in programs.items()}
-    assert kinds["init"] == set()
+    assert kinds["init"] <= {"all-to-all"}, "homes deal the first units"
     assert kinds["round"] == {"all-to-all"}
     widths = {-(-width // 8) * 8 for width in NETWORKS[network]} | {CLASSES}
     activations = {4 * rows * width for rows in (BATCH, SAMPLE) for width in widths}

@@ -88,11 +88,11 @@ def positions(index_SxM: Array, size: int) -> Array:
 
 
 def spread(leaf: Array, axis: int, num_subnets: int) -> Array:
-    """[.., N, ..] in original order as [S, .., M, ..], as `Partition.first` of 'balanced' deals it, padded with zeros."""
+    """[.., N, ..] in original order as [S, .., M, ..], every home with its own units, padded with zeros."""
     slots = home_size(leaf.shape[axis], num_subnets)
     width = [(0, num_subnets * slots - leaf.shape[a] if a == axis else 0) for a in range(leaf.ndim)]
-    split = jnp.pad(leaf, width).reshape(*leaf.shape[:axis], slots, num_subnets, *leaf.shape[axis + 1 :])
-    return jnp.moveaxis(split, axis + 1, 0)
+    split = jnp.pad(leaf, width).reshape(*leaf.shape[:axis], num_subnets, slots, *leaf.shape[axis + 1 :])
+    return jnp.moveaxis(split, axis, 0)
 
 
 def gathered(leaf_S: Array, axis: int) -> Array:

@@ -19,7 +19,7 @@ from ist_jax.exchange import resting
 from ist_jax.exchange.base import Exchange, Store
 from ist_jax.exchange.formats import EXACT, Format, each_leaf, format_of
 from ist_jax.exchange.routes import OneDevice, OverMesh, Table
-from ist_jax.partition import Partition, home_size
+from ist_jax.partition import Partition, home_size, homes
 from ist_jax.placement import AXIS
 from ist_jax.subnet import Label, extract_all, is_label, merge
 from ist_jax.types import Array, Indices, Key, Params
@@ -83,7 +83,11 @@ class _Units:
             return jnp.pad(value, [(0, missing if a == leaf.home[0] else 0) for a in range(value.ndim)])
 
         store = self.map(lay, params)
-        return store if self.routes.mesh is None else lax.with_sharding_constraint(store, self.shardings())
+        if self.routes.mesh is not None:
+            store = lax.with_sharding_constraint(store, self.shardings())
+        # laid by homes, so that every device draws its own share of a fresh initialisation, then dealt
+        at_home = {group: homes(size, self.num_subnets) for group, size in self.partition.sizes.items()}
+        return self.move(store, at_home, self.partition.first(), jax.random.key(0))
 
     def shardings(self) -> Any:
         mesh = self.routes.mesh
@@ -234,8 +238,8 @@ class _Units:
     def lying(self, store: Store, indices: Indices) -> Params:
         return self.map(lambda leaf, value: resting.as_it_lies(value, leaf.label, self.partition, indices), store)
 
-    def exchange(self) -> Exchange:
-        return Exchange(self.init, self.move, self.pull, self.push, self.params, self.lying, self.shardings())
+    def exchange(self, init: Callable[[Params], Store]) -> Exchange:
+        return Exchange(init, self.move, self.pull, self.push, self.params, self.lying, self.shardings())
 
 
 def one_device(labels: Any, shapes: Any, partition: Partition, *, wires: Any = "exact") -> Exchange:
@@ -247,7 +251,12 @@ def one_device(labels: Any, shapes: Any, partition: Partition, *, wires: Any = "
       partition: any.
       wires: a name of `formats.FORMATS`, or a tree prefix of names; for float leaves with groups.
     """
-    return _Units(labels, shapes, partition, OneDevice(), wires).exchange()
+    return _exchange(labels, shapes, partition, OneDevice(), wires)
+
+
+def _exchange(labels: Any, shapes: Any, partition: Partition, routes: OneDevice, wires: Any) -> Exchange:
+    exact = _Units(labels, shapes, partition, routes, "exact")  # nothing is rounded before the first round
+    return _Units(labels, shapes, partition, routes, wires).exchange(exact.init)
 
 
 def over_mesh(labels: Any, shapes: Any, partition: Partition, mesh: Mesh, *, wires: Any = "exact") -> Exchange:
@@ -269,4 +278,4 @@ def over_mesh(labels: Any, shapes: Any, partition: Partition, mesh: Mesh, *, wir
             f"a mesh exchanges equal blocks, and the partition {partition.name!r} does not bound what one home sends to one "
             "subnetwork: use 'balanced' (or 'blocks'), or placement=looped or vmapped"
         )
-    return _Units(labels, shapes, partition, OverMesh(mesh, partition.num_subnets), wires).exchange()
+    return _exchange(labels, shapes, partition, OverMesh(mesh, partition.num_subnets), wires)
