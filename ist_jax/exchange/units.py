@@ -85,6 +85,8 @@ class _Units:
         store = self.map(lay, params)
         if self.routes.mesh is not None:
             store = lax.with_sharding_constraint(store, self.shardings())
+        if self.num_subnets == 1:
+            return store
         # laid by homes, so that every device draws its own share of a fresh initialisation, then dealt
         at_home = {group: homes(size, self.num_subnets) for group, size in self.partition.sizes.items()}
         return self.move(store, at_home, self.partition.first(), jax.random.key(0))
