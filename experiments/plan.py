@@ -11,9 +11,7 @@ plan.json and plan.png.
 import dataclasses
 import json
 import pathlib
-import statistics
 import sys
-import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -27,6 +25,7 @@ from experiments import build, quantities, run
 from experiments.command import Parser, RawText, exit_status
 from experiments.config import Config, ConfigError
 from experiments.tables import markdown
+from experiments.timing import median_seconds
 from experiments.validation import validate
 from ist_jax.algorithms import Algorithm
 from ist_jax.data import Dataset
@@ -72,13 +71,7 @@ def _step_seconds(algorithm: Algorithm, dataset: Dataset, repeats: int) -> float
     view = dataset.view(0, jax.random.key(1), algorithm.num_workers, algorithm.sharding)
     worker, key = jax.block_until_ready(jax.jit(algorithm.one_worker)(state)), jax.random.key(2)
     program = jax.jit(algorithm.one_step, static_argnames="steps").lower(worker, view, key, steps=_STEPS).compile()
-    jax.block_until_ready(program(worker, view, key))
-    seconds = []
-    for _ in range(repeats):
-        began = time.perf_counter()
-        jax.block_until_ready(program(worker, view, key))
-        seconds.append(time.perf_counter() - began)
-    return statistics.median(seconds) / _STEPS
+    return median_seconds(lambda: program(worker, view, key), repeats) / _STEPS
 
 
 def measure(config: Config, dataset: Dataset, method: str, num_subnets: int, repeats: int) -> Measured:

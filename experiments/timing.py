@@ -36,6 +36,11 @@ class Network(NamedTuple):
     def name(self) -> str:
         return "-".join(map(str, (self.features, *self.hidden, self.classes))) + f", S={self.num_subnets}"
 
+    @property
+    def worker_widths(self) -> list[int]:
+        """Features, a subnetwork's share of every hidden layer, classes."""
+        return [self.features, *(width // self.num_subnets for width in self.hidden), self.classes]
+
     def decomposition(self) -> Any:
         example = jax.ShapeDtypeStruct((1, self.features), jnp.float32)
         return mlp(MLP(self.hidden, self.classes), example, num_subnets=self.num_subnets)
@@ -118,8 +123,7 @@ def _norm(x: jax.Array) -> jax.Array:
 
 def by_hand_seconds(network: Network, steps: int, repeats: int) -> float:
     """J local steps of S subnetworks as anybody would write them: same shapes, same gather, no exchange; per step."""
-    share = [width // network.num_subnets for width in network.hidden]
-    widths = [network.features, *share, network.classes]
+    widths = network.worker_widths
     rng = np.random.default_rng(0)
 
     def loss(params: Any, x: jax.Array, y: jax.Array) -> jax.Array:
@@ -140,7 +144,7 @@ def by_hand_seconds(network: Network, steps: int, repeats: int) -> float:
     stack = lambda *shape: jnp.asarray(0.05 * rng.normal(size=(network.num_subnets, *shape)).astype(np.float32))
     params = {
         "kernels": [stack(a, b) for a, b in itertools.pairwise(widths)],
-        "norms": [(stack(width), stack(width)) for width in share],
+        "norms": [(stack(width), stack(width)) for width in widths[1:-1]],
     }
     index = jnp.asarray(rng.integers(0, EXAMPLES, (network.num_subnets, steps, BATCH)))
     arrays = jax.tree.map(jnp.asarray, dict(dataset(network.features, network.classes).train))
@@ -158,7 +162,7 @@ def by_hand_seconds(network: Network, steps: int, repeats: int) -> float:
 
 def products_seconds(network: Network, repeats: int) -> float:
     """The matrix products of a local step of all workers, and nothing else."""
-    widths = [network.features, *(width // network.num_subnets for width in network.hidden), network.classes]
+    widths = network.worker_widths
     rng = np.random.default_rng(0)
     made = lambda *shape: jnp.asarray(rng.normal(size=shape).astype(np.float32))
     layers = [(made(BATCH, a), made(a, b), made(BATCH, b)) for a, b in itertools.pairwise(widths)]
@@ -173,6 +177,5 @@ def products_seconds(network: Network, repeats: int) -> float:
 
 
 def product_flops(network: Network) -> float:
-    widths = [network.features, *(width // network.num_subnets for width in network.hidden), network.classes]
-    each = [2 * BATCH * a * b for a, b in itertools.pairwise(widths)]
+    each = [2 * BATCH * a * b for a, b in itertools.pairwise(network.worker_widths)]
     return network.num_subnets * (3 * sum(each) - each[0])

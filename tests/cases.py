@@ -160,3 +160,16 @@ def random_params(decomposition: Decomposition, seed: int = 0, dtype: Any = np.f
 def placements() -> dict[str, Callable[[], Placement]]:
     meshes = {f"sharded-{n}": lambda n=n: sharded(subnet_mesh(n)) for n in (1, 2, 4, 8)}
     return {"looped": looped, "vmapped": vmapped} | meshes | {"sharded-2-looped": lambda: sharded(subnet_mesh(2), looped())}
+
+
+def exchanged_rounds(exchange: Any, parts: Any, params: Any, alive_S: Any, count: int, factor: float) -> Any:
+    """The start and `count` rounds of an exchange whose training is a factor: (indices, pulled or None, store) of each."""
+    indices, store = parts.first(), exchange.init(params)
+    yield indices, None, store
+    for r in range(count):
+        key = jax.random.key(r)
+        following = parts.sample(key, indices)
+        store, indices = exchange.move(store, indices, following, key), following
+        sub_S = exchange.pull(store, indices)
+        store = exchange.push(store, sub_S, jax.tree.map(lambda leaf: factor * leaf, sub_S), indices, alive_S, key)
+        yield indices, sub_S, store

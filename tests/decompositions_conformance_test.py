@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from cases import DECOMPOSITIONS, TASK, random_params
+from cases import DECOMPOSITIONS, TASK, exchanged_rounds, random_params
 
 from ist_jax.exchange import lying_units, one_device, over_mesh, settled
 from ist_jax.placement import subnet_mesh
@@ -197,17 +197,11 @@ def test_law_6_the_mesh_exchange_is_extract_and_merge_bit_for_bit(name, num_subn
 
     def exchanged(exchange, params):
         """Two rounds, in each of which a subnetwork is lost: what is pulled, lies and ends."""
-        indices, store = parts.first(), exchange.init(params)
-        seen = [(indices, exchange.pull(store, indices), exchange.params(store, indices), exchange.lying(store, indices))]
-        for r in range(2):
-            key = jax.random.key(r)
-            following = parts.sample(key, indices)
-            store, indices = exchange.move(store, indices, following, key), following
-            sub_S = exchange.pull(store, indices)
-            # a power of two: no fused multiply-add may round differently in the two programs
-            trained_S = jax.tree.map(lambda leaf: 2 * leaf, sub_S)
-            store = exchange.push(store, sub_S, trained_S, indices, alive_S, key)
-            seen.append((indices, sub_S, exchange.params(store, indices), exchange.lying(store, indices)))
+        seen = []
+        # a power of two: no fused multiply-add may round differently in the two programs
+        for indices, sub_S, store in exchanged_rounds(exchange, parts, params, alive_S, 2, 2):
+            pulled_S = exchange.pull(store, indices) if sub_S is None else sub_S
+            seen.append((indices, pulled_S, exchange.params(store, indices), exchange.lying(store, indices)))
         return seen
 
     def by_definition(params):

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from cases import BATCH, ROOT, TASK, dataset, own, placements, random_params, rounds, two_groups, whole
+from cases import BATCH, ROOT, TASK, dataset, exchanged_rounds, own, placements, random_params, rounds, two_groups, whole
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -67,17 +67,9 @@ def test_all_finite_numbers_stay_finite_and_zero_is_zero(values):
 
 def session(exchange, params, num_subnets, parts):
     """Three rounds in which units change; what is pulled, and what is left."""
-    indices, pulled, alive_S = parts.first(), [], np.arange(num_subnets) != 1
-    store = exchange.init(params)
-    for r in range(3):
-        key = jax.random.key(r)
-        following = parts.sample(key, indices)
-        store, indices = exchange.move(store, indices, following, key), following
-        sub_S = exchange.pull(store, indices)
-        trained_S = jax.tree.map(lambda leaf: 1.5 * leaf, sub_S)
-        store = exchange.push(store, sub_S, trained_S, indices, alive_S, key)
-        pulled.append(sub_S)
-    return pulled, exchange.params(store, indices)
+    seen = list(exchanged_rounds(exchange, parts, params, np.arange(num_subnets) != 1, 3, 1.5))
+    indices, _, store = seen[-1]
+    return [sub_S for _, sub_S, _ in seen[1:]], exchange.params(store, indices)
 
 
 @pytest.mark.parametrize("name", REDUCED)
@@ -143,19 +135,12 @@ def test_training_with_a_rounded_exchange_learns_as_well(name):
     assert loss[name] < loss["exact"] + 0.1
 
 
-def test_leaves_without_groups_are_averaged_exactly():
-    """Local SGD has nothing but such leaves: its round is the same, whatever the wire."""
+@pytest.mark.parametrize("split", [whole(2), two_groups(1)], ids=["leaves-without-groups", "one-subnetwork"])
+def test_averages_and_what_is_sent_nowhere_are_exact(split):
+    """Local SGD has nothing but leaves without a group, and one subnetwork is sent nothing: the wire changes no bit."""
     after = {}
     for wire in ("exact", "int8"):
-        algorithm = ist(whole(2), TASK, optax.sgd(0.1), batch_size=BATCH, wire=wire)
-        after[wire] = algorithm.params(rounds(algorithm, 2)[0])
-    jax.tree.map(np.testing.assert_array_equal, after["int8"], after["exact"])
-
-
-def test_one_subnetwork_is_sent_nothing_and_rounds_nothing():
-    after = {}
-    for wire in ("exact", "int8"):
-        algorithm = ist(two_groups(1), TASK, optax.sgd(0.1), batch_size=BATCH, wire=wire)
+        algorithm = ist(split, TASK, optax.sgd(0.1), batch_size=BATCH, wire=wire)
         after[wire] = algorithm.params(rounds(algorithm, 2)[0])
     jax.tree.map(np.testing.assert_array_equal, after["int8"], after["exact"])
 

@@ -73,7 +73,9 @@ def test_records_count_samples_bytes_and_rounds(tmp_path):
     assert all(len(row["loss_per_subnet"]) == 4 == len(row["subnet_test_accuracy"]) for row in rows)
     best = max(rows, key=lambda row: row["validation_accuracy"])
     assert results.summary["test_accuracy_at_best_validation"] == best["test_accuracy"]
-    assert events(tmp_path)["test_accuracy"] == pytest.approx({row["round"]: row["test_accuracy"] for row in rows}, abs=1e-6)
+    assert events(tmp_path)["test_accuracy"] == pytest.approx(
+        {row["samples_seen"]: row["test_accuracy"] for row in rows}, abs=1e-6
+    )
 
 
 class Stop(Exception):

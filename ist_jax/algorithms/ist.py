@@ -238,6 +238,15 @@ def drawn(parts: Partition, seed: int, rounds: int) -> list[Indices]:
     return found
 
 
+def _check_options(parts: Partition, opt_state: str, wire: str) -> None:
+    if wire not in STATE_WIRES:
+        raise ValueError(f"wire is one of {tuple(STATE_WIRES)}, not {wire!r}")
+    if opt_state not in OPT_STATES:
+        raise ValueError(f"opt_state is one of {OPT_STATES}, not {opt_state!r}")
+    if opt_state == "own" and parts.sizes and parts.name != "fixed":
+        raise ValueError("opt_state='own' stays with the worker while its units move on: use 'reset' or 'carry'")
+
+
 def ist(
     decomposition: Decomposition,
     task: Task,
@@ -274,32 +283,25 @@ def ist(
       ValueError: an option outside its values, labels that do not fit, or a partition that a mesh refuses.
     """
     placement = placement or vmapped()
-    parts = decomposition.partition
-    if wire not in STATE_WIRES:
-        raise ValueError(f"wire is one of {tuple(STATE_WIRES)}, not {wire!r}")
-    if opt_state not in OPT_STATES:
-        raise ValueError(f"opt_state is one of {OPT_STATES}, not {opt_state!r}")
-    if opt_state == "own" and parts.sizes and parts.name != "fixed":
-        raise ValueError("opt_state='own' stays with the worker while its units move on: use 'reset' or 'carry'")
+    _check_options(decomposition.partition, opt_state, wire)
     shapes = jax.eval_shape(decomposition.init, jax.random.key(0))
-    labels = label_axes(shapes, decomposition.rules, parts.sizes)
+    labels = label_axes(shapes, decomposition.rules, decomposition.partition.sizes)
     check_subnet(decomposition, labels, shapes)
     exchanged, kept = ((labels, ()), (shapes, ())), ((), ())
     if opt_state == "carry":
         exchanged = (labels, state_labels(tx, labels, shapes)), (shapes, jax.eval_shape(tx.init, shapes))
     if outer_tx is not None:
         kept = state_labels(outer_tx, labels, shapes), jax.eval_shape(outer_tx.init, shapes)
+    parts = decomposition.partition
     parts = parts.with_travelling(()) if resident else settled(parts, *exchanged, kept)
-    if exchange is None:
-        exchange = functools.partial(over_mesh, mesh=placement.mesh) if placement.mesh else one_device
     wires = (wire, STATE_WIRES[wire])
-    if wire != "exact":
-        exchange = functools.partial(exchange, wires=wires)
-    moves, outer_moves = exchange(*exchanged, parts), None
-    if outer_tx is not None and not moves.synchronises:
-        raise ValueError("an outer optimizer acts on what was exchanged, and these subnetworks never meet: outer_tx=None")
+    make = exchange or (functools.partial(over_mesh, mesh=placement.mesh) if placement.mesh else one_device)
+    sent = lambda tree, wires: make(*tree, parts, **({} if wire == "exact" else {"wires": wires}))
+    moves, outer_moves = sent(exchanged, wires), None
     if outer_tx is not None:
-        outer_moves = (functools.partial(exchange, wires=wires[1]) if wire != "exact" else exchange)(*kept, parts)
+        if not moves.synchronises:
+            raise ValueError("an outer optimizer acts on what was exchanged, and these subnetworks never meet: outer_tx=None")
+        outer_moves = sent(kept, wires[1])
     decomposition = decomposition._replace(partition=parts)
     training = _Training(decomposition, task, tx, batch_size, placement, moves, opt_state, outer_tx, outer_moves)
     return training.algorithm(exchange_costs(labels, shapes, exchanged, kept, parts, moves.synchronises, wires))

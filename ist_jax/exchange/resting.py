@@ -87,11 +87,16 @@ def positions(index_SxM: Array, size: int) -> Array:
     return jnp.full(size, flat.size, jnp.int32).at[flat].set(jnp.arange(flat.size, dtype=jnp.int32), mode="drop")
 
 
+def padded(leaf: Array, axis: int, length: int) -> Array:
+    """`leaf` with zeros at the end of `axis`, which then has `length` entries."""
+    return jnp.pad(leaf, [(0, length - leaf.shape[a] if a == axis else 0) for a in range(leaf.ndim)])
+
+
 def spread(leaf: Array, axis: int, num_subnets: int) -> Array:
     """[.., N, ..] in original order as [S, .., M, ..], every home with its own units, padded with zeros."""
     slots = home_size(leaf.shape[axis], num_subnets)
-    width = [(0, num_subnets * slots - leaf.shape[a] if a == axis else 0) for a in range(leaf.ndim)]
-    split = jnp.pad(leaf, width).reshape(*leaf.shape[:axis], num_subnets, slots, *leaf.shape[axis + 1 :])
+    whole = padded(leaf, axis, num_subnets * slots)
+    split = whole.reshape(*leaf.shape[:axis], num_subnets, slots, *leaf.shape[axis + 1 :])
     return jnp.moveaxis(split, axis, 0)
 
 
@@ -134,9 +139,5 @@ def as_it_lies(leaf: Array, label: Label, partition: Partition, indices: Indices
         return leaf
     resting, units = home_axis(label, partition)[0], lying_units(partition, indices)
     for axis, group in label.groups:
-        if axis == resting:
-            missing = [(0, units[group].size - leaf.shape[a] if a == axis else 0) for a in range(leaf.ndim)]
-            leaf = jnp.pad(leaf, missing)
-        else:
-            leaf = take(leaf, units[group], axis)
+        leaf = padded(leaf, axis, units[group].size) if axis == resting else take(leaf, units[group], axis)
     return leaf

@@ -79,8 +79,8 @@ class _Units:
                 return resting.spread(value, leaf.travelling, self.num_subnets)
             if leaf.home is None or self.routes.mesh is None:
                 return value
-            missing = -value.shape[leaf.home[0]] % self.num_subnets
-            return jnp.pad(value, [(0, missing if a == leaf.home[0] else 0) for a in range(value.ndim)])
+            axis = leaf.home[0]
+            return resting.padded(value, axis, self.num_subnets * home_size(value.shape[axis], self.num_subnets))
 
         store = self.map(lay, params)
         if self.routes.mesh is not None:
