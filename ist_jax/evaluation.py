@@ -5,7 +5,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from ist_jax.algorithms.base import Algorithm, State
 from ist_jax.tasks.base import Task
@@ -24,14 +23,9 @@ def _means(sums: Metrics) -> Metrics:
     return {"loss": sums["loss"] / sums["count"], "accuracy": sums["correct"] / sums["count"]}
 
 
-def evaluation_sample(task: Task, arrays: Any, size: int) -> Batch:
-    """The fixed sample of training data on which normalisation statistics are measured.
-
-    `size` examples at equal distances, since a data set may be sorted by label.
-    """
-    num_examples = jax.tree.leaves(arrays)[0].shape[0]
-    size = min(size, num_examples)
-    return task.batch(arrays, jnp.asarray(np.linspace(0, num_examples - 1, size).astype(np.int32)), None)
+def whole_batch(task: Task, arrays: Any) -> Batch:
+    """All examples of `arrays` as one batch, such as the training examples on which statistics of norms are measured."""
+    return task.batch(arrays, jnp.arange(jax.tree.leaves(arrays)[0].shape[0]), None)
 
 
 def add_up(sums: Callable[[Batch, Array], Any], task: Task, arrays: Any, batch_size: int) -> Any:
@@ -60,10 +54,9 @@ def evaluate(
     task: Task,
     state: State,
     splits: Mapping[str, Any],
-    train_arrays: Any,
+    sample_arrays: Any,
     *,
     batch_size: int,
-    sample_size: int,
     subnets: bool,
 ) -> Mapping[str, Metrics]:
     """Loss and accuracy on every split. To be jitted.
@@ -73,16 +66,15 @@ def evaluate(
       task: batch and metrics.
       state: of the algorithm.
       splits: name -> arrays.
-      train_arrays: where the statistics of norms are measured.
-      batch_size: examples per batch.
-      sample_size: how many training examples the statistics are measured on; 0: every test batch is
+      sample_arrays: the training examples on which statistics of norms are measured; None: every test batch is
         normalised by itself, as in the authors' code, and the result depends on `batch_size`.
+      batch_size: examples per batch.
       subnets: whether to evaluate every subnetwork as a classifier of its own as well.
 
     Returns:
       split -> {'loss', 'accuracy'} and, with `subnets`, 'subnet_accuracy_S'.
     """
-    sample = evaluation_sample(task, train_arrays, sample_size) if sample_size else None
+    sample = None if sample_arrays is None else whole_batch(task, sample_arrays)
     variables = algorithm.variables(state, sample)
     subnet_variables = algorithm.subnet_variables(state, sample) if subnets else None
 

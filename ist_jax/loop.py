@@ -233,13 +233,13 @@ class _Run:
 
     def _evaluate(self, algorithm: Algorithm, state: State, programs: Programs) -> None:
         config, book = self.config, self.book
-        on_device = {part: self.dataset.on_device(part, algorithm.sharding) for part in ("train", "validation", "test")}
-        splits = {part: on_device[part] for part in ("validation", "test")}
-        options = dict(batch_size=config.eval_batch_size, sample_size=config.eval_sample, subnets=config.eval_subnets)
-        program = jax.jit(lambda state, splits, train: evaluate(algorithm, self.task, state, splits, train, **options))
-        compiled = programs.get("evaluate", program, state, splits, on_device["train"])
+        splits = {part: self.dataset.on_device(part, algorithm.sharding) for part in ("validation", "test")}
+        sample = self.dataset.few(config.eval_sample, algorithm.sharding) if config.eval_sample else None
+        options = dict(batch_size=config.eval_batch_size, subnets=config.eval_subnets)
+        program = jax.jit(lambda state, splits, sample: evaluate(algorithm, self.task, state, splits, sample, **options))
+        compiled = programs.get("evaluate", program, state, splits, sample)
         began = time.perf_counter()
-        result = jax.tree.map(_on_host, compiled(state, splits, on_device["train"]))
+        result = jax.tree.map(_on_host, compiled(state, splits, sample))
         book.evaluation_seconds += time.perf_counter() - began
         self._record(result)
 

@@ -10,10 +10,12 @@ needed: multiplications by odd numbers, additions and xor-shifts modulo a power 
 repeated until the value is below N (cycle walking; Black and Rogaway, CT-RSA 2002).
 """
 
+import dataclasses
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from ist_jax.types import Array, Key
@@ -29,18 +31,56 @@ class Shards(NamedTuple):
     size_S: Array
 
 
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class ByDevice:
+    """Values of which every device of a mesh has a part, along their leading axis; what is placed there sees that part."""
+
+    tree: Any
+
+
+def is_by_device(value: Any) -> bool:
+    return isinstance(value, ByDevice)
+
+
+def of_one_device(tree: Any) -> Any:
+    """`tree` as one device sees it, its parts in the places of what lies by devices."""
+    return jax.tree.map(lambda leaf: leaf.tree if is_by_device(leaf) else leaf, tree, is_leaf=is_by_device)
+
+
 class View(NamedTuple):
     """What a round may index.
 
     Attributes:
-      arrays: the data, on the device; a batch is a gather of examples from it.
-      shards: which examples each worker draws.
+      arrays: the data, on the device; a batch is a gather of examples from it. `ByDevice` if every device has only what
+        its own workers draw.
+      shards: which examples each worker draws, counted in its device's part.
       key: the key of the data order, one for the whole run.
     """
 
     arrays: Any
     shards: Shards
     key: Key
+
+
+def by_device(shards: Shards, devices: int) -> tuple[np.ndarray, Shards]:
+    """The examples that the workers of each device draw from, and the same shards counted in their device's part.
+
+    Args:
+      shards: of S workers, each with members of its own.
+      devices: R, a divisor of S.
+
+    Returns:
+      int32[R, n], shorter parts filled with repetitions that nobody draws; Shards of the S workers.
+    """
+    size_RxP = np.asarray(shards.size_S).reshape(devices, -1)
+    begin_RxP = np.asarray(shards.start_S).reshape(devices, -1)
+    of_worker = lambda begin, size: np.asarray(shards.member_N[begin : begin + size])
+    parts = [np.concatenate(list(map(of_worker, begin_P, size_P))) for begin_P, size_P in zip(begin_RxP, size_RxP)]
+    longest = max(map(len, parts))
+    start_S = (np.cumsum(size_RxP, axis=1) - size_RxP).reshape(-1).astype(np.int32)
+    local = Shards(np.arange(longest, dtype=np.int32), start_S, shards.size_S)
+    return np.stack([np.resize(part, longest) for part in parts]), local
 
 
 def permuted(key: Key, position: Array, size: Array) -> Array:

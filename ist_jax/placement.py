@@ -2,7 +2,7 @@
 
 A placement turns `f(shared, own)`, the work of one subnetwork, into the work of all S:
 `placement(f)(shared, own_S)`, where every leaf of `own_S` and of the result has a leading axis S and
-`shared` is the same for all.
+`shared` is the same for all, but for what lies by devices in it (`order.ByDevice`).
 
     looped()                 one after another in one program (`lax.map`)
     vmapped()                all at once as batched operations
@@ -15,6 +15,8 @@ from typing import Any
 
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from ist_jax.order import is_by_device, of_one_device
 
 PLACEMENTS = ("auto", "looped", "vmapped", "sharded")
 AXIS = "subnet"  # the one mesh axis: subnetworks and homes lie along it
@@ -70,11 +72,16 @@ def sharded(mesh: Mesh, inner: Placement | None = None) -> Placement:
     def wrap(f: PerSubnet) -> PerSubnet:
         def on_device(shared: Any, own_S: Any) -> Any:
             per_device = jax.tree.leaves(own_S)[0].shape[0]
-            return (_unstacked(f) if per_device == 1 else inner(f))(shared, own_S)
+            return (_unstacked(f) if per_device == 1 else inner(f))(of_one_device(shared), own_S)
 
-        specs = (PartitionSpec(), PartitionSpec(AXIS))
-        # check_vma: Flax initialises scan carries of one kind and returns the other; nothing here is reduced
-        return jax.shard_map(on_device, mesh=mesh, in_specs=specs, out_specs=PartitionSpec(AXIS), check_vma=False)
+        def on_mesh(shared: Any, own_S: Any) -> Any:
+            spec = lambda leaf: PartitionSpec(AXIS) if is_by_device(leaf) else PartitionSpec()
+            specs = (jax.tree.map(spec, shared, is_leaf=is_by_device), PartitionSpec(AXIS))
+            # check_vma: Flax initialises scan carries of one kind and returns the other; nothing here is reduced
+            over = jax.shard_map(on_device, mesh=mesh, in_specs=specs, out_specs=PartitionSpec(AXIS), check_vma=False)
+            return over(shared, own_S)
+
+        return on_mesh
 
     return Placement(f"sharded({inner.name})", wrap, mesh)
 

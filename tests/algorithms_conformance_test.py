@@ -9,6 +9,7 @@ from cases import ALGORITHMS, BATCH, CLASSES, ROOT, SGD, TASK, Own, dataset, own
 
 from ist_jax import data_parallel, decompose, ist, undivided
 from ist_jax.algorithms import Start
+from ist_jax.data.base import spaced
 from ist_jax.evaluation import evaluate
 from ist_jax.keys import named_key
 from ist_jax.order import Shards, draw
@@ -41,9 +42,9 @@ def test_law_9_init_works_on_shapes_alone(name):
 def test_it_learns_and_predicts_better_than_chance(name):
     algorithm, data = ALGORITHMS[name](4), dataset()
     state, _ = rounds(algorithm, 20, 5, data)
-    options = dict(batch_size=16, sample_size=64, subnets=True)
-    splits = {"test": data.test}
-    result = jax.jit(lambda state: evaluate(algorithm, TASK, state, splits, data.train, **options))(state)["test"]
+    options = dict(batch_size=16, subnets=True)
+    splits, sample = {"test": data.test}, spaced(data.train, 64)
+    result = jax.jit(lambda state: evaluate(algorithm, TASK, state, splits, sample, **options))(state)["test"]
     assert result["accuracy"] > 0.7
     assert result["subnet_accuracy_S"].shape == (4,)
     assert (result["subnet_accuracy_S"] > 1.5 / CLASSES).all(), "every subnetwork is a classifier of its own"

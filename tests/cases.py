@@ -120,7 +120,7 @@ ALGORITHMS: dict[str, Callable[..., Algorithm]] = {
 }
 
 
-def dataset(num_train: int = 100, dtype: Any = np.float32) -> Dataset:
+def dataset(num_train: int = 100, dtype: Any = np.float32, shards: Any = shared) -> Dataset:
     """A learnable problem: classes are Gaussian blobs."""
     rng = np.random.default_rng(0)
     center_CxD = 2 * rng.normal(size=(CLASSES, FEATURES))
@@ -131,7 +131,7 @@ def dataset(num_train: int = 100, dtype: Any = np.float32) -> Dataset:
 
     (x_train, y_train), (x_test, y_test) = sample(num_train + 20), sample(60)
     raw = Raw(x_train, y_train, x_test, y_test)
-    return make_dataset(raw, "blobs", source="blobs", validation_fraction=20 / (num_train + 20), shards=shared)
+    return make_dataset(raw, "blobs", source="blobs", validation_fraction=20 / (num_train + 20), shards=shards)
 
 
 ROOT = jax.random.key(3)

@@ -12,6 +12,7 @@ from algorithms_conformance_test import plain_training
 from cases import BATCH, CLASSES, ROOT, SGD, TASK, dataset, rounds, two_groups
 
 from ist_jax import ist
+from ist_jax.data.base import spaced
 from ist_jax.evaluation import evaluate
 from ist_jax.keys import named_key
 from ist_jax.order import draw
@@ -92,8 +93,8 @@ def test_b5_a_prediction_does_not_depend_on_the_test_sets_size_or_cut():
         )
     measured = []
     for batch_size in (1, 7, 60):
-        options = dict(batch_size=batch_size, sample_size=64, subnets=False)
-        measured.append(evaluate(algorithm, TASK, state, {"test": data.test}, data.train, **options)["test"])
+        options = dict(batch_size=batch_size, subnets=False)
+        measured.append(evaluate(algorithm, TASK, state, {"test": data.test}, spaced(data.train, 64), **options)["test"])
     for result in measured:
         assert result["accuracy"] == measured[0]["accuracy"]
         np.testing.assert_allclose(result["loss"], measured[0]["loss"], rtol=1e-4)
@@ -102,12 +103,6 @@ def test_b5_a_prediction_does_not_depend_on_the_test_sets_size_or_cut():
 def test_the_authors_protocol_normalises_every_test_batch_by_itself():
     algorithm, data = ist(two_groups(2), TASK, SGD, batch_size=BATCH), dataset()
     state, _ = rounds(algorithm, 3)
-    losses = [
-        float(
-            evaluate(algorithm, TASK, state, {"test": data.test}, data.train, batch_size=b, sample_size=0, subnets=False)[
-                "test"
-            ]["loss"]
-        )
-        for b in (7, 60)
-    ]
+    cut = lambda b: evaluate(algorithm, TASK, state, {"test": data.test}, None, batch_size=b, subnets=False)
+    losses = [float(cut(b)["test"]["loss"]) for b in (7, 60)]
     assert abs(losses[0] - losses[1]) > 1e-4, "its result depends on how the test set is cut"

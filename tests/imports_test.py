@@ -15,7 +15,7 @@ ALLOWED = {
     "subnet": ("types", "trees"),
     "partition": ("types",),
     "order": ("types",),
-    "placement": (),
+    "placement": ("order",),
     "exchange": ("types", "trees", "subnet", "partition", "placement"),
     "costs": ("types", "trees", "subnet", "partition", "exchange"),
     "hlo": (),

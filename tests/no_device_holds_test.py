@@ -9,6 +9,7 @@ import pytest
 from cases import CLASSES, TASK
 
 from ist_jax import ist
+from ist_jax.data.base import spaced
 from ist_jax.decompositions import mlp
 from ist_jax.evaluation import evaluate
 from ist_jax.hlo import bytes_sent, collectives
@@ -34,12 +35,12 @@ def compiled(network, num_subnets):
     shapes = jax.eval_shape(algorithm.init, key)
     state = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, init.output_shardings)
     view = View(arrays, put(shards), key)
-    options = dict(batch_size=BATCH, sample_size=SAMPLE, subnets=True)
-    whole = jax.jit(lambda state, arrays: evaluate(algorithm, TASK, state, {"test": arrays}, arrays, **options))
+    options = dict(batch_size=BATCH, subnets=True)
+    whole = jax.jit(lambda state, arrays, few: evaluate(algorithm, TASK, state, {"test": arrays}, few, **options))
     programs = {
         "init": init,
         "round": algorithm.round.lower(state, view, key, alive_S, steps=3).compile(),
-        "evaluation": whole.lower(state, arrays).compile(),
+        "evaluation": whole.lower(state, arrays, put(spaced(arrays, SAMPLE))).compile(),
     }
     return algorithm, programs, 4 * EXAMPLES * (FEATURES + 1)
 

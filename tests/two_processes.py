@@ -1,6 +1,7 @@
 """One of two processes of `two_processes_test.py`: python two_processes.py PORT PROCESS_ID OUT.npz"""
 
 import fcntl
+import functools
 import pathlib
 import sys
 
@@ -17,11 +18,17 @@ from cases import BATCH, TASK, dataset, two_groups  # noqa: E402
 from jax.experimental import multihost_utils  # noqa: E402
 
 from ist_jax import LoopConfig, ist, run  # noqa: E402
+from ist_jax.data.splits import shards_of  # noqa: E402
 from ist_jax.loop import Stopped  # noqa: E402
 from ist_jax.placement import sharded, subnet_mesh  # noqa: E402
 from ist_jax.workdir import WorkdirError  # noqa: E402
 
 assert len(jax.devices()) == 4 and len(jax.local_devices()) == 2
+own = dataset(shards=functools.partial(shards_of, "disjoint", 0, 1.0))
+view = own.view(0, jax.random.key(0), 4, sharded(subnet_mesh()).replicated)
+members = np.array_split(own.shards(4).member_N, 4)[2 * process : 2 * process + 2]
+for part, rows in zip(view.arrays.tree["x"].addressable_shards, members, strict=True):  # no other process's examples
+    np.testing.assert_array_equal(part.data, own.train["x"][rows])
 algorithm = ist(two_groups(4), TASK, optax.sgd(0.1), batch_size=BATCH, placement=sharded(subnet_mesh()))
 phases, config = [(algorithm, 6 * 4 * BATCH, 3)], LoopConfig(eval_every=1, eval_subnets=True)
 workdir = pathlib.Path(out).with_suffix("")

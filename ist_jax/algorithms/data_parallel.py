@@ -17,7 +17,7 @@ from ist_jax.algorithms.evaluated import measured
 from ist_jax.algorithms.optimizer_state import at_step
 from ist_jax.decompositions.base import Decomposition, undivided
 from ist_jax.keys import named_key
-from ist_jax.order import View, draw
+from ist_jax.order import View, draw, of_one_device
 from ist_jax.placement import Placement, vmapped
 from ist_jax.subnet import label_axes
 from ist_jax.tasks.base import Task
@@ -80,7 +80,7 @@ class _Training:
     def one_step(self, worker: Worker, view: View, key: Key, *, steps: int = 1) -> Any:
         def step(carry: tuple[Params, Any], j: Array) -> tuple[tuple[Params, Any], Array]:
             params, opt_state = carry
-            shared = (view, params, jax.random.fold_in(key, j), worker.position + j * self.batch_size)
+            shared = (of_one_device(view), params, jax.random.fold_in(key, j), worker.position + j * self.batch_size)
             loss, gradient = self._gradient(shared, worker.number)
             updates, opt_state = self.tx.update(gradient, opt_state, params)
             return (optax.apply_updates(params, updates), opt_state), loss

@@ -26,7 +26,7 @@ from ist_jax.algorithms.own_batch import check_subnet, input_sizes, own_batch
 from ist_jax.decompositions.base import Decomposition
 from ist_jax.exchange import Exchange, ExchangeFactory, lying_units, one_device, over_mesh, settled
 from ist_jax.keys import named_key
-from ist_jax.order import View, draw
+from ist_jax.order import View, draw, of_one_device
 from ist_jax.partition import Partition, uneven_groups
 from ist_jax.placement import AXIS, Placement, vmapped
 from ist_jax.subnet import label_axes
@@ -149,7 +149,7 @@ class _Training:
         return Worker(*jax.tree.map(lambda leaf_S: leaf_S[0], own_S), jnp.int32(0), state.position)
 
     def one_step(self, worker: Worker, view: View, key: Key, *, steps: int = 1) -> Any:
-        return self._train(steps, (view, key, worker.position), worker[:4])
+        return self._train(steps, (of_one_device(view), key, worker.position), worker[:4])
 
     def _outer_step(self, state: State, store: Any) -> tuple[Any, Any]:
         """Douillard et al., Algorithm 1: the outer optimizer on what the round changed."""

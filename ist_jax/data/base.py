@@ -8,15 +8,23 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 
 from ist_jax.data.progress import progress
 from ist_jax.keys import key_on
-from ist_jax.order import Shards, View
+from ist_jax.order import ByDevice, Shards, View, by_device
 from ist_jax.types import Key
 
 _ROWS = 4096  # that are hashed at once
 
 Arrays = Mapping[str, np.ndarray]  # {'x': [N, ...], 'y': int32[N]}
+
+
+def spaced(arrays: Arrays, size: int) -> Arrays:
+    """`size` examples (all, if there are fewer) at equal distances, since a data set may be sorted by label."""
+    num_examples = len(next(iter(arrays.values())))
+    rows = np.linspace(0, num_examples - 1, min(size, num_examples)).astype(np.int32)
+    return {name: array[rows] for name, array in arrays.items()}
 
 
 class DataError(ValueError):
@@ -90,19 +98,35 @@ class Dataset:
     _cache: dict[Any, Any] = dataclasses.field(default_factory=dict, repr=False)
 
     def view(self, round: int, key: Key, num_workers: int, sharding: jax.sharding.Sharding) -> View:
-        """What round `round` may index: the whole resident training set.
+        """What round `round` may index: the whole resident training set, or on a mesh, if workers draw from shards of
+        their own, on every device the shards of its workers.
 
         A streamed set would return this round's examples instead, as a function of (key, round).
         """
         del round
-        return View(self.on_device("train", sharding), self._shards(num_workers, sharding), key_on(sharding, key))
+        arrays, shards = self._once((num_workers, sharding), lambda: self._laid(num_workers, sharding))
+        return View(arrays, shards, key_on(sharding, key))
+
+    def _laid(self, num_workers: int, sharding: jax.sharding.Sharding) -> tuple[Any, Shards]:
+        shards, devices = self.shards(num_workers), len(sharding.device_set)
+        if devices == 1 or shards.size_S.sum() > self.num_train:  # every worker draws from everything
+            return self.on_device("train", sharding), jax.device_put(shards, sharding)
+        parts, local = by_device(shards, devices)
+        over_devices = NamedSharding(sharding.mesh, PartitionSpec(sharding.mesh.axis_names[0]))
+
+        def laid(array: np.ndarray) -> jax.Array:
+            part = lambda index: array[parts[(index[0].start or 0) // parts.shape[1]]]
+            return jax.make_array_from_callback((parts.size, *array.shape[1:]), over_devices, part)
+
+        return ByDevice({name: laid(array) for name, array in self.train.items()}), jax.device_put(local, sharding)
 
     def on_device(self, part: str, sharding: jax.sharding.Sharding) -> Mapping[str, jax.Array]:
         """The arrays of 'train', 'validation' or 'test' on the devices of `sharding`, copied there once."""
         return self._once((part, sharding), lambda: jax.device_put(dict(getattr(self, part)), sharding))
 
-    def _shards(self, num_workers: int, sharding: jax.sharding.Sharding) -> Shards:
-        return self._once((num_workers, sharding), lambda: jax.device_put(self.shards(num_workers), sharding))
+    def few(self, size: int, sharding: jax.sharding.Sharding) -> Mapping[str, jax.Array]:
+        """`size` training examples, always the same, on the devices of `sharding`."""
+        return self._once(("few", size, sharding), lambda: jax.device_put(spaced(self.train, size), sharding))
 
     def _once(self, name: Any, make: Callable[[], Any]) -> Any:
         if name not in self._cache:
