@@ -4,7 +4,10 @@ A placement turns `f(shared, own)`, the work of one subnetwork, into the work of
 `placement(f)(shared, own_S)`, where every leaf of `own_S` and of the result has a leading axis S and
 `shared` is the same for all, but for what lies by devices in it (`order.ByDevice`).
 
-    looped()                 one after another in one program (`lax.map`)
+`placement.summed(f)` does the same for an `f` that gives (value, addend), and gives (value_S, the sum of the addends): added up
+where they arise, so that no more than one of a device need be held.
+
+    looped()                 one after another in one program (a scan)
     vmapped()                all at once as batched operations
     sharded(mesh, inner)     S / R on each of the R devices of a mesh, there by `inner`
 """
@@ -14,6 +17,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from ist_jax.order import is_by_device, of_one_device
@@ -31,11 +35,13 @@ class Placement:
     Attributes:
       name: for records.
       wrap: the transformation.
+      summed: the transformation of an `f` that gives (value, addend).
       mesh: the mesh it runs on, None on one device.
     """
 
     name: str
     wrap: Callable[[PerSubnet], PerSubnet]
+    summed: Callable[[PerSubnet], PerSubnet]
     mesh: Mesh | None = None
 
     def __call__(self, f: PerSubnet) -> PerSubnet:
@@ -51,12 +57,34 @@ class Placement:
 
 def looped() -> Placement:
     """One subnetwork after another on one device."""
-    return Placement("looped", lambda f: lambda shared, own_S: jax.lax.map(lambda own: f(shared, own), own_S))
+
+    def summed(f: PerSubnet) -> PerSubnet:
+        def run(shared: Any, own_S: Any) -> tuple[Any, Any]:
+            def one(total: Any, own: Any) -> tuple[Any, Any]:
+                value, addend = f(shared, own)
+                return jax.tree.map(jnp.add, total, addend), value
+
+            shapes = jax.eval_shape(f, shared, jax.tree.map(lambda leaf: leaf[0], own_S))[1]
+            none = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+            total, value_S = jax.lax.scan(one, none, own_S)
+            return value_S, total
+
+        return run
+
+    return Placement("looped", lambda f: lambda shared, own_S: jax.lax.map(lambda own: f(shared, own), own_S), summed)
 
 
 def vmapped() -> Placement:
     """All subnetworks at once on one device, as batched operations."""
-    return Placement("vmapped", lambda f: jax.vmap(f, in_axes=(None, 0)))
+
+    def summed(f: PerSubnet) -> PerSubnet:
+        def run(shared: Any, own_S: Any) -> tuple[Any, Any]:
+            value_S, addend_S = jax.vmap(f, in_axes=(None, 0))(shared, own_S)
+            return value_S, jax.tree.map(lambda leaf_S: leaf_S.sum(axis=0), addend_S)
+
+        return run
+
+    return Placement("vmapped", lambda f: jax.vmap(f, in_axes=(None, 0)), summed)
 
 
 def _unstacked(f: PerSubnet) -> PerSubnet:
@@ -69,21 +97,31 @@ def sharded(mesh: Mesh, inner: Placement | None = None) -> Placement:
     """Subnetworks over the devices of `mesh`, S / R on each, there by `inner` (default: vmapped)."""
     inner = inner or vmapped()
 
+    def on_mesh(on_device: PerSubnet, out_specs: Any) -> PerSubnet:
+        def run(shared: Any, own_S: Any) -> Any:
+            spec = lambda leaf: PartitionSpec(AXIS) if is_by_device(leaf) else PartitionSpec()
+            specs = (jax.tree.map(spec, shared, is_leaf=is_by_device), PartitionSpec(AXIS))
+            seen = lambda shared, own_S: on_device(of_one_device(shared), own_S)
+            # check_vma: Flax initialises scan carries of one kind and returns the other; sums are explicit
+            return jax.shard_map(seen, mesh=mesh, in_specs=specs, out_specs=out_specs, check_vma=False)(shared, own_S)
+
+        return run
+
     def wrap(f: PerSubnet) -> PerSubnet:
         def on_device(shared: Any, own_S: Any) -> Any:
             per_device = jax.tree.leaves(own_S)[0].shape[0]
-            return (_unstacked(f) if per_device == 1 else inner(f))(of_one_device(shared), own_S)
+            return (_unstacked(f) if per_device == 1 else inner(f))(shared, own_S)
 
-        def on_mesh(shared: Any, own_S: Any) -> Any:
-            spec = lambda leaf: PartitionSpec(AXIS) if is_by_device(leaf) else PartitionSpec()
-            specs = (jax.tree.map(spec, shared, is_leaf=is_by_device), PartitionSpec(AXIS))
-            # check_vma: Flax initialises scan carries of one kind and returns the other; nothing here is reduced
-            over = jax.shard_map(on_device, mesh=mesh, in_specs=specs, out_specs=PartitionSpec(AXIS), check_vma=False)
-            return over(shared, own_S)
+        return on_mesh(on_device, PartitionSpec(AXIS))
 
-        return on_mesh
+    def summed(f: PerSubnet) -> PerSubnet:
+        def on_device(shared: Any, own_S: Any) -> tuple[Any, Any]:
+            value_S, total = inner.summed(f)(shared, own_S)
+            return value_S, jax.lax.psum(total, AXIS)
 
-    return Placement(f"sharded({inner.name})", wrap, mesh)
+        return on_mesh(on_device, (PartitionSpec(AXIS), PartitionSpec()))
+
+    return Placement(f"sharded({inner.name})", wrap, summed, mesh)
 
 
 def subnet_mesh(num_devices: int = 0) -> Mesh:

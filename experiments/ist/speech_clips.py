@@ -17,4 +17,5 @@ def get_config():
     config.batch_size = 16
     config.epochs = 10.0
     config.eval_every = 4
+    config.per_method.single = {"batch_size": 64}
     return config

@@ -44,26 +44,27 @@ class _Training:
         return state if self.placement.mesh is None else jax.lax.with_sharding_constraint(state, self.placement.replicated)
 
     def round(self, state: State, view: View, key: Key, alive_S: Array, *, steps: int) -> tuple[State, Metrics]:
-        worker_S = jnp.arange(alive_S.shape[0])
-        share_S = alive_S / jnp.maximum(alive_S.sum(), 1)
+        own_S = (jnp.arange(alive_S.shape[0]), alive_S / jnp.maximum(alive_S.sum(), 1))
         local_key = named_key(key, "local")
 
         def step(carry: tuple[Params, Any], j: Array) -> tuple[tuple[Params, Any], Array]:
             params, opt_state = carry
             shared = (view, params, jax.random.fold_in(local_key, j), state.position + j * self.batch_size)
-            loss_S, gradient_S = self.placement(self._gradient)(shared, worker_S)
-
-            def mean(leaf_S: Array) -> Array:
-                weight_S = share_S.astype(leaf_S.dtype).reshape((-1,) + (1,) * (leaf_S.ndim - 1))
-                return jnp.where(weight_S > 0, weight_S * leaf_S, 0).sum(axis=0)  # a lost worker may hold nan
-
-            updates, opt_state = self.tx.update(jax.tree.map(mean, gradient_S), opt_state, params)
+            loss_S, gradient = self.placement.summed(self._share)(shared, own_S)
+            updates, opt_state = self.tx.update(gradient, opt_state, params)
             return (optax.apply_updates(params, updates), opt_state), loss_S
 
         (params, opt_state), loss_JxS = jax.lax.scan(step, (state.store, state.opt_state), jnp.arange(steps))
         position = state.position + steps * self.batch_size
         state = State(params, opt_state, (), {}, state.step + steps, position)
         return self._placed(state), {"loss_SxJ": loss_JxS.T}
+
+    def _share(self, shared: tuple[View, Params, Key, Array], own: tuple[Array, Array]) -> tuple[Array, Params]:
+        """One worker's loss, and its share of the mean gradient."""
+        worker, share = own
+        loss, gradient = self._gradient(shared, worker)
+        # where, not a product alone: a lost worker may hold nan
+        return loss, jax.tree.map(lambda leaf: jnp.where(share > 0, share.astype(leaf.dtype) * leaf, 0), gradient)
 
     def _gradient(self, shared: tuple[View, Params, Key, Array], worker: Array) -> tuple[Array, Params]:
         """One worker's loss and gradient on its own batch."""
