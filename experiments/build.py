@@ -1,19 +1,26 @@
 """From a validated config to (phases, task, dataset)."""
 
-import jax.numpy as jnp
+from collections.abc import Callable
+
 import optax
 
+from experiments.architectures import ARCHITECTURES, decomposition_of
+from experiments.architectures.base import splits
 from experiments.config import Config, ConfigError, Optimizer
 from experiments.quantities import link
 from experiments.validation import num_workers, placement_of
 from ist_jax import data
 from ist_jax.algorithms import Algorithm, data_parallel, ensemble, ist
 from ist_jax.data import Dataset, Spec
-from ist_jax.decompositions import DECOMPOSITIONS, Decomposition, undivided
+from ist_jax.decompositions import Decomposition, undivided
 from ist_jax.loop import LoopConfig, Phase, phase_steps
 from ist_jax.lost import Lost
-from ist_jax.models import MLP
 from ist_jax.tasks import Task, classification
+
+# Spec.task, the kind of data -> its task; a new one is a line here
+TASKS: dict[str, Callable[[Config, Spec], Task]] = {
+    "classification": lambda config, spec: classification(spec.mean, spec.std),
+}
 
 
 def dataset(config: Config) -> Dataset:
@@ -25,18 +32,26 @@ def dataset(config: Config) -> Dataset:
 
 
 def decomposition(config: Config, spec: Spec) -> Decomposition:
-    """The model of the config, split into `num_subnets` where the method splits it."""
-    m = config.model
-    dtype = {"float32": None, "bfloat16": jnp.bfloat16}[m.dtype]
-    model = MLP(m.hidden, spec.num_classes, norm=m.norm, bias=m.bias, activation=m.activation, dtype=dtype)
-    split = config.method in ("ist", "ensemble")
-    parts = config.num_subnets if split else 1
-    scaling = m.scaling if split else "none"
+    """The model of the config, split into `num_subnets` where the method splits it.
+
+    Raises:
+      ConfigError: the model is for other data, or does not fall into so many subnetworks.
+    """
+    architecture = ARCHITECTURES[decomposition_of(config)]
+    if architecture.task != spec.task:
+        raise ConfigError(
+            f"model.name={config.model.name!r} is for {architecture.task}, and data.name={config.data.name!r} is {spec.task}: "
+            "choose another of the two"
+        )
     try:
-        make = DECOMPOSITIONS[config.decomposition]
-        return make(model, spec.example, num_subnets=parts, partition=config.partition, scaling=scaling)
+        return architecture.decompose(config, spec, config.num_subnets if splits(config) else 1)
     except ValueError as error:
         raise ConfigError(str(error)) from error
+
+
+def task(config: Config, spec: Spec) -> Task:
+    """Batch, loss and metrics of the kind of data that `spec` is of."""
+    return TASKS[spec.task](config, spec)
 
 
 def schedule(o: Optimizer, total_steps: int) -> optax.Schedule:
@@ -92,8 +107,7 @@ def phases(config: Config, spec: Spec) -> tuple[list[Phase], Task]:
     Raises:
       ConfigError: a phase of less than one sample, or parts that do not fit together.
     """
-    split = decomposition(config, spec)
-    task = classification(spec.mean, spec.std)
+    split, problem = decomposition(config, spec), task(config, spec)
     workers, batch_size = num_workers(config), config.batch_size or spec.num_train
     shares = (config.warmup_phase, 1 - config.warmup_phase - config.dense_phase, config.dense_phase)
     samples = [round(share * config.epochs * spec.num_train) for share in shares]
@@ -104,16 +118,16 @@ def phases(config: Config, spec: Spec) -> tuple[list[Phase], Task]:
     options = dict(batch_size=batch_size, placement=placement_of(config))
     warmup_state = "carry" if config.opt_state == "carry" else "reset"
     makers = (
-        lambda: ist(undivided(split, workers), task, tx, opt_state=warmup_state, **options),
-        lambda: _main(config, split, task, tx, options),
-        lambda: data_parallel(split, task, tx, num_workers=workers, **options),
+        lambda: ist(undivided(split, workers), problem, tx, opt_state=warmup_state, **options),
+        lambda: _main(config, split, problem, tx, options),
+        lambda: data_parallel(split, problem, tx, num_workers=workers, **options),
     )
     try:
         made = [Phase(make(), count, config.local_steps) for make, count in zip(makers, samples) if count]
     except ValueError as error:
         raise ConfigError(str(error)) from error
     assert sum(map(phase_steps, made)) == total_steps
-    return made, task
+    return made, problem
 
 
 def loop_config(config: Config) -> LoopConfig:

@@ -97,7 +97,9 @@ class LinkSpeed:
 @dataclasses.dataclass(frozen=True)
 class Config:
     method: str = doc("ist", "ist, data_parallel, local_sgd, diloco, ensemble, single")
-    decomposition: str = doc("mlp", "how ist and ensemble split the model: mlp (neurons of every hidden layer)")
+    decomposition: str = doc(
+        "auto", "how ist and ensemble split the model: mlp (neurons of every hidden layer); auto: the model's"
+    )
     num_subnets: int = doc(4, "S, subnetworks or workers; single has one whatever this says")
     local_steps: int = doc(20, "J, local steps between synchronisations")
     batch_size: int = doc(128, "examples of one local step of one worker; 0: the whole training set")

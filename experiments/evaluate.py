@@ -6,24 +6,27 @@ SOURCE is a name of data.SOURCES (default: the one that the model was trained on
 status as of experiments.run.
 """
 
+import dataclasses
 import sys
 from collections.abc import Sequence
 from typing import Any
 
 import jax
 
+from experiments import build
 from experiments.command import Parser, exit_status
-from experiments.config import ConfigError
+from experiments.config import ConfigError, resolve
 from experiments.config_files import one_line
 from ist_jax import data, export
-from ist_jax.data import Dataset, Spec
+from ist_jax.data import EMBEDDED, Dataset, Spec
 from ist_jax.evaluation import evaluate_model
-from ist_jax.tasks import classification
 
 SPLITS = ("test", "validation", "train")
 
 
 def _check(spec: Spec, dataset: Dataset) -> None:
+    if dataset.spec.task != spec.task:
+        raise ConfigError(f"the model is for {spec.task}; {dataset.name} is {dataset.spec.task}")
     if dataset.spec.example_shape != spec.example_shape:
         raise ConfigError(
             f"the model takes inputs of shape {spec.example_shape}; {dataset.name} has {dataset.spec.example_shape}"
@@ -41,19 +44,18 @@ def score(model: str, name: str, directory: str = "", dataset: str = "", split: 
     """
     try:
         exported = export.read(model)
-        spec = Spec(**exported.about["data"]["spec"])
-        spec = spec._replace(example_shape=tuple(spec.example_shape))
-        batch_size, held_out = exported.about["eval_batch_size"], exported.about["config"]["data.validation_fraction"]
+        spec, config = Spec.of(exported.about["data"]["spec"]), resolve(exported.about["config"])
         _check_variables(exported, spec)
     except (export.ExportError, KeyError, TypeError, ValueError) as error:
         raise ConfigError(f"--model={model}: {one_line(error)}") from error
     if not name:
-        name, dataset = exported.about["config"]["data.name"], dataset or exported.about["config"]["data.dataset"]
-        if name != "digits" and not directory:
+        name, dataset = config.data.name, dataset or config.data.dataset
+        if name not in EMBEDDED and not directory:
             raise ConfigError(f"--model={model} was trained on {name}: give --dir, the place of the data to score it on")
-    found = data.load(name, directory, dataset, validation_fraction=held_out)  # the same data are split as they were
+    place = dataclasses.replace(config.data, name=name, dir=directory, dataset=dataset)  # the same data are split as they were
+    found = build.dataset(dataclasses.replace(config, data=place))
     _check(spec, found)
-    task = classification(spec.mean, spec.std)
+    task, batch_size = build.task(config, spec), config.eval_batch_size
     score = jax.jit(lambda variables, arrays: evaluate_model(exported.model.apply, task, variables, arrays, batch_size))
     return {name: float(value) for name, value in score(exported.variables, getattr(found, split)).items()}
 

@@ -49,8 +49,7 @@ class Restored(NamedTuple):
 def _data_of(workdir: pathlib.Path) -> tuple[Spec, str]:
     try:
         data = json.loads((workdir / "config.json").read_text())["environment"]["data"]
-        spec = Spec(**data["spec"])
-        return spec._replace(example_shape=tuple(spec.example_shape)), data["fingerprint"]
+        return Spec.of(data["spec"]), data["fingerprint"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"{workdir}: its config.json does not describe the data ({one_line(error)})") from error
 

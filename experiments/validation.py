@@ -1,38 +1,43 @@
 """What makes a configuration impossible, said before anything is loaded: rule, value, remedy."""
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from experiments.architectures import ARCHITECTURES, MODEL_NAMES, decomposition_of
 from experiments.config import FIELDS, METHODS, Config, ConfigError, nearest
 from experiments.quantities import link
 from ist_jax.algorithms import OPT_STATES
-from ist_jax.data import SOURCES, SPLITS
-from ist_jax.decompositions import DECOMPOSITIONS
-from ist_jax.decompositions.mlp import SCALINGS, why_not_padded
+from ist_jax.data import EMBEDDED, SOURCES, SPLITS
 from ist_jax.exchange import WIRES
-from ist_jax.models import ACTIVATIONS, MODELS, NORMS
 from ist_jax.partition import DEALS, EQUAL_BLOCKS
 from ist_jax.placement import PLACEMENTS, Placement, make_placement
 
+
+def _of_any_model() -> dict[str, Sequence[str]]:
+    """Values that some model takes, by field; `Architecture.choices` narrows them."""
+    found: dict[str, dict[str, None]] = {}
+    for architecture in ARCHITECTURES.values():
+        for name, choices in architecture.choices.items():
+            found.setdefault(name, {}).update(dict.fromkeys(choices))
+    return {name: tuple(choices) for name, choices in found.items()}
+
+
 CHOICES: dict[str, Sequence[str]] = {
     "method": METHODS,
-    "decomposition": tuple(DECOMPOSITIONS),
+    "decomposition": ("auto", *ARCHITECTURES),
     "partition": tuple(name for name in DEALS if name != "fixed"),
     "placement": PLACEMENTS,
     "opt_state": ("auto", *OPT_STATES),
     "exchange.wire": WIRES,
     "outer.name": ("auto", "none", "sgd"),
-    "model.name": tuple(MODELS),
-    "model.norm": NORMS,
+    "model.name": MODEL_NAMES,
     "model.eval_norm": ("train", "batch"),
-    "model.scaling": SCALINGS,
-    "model.activation": tuple(ACTIVATIONS),
-    "model.dtype": ("float32", "bfloat16"),
     "optimizer.name": ("sgd", "adam", "adamw"),
     "optimizer.schedule": ("constant", "cosine", "linear", "step"),
     "data.name": tuple(SOURCES),
     "data.split": SPLITS,
-}
+} | _of_any_model()
 
 # field -> (smallest, largest, whether the bounds themselves are allowed)
 RANGES: dict[str, tuple[float, float, bool]] = {
@@ -61,20 +66,25 @@ RANGES: dict[str, tuple[float, float, bool]] = {
 }
 
 
-def _check_values(values: dict[str, Any]) -> None:
-    for name, choices in CHOICES.items():
+def _check_choices(values: dict[str, Any], allowed: Mapping[str, Sequence[str]], of: str = "") -> None:
+    for name, choices in allowed.items():
         if values[name] not in choices:
             hint = nearest(values[name], choices)
-            raise ConfigError(f"{name} is one of {', '.join(choices)}, not {values[name]!r}{hint}")
+            raise ConfigError(f"{name} is one of {', '.join(choices)}{of}, not {values[name]!r}{hint}")
+
+
+def _check_ranges(values: dict[str, Any]) -> None:
     for name, (low, high, closed) in RANGES.items():
         value = values[name]
         if not (low <= value <= high if closed else low < value < high):
             bounds = f"from {low:g} to {high:g}" if closed else f"between {low:g} and {high:g}, both excluded"
             raise ConfigError(f"{name} is {bounds}, not {value!r}")
-    if not values["model.hidden"] or min(values["model.hidden"]) < 1:
-        raise ConfigError(
-            f"model.hidden names the width of at least one layer, each at least 1, not {values['model.hidden']!r}"
-        )
+
+
+def _check_model(c: Config) -> None:
+    architecture = ARCHITECTURES[decomposition_of(c)]
+    _check_choices(flat_values(c), architecture.choices, f" for model.name={c.model.name!r}")
+    architecture.check(c)
 
 
 def _check_method(c: Config) -> None:
@@ -119,23 +129,12 @@ def _check_lost_and_link(c: Config) -> None:
         )
 
 
-def _check_sizes(c: Config) -> None:
-    if c.method in ("ist", "ensemble") and min(c.model.hidden) < c.num_subnets:
-        raise ConfigError(
-            f"model.hidden={c.model.hidden} has a layer narrower than num_subnets={c.num_subnets}: "
-            "every subnetwork needs a unit"
-        )
-    uneven = {width for width in c.model.hidden if width % c.num_subnets}
-    why_not = why_not_padded(c.model.norm, c.model.activation)
-    if c.method in ("ist", "ensemble") and uneven and why_not:
-        raise ConfigError(f"num_subnets={c.num_subnets} must divide every layer of model.hidden={c.model.hidden}: {why_not}")
+def _check_data(c: Config) -> None:
     if c.batch_size == 0 and c.data.split != "shared" and c.num_subnets > 1:
         raise ConfigError(
             f"batch_size=0 (the whole set) needs data.split=shared, not {c.data.split!r}, whose shards differ in size"
         )
-    if c.batch_size == 1 and c.model.norm == "batch":
-        raise ConfigError("model.norm=batch needs at least two examples per step, and batch_size is 1")
-    if c.data.name != "digits" and not c.data.dir:
+    if c.data.name not in EMBEDDED and not c.data.dir:
         raise ConfigError(
             f"data.name={c.data.name!r} needs data.dir, the {'file' if c.data.name == 'npz' else 'folder'} it reads"
         )
@@ -162,13 +161,19 @@ def num_workers(config: Config) -> int:
 
 
 def validate(config: Config) -> Config:
-    """Returns `config`, or raises ConfigError with one line on what is wrong, where, and what would be right."""
-    _check_values(flat_values(config))
+    """Returns `config`, with the decomposition that 'auto' stands for.
+
+    Raises:
+      ConfigError: with one line on what is wrong, where, and what would be right.
+    """
+    _check_choices(flat_values(config), CHOICES)
+    _check_ranges(flat_values(config))
     _check_method(config)
-    _check_sizes(config)
+    _check_model(config)
+    _check_data(config)
     _check_lost_and_link(config)
     placement_of(config)
-    return config
+    return dataclasses.replace(config, decomposition=decomposition_of(config))
 
 
 def flat_values(config: Config) -> dict[str, Any]:

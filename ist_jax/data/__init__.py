@@ -15,6 +15,7 @@ SOURCES = {
     "cifar100": cifar.load100,
     "speech_commands": speech_commands.load,
 }
+EMBEDDED = ("digits",)  # sources that need no folder
 
 
 def load(
@@ -50,4 +51,4 @@ def load(
     return make_dataset(raw, label, source=source, validation_fraction=validation_fraction, shards=shards)
 
 
-__all__ = ["SOURCES", "SPLITS", "DataError", "Dataset", "Raw", "Spec", "load", "make_dataset"]
+__all__ = ["EMBEDDED", "SOURCES", "SPLITS", "DataError", "Dataset", "Raw", "Spec", "load", "make_dataset"]

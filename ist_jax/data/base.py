@@ -57,6 +57,7 @@ class Spec(NamedTuple):
       num_classes: C.
       num_train: training examples.
       mean, std: of all training inputs, for the task's normalisation.
+      task: the kind of data, and so of loss and metrics.
     """
 
     example_shape: tuple[int, ...]
@@ -64,6 +65,12 @@ class Spec(NamedTuple):
     num_train: int
     mean: float
     std: float
+    task: str = "classification"
+
+    @classmethod
+    def of(cls, kept: Mapping[str, Any]) -> "Spec":
+        """The spec whose `_asdict()` came out of JSON as `kept`. Raises TypeError or KeyError if it is none."""
+        return cls(**(dict(kept) | {"example_shape": tuple(kept["example_shape"])}))
 
     @property
     def example(self) -> jax.ShapeDtypeStruct:
@@ -83,6 +90,7 @@ class Dataset:
       fingerprint: SHA-256 of all arrays.
       shards: num_workers -> which examples each worker draws from.
       notes: what the source did to the data, for records.
+      task: the kind of data.
     """
 
     name: str
@@ -95,6 +103,7 @@ class Dataset:
     fingerprint: str
     shards: Callable[[int], Shards]
     notes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    task: str = "classification"
     _cache: dict[Any, Any] = dataclasses.field(default_factory=dict, repr=False)
 
     def view(self, round: int, key: Key, num_workers: int, sharding: jax.sharding.Sharding) -> View:
@@ -139,7 +148,7 @@ class Dataset:
 
     @property
     def spec(self) -> Spec:
-        return Spec(self.train["x"].shape[1:], self.num_classes, self.num_train, self.mean, self.std)
+        return Spec(self.train["x"].shape[1:], self.num_classes, self.num_train, self.mean, self.std, self.task)
 
     @property
     def example(self) -> jax.ShapeDtypeStruct:

@@ -1,0 +1,29 @@
+"""Families of models and the ways they fall apart, by `config.decomposition`: a new one is one file and a line here."""
+
+from experiments.architectures import mlp
+from experiments.architectures.base import Architecture
+from experiments.config import Config, ConfigError
+
+ARCHITECTURES: dict[str, Architecture] = {
+    "mlp": mlp.ARCHITECTURE,
+}
+MODEL_NAMES = tuple(dict.fromkeys(architecture.model for architecture in ARCHITECTURES.values()))
+
+
+def decomposition_of(config: Config) -> str:
+    """The row of the config; 'auto' is the first of `config.model.name`. Both names are of the tables.
+
+    Raises:
+      ConfigError: the decomposition is of another model.
+    """
+    ways = [name for name, found in ARCHITECTURES.items() if found.model == config.model.name]
+    name = ways[0] if config.decomposition == "auto" else config.decomposition
+    if name not in ways:
+        raise ConfigError(
+            f"decomposition={name!r} is of model.name={ARCHITECTURES[name].model!r}, not {config.model.name!r}, "
+            f"which falls apart by {', '.join(ways)}: use one of these, or auto"
+        )
+    return name
+
+
+__all__ = ["ARCHITECTURES", "MODEL_NAMES", "Architecture", "decomposition_of"]

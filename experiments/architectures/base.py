@@ -1,0 +1,52 @@
+"""What the command line must know of a family of models and the way it falls apart."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+from experiments.config import Config, ConfigError
+from ist_jax.data import Spec
+from ist_jax.decompositions import Decomposition
+
+
+class Architecture(NamedTuple):
+    """One row of `ARCHITECTURES`: a model and one way to split it.
+
+    Attributes:
+      model: its `config.model.name`; several rows may split one model in different ways.
+      task: the kind of data that it takes, as `Spec.task` names it.
+      choices: the values that fields of the config may have, where they depend on the model.
+      check: config -> None: what is impossible before data are loaded. Raises ConfigError.
+      decompose: (config, spec, num_subnets) -> Decomposition; num_subnets is 1 where the method does not split the model.
+        What does not fit together is a ValueError.
+    """
+
+    model: str
+    task: str
+    choices: Mapping[str, Sequence[str]]
+    check: Callable[[Config], None]
+    decompose: Callable[[Config, Spec, int], Decomposition]
+
+
+def splits(config: Config) -> bool:
+    """Whether the method splits the model; the others train whole ones."""
+    return config.method in ("ist", "ensemble")
+
+
+def check_widths(config: Config, why_not_padded: str) -> None:
+    """`model.hidden` has units for every subnetwork, and as many for each if they may not be padded.
+
+    Args:
+      config: whose model has layers of `model.hidden` units.
+      why_not_padded: why a subnetwork may not be padded with zero units; '' if it may.
+    """
+    hidden, num_subnets = config.model.hidden, config.num_subnets
+    if not hidden or min(hidden) < 1:
+        raise ConfigError(f"model.hidden names the width of at least one layer, each at least 1, not {hidden!r}")
+    if not splits(config):
+        return
+    if min(hidden) < num_subnets:
+        raise ConfigError(
+            f"model.hidden={hidden} has a layer narrower than num_subnets={num_subnets}: every subnetwork needs a unit"
+        )
+    if why_not_padded and any(width % num_subnets for width in hidden):
+        raise ConfigError(f"num_subnets={num_subnets} must divide every layer of model.hidden={hidden}: {why_not_padded}")
