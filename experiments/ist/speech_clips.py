@@ -17,5 +17,10 @@ def get_config():
     config.batch_size = 16
     config.epochs = 10.0
     config.eval_every = 4
-    config.per_method.single = {"batch_size": 64}
+    config.per_method.ist = {"optimizer": {"learning_rate": 0.03}}
+    config.per_method.ensemble = {"optimizer": {"learning_rate": 0.03}}
+    config.per_method.local_sgd = {"optimizer": {"learning_rate": 0.1}}
+    config.per_method.diloco = {"optimizer": {"learning_rate": 0.1}}
+    config.per_method.data_parallel = {"optimizer": {"learning_rate": 0.1}}
+    config.per_method.single = {"optimizer": {"learning_rate": 1.0}, "batch_size": 64}
     return config
