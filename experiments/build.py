@@ -141,5 +141,6 @@ def loop_config(config: Config) -> LoopConfig:
         eval_sample=config.eval_sample if config.model.eval_norm == "train" else 0,
         eval_subnets=config.eval_subnets,
         lost=Lost(config.drop.rate, tuple(zip(config.drop.rounds, config.drop.workers))),
+        time_syncs=config.time_syncs,
         link=link(config.link.bandwidth, config.link.latency),
     )

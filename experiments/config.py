@@ -106,7 +106,10 @@ class Config:
     epochs: float = doc(10.0, "passes over the training set, samples of all workers together; rounded up to whole steps")
     seed: int = doc(0, "of initialisation, partitions, data order and splits")
     partition: str = doc("balanced", "which units a subnetwork gets: balanced, uniform, blocks, rolling")
-    placement: str = doc("auto", "where subnetworks train: auto, looped, vmapped, sharded (over num_devices)")
+    placement: str = doc(
+        "auto",
+        "where subnetworks train: auto, looped, vmapped, sharded (over num_devices); auto: over several devices if their number divides S; on one, whichever of looped and vmapped is faster, measured if the run has 2,000 local steps or more",
+    )
     num_devices: int = doc(0, "devices of a sharded placement; 0: all")
     opt_state: str = doc("auto", "between rounds: reset, carry (moves with its units), own (stays with the worker); auto: own for diloco, reset for ist and local_sgd")  # fmt: skip
     exchange: Exchange = group(Exchange, "how units are exchanged")
@@ -123,6 +126,9 @@ class Config:
     checkpoint_every: int = doc(20, "rounds between checkpoints, which a run that is killed goes on from; 0: at the end only")
     eval_batch_size: int = doc(1000, "examples per evaluation batch")
     eval_sample: int = doc(2000, "training examples on which eval_norm=train measures statistics")
+    time_syncs: bool = doc(
+        True, "time a synchronisation apart when a phase begins (seconds_per_sync in the summary), on a copy of the state"
+    )
     eval_subnets: bool = doc(False, "evaluate every subnetwork as a classifier of its own, too")
 
 

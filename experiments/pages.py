@@ -4,6 +4,7 @@ A page says what belongs where, in comments that a reader does not see; paths ar
 
     <!-- table records/fashion_mnist -->                     the whole table of `experiments.report`
     <!-- table records/fashion_mnist | seeds | training -->  some of its columns, by the beginnings of their names
+    <!-- table records/slow | MB to 85 % -->                 what was spent until an accuracy was reached (`tables.REACHED`)
     <!-- end -->
     <!-- picture records/fashion_mnist fashion_mnist.png -->
 """
@@ -22,6 +23,7 @@ from experiments.config import ConfigError
 
 KEPT = ("config.json", "metrics.jsonl", "summary.json")
 _TABLE = re.compile(r"(<!-- table (?P<records>[^\s|]+)(?P<columns>[^>]*?) -->\n).*?(<!-- end -->)", re.DOTALL)
+_TARGET = re.compile(rf"({'|'.join(tables.REACHED)}) to ([\d.]+) %")
 _PICTURE = re.compile(r"<!-- picture (?P<records>\S+) (?P<picture>\S+) -->")
 
 
@@ -64,8 +66,10 @@ def fingerprint(records: pathlib.Path) -> str:
 def _chosen(records: pathlib.Path, columns: str) -> str:
     if not tables.find([records]):
         raise ConfigError(f"{records} holds no run records")
-    header, rows = tables.table([tables.read(workdir) for workdir in tables.find([records])])
-    wanted = [name.strip() for name in columns.split("|") if name.strip()] or header[1:]
+    names = [name.strip() for name in columns.split("|") if name.strip()]
+    targets = [(match[1], float(match[2])) for match in map(_TARGET.fullmatch, names) if match]
+    header, rows = tables.table([tables.read(workdir) for workdir in tables.find([records])], targets)
+    wanted = names or header[1:]
     positions = [0]
     for name in wanted:
         found = [i for i, title in enumerate(header) if title.startswith(name)]

@@ -19,7 +19,7 @@ import ml_collections
 from absl import flags
 from ml_collections import config_flags
 
-from experiments import build, hosts, record, tables
+from experiments import build, fastest, hosts, record, tables
 from experiments.config import Config, ConfigError, described, flatten, nearest, resolve
 from experiments.config_files import load_config, one_line
 from experiments.restored import start_from
@@ -112,7 +112,7 @@ def train(command: Command, signals: Signals | None = None) -> Results | None:
         return None
     prepared: list[Any] = []
     all_or_none(lambda: prepared.extend(_prepared(config, workdir)))
-    dataset, phases, task, start, origin = prepared
+    config, dataset, phases, task, start, origin = prepared
     record.start(workdir, config, dataset, origin)
     if origin is not None and is_first():
         print(f"starts from {config.init_from} ({origin['method']}, round {origin['round']})", file=sys.stderr)
@@ -125,14 +125,15 @@ def train(command: Command, signals: Signals | None = None) -> Results | None:
 
 
 def _prepared(config: Config, workdir: pathlib.Path) -> tuple[Any, ...]:
-    """(dataset, phases, task, start or None, its origin or None) of a configuration."""
+    """(config, dataset, phases, task, start or None, its origin or None) of a configuration, its placement settled."""
     dataset = build.dataset(config)
+    config = fastest.settled(config, dataset, workdir)
     phases, task = build.phases(config, dataset.spec)
     start, origin = None, None
     if config.init_from and not committed_rounds(workdir / "checkpoints"):  # a run that goes on has its own
         start, origin = start_from(config.init_from)
         phases[0].algorithm.check(start)
-    return dataset, phases, task, start, origin
+    return config, dataset, phases, task, start, origin
 
 
 def _draw(workdir: pathlib.Path) -> None:

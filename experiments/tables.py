@@ -1,6 +1,7 @@
 """Tables and pictures of run records."""
 
 import csv
+import functools
 import io
 import json
 import pathlib
@@ -92,14 +93,35 @@ def _until(run: Run, limit: float) -> float:
     return next((row["test_accuracy"] for row in reversed(run.rows) if row["seconds"] <= limit), float("nan"))
 
 
+REACHED = {  # what a run had spent when it first reached a test accuracy: name -> (its field, scale)
+    "simulated s": ("simulated_seconds", 1),
+    "training s": ("seconds", 1),
+    "MB": ("bytes_per_device", 1e-6),
+}
+
+
+def _reached(runs: Sequence[Run], name: str, percent: float) -> str:
+    """Mean and deviation of what runs had spent at their first evaluation with that test accuracy."""
+    field, scale = REACHED[name]
+    at = [next((scale * row[field] for row in r.rows if 100 * row["test_accuracy"] >= percent), None) for r in runs]
+    if any(value is None for value in at):
+        return f"{sum(value is not None for value in at)} of {len(at)} reach it"
+    return _spread(at, 1)
+
+
 def _simulated(runs: Sequence[Run]) -> bool:
     """Whether all runs had the same link to simulate: times over different ones are not compared."""
     links = {(run.config.get("link.bandwidth"), run.config.get("link.latency")) for run in runs}
     return len(links) == 1 and all(run.summary.get("simulated_seconds") is not None for run in runs)
 
 
-def table(runs: Sequence[Run]) -> tuple[list[str], list[list[str]]]:
-    """Column names, and one row of cells per group."""
+def table(runs: Sequence[Run], targets: Sequence[tuple[str, float]] = ()) -> tuple[list[str], list[list[str]]]:
+    """Column names, and one row of cells per group.
+
+    Args:
+      runs: of the table.
+      targets: (a name of `REACHED`, test accuracy in per cent), a column each.
+    """
     groups = grouped(runs)
     limit = min(max(r.summary["seconds"] for r in group) for group in groups.values())
     mean = lambda group, get: statistics.mean(get(r.summary) for r in group)
@@ -117,6 +139,8 @@ def table(runs: Sequence[Run]) -> tuple[list[str], list[list[str]]]:
     ]
     if _simulated(runs):
         columns.append(("over the link, simulated (s)", lambda g: _spread([r.summary["simulated_seconds"] for r in g], 1)))
+    for name, percent in targets:
+        columns.append((f"{name} to {percent:g} %", functools.partial(_reached, name=name, percent=percent)))
     cells = [[label, *(column(group) for _, column in columns)] for label, group in groups.items()]
     return ["method", *(name for name, _ in columns)], cells
 

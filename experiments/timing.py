@@ -14,7 +14,7 @@ import optax
 
 from ist_jax import data_parallel, ist, undivided
 from ist_jax.algorithms import Algorithm
-from ist_jax.data import Raw, make_dataset
+from ist_jax.data import Dataset, Raw, make_dataset
 from ist_jax.data.splits import shared
 from ist_jax.decompositions import mlp
 from ist_jax.models import MLP
@@ -96,8 +96,11 @@ class Timed(NamedTuple):
 
 def timed_round(network: Network, steps: int, repeats: int, **options: Any) -> Timed:
     """A round of `steps` local steps, exchange included."""
-    algorithm = algorithm_of(network, **options)
-    data = dataset(network.features, network.classes)
+    return timed(algorithm_of(network, **options), dataset(network.features, network.classes), steps, repeats)
+
+
+def timed(algorithm: Algorithm, data: Dataset, steps: int, repeats: int) -> Timed:
+    """A round of `steps` local steps of `algorithm` on `data`, exchange included."""
     view = data.view(0, jax.random.key(1), algorithm.num_workers, algorithm.sharding)
     key, alive_S = jax.device_put((jax.random.key(2), jnp.ones(algorithm.num_workers, bool)), algorithm.sharding)
     held = [algorithm.fresh(jax.random.key(0))]

@@ -19,12 +19,11 @@ from ist_jax.evaluation import evaluate
 from ist_jax.keys import key_on, named_key, put_everywhere
 from ist_jax.link import Link
 from ist_jax.lost import Lost
-from ist_jax.meter import Programs, measured
-from ist_jax.order import View
+from ist_jax.meter import Programs, measured, seconds_per_sync
 from ist_jax.processes import any_says, is_first
 from ist_jax.summary import Bookkeeping, evaluated_row, summarise
 from ist_jax.tasks.base import Task
-from ist_jax.types import Array, Key, Params
+from ist_jax.types import Array, Params
 from ist_jax.workdir import Workdir
 from ist_jax.writers import Row, Terminal
 
@@ -54,6 +53,7 @@ class LoopConfig:
       eval_subnets: whether every subnetwork is evaluated as a classifier of its own.
       lost: which workers are lost when.
       link: a link that synchronisations are thought to go through, for 'simulated_seconds' in the records.
+      time_syncs: whether every phase begins with timing its synchronisation apart, on a copy of the state.
     """
 
     seed: int = 0
@@ -65,6 +65,7 @@ class LoopConfig:
     eval_subnets: bool = False
     lost: Lost = dataclasses.field(default_factory=Lost)
     link: Link | None = None
+    time_syncs: bool = False
 
 
 class Results(NamedTuple):
@@ -169,7 +170,7 @@ class _Run:
             alive_S = put_everywhere(algorithm.sharding, alive_S)
             compiled_before = book.compile_seconds
             train = programs.get(steps, algorithm.round, state, view, key, alive_S, steps=steps)
-            self._meter(number, algorithm, train, state, view, key, steps)
+            self._meter(number, algorithm, train, (state, view, key), alive_S, steps)
             began += book.compile_seconds - compiled_before
             state, metrics = train(state, view, key, alive_S)
             self._advance(phase, steps, metrics["loss_SxJ"])
@@ -194,12 +195,14 @@ class _Run:
         book.add_seconds(time.perf_counter() - began, algorithm)
         return state
 
-    def _meter(self, number: int, algorithm: Algorithm, train: Any, state: State, view: View, key: Key, steps: int) -> None:
+    def _meter(self, number: int, algorithm: Algorithm, train: Any, given: tuple[Any, ...], alive_S: Array, steps: int) -> None:
         """Reads from a phase's first program what it costs, outside the training time like its compilation."""
         if number not in self.metered:
             began = time.perf_counter()
             self.metered.add(number)
-            self.book.metered[str(number)] = measured(algorithm, train, state, view, key, steps)
+            found = measured(algorithm, train, *given, steps)
+            found["seconds_per_sync"] = seconds_per_sync(algorithm, *given, alive_S) if self.config.time_syncs else None
+            self.book.metered[str(number)] = found
             self.book.compile_seconds += time.perf_counter() - began
 
     def _is_stopping(self, boundary: bool) -> bool:

@@ -1,17 +1,20 @@
 """What a run costs a device, read from its compiled programs beside the arithmetic of `costs`."""
 
+import statistics
 import time
 from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from ist_jax import hlo
 from ist_jax.algorithms.base import Algorithm, State
 from ist_jax.order import View
-from ist_jax.types import Key
+from ist_jax.types import Array, Key
 
 Seconds = float
+_REPEATS = 3
 
 
 class Programs:
@@ -77,8 +80,24 @@ def memory_bytes(program: Any, state: State, view: View) -> dict[str, float] | N
     }
 
 
+def seconds_per_sync(algorithm: Algorithm, state: State, view: View, key: Key, alive_S: Array) -> Seconds | None:
+    """Seconds of one synchronisation on this machine: of a round without local steps, on a copy of `state`.
+
+    None if nothing is exchanged, or if it is exchanged in the middle of every step.
+    """
+    if algorithm.costs.steps_per_sync is not None or not algorithm.costs.bytes_per_sync:
+        return None
+    program = algorithm.round.lower(state, view, key, alive_S, steps=0).compile()
+    copy, seconds = jax.tree.map(jnp.copy, state), []
+    for _ in range(1 + _REPEATS):
+        began = time.perf_counter()
+        copy, _ = jax.block_until_ready(program(copy, view, key, alive_S))
+        seconds.append(time.perf_counter() - began)
+    return statistics.median(seconds[1:])
+
+
 def measured(algorithm: Algorithm, program: Any, state: State, view: View, key: Key, steps: int) -> dict[str, Any]:
-    """All of the above, for a round of `steps` local steps, as JSON keeps it."""
+    """What a round of `steps` local steps costs by its compiled program, as JSON keeps it."""
     return {
         "bytes_per_sync": compiled_bytes_per_sync(algorithm, program, steps),
         "flops_per_local_step": flops_per_local_step(algorithm, state, view, key),

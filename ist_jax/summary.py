@@ -128,7 +128,7 @@ def summarise(book: Bookkeeping, history: Sequence[Row], costs: Costs, phase: st
         "compile_seconds": book.compile_seconds,
         "evaluation_seconds": book.evaluation_seconds,
         "seconds_per_local_step": book.seconds / book.local_steps,
-        "seconds_per_sync": None,
+        "seconds_per_sync": metered.get("seconds_per_sync"),
         "simulated_seconds": book.device_seconds + book.link_seconds if "simulated_seconds" in history[-1] else None,
         "lost_workers": book.lost_workers,
         "bytes_per_device": book.bytes_per_device,

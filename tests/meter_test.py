@@ -4,6 +4,7 @@ import itertools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 import pytest
 from cases import ALGORITHMS, BATCH, SGD, TASK, dataset, placements, two_groups
@@ -58,3 +59,15 @@ def test_the_state_of_data_parallel_is_the_whole_model_on_every_device():
     algorithm = data_parallel(whole, TASK, SGD, num_workers=4, batch_size=BATCH, placement=placements()["sharded-4"]())
     summary = run([(algorithm, 3 * 4 * BATCH, 3)], TASK, dataset(), LoopConfig(eval_every=0)).summary
     assert summary["memory_bytes_per_device"]["state"] == 2 * 4 * algorithm.costs.model_parameters, "parameters and momentum"
+
+
+@pytest.mark.parametrize("name", ["ist-carry", "local-sgd", "ensemble", "data-parallel"])
+def test_a_timed_synchronisation_leaves_the_run_as_it_is(name):
+    timed, plain = (
+        run([(ALGORITHMS[name](4), 6 * 4 * BATCH, 3)], TASK, dataset(), LoopConfig(eval_every=0, time_syncs=time_syncs))
+        for time_syncs in (True, False)
+    )
+    jax.tree.map(np.testing.assert_array_equal, timed.params, plain.params)
+    meets = name in ("ist-carry", "local-sgd")
+    assert (timed.summary["seconds_per_sync"] or 0) > 0 if meets else timed.summary["seconds_per_sync"] is None
+    assert plain.summary["seconds_per_sync"] is None

@@ -8,7 +8,7 @@ import shlex
 import pytest
 from experiments_test import QUICK
 
-from experiments import pages, record, report, run, sweep
+from experiments import pages, record, report, run, sweep, tables
 from experiments.config import Config, ConfigError
 from experiments.pictures import holders, partition
 from ist_jax.algorithms import drawn
@@ -134,3 +134,10 @@ def test_every_mean_in_the_text_is_in_a_table(page):
     tables = "".join(match.group(0) for match in re.finditer(r"<!-- table .*?<!-- end -->", text, re.DOTALL))
     for mean in re.findall(r"\d+\.\d+ ± \d+\.\d+", re.sub(r"<!-- table .*?<!-- end -->", "", text, flags=re.DOTALL)):
         assert mean in tables, f"{mean} is in no table of {page.name}"
+
+
+def test_a_column_says_what_was_spent_when_an_accuracy_was_first_reached():
+    rows = lambda *pairs: [{"test_accuracy": accuracy, "bytes_per_device": sent} for accuracy, sent in pairs]
+    runs = [tables.Run({}, rows((0.5, 1e6), (0.9, 2e6), (0.8, 3e6)), {}), tables.Run({}, rows((0.85, 4e6)), {})]
+    assert tables._reached(runs, "MB", 85) == "3.00 ± 1.41"
+    assert tables._reached(runs, "MB", 90) == "1 of 2 reach it"

@@ -1,0 +1,58 @@
+"""What placement `auto` stands for on one device: the faster one, measured with the run's own model and data.
+
+Single products of a subnetwork after another's, or all at once as batched ones: which is faster depends on sizes, on the
+model and on the machine. A run that is too short to be worth two compilations takes the rule of `make_placement`.
+"""
+
+import dataclasses
+import json
+import pathlib
+import sys
+
+from experiments import build
+from experiments.config import Config
+from experiments.timing import timed
+from experiments.validation import placement_of
+from ist_jax.data import Dataset
+from ist_jax.loop import phase_steps
+
+WORTH = 2000  # local steps of a run whose placement is measured
+_STEPS, _REPEATS = 5, 3
+
+
+def settled(config: Config, dataset: Dataset, workdir: pathlib.Path) -> Config:
+    """`config` with the placement that 'auto' stands for, which a run that goes on keeps.
+
+    Args:
+      config: validated.
+      dataset: of the run.
+      workdir: of the run; what its config.json says wins.
+    """
+    if config.placement != "auto" or placement_of(config).mesh is not None:
+        return config
+    if kept := _kept(workdir):
+        return dataclasses.replace(config, placement=kept)
+    phases, _ = build.phases(config, dataset.spec)
+    if phases[0].algorithm.num_workers == 1 or sum(map(phase_steps, phases)) < WORTH:
+        return config
+    seconds = {name: _seconds(dataclasses.replace(config, placement=name), dataset) for name in ("looped", "vmapped")}
+    shown = ", ".join(f"{name} {1e3 * value:.2f} ms" for name, value in seconds.items())
+    chosen = min(seconds, key=seconds.__getitem__)
+    print(f"placement {chosen}: a local step of all workers takes {shown}", file=sys.stderr)
+    return dataclasses.replace(config, placement=chosen)
+
+
+def _kept(workdir: pathlib.Path) -> str:
+    """The placement on one device of a run that goes on, '' if there is none."""
+    try:
+        placement = json.loads((workdir / "config.json").read_text())["config"]["placement"]
+    except (OSError, ValueError, TypeError, KeyError):
+        return ""
+    return placement if placement in ("looped", "vmapped") else ""
+
+
+def _seconds(config: Config, dataset: Dataset) -> float:
+    """Of a local step of all workers, in the phase of most samples."""
+    phases, _ = build.phases(config, dataset.spec)
+    longest = max(phases, key=lambda phase: phase.samples)
+    return timed(longest.algorithm, dataset, min(longest.local_steps, _STEPS), _REPEATS).step

@@ -1,0 +1,44 @@
+"""What placement `auto` stands for on one device."""
+
+import dataclasses
+import json
+
+import pytest
+
+from experiments import build, fastest, run
+
+QUICK = ["--config=experiments/demo/digits.py", "--config.model.hidden=(16,)", "--config.local_steps=2", "--config.epochs=0.2"]
+
+
+@pytest.fixture(scope="module")
+def made():
+    config = run.parse([*QUICK, "--workdir=unused", "--config.num_devices=1"]).config
+    return config, build.dataset(config)
+
+
+def test_the_faster_placement_is_taken_and_kept(made, tmp_path, monkeypatch, capsys):
+    config, dataset = made
+    monkeypatch.setattr(fastest, "WORTH", 1)
+    measured = []
+    seconds = {"looped": 2e-3, "vmapped": 1e-3}
+    monkeypatch.setattr(fastest, "_seconds", lambda config, _: measured.append(config.placement) or seconds[config.placement])
+    chosen = fastest.settled(config, dataset, tmp_path)
+    assert chosen == dataclasses.replace(config, placement="vmapped") and measured == ["looped", "vmapped"]
+    assert "placement vmapped: a local step of all workers takes looped 2.00 ms, vmapped 1.00 ms" in capsys.readouterr().err
+    (tmp_path / "config.json").write_text(json.dumps({"config": {"placement": "looped"}}))
+    assert fastest.settled(config, dataset, tmp_path).placement == "looped", "a run that goes on keeps what it was started with"
+
+
+def test_it_is_measured_by_training(made):
+    config, dataset = made
+    assert 0 < fastest._seconds(dataclasses.replace(config, placement="vmapped"), dataset) < 10
+
+
+def test_short_runs_one_worker_and_placements_that_were_asked_for_are_left_alone(made, tmp_path, monkeypatch):
+    config, dataset = made
+    monkeypatch.setattr(fastest, "_seconds", None)
+    assert fastest.settled(config, dataset, tmp_path) is config
+    monkeypatch.setattr(fastest, "WORTH", 1)
+    for change in ({"placement": "vmapped"}, {"method": "single"}):
+        changed = dataclasses.replace(config, **change)
+        assert fastest.settled(changed, dataset, tmp_path) is changed
