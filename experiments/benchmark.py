@@ -29,6 +29,7 @@ from experiments.timing import (
     by_hand_seconds,
     product_flops,
     products_seconds,
+    swap_seconds,
     sync_seconds,
     timed_round,
 )
@@ -41,6 +42,7 @@ class Sizes(NamedTuple):
     subnets: tuple[int, ...]
     widths: tuple[int, ...]
     authors: tuple[Network, ...]
+    blocks: tuple[int, ...]
     steps: int
     repeats: int
 
@@ -57,10 +59,12 @@ FULL = Sizes(
         *(_speech(4096, num_subnets=n) for n in (2, 4)),
         *(_speech(4096, 4096, num_subnets=n) for n in (2, 4)),
     ),
+    tuple(1 << power for power in range(10, 23, 2)),
     20,
     5,
 )
-QUICK = Sizes(Network(64, (64, 64), 10, 4), (1, 4), (64, 128), (Network(64, (64,), 10, 2),), 5, 2)
+LEAVES = 6
+QUICK = Sizes(Network(64, (64, 64), 10, 4), (1, 4), (64, 128), (Network(64, (64,), 10, 2),), (1024,), 5, 2)
 
 Row = dict[str, Any]
 
@@ -115,6 +119,15 @@ def sync_rows(sizes: Sizes, place: str) -> list[Row]:
     return found
 
 
+def packing_rows(sizes: Sizes) -> list[Row]:
+    """Small leaves in one collective against one collective each, where `exchange.routes.PACK_BELOW` draws the line."""
+    found = []
+    for num_bytes in sizes.blocks:
+        packed, apart = (swap_seconds(num_bytes, LEAVES, way, 5 * sizes.repeats) for way in (True, False))
+        found.append(_row(f"{LEAVES} leaves of {num_bytes:,} bytes per device, packed", packed, apart, "one collective each"))
+    return found
+
+
 def exponent(xs: Sequence[float], ys: Sequence[float]) -> float:
     """The slope of a line through the logarithms."""
     return float(np.polyfit([math.log(x) for x in xs], [math.log(y) for y in ys], 1)[0])
@@ -165,7 +178,7 @@ def _on_mesh(quick: bool) -> list[Row]:
 
 
 def _mesh_part(sizes: Sizes) -> list[Row]:
-    return [*method_rows(sizes, "sharded"), *sync_rows(sizes, "sharded")]
+    return [*method_rows(sizes, "sharded"), *sync_rows(sizes, "sharded"), *packing_rows(sizes)]
 
 
 def markdown(rows: Sequence[Row]) -> str:

@@ -17,6 +17,7 @@ from ist_jax.algorithms.base import Algorithm, Start, State
 from ist_jax.checkpoint import CheckpointError, Checkpoints
 from ist_jax.data import Spec
 from ist_jax.decompositions import Decomposition
+from ist_jax.processes import on_host
 from ist_jax.tasks import Task
 
 
@@ -90,7 +91,8 @@ def start_from(workdir: str | pathlib.Path) -> tuple[Start, dict[str, Any]]:
       ConfigError: as of `restore`.
     """
     run = restore(workdir)
-    params = jax.device_get(run.algorithm.params(run.state))
+    lie = jax.tree.map(run.algorithm.start_sharding, run.algorithm.shapes())  # in parts: no device holds them all
+    params = jax.tree.map(on_host, jax.jit(run.algorithm.params, out_shardings=lie)(run.state))
     digest = hashlib.sha256()
     for leaf in jax.tree.leaves(params):
         digest.update(leaf.tobytes())

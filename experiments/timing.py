@@ -11,14 +11,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import NamedSharding, PartitionSpec
 
 from ist_jax import data_parallel, ist, undivided
 from ist_jax.algorithms import Algorithm
 from ist_jax.data import Dataset, Raw, make_dataset
 from ist_jax.data.splits import shared
 from ist_jax.decompositions import mlp
+from ist_jax.exchange.routes import OverMesh
 from ist_jax.models import MLP
-from ist_jax.placement import Placement, looped, make_placement, vmapped
+from ist_jax.placement import AXIS, Placement, looped, make_placement, subnet_mesh, vmapped
 from ist_jax.tasks import classification
 
 BATCH, EXAMPLES, RATE = 128, 4096, 0.01
@@ -118,6 +120,16 @@ def timed(algorithm: Algorithm, data: Dataset, steps: int, repeats: int) -> Time
 def sync_seconds(network: Network, repeats: int, **options: Any) -> float:
     """One synchronisation: a round without local steps."""
     return timed_round(network, 0, repeats, **options).step
+
+
+def swap_seconds(num_bytes: int, leaves: int, packed: bool, repeats: int) -> float:
+    """`leaves` blocks of `num_bytes` on every device, sent over a mesh of all devices in one collective, or one each."""
+    mesh = subnet_mesh()
+    routes = OverMesh(mesh, mesh.size, pack_below=2**62 if packed else 0)
+    shape = (mesh.size * mesh.size, -(-num_bytes // (4 * mesh.size)))
+    blocks = jax.device_put([jnp.ones(shape)] * leaves, NamedSharding(mesh, PartitionSpec(AXIS)))
+    send = jax.jit(routes.spread(routes.swap, (PartitionSpec(AXIS),), PartitionSpec(AXIS)))
+    return median_seconds(lambda: send(blocks), repeats)
 
 
 def _norm(x: jax.Array) -> jax.Array:

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental import multihost_utils
 
 from ist_jax.algorithms.base import Algorithm, Costs, Start, State
 from ist_jax.data.base import Dataset
@@ -20,7 +19,7 @@ from ist_jax.keys import key_on, named_key, put_everywhere
 from ist_jax.link import Link
 from ist_jax.lost import Lost
 from ist_jax.meter import Programs, measured, seconds_per_sync
-from ist_jax.processes import any_says, is_first
+from ist_jax.processes import any_says, is_first, on_host
 from ist_jax.summary import Bookkeeping, evaluated_row, summarise
 from ist_jax.tasks.base import Task
 from ist_jax.types import Array, Params
@@ -93,13 +92,6 @@ class Stopped(RuntimeError):
 def phase_steps(phase: Phase) -> int:
     """Local steps of a phase: its samples, rounded up to whole steps of all workers."""
     return -(-phase.samples // (phase.algorithm.num_workers * phase.algorithm.batch_size))
-
-
-def _on_host(array: Array) -> np.ndarray:
-    """The whole array, also where other processes hold a part of it."""
-    if not array.is_fully_addressable and not array.is_fully_replicated:
-        array = multihost_utils.process_allgather(array, tiled=True)
-    return np.asarray(array)
 
 
 @jax.jit
@@ -222,7 +214,7 @@ class _Run:
     def _fetch(self) -> None:
         if self.pending is None:
             return
-        round, loss_SxJ = self.pending[0], _on_host(self.pending[1])
+        round, loss_SxJ = self.pending[0], on_host(self.pending[1])
         self.pending = None
         if not np.isfinite(loss_SxJ).all():
             worker, step = np.argwhere(~np.isfinite(loss_SxJ))[0]
@@ -242,7 +234,7 @@ class _Run:
         program = jax.jit(lambda state, splits, sample: evaluate(algorithm, self.task, state, splits, sample, **options))
         compiled = programs.get("evaluate", program, state, splits, sample)
         began = time.perf_counter()
-        result = jax.tree.map(_on_host, compiled(state, splits, sample))
+        result = jax.tree.map(on_host, compiled(state, splits, sample))
         book.evaluation_seconds += time.perf_counter() - began
         self._record(result)
 

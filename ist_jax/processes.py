@@ -53,3 +53,10 @@ def any_says(flag: bool) -> bool:
     if jax.process_count() == 1:
         return flag
     return bool(multihost_utils.process_allgather(np.array(flag)).any())
+
+
+def on_host(array: jax.Array) -> np.ndarray:
+    """The whole array, also where other processes hold a part of it."""
+    if not array.is_fully_addressable and not array.is_fully_replicated:
+        array = multihost_utils.process_allgather(array, tiled=True)
+    return np.asarray(array)

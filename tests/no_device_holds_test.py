@@ -32,6 +32,8 @@ def compiled(network, num_subnets):
     shards = Shards(jnp.arange(EXAMPLES), jnp.zeros(num_subnets, int), jnp.full(num_subnets, EXAMPLES))
     key, alive_S = put(jax.random.key(0)), put(jnp.ones(num_subnets, bool))
     init = jax.jit(algorithm.init).lower(key).compile()
+    laid = lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=algorithm.start_sharding(leaf))
+    start = jax.tree.map(laid, jax.eval_shape(algorithm.end, jax.eval_shape(algorithm.init, key)))
     shapes = jax.eval_shape(algorithm.init, key)
     state = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, init.output_shardings)
     view = View(arrays, put(shards), key)
@@ -39,6 +41,7 @@ def compiled(network, num_subnets):
     whole = jax.jit(lambda state, arrays, few: evaluate(algorithm, TASK, state, {"test": arrays}, few, **options))
     programs = {
         "init": init,
+        "start": jax.jit(algorithm.init).lower(key, start._replace(opt_state=None)).compile(),
         "round": algorithm.round.lower(state, view, key, alive_S, steps=3).compile(),
         "evaluation": whole.lower(state, arrays, put(spaced(arrays, SAMPLE))).compile(),
     }
@@ -49,7 +52,7 @@ def compiled(network, num_subnets):
 def test_nothing_but_activations_is_gathered(network):
     _, programs, _ = compiled(network, 8)
     kinds = {name: {c.kind for c in collectives(program.as_text())} for name, program in programs.items()}
-    assert kinds["init"] <= {"all-to-all"}, "homes deal the first units"
+    assert kinds["init"] <= {"all-to-all"} and kinds["start"] <= {"all-to-all"}, "homes deal the first units"
     assert kinds["round"] == {"all-to-all"}
     widths = {-(-width // 8) * 8 for width in NETWORKS[network]} | {CLASSES}
     activations = {4 * rows * width for rows in (BATCH, SAMPLE) for width in widths}
@@ -73,6 +76,10 @@ def test_parameters_gradients_and_optimizer_state_per_device_fall_as_one_over_s(
         whole = 3 * 4 * algorithm.costs.model_parameters
         assert held[num_subnets] < 1.06 * whole / num_subnets + 8192, "parameters and moments; keys, counts and indices"
         assert programs["init"].memory_analysis().temp_size_in_bytes < 1.1 * whole / num_subnets
+        start = programs["start"].memory_analysis()
+        assert start.temp_size_in_bytes < 1.5 * whole / num_subnets
+        if network != "uneven":  # a leaf none of whose axes the devices divide comes whole
+            assert start.argument_size_in_bytes < 1.1 * whole / 3 / num_subnets
         assert programs["evaluation"].memory_analysis().temp_size_in_bytes < whole / num_subnets + 2**18
     assert held[8] < 1.1 * held[2] / 4
     assert worked[8] < 1.1 * worked[2] / 4 + 2**15

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import NamedSharding, PartitionSpec
 
 from ist_jax import costs
 from ist_jax.keys import key_on
@@ -191,6 +192,14 @@ class Algorithm(NamedTuple):
         if difference := shape_difference(leaf_shapes(start.params), leaf_shapes(self.shapes())):
             raise StartError(f"a run starts from parameters of its own model, and {difference}")
 
+    def start_sharding(self, leaf: Any) -> jax.sharding.Sharding:
+        """How a leaf of a `Start` comes to the devices: where units are dealt, in parts, so that none ever holds all of it."""
+        if self.partition.sizes and isinstance(self.sharding, NamedSharding):
+            mesh, shape = self.sharding.mesh, jnp.shape(leaf)
+            if axes := [axis for axis, length in enumerate(shape) if length % mesh.size == 0]:
+                return NamedSharding(mesh, PartitionSpec(*[None] * axes[0], mesh.axis_names[0]))
+        return self.sharding
+
     def fresh(self, key: Key, start: Start | None = None) -> State:
         """`init` as one compiled program, on the devices of the algorithm.
 
@@ -200,5 +209,6 @@ class Algorithm(NamedTuple):
         if start is not None:
             self.check(start)
             start = start._replace(step=jnp.asarray(start.step, jnp.int32))
-            start = jax.device_put(start, self.sharding)  # another phase's devices may be others
+            # another phase's devices may be others
+            start = jax.device_put(start, jax.tree.map(self.start_sharding, start))
         return jax.jit(self.init)(key_on(self.sharding, key), start)
