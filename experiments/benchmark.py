@@ -169,6 +169,12 @@ def machine() -> dict[str, Any]:
     }
 
 
+def described(machine: dict[str, Any]) -> str:
+    """The machine in words."""
+    kinds = machine["devices"]
+    return f"{machine['platform']}, {machine['cores']} cores, {len(kinds)} x {kinds[0]}, JAX {machine['jax']}"
+
+
 def _on_mesh(quick: bool) -> list[Row]:
     """The rows of a mesh of 8 CPU devices, from a process of its own: a process has one number of devices."""
     environment = os.environ | {"JAX_NUM_CPU_DEVICES": "8", "JAX_PLATFORMS": "cpu"}
@@ -206,7 +212,7 @@ def _benchmark(argv: Sequence[str]) -> None:
         return
     rows = [*round_rows(sizes), *method_rows(sizes, "auto"), *sync_rows(sizes, "auto"), *scaling_rows(sizes)]
     rows += [*author_rows(sizes), *_on_mesh(chosen.quick)]
-    print(markdown(rows) + "\n" + json.dumps(machine()))
+    print(f"{markdown(rows)}\n{described(machine())}")
     if chosen.out:
         folder = pathlib.Path(chosen.out)
         folder.mkdir(parents=True, exist_ok=True)

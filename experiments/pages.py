@@ -5,6 +5,7 @@ A page says what belongs where, in comments that a reader does not see; paths ar
     <!-- table records/fashion_mnist -->                     the whole table of `experiments.report`
     <!-- table records/fashion_mnist | seeds | training -->  some of its columns, by the beginnings of their names
     <!-- table records/slow | MB to 85 % -->                 what was spent until an accuracy was reached (`tables.REACHED`)
+    <!-- benchmark records/benchmark.json -->                the rows of a benchmark, and the machine it ran on
     <!-- end -->
     <!-- picture records/fashion_mnist fashion_mnist.png -->
 """
@@ -18,10 +19,11 @@ from collections.abc import Iterator, Sequence
 
 from PIL import Image
 
-from experiments import tables
+from experiments import benchmark, tables
 from experiments.config import ConfigError
 
 KEPT = ("config.json", "metrics.jsonl", "summary.json")
+_BENCHMARK = re.compile(r"(<!-- benchmark (?P<record>\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _TABLE = re.compile(r"(<!-- table (?P<records>[^\s|]+)(?P<columns>[^>]*?) -->\n).*?(<!-- end -->)", re.DOTALL)
 _TARGET = re.compile(rf"({'|'.join(tables.REACHED)}) to ([\d.]+) %")
 _PICTURE = re.compile(r"<!-- picture (?P<records>\S+) (?P<picture>\S+) -->")
@@ -81,14 +83,19 @@ def _chosen(records: pathlib.Path, columns: str) -> str:
 
 def rebuilt(page: pathlib.Path) -> str:
     """The text of `page` with every table made anew. Raises ConfigError if a table has no end."""
-    begun, whole = len(re.findall("<!-- table ", page.read_text())), len(_TABLE.findall(page.read_text()))
-    if begun != whole or begun != page.read_text().count("<!-- end -->"):
-        raise ConfigError(f"{page}: every '<!-- table ... -->' has an '<!-- end -->' of its own")
+    text = page.read_text()
+    begun, whole = len(re.findall("<!-- (table|benchmark) ", text)), len(_TABLE.findall(text)) + len(_BENCHMARK.findall(text))
+    if begun != whole or begun != text.count("<!-- end -->"):
+        raise ConfigError(f"{page}: every '<!-- table ... -->' and '<!-- benchmark ... -->' has an '<!-- end -->' of its own")
 
     def table(match: re.Match[str]) -> str:
         return f"{match[1]}{_chosen(page.parent / match['records'], match['columns'])}{match[4]}"
 
-    return _TABLE.sub(table, page.read_text())
+    def timed(match: re.Match[str]) -> str:
+        content = json.loads((page.parent / match["record"]).read_text())
+        return f"{match[1]}{benchmark.markdown(content['rows'])}\n{benchmark.described(content['machine'])}\n{match[3]}"
+
+    return _BENCHMARK.sub(timed, _TABLE.sub(table, text))
 
 
 def pictures(page: pathlib.Path) -> Iterator[tuple[pathlib.Path, pathlib.Path]]:
