@@ -9,7 +9,7 @@ import json
 import pathlib
 import sys
 
-import jax
+from jax.errors import JaxRuntimeError
 
 from experiments import build
 from experiments.config import Config
@@ -40,7 +40,7 @@ def settled(config: Config, dataset: Dataset, workdir: pathlib.Path) -> Config:
         return config
     try:
         seconds = _seconds(config, dataset)
-    except jax.errors.JaxRuntimeError as error:  # two states of a model that fills the memory
+    except JaxRuntimeError as error:  # two states of a model that fills the memory
         print(f"placement is not measured ({one_line(error)})", file=sys.stderr)
         return config
     shown = ", ".join(f"{name} {1e3 * value:.2f} ms" for name, value in seconds.items())

@@ -3,8 +3,8 @@
 import dataclasses
 import json
 
-import jax
 import pytest
+from jax.errors import JaxRuntimeError
 
 from experiments import build, fastest, run
 
@@ -38,7 +38,7 @@ def test_what_does_not_fit_the_memory_twice_is_not_measured(made, tmp_path, monk
     config, dataset = made
 
     def full(config, dataset):
-        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory")
+        raise JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory")
 
     monkeypatch.setattr(fastest, "WORTH", 1)
     monkeypatch.setattr(fastest, "_seconds", full)
