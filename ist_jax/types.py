@@ -14,7 +14,7 @@ scatters drop it.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
@@ -25,6 +25,30 @@ Batch = Mapping[str, Array]
 Metrics = Mapping[str, Array]  # sums to be added up over batches
 Variables = Mapping[str, Any]  # what a Flax module is applied to: {'params': ..., further collections}
 Apply = Callable[..., Any]  # a bound `flax.linen.Module.apply`
+
+
+class Graph(NamedTuple):
+    """A graph of N nodes with symmetric edges, as graph networks take it.
+
+    Neighbours come in rows of W: every node has one, the rest of a node's neighbours lie in overflow rows of their own. A sum
+    over neighbours is then W gathers of whole matrices and a short sum over segments, whatever the degrees are.
+
+    Attributes:
+      features: [N, D] of every node, or what a model's first layer sums of them over neighbours.
+      degree_N: number of neighbours of every node, the node itself not counted.
+      mask_N: 1 for a node, 0 for padding.
+      neighbours_NxW: int32, N where there is none.
+      overflow_RxW: int32, further neighbours, N where there is none.
+      receiver_R: int32, sorted, whose further neighbours they are.
+    """
+
+    features: Array
+    degree_N: Array
+    mask_N: Array
+    neighbours_NxW: Array
+    overflow_RxW: Array
+    receiver_R: Array
+
 
 Axes = tuple[str | None, ...]
 Rules = Sequence[tuple[str, Axes | None]]  # (path regex, group per axis); None = no axis has a group

@@ -1,0 +1,75 @@
+"""What graph networks share: sums over neighbours, and normalisation over nodes and features."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from ist_jax.types import Array, Graph
+
+GRAPH_NORMS = ("none", "layer", "matrix")
+
+
+def _sum_rows(h_NxH: Array, index_RxW: Array) -> Array:
+    """[R, H]: the sum of the rows of `h` that each row of indices names; N names a row of zeros."""
+    padded = jnp.concatenate([h_NxH, jnp.zeros_like(h_NxH[:1])])
+    total = jnp.zeros((index_RxW.shape[0], h_NxH.shape[1]), h_NxH.dtype)
+    return jax.lax.scan(lambda total, index_R: (total + padded[index_R], None), total, index_RxW.T)[0]
+
+
+def _sum(h_NxH: Array, graph: Graph) -> Array:
+    total = _sum_rows(h_NxH, graph.neighbours_NxW)
+    if not graph.receiver_R.shape[0]:
+        return total
+    rest_RxH = _sum_rows(h_NxH, graph.overflow_RxW)
+    return total + jax.ops.segment_sum(rest_RxH, graph.receiver_R, h_NxH.shape[0], indices_are_sorted=True)
+
+
+@jax.custom_vjp
+def neighbour_sum(h_NxH: Array, graph: Graph) -> Array:
+    """[N, H]: A h, the sum over every node's neighbours.
+
+    Edges are symmetric, so A is its own transpose: the gradient is the same sum, and not a scatter.
+    """
+    return _sum(h_NxH, graph)
+
+
+neighbour_sum.defvjp(lambda h_NxH, graph: (_sum(h_NxH, graph), graph), lambda graph, g_NxH: (_sum(g_NxH, graph), None))
+
+
+def symmetric_mean(graph: Graph) -> Callable[[Array], Array]:
+    """h -> D^-1/2 (A + I) D^-1/2 h, D the degrees with the node itself (Kipf and Welling, ICLR 2017, eq. 2)."""
+    scale_Nx1 = (graph.mask_N * jax.lax.rsqrt(graph.degree_N + 1))[:, None]
+
+    def propagate(h_NxH: Array) -> Array:
+        scaled = h_NxH * scale_Nx1.astype(h_NxH.dtype)
+        return (neighbour_sum(scaled, graph) + scaled) * scale_Nx1.astype(h_NxH.dtype)
+
+    return propagate
+
+
+def neighbour_mean(h_NxH: Array, graph: Graph) -> Array:
+    """[N, H]: the mean over every node's neighbours, 0 where there are none; of padding, nobody's neighbour, too."""
+    share_Nx1 = (graph.mask_N / jnp.maximum(graph.degree_N, 1))[:, None].astype(h_NxH.dtype)
+    return neighbour_sum(h_NxH, graph) * share_Nx1
+
+
+def normalised(h_NxH: Array, norm: str, mask_N: Array, epsilon: float = 1e-5) -> Array:
+    """`h` with mean 0 and variance 1, without affine parameters.
+
+    Args:
+      h_NxH: features of N nodes.
+      norm: 'layer', over the features of every node; 'matrix', over nodes and features together (the authors' small-scale
+        release of GIST, gcn.py); or 'none'.
+      mask_N: 1 for a node, 0 for padding, which does not count in 'matrix'.
+      epsilon: added to the variance.
+    """
+    if norm == "none":
+        return h_NxH
+    if norm == "layer":
+        mean, var = h_NxH.mean(axis=1, keepdims=True), h_NxH.var(axis=1, keepdims=True)
+    else:
+        weight_Nx1 = mask_N[:, None] / (jnp.maximum(mask_N.sum(), 1) * h_NxH.shape[1])
+        mean = (weight_Nx1 * h_NxH).sum(keepdims=True)
+        var = (weight_Nx1 * (h_NxH - mean) ** 2).sum(keepdims=True)
+    return (h_NxH - mean) * jax.lax.rsqrt(var + epsilon)
