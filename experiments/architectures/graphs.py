@@ -35,9 +35,10 @@ def _check(config: Config) -> None:
 
 
 def _graph_options(first_product: str, config: Config) -> GraphOptions:
-    """Sums over neighbours that are left in the model reach so many hops; a norm over all nodes needs all of them."""
-    hops = len(config.model.hidden) + (first_product == "none")
-    return GraphOptions(first_product, config.data.clusters, None if config.model.norm == "matrix" else hops)
+    """A norm over all nodes needs all of them; features that are dealt are dense."""
+    layers = None if config.model.norm == "matrix" else len(config.model.hidden) + 1
+    sparse_below = 0.1 if config.model.name == "gcn" and not config.model.split_input else 0.0
+    return GraphOptions(first_product, config.data.clusters, layers, sparse_below)
 
 
 def _decompose(

@@ -9,7 +9,7 @@ import scipy.sparse as sp
 
 from ist_jax.data.base import DataError, Dataset
 from ist_jax.data.clusters import clusters_of
-from ist_jax.data.graphs import RawGraph, adjacency, check, fingerprint, first_product, graph_of
+from ist_jax.data.graphs import RawGraph, adjacency, check, fingerprint, first_product, graph_of, sparse
 from ist_jax.order import Shards
 
 FIRST_PRODUCTS = ("none", "symmetric", "mean")
@@ -23,13 +23,16 @@ class GraphOptions(NamedTuple):
         GraphSAGE, 'none' for GAT.
       clusters: into how many the graph is cut, for batches that are unions of some of them (Cluster-GCN; Chiang et al., KDD
         2019).
-      hops: if there is one cluster, training leaves out nodes farther than this from every training node, which do not touch
-        the loss: the layers that still sum over neighbours. None: all nodes are kept (needed by norms over all nodes).
+      layers: if there is one cluster, training leaves out nodes that do not touch the loss through so many layers. None: all
+        nodes are kept (needed by norms over all nodes).
+      sparse_below: features of which a smaller share is not zero are laid out as `types.Sparse`, without a first product, if
+        there is one cluster; what is more depends on the machine, and is faster as dense matrices.
     """
 
     first_product: str = "none"
     clusters: int = 1
-    hops: int | None = None
+    layers: int | None = None
+    sparse_below: float = 0.0
 
 
 def _near(matrix: sp.csr_matrix, mask_N: np.ndarray, hops: int) -> np.ndarray:
@@ -53,13 +56,16 @@ class _Seen(NamedTuple):
     features: np.ndarray  # after the first product
     label_N: np.ndarray
     degree_N: np.ndarray
+    is_sparse: bool = False
 
 
 def _laid(seen: _Seen, node_N: np.ndarray, cluster_N: np.ndarray) -> _Laid:
     """The induced graph of `node_N`, which belong to clusters `cluster_N`."""
     order = np.argsort(cluster_N, kind="stable")
     node_N, cluster_N = node_N[order], cluster_N[order]
-    graph = graph_of(seen.matrix[node_N][:, node_N].sorted_indices(), seen.features[node_N], seen.degree_N[node_N])
+    features = np.ascontiguousarray(seen.features[node_N])
+    laid = sparse(features) if seen.is_sparse else features
+    graph = graph_of(seen.matrix[node_N][:, node_N].sorted_indices(), laid, seen.degree_N[node_N])
     edges = np.arange(cluster_N.max() + 2)
     start = np.searchsorted(cluster_N, edges).astype(np.int32)
     row_start = np.searchsorted(cluster_N[graph.receiver_R], edges).astype(np.int32)
@@ -83,6 +89,10 @@ def _laid_alone(
     features = first_product(options.first_product, part, features_NxD[node_N])
     laid = _laid(_Seen(part, features, label_N[node_N], np.diff(part.indptr)), np.arange(len(node_N)), cut(part))
     return _Laid(node_N[laid.node_N], laid.arrays)
+
+
+def _is_sparse(features_NxD: np.ndarray, options: GraphOptions) -> bool:
+    return options.clusters == 1 and np.count_nonzero(features_NxD) < options.sparse_below * features_NxD.size
 
 
 def _check_options(options: GraphOptions, num_train: int, source: str) -> None:
@@ -120,13 +130,15 @@ def make_graph_dataset(
     features_NxD, degree_N = raw.features_NxD.astype(np.float32), np.diff(matrix.indptr)
     digest = fingerprint(raw)
     cut = functools.partial(clusters_of, num_clusters=options.clusters, cache=cache, name=digest)
-    seen = _Seen(matrix, first_product(options.first_product, matrix, features_NxD), raw.labels_N, degree_N)
+    is_sparse = _is_sparse(features_NxD, options) and not raw.inductive
+    product = "none" if is_sparse else options.first_product
+    seen = _Seen(matrix, first_product(product, matrix, features_NxD), raw.labels_N, degree_N, is_sparse)
     whole = _laid(seen, np.arange(len(degree_N)), cut(matrix))
     training = whole
     if raw.inductive:
         training = _laid_alone(matrix, features_NxD, raw.labels_N, np.flatnonzero(splits.train), options, cut)
-    elif options.hops is not None and options.clusters == 1:  # first products and degrees are those of the whole graph
-        near = np.flatnonzero(_near(matrix, splits.train, options.hops))
+    elif options.layers is not None and options.clusters == 1:  # first products and degrees are those of the whole graph
+        near = np.flatnonzero(_near(matrix, splits.train, options.layers - (product != "none")))
         training = _laid(seen, near, np.zeros(len(near), int))
     laid = {"train": training, "validation": whole, "test": whole}
     counted = {part: getattr(splits, part)[of.node_N].astype(np.float32) for part, of in laid.items()}

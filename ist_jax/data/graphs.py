@@ -8,7 +8,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from ist_jax.data.base import DataError
-from ist_jax.types import Graph
+from ist_jax.types import Graph, Rows, Sparse
 
 _WIDTHS = (1, 2, 4, 8, 16, 32, 64)
 _ROW = 30  # what a row of a segment sum costs, in entries gathered; measured on a CPU
@@ -106,21 +106,34 @@ def _row_width(degree_N: np.ndarray) -> int:
     return min(_WIDTHS, key=lambda width: len(degree_N) * width + rows(width) * (width + _ROW))
 
 
-def in_rows(matrix: sp.csr_matrix) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(neighbours_NxW, overflow_RxW, receiver_R) of `Graph`."""
-    size, degree_N = matrix.shape[0], np.diff(matrix.indptr)
-    width = _row_width(degree_N)
-    node_E = np.repeat(np.arange(size), degree_N)
-    place_E = np.arange(matrix.nnz) - np.repeat(matrix.indptr[:-1], degree_N)
-    further_N = np.maximum(-(-degree_N // width) - 1, 0)
+def in_rows(matrix: sp.csr_matrix, missing: int = 0) -> Rows:
+    """The entries of a matrix in rows of a width that suits it; `missing` is the column where there is none."""
+    size, count_N = matrix.shape[0], np.diff(matrix.indptr)
+    width = _row_width(count_N)
+    row_E = np.repeat(np.arange(size), count_N)
+    place_E = np.arange(matrix.nnz) - np.repeat(matrix.indptr[:-1], count_N)
+    further_N = np.maximum(-(-count_N // width) - 1, 0)
     start_N = np.cumsum(further_N) - further_N
-    neighbours_NxW = np.full((size, width), size, np.int32)
-    overflow_RxW = np.full((further_N.sum(), width), size, np.int32)
     first = place_E < width
-    neighbours_NxW[node_E[first], place_E[first]] = matrix.indices[first]
-    node_E, place_E, sender_E = node_E[~first], place_E[~first] - width, matrix.indices[~first]
-    overflow_RxW[start_N[node_E] + place_E // width, place_E % width] = sender_E
-    return neighbours_NxW, overflow_RxW, np.repeat(np.arange(size, dtype=np.int32), further_N)
+    further_row_E = start_N[row_E[~first]] + place_E[~first] // width - 1
+
+    def laid(entries_E: np.ndarray, empty: int) -> tuple[np.ndarray, np.ndarray]:
+        of_rows = np.full((size, width), empty, entries_E.dtype)
+        further = np.full((further_N.sum(), width), empty, entries_E.dtype)
+        of_rows[row_E[first], place_E[first]] = entries_E[first]
+        further[further_row_E, place_E[~first] % width] = entries_E[~first]
+        return of_rows, further
+
+    column_NxW, overflow_column_RxW = laid(matrix.indices.astype(np.int32), missing)
+    value_NxW, overflow_value_RxW = laid(matrix.data.astype(np.float32), 0)
+    receiver_R = np.repeat(np.arange(size, dtype=np.int32), further_N)
+    return Rows(column_NxW, value_NxW, overflow_column_RxW, overflow_value_RxW, receiver_R)
+
+
+def sparse(features_NxD: np.ndarray) -> Sparse:
+    """Features, most of which are zero, in rows of those that are not."""
+    matrix = sp.csr_matrix(features_NxD)
+    return Sparse(in_rows(matrix), in_rows(matrix.T.tocsr()))
 
 
 def first_product(kind: str, matrix: sp.csr_matrix, features_NxD: np.ndarray) -> np.ndarray:
@@ -141,10 +154,12 @@ def first_product(kind: str, matrix: sp.csr_matrix, features_NxD: np.ndarray) ->
     return features_NxD
 
 
-def graph_of(matrix: sp.csr_matrix, features: np.ndarray, degree_N: np.ndarray) -> Graph:
+def graph_of(matrix: sp.csr_matrix, features: np.ndarray | Sparse, degree_N: np.ndarray) -> Graph:
     """A `Graph` of numpy arrays; `degree_N` may count neighbours that are not part of it."""
-    rows = in_rows(matrix)
-    return Graph(np.ascontiguousarray(features), degree_N.astype(np.float32), np.ones(len(degree_N), np.float32), *rows)
+    rows = in_rows(matrix, missing=len(degree_N))
+    mask_N = np.ones(len(degree_N), np.float32)
+    neighbours = rows.column_NxW, rows.overflow_column_RxW, rows.receiver_R
+    return Graph(features, degree_N.astype(np.float32), mask_N, *neighbours)
 
 
 def fingerprint(raw: RawGraph) -> str:

@@ -5,9 +5,9 @@ from collections.abc import Callable
 import flax.linen as nn
 import jax.numpy as jnp
 
-from ist_jax.models.graphs import normalised, symmetric_mean
+from ist_jax.models.graphs import normalised, symmetric_mean, times
 from ist_jax.models.mlp import ACTIVATIONS
-from ist_jax.types import Array, Graph
+from ist_jax.types import Array, Graph, Sparse
 
 
 class Convolution(nn.Module):
@@ -26,11 +26,11 @@ class Convolution(nn.Module):
     param_dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, h_NxD: Array) -> Array:
+    def __call__(self, h_NxD: Array | Sparse) -> Array:
         shape = (h_NxD.shape[1], self.width)
         kernel_DxH = self.param("kernel", nn.initializers.glorot_uniform(), shape, self.param_dtype)
-        narrower = self.width < h_NxD.shape[1]
-        y_NxH = self.propagate(h_NxD @ kernel_DxH) if narrower else self.propagate(h_NxD) @ kernel_DxH
+        kernel_first = self.width < h_NxD.shape[1] or isinstance(h_NxD, Sparse)
+        y_NxH = self.propagate(times(h_NxD, kernel_DxH)) if kernel_first else self.propagate(h_NxD) @ kernel_DxH
         if self.bias:
             y_NxH = y_NxH + self.param("bias", nn.initializers.zeros, (self.width,), self.param_dtype)[None]
         return y_NxH
@@ -40,7 +40,8 @@ class GCN(nn.Module):
     """Graph convolutions with names hidden_0, hidden_1, ..., output.
 
     The first one's sum over neighbours is constant and computed with the data: `graph.features` are D^-1/2 (A + I) D^-1/2 X
-    (`data.GraphOptions(first_product='symmetric')`).
+    (`data.GraphOptions(first_product='symmetric')`); or, of features that are `Sparse`, X itself, whose product with the kernel
+    comes first.
 
     Attributes:
       hidden: widths of the hidden layers.
@@ -65,7 +66,8 @@ class GCN(nn.Module):
         drop = nn.Dropout(self.dropout, deterministic=not self.has_rng("dropout"))
         propagate, h = symmetric_mean(graph), graph.features
         for i, width in enumerate(self.hidden):
-            conv = Convolution(width, propagate if i else lambda x: x, self.bias, self.param_dtype, name=f"hidden_{i}")
+            over_nodes = propagate if i or isinstance(h, Sparse) else lambda x: x
+            conv = Convolution(width, over_nodes, self.bias, self.param_dtype, name=f"hidden_{i}")
             h = conv(drop(h) if i else h)
             h = normalised(h, self.norm, graph.mask_N) if self.norm == "layer" else h
             h = ACTIVATIONS[self.activation](h)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from ist_jax.types import Array, Graph
+from ist_jax.types import Array, Graph, Rows, Sparse
 
 GRAPH_NORMS = ("none", "layer", "matrix")
 
@@ -35,6 +35,36 @@ def neighbour_sum(h_NxH: Array, graph: Graph) -> Array:
 
 
 neighbour_sum.defvjp(lambda h_NxH, graph: (_sum(h_NxH, graph), graph), lambda graph, g_NxH: (_sum(g_NxH, graph), None))
+
+
+def _weighted_sum(values: Array, columns: Array, kernel_DxH: Array) -> Array:
+    add = lambda total, entry: (total + entry[0][:, None] * kernel_DxH[entry[1]], None)
+    total = jnp.zeros((columns.shape[0], kernel_DxH.shape[1]), kernel_DxH.dtype)
+    return jax.lax.scan(add, total, (values.T.astype(kernel_DxH.dtype), columns.T))[0]
+
+
+def _times_rows(rows: Rows, kernel_DxH: Array) -> Array:
+    total_NxH = _weighted_sum(rows.value_NxW, rows.column_NxW, kernel_DxH)
+    if not rows.receiver_R.shape[0]:
+        return total_NxH
+    rest_RxH = _weighted_sum(rows.overflow_value_RxW, rows.overflow_column_RxW, kernel_DxH)
+    return total_NxH + jax.ops.segment_sum(rest_RxH, rows.receiver_R, total_NxH.shape[0], indices_are_sorted=True)
+
+
+@jax.custom_vjp
+def _times_sparse(features: Sparse, kernel_DxH: Array) -> Array:
+    return _times_rows(features.rows, kernel_DxH)
+
+
+_times_sparse.defvjp(
+    lambda features, kernel_DxH: (_times_rows(features.rows, kernel_DxH), features),
+    lambda features, g_NxH: (None, _times_rows(features.columns, g_NxH)),
+)
+
+
+def times(h_NxD: Array | Sparse, kernel_DxH: Array) -> Array:
+    """[N, H]: the product of features, dense or sparse, and a kernel."""
+    return _times_sparse(h_NxD, kernel_DxH) if isinstance(h_NxD, Sparse) else h_NxD @ kernel_DxH
 
 
 def symmetric_mean(graph: Graph) -> Callable[[Array], Array]:
