@@ -96,9 +96,8 @@ def _assembled(parts: dict[str, Any], test: np.ndarray, source: str) -> RawGraph
     size = max(known, int(test.max()) + 1)
     x, y = sp.lil_matrix((size, parts["allx"].shape[1]), dtype=np.float32), np.zeros(size, np.int64)
     if len(test) != parts["tx"].shape[0] or test.min() < known or num_train + VALIDATION > known:
-        raise DataError(
-            f"{source}: {len(test)} test nodes from {test.min()} on, {parts['tx'].shape[0]} rows of tx, {known} of allx"
-        )
+        rows = f"{parts['tx'].shape[0]} rows of tx, {known} of allx"
+        raise ValueError(f"{len(test)} test nodes from {test.min()} on, {rows}")
     x[:known], x[test] = parts["allx"], parts["tx"]
     y[:known], y[test] = parts["ally"].argmax(axis=1), parts["ty"].argmax(axis=1)
     features = np.asarray(x.todense(), np.float32)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import flax.linen as nn
 import jax.numpy as jnp
 
-from ist_jax.models.graphs import normalised, symmetric_mean, times
+from ist_jax.models.graphs import drop_entries, normalised, symmetric_mean, times
 from ist_jax.models.mlp import ACTIVATIONS
 from ist_jax.types import Array, Graph, Sparse
 
@@ -47,7 +47,7 @@ class GCN(nn.Module):
       hidden: widths of the hidden layers.
       num_classes: width of the logits.
       norm: 'layer' (per node, before the activation), 'matrix' (all nodes together, after it, as the authors do) or 'none'.
-      dropout: probability that a hidden feature is zero in training.
+      dropout: probability that an input of a layer is zero in training.
       bias: whether layers have a bias.
       activation: a name of `ACTIVATIONS`.
       param_dtype: dtype of the parameters.
@@ -63,13 +63,17 @@ class GCN(nn.Module):
 
     @nn.compact
     def __call__(self, graph: Graph) -> Array:
-        drop = nn.Dropout(self.dropout, deterministic=not self.has_rng("dropout"))
         propagate, h = symmetric_mean(graph), graph.features
         for i, width in enumerate(self.hidden):
             over_nodes = propagate if i or isinstance(h, Sparse) else lambda x: x
             conv = Convolution(width, over_nodes, self.bias, self.param_dtype, name=f"hidden_{i}")
-            h = conv(drop(h) if i else h)
+            h = conv(self._dropped(h))
             h = normalised(h, self.norm, graph.mask_N) if self.norm == "layer" else h
             h = ACTIVATIONS[self.activation](h)
             h = normalised(h, self.norm, graph.mask_N) if self.norm == "matrix" else h
-        return Convolution(self.num_classes, propagate, self.bias, self.param_dtype, name="output")(drop(h))
+        return Convolution(self.num_classes, propagate, self.bias, self.param_dtype, name="output")(self._dropped(h))
+
+    def _dropped(self, h: Array | Sparse) -> Array | Sparse:
+        if not isinstance(h, Sparse):
+            return nn.Dropout(self.dropout, deterministic=not self.has_rng("dropout"))(h)
+        return drop_entries(h, self.dropout, self.make_rng("dropout")) if self.has_rng("dropout") and self.dropout else h

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from ist_jax.types import Array, Graph, Rows, Sparse
+from ist_jax.types import Array, Graph, Key, Rows, Sparse
 
 GRAPH_NORMS = ("none", "layer", "matrix")
 
@@ -64,7 +64,41 @@ _times_sparse.defvjp(
 
 def times(h_NxD: Array | Sparse, kernel_DxH: Array) -> Array:
     """[N, H]: the product of features, dense or sparse, and a kernel."""
-    return _times_sparse(h_NxD, kernel_DxH) if isinstance(h_NxD, Sparse) else h_NxD @ kernel_DxH
+    return _times_sparse(h_NxD, jnp.asarray(kernel_DxH)) if isinstance(h_NxD, Sparse) else h_NxD @ kernel_DxH
+
+
+def _hashed(index: Array, seed: Array) -> Array:
+    """uint32 that look random, one per index and seed (the finaliser of MurmurHash3; A. Appleby)."""
+    x = index.astype(jnp.uint32) * jnp.uint32(0x9E3779B1) ^ seed
+    x = (x ^ (x >> 16)) * jnp.uint32(0x85EBCA6B)
+    x = (x ^ (x >> 13)) * jnp.uint32(0xC2B2AE35)
+    return x ^ (x >> 16)
+
+
+def drop_entries(features: Sparse, rate: float, key: Key) -> Sparse:
+    """Dropout of the entries of sparse features, the same ones in the matrix and its transpose.
+
+    An entry's fate is a hash of where it is, so that both layouts agree without looking each other up.
+    """
+    seed_row, seed_column = jax.random.bits(key, (2,), jnp.uint32)
+    limit = jnp.uint32(rate * 2**32)
+
+    def kept(values: Array, row: Array, column: Array) -> Array:
+        keep = _hashed(column, seed_column ^ _hashed(row, seed_row)) >= limit
+        return jnp.where(keep, values / (1 - rate), 0)
+
+    def dropped(rows: Rows, is_transpose: bool) -> Rows:
+        turned = lambda values, own, other: kept(values, *((other, own) if is_transpose else (own, other)))
+        own_Nx1, receiver_Rx1 = jnp.arange(rows.value_NxW.shape[0])[:, None], rows.receiver_R[:, None]
+        across = lambda own, other: jnp.broadcast_to(own, other.shape)
+        return rows._replace(
+            value_NxW=turned(rows.value_NxW, across(own_Nx1, rows.column_NxW), rows.column_NxW),
+            overflow_value_RxW=turned(
+                rows.overflow_value_RxW, across(receiver_Rx1, rows.overflow_column_RxW), rows.overflow_column_RxW
+            ),
+        )
+
+    return Sparse(dropped(features.rows, False), dropped(features.columns, True))
 
 
 def symmetric_mean(graph: Graph) -> Callable[[Array], Array]:
