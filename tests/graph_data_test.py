@@ -67,7 +67,10 @@ class Evil:
         ({"graph": pickle.dumps([1, 2])}, "the graph is a dictionary of neighbours, not list"),
         ({"graph": {0: [99]}}, "edges join nodes 0 to 7, and one names node 99"),
         ({"allx": sp.csr_matrix(np.ones((6, 4), np.float32))}, "files of cora do not fit together"),
-        ({"tx": sp.csr_matrix(np.ones((3, 3), np.float32))}, "do not fit together: 2 test nodes from 6 on, 3 rows of tx"),
+        (
+            {"tx": sp.csr_matrix(np.ones((3, 3), np.float32))},
+            "do not fit together .2 test nodes from 6 on, 3 rows of tx, 6 of allx",
+        ),
     ],
 )
 def test_broken_planetoid_files_are_said_and_no_code_is_run(changes, says, tmp_path, monkeypatch, capsys):
