@@ -19,6 +19,7 @@ from ist_jax.placement import subnet_mesh
 from ist_jax.subnet import extract, extract_all, label_axes, map_labels, merge
 
 CASES = [(name, s) for name in DECOMPOSITIONS for s in (1, 4)] + [("mlp", 8), ("mlp-uneven", 8), ("own-model", 2)]
+CASES += [("gcn-split-input", 8)]  # 12 features: padded
 by_case = pytest.mark.parametrize("name,num_subnets", CASES)
 
 

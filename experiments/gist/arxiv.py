@@ -1,10 +1,10 @@
-"""GIST on OGBN-Arxiv (Wolfe et al., 2023, Table 1, column Arxiv): a GCN of three layers with hidden 256, full batch, zeta = 100.
+"""GIST on OGBN-Arxiv (Wolfe et al., 2023, Table 1): a GCN of three layers with hidden 256, full batch, zeta = 100.
 
     python -m experiments.sweep --config=experiments/gist/arxiv.py --config.data.dir=DIR --workdir=runs/arxiv \
         --grid=num_subnets=2,4,8 --grid=seed=0,1,2,3,4
 
-DIR is the folder arxiv that the ogb package downloads, with raw/ and split/. Not run here: the data are not at hand. In the paper
-70.85 for one GCN, and 70.10, 68.69, 65.81 for 2, 4, 8 sub-GCNs. The learning rate is not in the paper: tune it on validation data.
+DIR is the folder arxiv that the ogb package downloads, with raw/ and split/. Not run here: the data are not at hand. In the
+paper 70.85 for one GCN, and 70.10, 68.69, 65.81 for 2, 4, 8 sub-GCNs. The paper does not say its learning rate or its epochs.
 """
 
 import ml_collections

@@ -3,8 +3,8 @@
     python -m experiments.sweep --config=experiments/gist/reddit.py --config.data.dir=DIR --workdir=runs/reddit \
         --grid=method=ist,local_sgd,ensemble --grid=num_subnets=2,4,8
 
-DIR holds reddit_data.npz and reddit_graph.npz. Not run here: the data are not at hand. 1,500 clusters and 20 of them in a batch, as
-the authors' scripts have it (the paper's text says 15,000 and 10); --config.model.hidden="(256, 256)" is L = 3,
+DIR holds reddit_data.npz and reddit_graph.npz. Not run here: the data are not at hand. 1,500 clusters, 20 of them in a batch,
+as the authors' scripts have it (the paper's text says 15,000 and 10); --config.model.hidden="(256, 256)" is L = 3,
 --config.model.name=gat --config.model.hidden="(64,)" a GAT of four heads. METIS needs pymetis (pip install ist_jax[metis]).
 In the paper 96.09 for one GraphSAGE, and 96.40, 96.16, 95.46 for 2, 4, 8 (F1, L = 2).
 """

@@ -67,7 +67,8 @@ def decompose_graph(
     sizes = {group: size for group, size in zip(named, (num_features, *model.hidden)) if group is not None}
     if not sizes:
         raise ValueError("a decomposition deals the features of at least one layer: use split_input or split_output")
-    why_not = why_not_padded(model.norm, model.activation)
+    uneven_hidden = any(size % num_subnets for group, size in sizes.items() if group != "input")
+    why_not = why_not_padded(model.norm, model.activation) if uneven_hidden else ""  # an input that is 0 stays without effect
     slots = tuple(-(-width // num_subnets) if group else width for group, width in zip(named[1:], model.hidden))
     whole = tuple(num_subnets * slot if group else slot for group, slot in zip(named[1:], slots))
     axes = (None,) * len(feature_axes) + ("input",)
