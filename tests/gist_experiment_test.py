@@ -6,7 +6,7 @@ import pathlib
 import numpy as np
 import pytest
 
-from experiments import evaluate, export, run
+from experiments import evaluate, export, pictures, run
 from ist_jax.export import read
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -65,3 +65,12 @@ def test_batches_of_clusters_and_evaluation_over_parts(tmp_path):
     clusters = ["--config.data.clusters=8", "--config.batch_size=2", "--config.eval_batch_size=2", "--config.epochs=2"]
     summary = trained(tmp_path, *clusters)
     assert summary["samples_seen"] == 16 and summary["local_steps"] == 2
+
+
+def test_a_picture_of_the_nodes_before_and_after_training(gist, tmp_path):
+    pictures.nodes(gist[0], tmp_path / "nodes.png")
+    assert (tmp_path / "nodes.png").read_bytes().startswith(b"\x89PNG")
+    line = np.arange(6)[:, None] * np.array([[1.0, 2.0, -1.0]])
+    place = pictures.projected(line + 5)
+    np.testing.assert_allclose(np.abs(np.diff(place[:, 0])), np.sqrt(6), rtol=1e-6)
+    np.testing.assert_allclose(place[:, 1], 0, atol=1e-6)
