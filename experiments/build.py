@@ -15,20 +15,20 @@ from ist_jax.data import Dataset, Spec
 from ist_jax.decompositions import Decomposition, undivided
 from ist_jax.loop import LoopConfig, Phase, phase_steps
 from ist_jax.lost import Lost
-from ist_jax.tasks import Task, classification
+from ist_jax.tasks import Task, classification, node_classification
 
 # Spec.task, the kind of data -> its task; a new one is a line here
 TASKS: dict[str, Callable[[Config, Spec], Task]] = {
     "classification": lambda config, spec: classification(spec.mean, spec.std),
+    "node_classification": lambda config, spec: node_classification(),
 }
 
 
 def dataset(config: Config) -> Dataset:
     """The data of the config."""
-    d = config.data
-    return data.load(
-        d.name, d.dir, d.dataset, split=d.split, alpha=d.alpha, validation_fraction=d.validation_fraction, seed=config.seed
-    )
+    d, architecture = config.data, ARCHITECTURES[decomposition_of(config)]
+    split = dict(split=d.split, alpha=d.alpha, validation_fraction=d.validation_fraction, seed=config.seed)
+    return data.load(d.name, d.dir, d.dataset, **split, graph=architecture.graph(config) if architecture.graph else None)
 
 
 def decomposition(config: Config, spec: Spec) -> Decomposition:

@@ -44,13 +44,20 @@ class Exchange:
 
 @dataclasses.dataclass(frozen=True)
 class Model:
-    name: str = doc("mlp", "model: mlp")
-    hidden: tuple[int, ...] = doc((1024, 1024), "widths of the hidden layers of the full model")
-    norm: str = doc("batch", "normalisation of hidden layers: batch (of the logits too, without affine), layer, none")
+    name: str = doc("mlp", "model: mlp; of graphs: gcn, sage (GraphSAGE), gat")
+    hidden: tuple[int, ...] = doc((1024, 1024), "widths of the hidden layers of the full model (gat: of one head)")
+    heads: int = doc(4, "heads of every layer of gat")
+    norm: str = doc(
+        "batch",
+        "normalisation of hidden layers: batch (of the logits too, without affine), layer, none; matrix (graphs: all nodes together)",
+    )
+    dropout: float = doc(0.0, "of graph networks: probability that an input of a layer is zero in training")
+    split_input: bool = doc(False, "of graph networks: deal the input features, too (d0 of the paper)")
+    split_output: bool = doc(True, "of graph networks: deal the last hidden layer, which the output layer reads")
     eval_norm: str = doc("train", "statistics of BatchNorm in evaluation: train (measured on training data), batch (authors)")
     scaling: str = doc("none", "of sums over hidden units in the full model of ist: none, keep (1/S), sqrt (1/sqrt(S))")
     bias: bool = doc(False, "whether dense layers have a bias")
-    activation: str = doc("relu", "activation: relu, gelu, tanh, silu, sigmoid, softplus")
+    activation: str = doc("relu", "activation: relu, elu, gelu, tanh, silu, sigmoid, softplus")
     dtype: str = doc("float32", "compute dtype: float32, bfloat16; parameters are float32")
 
 
@@ -68,15 +75,20 @@ class Optimizer:
 @dataclasses.dataclass(frozen=True)
 class Data:
     name: str = doc(
-        "digits", "source: digits (embedded), idx (MNIST files), npz (your own file), tfds, cifar10, cifar100, speech_commands"
+        "digits",
+        "source: digits (embedded), idx (MNIST files), npz (your own file), tfds, cifar10, cifar100, speech_commands; graphs: "
+        "digits_graph (embedded), planetoid, graph_npz (your own file), ogbn_arxiv, ogbn_products, reddit",
     )
-    dir: str = doc("", "folder of the source, or file (npz)")
+    dir: str = doc("", "folder of the source, or file (npz, graph_npz)")
     dataset: str = doc("", "which of the source's data sets (tfds: the builder's name)")
     split: str = doc(
         "shared", "what workers draw from: shared (everything), disjoint (a shard each), dirichlet (non-IID by label)"
     )
     alpha: float = doc(1.0, "concentration of the dirichlet split; smaller is less IID")
-    validation_fraction: float = doc(0.1, "share of the training examples held out for validation")
+    validation_fraction: float = doc(0.1, "share of the training examples held out for validation; graphs have their own split")
+    clusters: int = doc(
+        1, "parts that a graph is cut into; a batch is batch_size of them, with the edges between; 1: the graph"
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,11 +110,12 @@ class LinkSpeed:
 class Config:
     method: str = doc("ist", "ist, data_parallel, local_sgd, diloco, ensemble, single")
     decomposition: str = doc(
-        "auto", "how ist and ensemble split the model: mlp (neurons of every hidden layer); auto: the model's"
+        "auto",
+        "how ist and ensemble split the model: mlp (neurons of every hidden layer), gcn, sage, gat (their features); auto: the model's",
     )
     num_subnets: int = doc(4, "S, subnetworks or workers; single has one whatever this says")
     local_steps: int = doc(20, "J, local steps between synchronisations")
-    batch_size: int = doc(128, "examples of one local step of one worker; 0: the whole training set")
+    batch_size: int = doc(128, "examples (of a graph: clusters) of one local step of one worker; 0: the whole training set")
     epochs: float = doc(10.0, "passes over the training set, samples of all workers together; rounded up to whole steps")
     seed: int = doc(0, "of initialisation, partitions, data order and splits")
     partition: str = doc("balanced", "which units a subnetwork gets: balanced, uniform, blocks, rolling")
@@ -124,7 +137,9 @@ class Config:
     link: LinkSpeed = group(LinkSpeed, "a slow link to simulate")
     eval_every: int = doc(20, "rounds between evaluations; 0: at the end only")
     checkpoint_every: int = doc(20, "rounds between checkpoints, which a run that is killed goes on from; 0: at the end only")
-    eval_batch_size: int = doc(1000, "examples per evaluation batch")
+    eval_batch_size: int = doc(
+        1000, "examples per evaluation batch; of a graph, clusters: as many as there are, for the full graph"
+    )
     eval_sample: int = doc(2000, "training examples on which eval_norm=train measures statistics")
     time_syncs: bool = doc(
         True, "time a synchronisation apart when a phase begins (seconds_per_sync in the summary), on a copy of the state"

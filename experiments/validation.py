@@ -8,7 +8,7 @@ from experiments.architectures import ARCHITECTURES, MODEL_NAMES, decomposition_
 from experiments.config import FIELDS, METHODS, Config, ConfigError, nearest
 from experiments.quantities import link
 from ist_jax.algorithms import OPT_STATES
-from ist_jax.data import EMBEDDED, SOURCES, SPLITS
+from ist_jax.data import EMBEDDED, FILES, GRAPHS, SOURCES, SPLITS
 from ist_jax.exchange import WIRES
 from ist_jax.partition import DEALS, EQUAL_BLOCKS
 from ist_jax.placement import PLACEMENTS, Placement, make_placement
@@ -59,6 +59,9 @@ RANGES: dict[str, tuple[float, float, bool]] = {
     "optimizer.warmup": (0, 1, True),
     "data.alpha": (0, 1e9, False),
     "data.validation_fraction": (0, 1, False),
+    "data.clusters": (1, 2**24, True),
+    "model.heads": (1, 2**16, True),
+    "model.dropout": (0, 0.99, True),
     "eval_every": (0, 2**30, True),
     "checkpoint_every": (0, 2**30, True),
     "eval_batch_size": (1, 2**30, True),
@@ -136,7 +139,12 @@ def _check_data(c: Config) -> None:
         )
     if c.data.name not in EMBEDDED and not c.data.dir:
         raise ConfigError(
-            f"data.name={c.data.name!r} needs data.dir, the {'file' if c.data.name == 'npz' else 'folder'} it reads"
+            f"data.name={c.data.name!r} needs data.dir, the {'file' if c.data.name in FILES else 'folder'} it reads"
+        )
+    if c.data.name in GRAPHS and c.data.validation_fraction != Config().data.validation_fraction:
+        raise ConfigError(
+            f"data.name={c.data.name!r} has a validation split of its own: leave out "
+            f"data.validation_fraction={c.data.validation_fraction}"
         )
 
 

@@ -11,10 +11,10 @@ import optax
 
 from ist_jax import data_parallel, decompose, ensemble, ist, undivided
 from ist_jax.algorithms import Algorithm
-from ist_jax.data import Dataset, Raw, make_dataset
+from ist_jax.data import Dataset, GraphOptions, Raw, RawGraph, make_dataset, make_graph_dataset
 from ist_jax.data.splits import shared
-from ist_jax.decompositions import Decomposition, mlp
-from ist_jax.models import MLP, BatchNorm
+from ist_jax.decompositions import Decomposition, gat, gcn, mlp, sage
+from ist_jax.models import GAT, GCN, MLP, BatchNorm, GraphSAGE
 from ist_jax.placement import Placement, looped, sharded, subnet_mesh, vmapped
 from ist_jax.tasks import Task, classification
 
@@ -66,6 +66,12 @@ def _mlp(hidden: tuple[int, ...] = (16, 24), model: dict[str, Any] | None = None
     )
 
 
+def _graph(decompose_model: Any, model: nn.Module, **options: Any) -> Any:
+    return lambda num_subnets, partition="balanced": decompose_model(
+        model, FEATURES, num_subnets=num_subnets, partition=partition, **options
+    )
+
+
 # name -> (S, partition) -> Decomposition
 DECOMPOSITIONS: dict[str, Callable[..., Decomposition]] = {
     "mlp": _mlp(),
@@ -75,6 +81,10 @@ DECOMPOSITIONS: dict[str, Callable[..., Decomposition]] = {
     "mlp-no-norm-scaled": _mlp((16, 16), {"norm": "none", "bias": True, "activation": "tanh"}, scaling="keep"),
     "mlp-split-input": _mlp((16, 8), split_input=True),
     "own-model": own,
+    "gcn-uneven": _graph(gcn, GCN((18, 8), CLASSES)),
+    "gcn-split-input": _graph(gcn, GCN((16,), CLASSES), split_input=True, split_output=False),
+    "sage-layer-norm": _graph(sage, GraphSAGE((16,), CLASSES)),
+    "gat": _graph(gat, GAT((8,), CLASSES, heads=2)),
 }
 TASK: Task = classification()
 SGD = optax.sgd(0.1, momentum=0.9)
@@ -132,6 +142,38 @@ def dataset(num_train: int = 100, dtype: Any = np.float32, shards: Any = shared)
     (x_train, y_train), (x_test, y_test) = sample(num_train + 20), sample(60)
     raw = Raw(x_train, y_train, x_test, y_test)
     return make_dataset(raw, "blobs", source="blobs", validation_fraction=20 / (num_train + 20), shards=shards)
+
+
+def raw_graph(num_nodes: int = 40, **changes: Any) -> RawGraph:
+    """A random graph, a class's nodes alike and mostly neighbours; one node has many neighbours, some have none."""
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, CLASSES, num_nodes)
+    x = (np.eye(CLASSES, FEATURES)[y] + 0.5 * rng.normal(size=(num_nodes, FEATURES))).astype(np.float32)
+    pairs = rng.integers(0, num_nodes - 3, (2, 4 * num_nodes))
+    likely = (y[pairs[0]] == y[pairs[1]]) | (rng.random(pairs.shape[1]) < 0.1)
+    edges = np.concatenate([pairs[:, likely], [np.zeros(num_nodes // 2, int), np.arange(num_nodes // 2)]], axis=1)
+    split = np.arange(num_nodes) % 2 + (np.arange(num_nodes) % 4 == 3)
+    return RawGraph(x, y, edges, split == 0, split == 1, split == 2)._replace(**changes)
+
+
+def graph_dataset(raw: RawGraph | None = None, **options: Any) -> Dataset:
+    return make_graph_dataset(raw or raw_graph(), "random", source="random", options=GraphOptions(**options), shards=shared)
+
+
+FIRST_PRODUCTS = {GCN: "symmetric", GraphSAGE: "mean", GAT: "none"}
+
+
+def inputs(decomposition: Decomposition, count: int = 8) -> Any:
+    """Random inputs of a batch of `count` examples: an array, or a graph of so many nodes."""
+    rng = np.random.default_rng(1)
+    if type(decomposition.full) not in FIRST_PRODUCTS:
+        return rng.normal(size=(count, decomposition.example.shape[1])).astype(np.float32)
+    split = np.eye(3, count, dtype=bool)
+    edges = rng.integers(0, count, (2, 2 * count))
+    y = np.zeros(count, int)
+    raw = RawGraph(rng.normal(size=(count, FEATURES)).astype(np.float32), y, edges, *split)
+    data = graph_dataset(raw, first_product=FIRST_PRODUCTS[type(decomposition.full)])
+    return data.arrays("test")["graph"]
 
 
 ROOT = jax.random.key(3)

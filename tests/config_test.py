@@ -21,6 +21,7 @@ def parse(*arguments, config=DIGITS, workdir="--workdir=unused"):
     return run.parse([config, workdir, *arguments]).config
 
 
+GCN = "--config.model.name=gcn --config.model.norm=layer --config.batch_size=0"
 WRONG = {
     "--config.metod=ist": "config.metod is no field: did you mean 'method'",
     "--config.optimizer.learning_rte=1": "did you mean 'optimizer.learning_rate'",
@@ -61,6 +62,17 @@ WRONG = {
     "--config.data.name=npz": "needs data.dir, the file",
     "--config.data.name=mnist": "data.name is one of",
     "--config.batch_size=0 --config.data.split=disjoint": "needs data.split=shared",
+    "--config.model.name=gcn --config.decomposition=mlp": "decomposition='mlp' is of model.name='mlp', not 'gcn'",
+    "--config.model.name=gcn": "model.norm is one of none, layer, matrix for model.name='gcn', not 'batch'",
+    "--config.model.name=gcn --config.model.norm=none": "batch_size=.* is of clusters, of which data.clusters=1",
+    f"{GCN} --config.model.hidden=(254,)": r"must divide every layer of model.hidden=\(254,\): normalisation runs over",
+    f"{GCN} --config.model.hidden=(64,) --config.model.split_output=False": "leave no layer of one hidden layer",
+    f"{GCN} --config.model.norm=matrix --config.data.clusters=8": "model.norm=matrix is over all nodes at once",
+    f"{GCN} --config.data.split=dirichlet --config.batch_size=1": "dirichlet is by labels, which the clusters",
+    f"{GCN} --config.data.name=digits_graph --config.data.validation_fraction=0.2": "has a validation split of its own",
+    f"{GCN} --config.model.dropout=1": "model.dropout is from 0 to 0.99",
+    f"{GCN} --config.data.name=planetoid": "data.name='planetoid' needs data.dir, the folder",
+    f"{GCN} --config.data.name=graph_npz": "data.name='graph_npz' needs data.dir, the file",
     "--config.eval_subnets=maybe": "eval_subnets=maybe",
     "--config.exchange.wire=int4": "exchange.wire is one of exact, bfloat16, int8, not 'int4'",
     "--config.exchange.wire=int8 --config.method=local_sgd": "which local_sgd does not exchange",
@@ -195,6 +207,13 @@ def test_a_model_refuses_data_of_another_kind():
     config = parse()
     with pytest.raises(ConfigError, match="model.name='mlp' is for classification, and data.name='digits' is regression"):
         build.phases(config, build.dataset(config).spec._replace(task="regression"))
+
+
+def test_a_graph_and_a_model_of_vectors_refuse_each_other():
+    for arguments in (["--config.data.name=digits_graph", "--config.data.validation_fraction=0.1"], GCN.split()):
+        config = parse(*arguments)
+        with pytest.raises(ConfigError, match="choose another of the two"):
+            build.phases(config, build.dataset(config))
 
 
 def test_phases_share_out_the_samples():

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from experiments.config import Config, ConfigError
-from ist_jax.data import Spec
+from ist_jax.data import GraphOptions, Spec
 from ist_jax.decompositions import Decomposition
 
 
@@ -18,6 +18,7 @@ class Architecture(NamedTuple):
       check: config -> None: what is impossible before data are loaded. Raises ConfigError.
       decompose: (config, spec, num_subnets) -> Decomposition; num_subnets is 1 where the method does not split the model.
         What does not fit together is a ValueError.
+      graph: config -> how a graph is laid out for the model; None for a model of other data.
     """
 
     model: str
@@ -25,6 +26,7 @@ class Architecture(NamedTuple):
     choices: Mapping[str, Sequence[str]]
     check: Callable[[Config], None]
     decompose: Callable[[Config, Spec, int], Decomposition]
+    graph: Callable[[Config], GraphOptions] | None = None
 
 
 def splits(config: Config) -> bool:

@@ -20,7 +20,7 @@ class Decomposition(NamedTuple):
       partition: which units each of the S subnetworks holds, drawn anew every round.
       full: the whole model as it is evaluated; its init gives the parameters.
       subnet: the model of one subnetwork.
-      example: one input (an array or a ShapeDtypeStruct) with a leading batch axis.
+      example: one input (arrays or ShapeDtypeStructs) with a leading batch axis.
       padded: `full` with S * ceil(N / S) units in every group, so that a model whose groups S does not divide is
         evaluated as it lies on a mesh; None: its units are brought into their original order for that.
     """
@@ -39,7 +39,7 @@ class Decomposition(NamedTuple):
 
     def init(self, key: Key) -> Params:
         """The whole model's parameters. Raises ValueError if the model has state beside them."""
-        example = jax.numpy.zeros(self.example.shape, self.example.dtype)
+        example = jax.tree.map(lambda leaf: jax.numpy.zeros(leaf.shape, leaf.dtype), self.example)
         variables = self.full.init(key, example)
         if others := sorted(set(variables) - {"params", STATS}):
             raise ValueError(
