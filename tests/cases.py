@@ -13,8 +13,9 @@ from ist_jax import data_parallel, decompose, ensemble, ist, undivided
 from ist_jax.algorithms import Algorithm
 from ist_jax.data import Dataset, Raw, make_dataset
 from ist_jax.data.splits import shared
-from ist_jax.decompositions import Decomposition, mlp
-from ist_jax.models import MLP, BatchNorm
+from ist_jax.decompositions import Decomposition, blocks, channels, filters, mlp
+from ist_jax.models import MLP, VGG, BatchNorm, PreActResNet, ResNet
+from ist_jax.models.residual import repeated
 from ist_jax.placement import Placement, looped, sharded, subnet_mesh, vmapped
 from ist_jax.tasks import Task, classification
 
@@ -59,10 +60,57 @@ def own(num_subnets: int, partition: str = "balanced") -> Decomposition:
     )
 
 
+class Link(nn.Module):
+    """A residual block, dense."""
+
+    scale: float = 1.0
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        inner = nn.relu(BatchNorm(name="norm")(x))
+        return x + self.scale * nn.Dense(x.shape[-1], use_bias=False, name="dense")(inner)
+
+
+class Chain(nn.Module):
+    """Residual blocks whose order matters, as one loop; cheaper to compile than convolutions."""
+
+    depth: int
+    sum_scale: float = 1.0
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x = repeated(Link(self.sum_scale, name="blocks"), self.depth, nn.Dense(8, name="first")(x))
+        return nn.Dense(CLASSES, name="head")(x)
+
+
+def chain(num_subnets: int, partition: str = "balanced", min_units: int = 0) -> Decomposition:
+    slots = max(-(-9 // num_subnets), min_units)
+    return decompose(
+        ((r"blocks/.*/kernel", ("block", None, None)), (r"blocks/.*/(scale|bias)", ("block", None)), (r".*", None)),
+        {"block": 9},
+        num_subnets=num_subnets,
+        full=Chain(9, 1 / num_subnets),
+        subnet=Chain(slots),
+        padded=Chain(num_subnets * -(-9 // num_subnets), 1 / num_subnets),
+        example=EXAMPLE,
+        partition_name=partition,
+        min_units=min_units,
+        pad_safe=True,
+        ordered=True,
+    )
+
+
 def _mlp(hidden: tuple[int, ...] = (16, 24), model: dict[str, Any] | None = None, **options: Any) -> Any:
     network = MLP(hidden, CLASSES, **(model or {}))
     return lambda num_subnets, partition="balanced": mlp(
         network, EXAMPLE, num_subnets=num_subnets, partition=partition, **options
+    )
+
+
+def _images(make: Callable[..., Decomposition], model: nn.Module, **options: Any) -> Any:
+    example = jax.ShapeDtypeStruct((1, 4, 4, 2), jnp.float32)
+    return lambda num_subnets, partition="balanced": make(
+        model, example, num_subnets=num_subnets, partition=partition, **options
     )
 
 
@@ -75,7 +123,12 @@ DECOMPOSITIONS: dict[str, Callable[..., Decomposition]] = {
     "mlp-no-norm-scaled": _mlp((16, 16), {"norm": "none", "bias": True, "activation": "tanh"}, scaling="keep"),
     "mlp-split-input": _mlp((16, 8), split_input=True),
     "own-model": own,
+    "chain": chain,
+    "blocks": _images(blocks, PreActResNet((1, 6), CLASSES, width=4), stages=(2,)),
+    "filters": _images(filters, ResNet((2,), CLASSES, width=6)),
+    "channels": _images(channels, VGG((6, 0, 4), (5,), CLASSES)),
 }
+IMAGES = ("blocks", "filters", "channels")  # slow to compile
 TASK: Task = classification()
 SGD = optax.sgd(0.1, momentum=0.9)
 BATCH = 8
@@ -111,6 +164,7 @@ NESTEROV = optax.sgd(0.7, 0.9, nesterov=True)
 ALGORITHMS: dict[str, Callable[..., Algorithm]] = {
     "ist": _ist(two_groups),
     "ist-own-model": _ist(own),
+    "ist-chain": _ist(chain),
     "ist-carry": _ist(two_groups, optax.adam(1e-2), opt_state="carry"),
     "ist-outer": _ist(two_groups, outer_tx=NESTEROV),
     "local-sgd": _ist(whole),
