@@ -12,6 +12,8 @@ from typing import Any
 
 import ml_collections
 
+from ist_jax.models.vgg import VGG12
+
 METHODS = ("ist", "data_parallel", "local_sgd", "diloco", "ensemble", "single")
 
 
@@ -44,13 +46,18 @@ class Exchange:
 
 @dataclasses.dataclass(frozen=True)
 class Model:
-    name: str = doc("mlp", "model: mlp")
-    hidden: tuple[int, ...] = doc((1024, 1024), "widths of the hidden layers of the full model")
-    norm: str = doc("batch", "normalisation of hidden layers: batch (of the logits too, without affine), layer, none")
+    name: str = doc("mlp", "model: mlp, resnet, vgg")
+    hidden: tuple[int, ...] = doc((1024, 1024), "widths of the hidden layers of the full model (vgg: of its classifier)")
+    norm: str = doc("batch", "normalisation of hidden layers: batch (mlp: of the logits too, without affine), layer, none; of convolutions: batch, group")  # fmt: skip
     eval_norm: str = doc("train", "statistics of BatchNorm in evaluation: train (measured on training data), batch (authors)")
-    scaling: str = doc("none", "of sums over hidden units in the full model of ist: none, keep (1/S), sqrt (1/sqrt(S))")
+    scaling: str = doc("none", "in the full model of ist, of sums over hidden units (mlp) or of the branches of dealt blocks (resnet): none, keep (a subnetwork's expected share of them, 1/S), sqrt (its root)")  # fmt: skip
     bias: bool = doc(False, "whether dense layers have a bias")
     activation: str = doc("relu", "activation: relu, gelu, tanh, silu, sigmoid, softplus")
+    stage_sizes: tuple[int, ...] = doc((3, 4, 23, 3), "resnet: blocks of every stage, its first one included")
+    width: int = doc(64, "resnet: channels of the first stage; every later one has twice as many")
+    block: str = doc("preact", "resnet: preact, post (activation after the sum), preact_bottleneck, post_bottleneck")
+    stem: str = doc("small", "resnet: small (3 x 3), large (7 x 7 and a pooling, for images such as ImageNet's)")
+    channels: tuple[int, ...] = doc(VGG12, "vgg: channels of its convolutions; 0 is a pooling by 2")
     dtype: str = doc("float32", "compute dtype: float32, bfloat16; parameters are float32")
 
 
@@ -59,9 +66,13 @@ class Optimizer:
     name: str = doc("sgd", "local optimizer: sgd, adam, adamw")
     learning_rate: float = doc(0.1, "peak learning rate")
     momentum: float = doc(0.0, "momentum of sgd")
+    momentum_schedule: str = doc("constant", "over the whole run: constant, demon (decaying to 0; Chen et al., 2019)")
     weight_decay: float = doc(0.0, "weight decay (decoupled for adamw, L2 otherwise)")
     clip: float = doc(0.0, "largest global norm of a gradient (data_parallel: of the mean gradient); 0: no clipping")
-    schedule: str = doc("constant", "over the whole run: constant, cosine (to 0), linear (to 0), step (/10 at 50 % and 75 %)")
+    schedule: str = doc(
+        "constant",
+        "over the whole run: constant, cosine (to 0), linear (to 0), step (/10 at 50 % and 75 %), thirds (/10 at 1/3 and 2/3)",
+    )
     warmup: float = doc(0.0, "share of the run over which the learning rate rises linearly from 0")
 
 
@@ -77,6 +88,8 @@ class Data:
     )
     alpha: float = doc(1.0, "concentration of the dirichlet split; smaller is less IID")
     validation_fraction: float = doc(0.1, "share of the training examples held out for validation")
+    augment: str = doc("none", "of training images, in every local step: none, crop (of a padded image), crop_flip")
+    crop_padding: int = doc(4, "pixels on every side of an image before it is cropped")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,10 +111,17 @@ class LinkSpeed:
 class Config:
     method: str = doc("ist", "ist, data_parallel, local_sgd, diloco, ensemble, single")
     decomposition: str = doc(
-        "auto", "how ist and ensemble split the model: mlp (neurons of every hidden layer); auto: the model's"
+        "auto",
+        "how ist and ensemble split the model: mlp (neurons of every hidden layer), blocks or filters (of a resnet), "
+        "channels (of a vgg); auto: the first that is the model's",
     )
+    split_stages: tuple[int, ...] = doc((3,), "blocks: stages, counted from 1, whose blocks (but the first) are dealt")
+    min_blocks: int = doc(0, "blocks: of a stage, that a subnetwork holds at least; more than its share overlap")
     num_subnets: int = doc(4, "S, subnetworks or workers; single has one whatever this says")
     local_steps: int = doc(20, "J, local steps between synchronisations")
+    later_local_steps: tuple[int, ...] = doc(
+        (), "J of further parts of the method's samples; as many equal parts as values and one"
+    )
     batch_size: int = doc(128, "examples of one local step of one worker; 0: the whole training set")
     epochs: float = doc(10.0, "passes over the training set, samples of all workers together; rounded up to whole steps")
     seed: int = doc(0, "of initialisation, partitions, data order and splits")

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ist_jax import export
 from ist_jax.models import STATS, VGG, PreActResNet, ResNet
 from ist_jax.models.residual import BLOCKS, Block
 from ist_jax.models.vgg import VGG12
@@ -93,6 +94,30 @@ def test_a_block_of_zeros_is_the_identity_and_under_pre_activation_stays_it(kind
     gradient = jax.grad(lambda p: (block.apply({"params": p}, x) * target).sum())(zeros)
     moves = any(np.asarray(leaf).any() for leaf in jax.tree.leaves(gradient))
     assert moves == kind.startswith("post"), "relu after the sum trains the last norm's bias"
+
+
+def test_a_program_does_not_grow_with_depth():
+    lengths = []
+    for depth in (3, 30):
+        model, x = PreActResNet((1, depth), 3, width=4), jnp.ones((2, 4, 4, 1))
+        params = jax.eval_shape(model.init, jax.random.key(0), x)["params"]
+        gradient = jax.jit(jax.grad(lambda params, model=model, x=x: (model.apply({"params": params}, x) ** 2).sum()))
+        lengths.append(gradient.lower(params).as_text().count("\n"))
+    assert lengths[0] == lengths[1]
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        PreActResNet((1, 2), 3, width=4, residual_scales=(1.0, 0.5)),
+        ResNet((2,), 3, unrolled=True, inner=(2,)),
+        VGG((4, 0), (5,), 3, dtype=jnp.bfloat16),
+    ],
+    ids=["preact", "post", "vgg"],
+)
+def test_they_can_be_exported(tmp_path, model):
+    export.write(tmp_path / "out", model, {"params": {"a": np.ones(1)}}, {})
+    assert export.read(tmp_path / "out").model == model
 
 
 def test_what_is_no_image_is_said():
