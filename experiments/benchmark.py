@@ -25,13 +25,13 @@ from experiments.command import Parser, RawText, exit_status
 from experiments.timing import (
     BATCH,
     Network,
-    Timed,
-    by_hand_seconds,
+    Round,
+    by_hand,
+    median_seconds,
+    network_round,
     product_flops,
-    products_seconds,
-    swap_seconds,
-    sync_seconds,
-    timed_round,
+    products,
+    swap,
 )
 
 
@@ -43,7 +43,7 @@ class Sizes(NamedTuple):
     widths: tuple[int, ...]
     authors: tuple[Network, ...]
     blocks: tuple[int, ...]
-    steps: int
+    steps: tuple[int, ...]
     repeats: int
 
 
@@ -60,62 +60,61 @@ FULL = Sizes(
         *(_speech(4096, 4096, num_subnets=n) for n in (2, 4)),
     ),
     tuple(1 << power for power in range(10, 23, 2)),
-    20,
-    5,
+    (20, 100),
+    7,
 )
 LEAVES = 6
-QUICK = Sizes(Network(64, (64, 64), 10, 4), (1, 4), (64, 128), (Network(64, (64,), 10, 2),), (1024,), 5, 2)
+QUICK = Sizes(Network(64, (64, 64), 10, 4), (1, 4), (64, 128), (Network(64, (64,), 10, 2),), (1024,), (5,), 1)
 
 Row = dict[str, Any]
 
 
-def round_rows(sizes: Sizes) -> list[Row]:
-    """A round against steps by hand, and those against plain matrix products."""
-    network, found = sizes.network, []
-    by_hand = by_hand_seconds(network, sizes.steps, sizes.repeats)
-    products = products_seconds(network, sizes.repeats)
-    for place in ("auto", "looped", "vmapped"):
-        timed = timed_round(network, sizes.steps, sizes.repeats, place=place)
-        found.append(
-            _row(f"round of {sizes.steps} steps, {place}, {network.name}", timed.step, by_hand, "steps by hand", timed)
-        )
-    found.append(_row(f"steps by hand, {network.name}", by_hand, products, "their matrix products"))
-    rate = product_flops(network) / products / 1e9
-    return [*found, _row(f"matrix products, {network.name}: {rate:,.0f} GFLOP/s", products, products, "themselves")]
-
-
-def _row(what: str, seconds: float, reference: float, of: str, timed: Timed | None = None) -> Row:
+def _row(what: str, seconds: float, reference: float, of: str, made: Round | None = None) -> Row:
     row = {"what": what, "seconds": seconds, "ratio": seconds / reference, "to": of}
-    return row | ({"compilation": timed.compilation} if timed else {})
+    return row | ({"compilation": made.compilation} if made else {})
+
+
+def round_rows(sizes: Sizes) -> list[Row]:
+    """Rounds against steps by hand, and those against plain matrix products."""
+    network, found = sizes.network, []
+    for steps in sizes.steps:
+        rounds = {place: network_round(network, steps, place=place) for place in ("auto", "looped", "vmapped")}
+        runs = [by_hand(network, steps), products(network), *(made.run for made in rounds.values())]
+        hand, alone, *seconds = median_seconds(runs, sizes.repeats)
+        alone *= network.num_subnets
+        for (place, made), value in zip(rounds.items(), seconds):
+            what = f"round of {steps} steps, {place}, {network.name}"
+            found.append(_row(what, value / steps, hand / steps, "steps by hand", made))
+        found.append(_row(f"{steps} steps by hand, {network.name}", hand / steps, alone, "their matrix products"))
+    rate = network.num_subnets * product_flops(network) / alone / 1e9
+    return [*found, _row(f"matrix products, {network.name}: {rate:,.0f} GFLOP/s", alone, alone, "themselves")]
 
 
 def method_rows(sizes: Sizes, place: str) -> list[Row]:
     """IST against data parallel per sample; on one device, in data parallel's best form there."""
-    found = []
+    found, steps = [], sizes.steps[0]
     for num_subnets in sizes.subnets:
         network = sizes.network._replace(num_subnets=num_subnets)
-        of_all = num_subnets * BATCH
-        if place == "auto":
-            other = timed_round(network, sizes.steps, sizes.repeats, method="single", batch=of_all)
-        else:
-            other = timed_round(network, sizes.steps, sizes.repeats, method="data_parallel", place=place)
-        timed = timed_round(network, sizes.steps, sizes.repeats, place=place)
+        best = (
+            dict(method="single", batch=num_subnets * BATCH) if place == "auto" else dict(method="data_parallel", place=place)
+        )
+        ours, theirs = network_round(network, steps, place=place), network_round(network, steps, **best)
+        seconds, other = median_seconds([ours.run, theirs.run], sizes.repeats)
         where = "one device" if place == "auto" else f"{min(num_subnets, len(jax.devices()))} devices"
-        found.append(_row(f"IST step, {where}, {network.name}", timed.step, other.step, "data parallel", timed))
+        found.append(_row(f"IST step, {where}, {network.name}", seconds / steps, other / steps, "data parallel", ours))
     return found
 
 
 def sync_rows(sizes: Sizes, place: str) -> list[Row]:
     """Synchronisations against a local step of all workers; with their bytes."""
-    found = []
+    found, steps = [], sizes.steps[0]
     for resident in (False, True):
-        options = dict(place=place, resident=resident)
-        sync = timed_round(sizes.network, 0, sizes.repeats, **options)
-        step = timed_round(sizes.network, sizes.steps, sizes.repeats, **options)
+        sync, whole = (network_round(sizes.network, n, place=place, resident=resident) for n in (0, steps))
+        seconds, of_round = median_seconds([sync.run, whole.run], sizes.repeats)
         way = "all units come home" if resident else "units travel"
-        sent = sync.algorithm.costs.bytes_per_sync
-        row = _row(f"synchronisation, {way}, {place}, {sizes.network.name}", sync.step, step.step, "a step", sync)
-        found.append(row | {"bytes_per_device": sent, "lower_bound": sync.algorithm.costs.lower_bound})
+        what = f"synchronisation, {way}, {place}, {sizes.network.name}"
+        row, costs = _row(what, seconds, of_round / steps, "a step", sync), sync.algorithm.costs
+        found.append(row | {"bytes_per_device": costs.bytes_per_sync, "lower_bound": costs.lower_bound})
     return found
 
 
@@ -123,7 +122,7 @@ def packing_rows(sizes: Sizes) -> list[Row]:
     """Small leaves in one collective against one collective each, where `exchange.routes.PACK_BELOW` draws the line."""
     found = []
     for num_bytes in sizes.blocks:
-        packed, apart = (swap_seconds(num_bytes, LEAVES, way, 5 * sizes.repeats) for way in (True, False))
+        packed, apart = median_seconds([swap(num_bytes, LEAVES, way) for way in (True, False)], 5 * sizes.repeats)
         found.append(_row(f"{LEAVES} leaves of {num_bytes:,} bytes per device, packed", packed, apart, "one collective each"))
     return found
 
@@ -135,27 +134,29 @@ def exponent(xs: Sequence[float], ys: Sequence[float]) -> float:
 
 def scaling_rows(sizes: Sizes) -> list[Row]:
     """A step of one worker over S (its hidden products are a share of 1 / S^2) and over the width."""
-    one = lambda network: timed_round(network, sizes.steps, sizes.repeats).step / network.num_subnets
-    over_s = [one(sizes.network._replace(num_subnets=n)) for n in sizes.subnets]
-    over_width = [one(sizes.network._replace(hidden=(width, width))) for width in sizes.widths]
-    rows = [_row(f"one worker's step, S={n}", t, over_s[0], f"S={sizes.subnets[0]}") for n, t in zip(sizes.subnets, over_s)]
-    rows[-1]["exponent"] = exponent(sizes.subnets, over_s)
-    rows += [
-        _row(f"one worker's step, width {w}", t, over_width[0], f"width {sizes.widths[0]}")
-        for w, t in zip(sizes.widths, over_width)
-    ]
-    rows[-1]["exponent"] = exponent(sizes.widths, over_width)
+    over_s = {f"S={n}": sizes.network._replace(num_subnets=n) for n in sizes.subnets}
+    over_width = {f"width {w}": sizes.network._replace(hidden=(w, w)) for w in sizes.widths}
+    return [*_growth(sizes, over_s, sizes.subnets), *_growth(sizes, over_width, sizes.widths)]
+
+
+def _growth(sizes: Sizes, networks: dict[str, Network], xs: Sequence[int]) -> list[Row]:
+    steps, first = sizes.steps[0], next(iter(networks))
+    seconds = median_seconds([network_round(network, steps).run for network in networks.values()], sizes.repeats)
+    each = [value / steps / network.num_subnets for value, network in zip(seconds, networks.values())]
+    rows = [_row(f"one worker's step, {name}", value, each[0], first) for name, value in zip(networks, each)]
+    rows[-1]["exponent"] = exponent(xs, each)
     return rows
 
 
 def author_rows(sizes: Sizes) -> list[Row]:
-    """The sizes that were timed with the authors' release: a step of all workers, and a repartition."""
-    found = []
+    """The sizes that were timed with the authors' release: a step of all workers, exchange included, and a repartition."""
+    found, steps = [], sizes.steps[0]
     for network in sizes.authors:
-        timed = timed_round(network, sizes.steps, sizes.repeats)
-        by_hand = by_hand_seconds(network, sizes.steps, sizes.repeats)
-        found.append(_row(f"step of all workers, {network.name}", timed.step, by_hand, "steps by hand", timed))
-        found.append(_row(f"repartition, {network.name}", sync_seconds(network, sizes.repeats), timed.step, "a step"))
+        whole, sync = network_round(network, steps), network_round(network, 0)
+        of_round, seconds, hand = median_seconds([whole.run, sync.run, by_hand(network, steps)], sizes.repeats)
+        step = of_round / steps
+        found.append(_row(f"step of all workers, {network.name}", step, hand / steps, "steps by hand", whole))
+        found.append(_row(f"repartition, {network.name}", seconds, step, "a step"))
     return found
 
 

@@ -11,7 +11,7 @@ import sys
 
 from experiments import build
 from experiments.config import Config
-from experiments.timing import timed
+from experiments.timing import Round, median_seconds, round_of
 from experiments.validation import placement_of
 from ist_jax.data import Dataset
 from ist_jax.loop import phase_steps
@@ -35,7 +35,7 @@ def settled(config: Config, dataset: Dataset, workdir: pathlib.Path) -> Config:
     phases, _ = build.phases(config, dataset.spec)
     if phases[0].algorithm.num_workers == 1 or sum(map(phase_steps, phases)) < WORTH:
         return config
-    seconds = {name: _seconds(dataclasses.replace(config, placement=name), dataset) for name in ("looped", "vmapped")}
+    seconds = _seconds(config, dataset)
     shown = ", ".join(f"{name} {1e3 * value:.2f} ms" for name, value in seconds.items())
     chosen = min(seconds, key=seconds.__getitem__)
     print(f"placement {chosen}: a local step of all workers takes {shown}", file=sys.stderr)
@@ -51,8 +51,14 @@ def _kept(workdir: pathlib.Path) -> str:
     return placement if placement in ("looped", "vmapped") else ""
 
 
-def _seconds(config: Config, dataset: Dataset) -> float:
-    """Of a local step of all workers, in the phase of most samples."""
+def _seconds(config: Config, dataset: Dataset) -> dict[str, float]:
+    """Placement -> seconds of a local step of all workers, in the phase of most samples."""
+    rounds = {name: _round(dataclasses.replace(config, placement=name), dataset) for name in ("looped", "vmapped")}
+    seconds = median_seconds([made.run for made in rounds.values()], _REPEATS)
+    return {name: value / made.steps for (name, made), value in zip(rounds.items(), seconds)}
+
+
+def _round(config: Config, dataset: Dataset) -> Round:
     phases, _ = build.phases(config, dataset.spec)
     longest = max(phases, key=lambda phase: phase.samples)
-    return timed(longest.algorithm, dataset, min(longest.local_steps, _STEPS), _REPEATS).step
+    return round_of(longest.algorithm, dataset, min(longest.local_steps, _STEPS))

@@ -71,7 +71,7 @@ def _step_seconds(algorithm: Algorithm, dataset: Dataset, repeats: int) -> float
     view = dataset.view(0, jax.random.key(1), algorithm.num_workers, algorithm.sharding)
     worker, key = jax.block_until_ready(jax.jit(algorithm.one_worker)(state)), jax.random.key(2)
     program = jax.jit(algorithm.one_step, static_argnames="steps").lower(worker, view, key, steps=_STEPS).compile()
-    return median_seconds(lambda: program(worker, view, key), repeats) / _STEPS
+    return median_seconds([lambda: program(worker, view, key)], repeats)[0] / _STEPS
 
 
 def measure(config: Config, dataset: Dataset, method: str, num_subnets: int, repeats: int) -> Measured:

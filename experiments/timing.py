@@ -4,7 +4,7 @@ import functools
 import itertools
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -77,32 +77,30 @@ def algorithm_of(network: Network, method: str = "ist", place: str = "auto", bat
     )
 
 
-def median_seconds(run: Callable[[], Any], repeats: int) -> float:
-    """Median of `repeats` runs after one that is not counted."""
-    jax.block_until_ready(run())
-    found = []
-    for _ in range(repeats):
-        began = time.perf_counter()
+def median_seconds(runs: Sequence[Callable[[], Any]], repeats: int) -> list[float]:
+    """Medians of `repeats` runs of each, in turns, so that what slows the machine slows all; a first turn is not counted."""
+    for run in runs:
         jax.block_until_ready(run())
-        found.append(time.perf_counter() - began)
-    return statistics.median(found)
+    found: list[list[float]] = [[] for _ in runs]
+    for _ in range(repeats):
+        for run, seconds in zip(runs, found):
+            began = time.perf_counter()
+            jax.block_until_ready(run())
+            seconds.append(time.perf_counter() - began)
+    return list(map(statistics.median, found))
 
 
-class Timed(NamedTuple):
-    """A compiled round: seconds of a local step of all workers (of all, without local steps), of compilation."""
+class Round(NamedTuple):
+    """A compiled round of `steps` local steps, exchange included; every call of `run` is the next one."""
 
-    step: float
+    run: Callable[[], Any]
+    steps: int
     compilation: float
     algorithm: Algorithm
 
 
-def timed_round(network: Network, steps: int, repeats: int, **options: Any) -> Timed:
-    """A round of `steps` local steps, exchange included."""
-    return timed(algorithm_of(network, **options), dataset(network.features, network.classes), steps, repeats)
-
-
-def timed(algorithm: Algorithm, data: Dataset, steps: int, repeats: int) -> Timed:
-    """A round of `steps` local steps of `algorithm` on `data`, exchange included."""
+def round_of(algorithm: Algorithm, data: Dataset, steps: int) -> Round:
+    """A round of `algorithm` on `data`, compiled; without local steps it is a synchronisation."""
     view = data.view(0, jax.random.key(1), algorithm.num_workers, algorithm.sharding)
     key, alive_S = jax.device_put((jax.random.key(2), jnp.ones(algorithm.num_workers, bool)), algorithm.sharding)
     held = [algorithm.fresh(jax.random.key(0))]
@@ -114,30 +112,30 @@ def timed(algorithm: Algorithm, data: Dataset, steps: int, repeats: int) -> Time
         held[0], metrics = program(held[0], view, key, alive_S)
         return metrics
 
-    return Timed(median_seconds(run, repeats) / max(steps, 1), compilation, algorithm)
+    return Round(run, steps, compilation, algorithm)
 
 
-def sync_seconds(network: Network, repeats: int, **options: Any) -> float:
-    """One synchronisation: a round without local steps."""
-    return timed_round(network, 0, repeats, **options).step
+def network_round(network: Network, steps: int, **options: Any) -> Round:
+    """A round of `network` on random data; options as of `algorithm_of`."""
+    return round_of(algorithm_of(network, **options), dataset(network.features, network.classes), steps)
 
 
-def swap_seconds(num_bytes: int, leaves: int, packed: bool, repeats: int) -> float:
+def swap(num_bytes: int, leaves: int, packed: bool) -> Callable[[], Any]:
     """`leaves` blocks of `num_bytes` on every device, sent over a mesh of all devices in one collective, or one each."""
     mesh = subnet_mesh()
     routes = OverMesh(mesh, mesh.size, pack_below=2**62 if packed else 0)
     shape = (mesh.size * mesh.size, -(-num_bytes // (4 * mesh.size)))
     blocks = jax.device_put([jnp.ones(shape)] * leaves, NamedSharding(mesh, PartitionSpec(AXIS)))
     send = jax.jit(routes.spread(routes.swap, (PartitionSpec(AXIS),), PartitionSpec(AXIS)))
-    return median_seconds(lambda: send(blocks), repeats)
+    return lambda: send(blocks)
 
 
 def _norm(x: jax.Array) -> jax.Array:
     return (x - x.mean(0, keepdims=True)) * jax.lax.rsqrt(x.var(0, keepdims=True) + 1e-5)
 
 
-def by_hand_seconds(network: Network, steps: int, repeats: int) -> float:
-    """J local steps of S subnetworks as anybody would write them: same shapes, same gather, no exchange; per step."""
+def by_hand(network: Network, steps: int) -> Callable[[], Any]:
+    """J local steps of S subnetworks as anybody would write them: same shapes, same gather, no exchange."""
     widths = network.worker_widths
     rng = np.random.default_rng(0)
 
@@ -172,25 +170,26 @@ def by_hand_seconds(network: Network, steps: int, repeats: int) -> float:
         held[0], losses = program(held[0], arrays, index)
         return losses
 
-    return median_seconds(run, repeats) / steps
+    return run
 
 
-def products_seconds(network: Network, repeats: int) -> float:
-    """The matrix products of a local step of all workers, and nothing else."""
+def products(network: Network) -> Callable[[], Any]:
+    """The matrix products of a local step of one worker, and nothing else."""
     widths = network.worker_widths
     rng = np.random.default_rng(0)
     made = lambda *shape: jnp.asarray(rng.normal(size=shape).astype(np.float32))
     layers = [(made(BATCH, a), made(a, b), made(BATCH, b)) for a, b in itertools.pairwise(widths)]
 
     @jax.jit
-    def products(layers: Any) -> Any:
+    def all_products(layers: Any) -> Any:
         forward = [x @ kernel for x, kernel, _ in layers]
         weights = [x.T @ error for x, _, error in layers]
         return forward, weights, [error @ kernel.T for _, kernel, error in layers[1:]]
 
-    return network.num_subnets * median_seconds(lambda: products(layers), repeats)
+    return lambda: all_products(layers)
 
 
 def product_flops(network: Network) -> float:
+    """Of `products`."""
     each = [2 * BATCH * a * b for a, b in itertools.pairwise(network.worker_widths)]
-    return network.num_subnets * (3 * sum(each) - each[0])
+    return 3 * sum(each) - each[0]

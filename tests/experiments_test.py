@@ -4,10 +4,10 @@ import csv
 import json
 import pathlib
 import re
+import resource
 import shutil
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -185,17 +185,18 @@ def test_the_module_is_a_command(tmp_path):
     command = [sys.executable, "-m", "experiments.run"]
     shown = subprocess.run([*command, "--help"], cwd=ROOT, capture_output=True, text=True)
     assert shown.returncode == 0 and "--config.num_subnets=4" in shown.stdout
+    spent = lambda: sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2])  # the machine may be busy with other tests
     quickest = float("inf")
-    for _ in range(5):  # the machine may be busy with other tests
-        began = time.monotonic()
+    for _ in range(3):
+        began = spent()
         wrong = subprocess.run(
             [*command, *QUICK, "--config.methd=ist", "--workdir=x"], cwd=ROOT, capture_output=True, text=True
         )
-        quickest = min(quickest, time.monotonic() - began)
+        quickest = min(quickest, spent() - began)
         assert wrong.returncode == 2 and wrong.stderr.count("\n") == 1 and "Traceback" not in wrong.stderr
         if quickest < 5:
             return
-    raise AssertionError(f"what is wrong is said within 5 seconds, and it took {quickest:.1f} at best")
+    raise AssertionError(f"what is wrong is said within 5 seconds of a processor, and it took {quickest:.1f} at best")
 
 
 def test_grids_are_parsed():

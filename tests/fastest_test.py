@@ -19,11 +19,9 @@ def made():
 def test_the_faster_placement_is_taken_and_kept(made, tmp_path, monkeypatch, capsys):
     config, dataset = made
     monkeypatch.setattr(fastest, "WORTH", 1)
-    measured = []
-    seconds = {"looped": 2e-3, "vmapped": 1e-3}
-    monkeypatch.setattr(fastest, "_seconds", lambda config, _: measured.append(config.placement) or seconds[config.placement])
+    monkeypatch.setattr(fastest, "_seconds", lambda config, dataset: {"looped": 2e-3, "vmapped": 1e-3})
     chosen = fastest.settled(config, dataset, tmp_path)
-    assert chosen == dataclasses.replace(config, placement="vmapped") and measured == ["looped", "vmapped"]
+    assert chosen == dataclasses.replace(config, placement="vmapped")
     assert "placement vmapped: a local step of all workers takes looped 2.00 ms, vmapped 1.00 ms" in capsys.readouterr().err
     (tmp_path / "config.json").write_text(json.dumps({"config": {"placement": "looped"}}))
     assert fastest.settled(config, dataset, tmp_path).placement == "looped", "a run that goes on keeps what it was started with"
@@ -31,7 +29,8 @@ def test_the_faster_placement_is_taken_and_kept(made, tmp_path, monkeypatch, cap
 
 def test_it_is_measured_by_training(made):
     config, dataset = made
-    assert 0 < fastest._seconds(dataclasses.replace(config, placement="vmapped"), dataset) < 10
+    seconds = fastest._seconds(config, dataset)
+    assert set(seconds) == {"looped", "vmapped"} and min(seconds.values()) > 0
 
 
 def test_short_runs_one_worker_and_placements_that_were_asked_for_are_left_alone(made, tmp_path, monkeypatch):

@@ -18,7 +18,7 @@ DIGITS = f"--config={ROOT}/experiments/demo/digits.py"
 SMALL = ["--config.model.hidden=(32,32)", "--config.num_subnets=4", "--config.local_steps=5", "--config.batch_size=16"]
 
 
-def wait_until(condition, seconds=120):
+def wait_until(condition, seconds=240):
     limit = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < limit, "it did not come to that"

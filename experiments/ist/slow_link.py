@@ -19,10 +19,10 @@ def get_config():
     config.num_subnets = 4
     config.batch_size = 128
     config.local_steps = 20
-    config.epochs = 2.0
+    config.epochs = 1.5
     config.eval_every = 1
     config.checkpoint_every = 0
     config.optimizer.name = "sgd"
-    config.optimizer.learning_rate = 0.1
-    config.per_method.ist = {"epochs": 6.0}
+    config.optimizer.learning_rate = 0.3
+    config.per_method.ist = {"epochs": 4.0}
     return config
