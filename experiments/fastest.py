@@ -9,8 +9,11 @@ import json
 import pathlib
 import sys
 
+from jax.errors import JaxRuntimeError
+
 from experiments import build
 from experiments.config import Config
+from experiments.config_files import one_line
 from experiments.timing import Round, median_seconds, round_of
 from experiments.validation import placement_of
 from ist_jax.data import Dataset
@@ -35,7 +38,11 @@ def settled(config: Config, dataset: Dataset, workdir: pathlib.Path) -> Config:
     phases, _ = build.phases(config, dataset.spec)
     if phases[0].algorithm.num_workers == 1 or sum(map(phase_steps, phases)) < WORTH:
         return config
-    seconds = _seconds(config, dataset)
+    try:
+        seconds = _seconds(config, dataset)
+    except JaxRuntimeError as error:  # two states of a model that fills the memory
+        print(f"placement is not measured ({one_line(error)})", file=sys.stderr)
+        return config
     shown = ", ".join(f"{name} {1e3 * value:.2f} ms" for name, value in seconds.items())
     chosen = min(seconds, key=seconds.__getitem__)
     print(f"placement {chosen}: a local step of all workers takes {shown}", file=sys.stderr)

@@ -4,6 +4,7 @@ import dataclasses
 import json
 
 import pytest
+from jax.errors import JaxRuntimeError
 
 from experiments import build, fastest, run
 
@@ -31,6 +32,18 @@ def test_it_is_measured_by_training(made):
     config, dataset = made
     seconds = fastest._seconds(config, dataset)
     assert set(seconds) == {"looped", "vmapped"} and min(seconds.values()) > 0
+
+
+def test_what_does_not_fit_the_memory_twice_is_not_measured(made, tmp_path, monkeypatch, capsys):
+    config, dataset = made
+
+    def full(config, dataset):
+        raise JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory")
+
+    monkeypatch.setattr(fastest, "WORTH", 1)
+    monkeypatch.setattr(fastest, "_seconds", full)
+    assert fastest.settled(config, dataset, tmp_path) is config
+    assert "placement is not measured (RESOURCE_EXHAUSTED" in capsys.readouterr().err
 
 
 def test_short_runs_one_worker_and_placements_that_were_asked_for_are_left_alone(made, tmp_path, monkeypatch):

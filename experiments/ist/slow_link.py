@@ -23,6 +23,6 @@ def get_config():
     config.eval_every = 1
     config.checkpoint_every = 0
     config.optimizer.name = "sgd"
-    config.optimizer.learning_rate = 0.3
-    config.per_method.ist = {"epochs": 4.0}
+    config.optimizer.learning_rate = 0.1
+    config.per_method.ist = {"local_steps": 60, "epochs": 4.0}
     return config

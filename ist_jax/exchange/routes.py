@@ -21,9 +21,9 @@ from ist_jax.placement import AXIS
 from ist_jax.subnet import take
 from ist_jax.types import Array
 
-# a device's blocks below this many bytes share one collective, and larger ones are not copied for it; a guess, from the
-# 10 us and 10 GB/s of a fast link
-PACK_BELOW = 1 << 16
+# a device's blocks below this many bytes share one collective, and larger ones are not copied for it: on 8 CPU devices packing
+# pays up to 256 KiB and costs from 1 MiB on (experiments.benchmark, `packed`)
+PACK_BELOW = 1 << 18
 
 
 def _all_to_all(block: Array) -> Array:
