@@ -13,8 +13,9 @@ from ist_jax import data_parallel, decompose, ensemble, ist, undivided
 from ist_jax.algorithms import Algorithm
 from ist_jax.data import Dataset, GraphOptions, Raw, RawGraph, make_dataset, make_graph_dataset
 from ist_jax.data.splits import shared
-from ist_jax.decompositions import Decomposition, gat, gcn, mlp, sage
-from ist_jax.models import GAT, GCN, MLP, BatchNorm, GraphSAGE
+from ist_jax.decompositions import Decomposition, blocks, channels, filters, gat, gcn, mlp, sage
+from ist_jax.models import GAT, GCN, MLP, VGG, BatchNorm, GraphSAGE, PreActResNet, ResNet
+from ist_jax.models.residual import repeated
 from ist_jax.placement import Placement, looped, sharded, subnet_mesh, vmapped
 from ist_jax.tasks import Task, classification
 
@@ -59,6 +60,46 @@ def own(num_subnets: int, partition: str = "balanced") -> Decomposition:
     )
 
 
+class Link(nn.Module):
+    """A residual block, dense."""
+
+    scale: float = 1.0
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        inner = nn.relu(BatchNorm(name="norm")(x))
+        return x + self.scale * nn.Dense(x.shape[-1], use_bias=False, name="dense")(inner)
+
+
+class Chain(nn.Module):
+    """Residual blocks whose order matters, as one loop; cheaper to compile than convolutions."""
+
+    depth: int
+    sum_scale: float = 1.0
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x = repeated(Link(self.sum_scale, name="blocks"), self.depth, nn.Dense(8, name="first")(x))
+        return nn.Dense(CLASSES, name="head")(x)
+
+
+def chain(num_subnets: int, partition: str = "balanced", min_units: int = 0) -> Decomposition:
+    slots = max(-(-9 // num_subnets), min_units)
+    return decompose(
+        ((r"blocks/.*/kernel", ("block", None, None)), (r"blocks/.*/(scale|bias)", ("block", None)), (r".*", None)),
+        {"block": 9},
+        num_subnets=num_subnets,
+        full=Chain(9, 1 / num_subnets),
+        subnet=Chain(slots),
+        padded=Chain(num_subnets * -(-9 // num_subnets), 1 / num_subnets),
+        example=EXAMPLE,
+        partition_name=partition,
+        min_units=min_units,
+        pad_safe=True,
+        ordered=True,
+    )
+
+
 def _mlp(hidden: tuple[int, ...] = (16, 24), model: dict[str, Any] | None = None, **options: Any) -> Any:
     network = MLP(hidden, CLASSES, **(model or {}))
     return lambda num_subnets, partition="balanced": mlp(
@@ -69,6 +110,13 @@ def _mlp(hidden: tuple[int, ...] = (16, 24), model: dict[str, Any] | None = None
 def _graph(decompose_model: Any, model: nn.Module, **options: Any) -> Any:
     return lambda num_subnets, partition="balanced": decompose_model(
         model, FEATURES, num_subnets=num_subnets, partition=partition, **options
+    )
+
+
+def _images(make: Callable[..., Decomposition], model: nn.Module, **options: Any) -> Any:
+    example = jax.ShapeDtypeStruct((1, 4, 4, 2), jnp.float32)
+    return lambda num_subnets, partition="balanced": make(
+        model, example, num_subnets=num_subnets, partition=partition, **options
     )
 
 
@@ -85,7 +133,12 @@ DECOMPOSITIONS: dict[str, Callable[..., Decomposition]] = {
     "gcn-split-input": _graph(gcn, GCN((16,), CLASSES), split_input=True, split_output=False),
     "sage-layer-norm": _graph(sage, GraphSAGE((16,), CLASSES)),
     "gat": _graph(gat, GAT((8,), CLASSES, heads=2)),
+    "chain": chain,
+    "blocks": _images(blocks, PreActResNet((1, 6), CLASSES, width=4), stages=(2,)),
+    "filters": _images(filters, ResNet((2,), CLASSES, width=6)),
+    "channels": _images(channels, VGG((6, 0, 4), (5,), CLASSES)),
 }
+IMAGES = ("blocks", "filters", "channels")  # slow to compile
 TASK: Task = classification()
 SGD = optax.sgd(0.1, momentum=0.9)
 BATCH = 8
@@ -121,6 +174,7 @@ NESTEROV = optax.sgd(0.7, 0.9, nesterov=True)
 ALGORITHMS: dict[str, Callable[..., Algorithm]] = {
     "ist": _ist(two_groups),
     "ist-own-model": _ist(own),
+    "ist-chain": _ist(chain),
     "ist-carry": _ist(two_groups, optax.adam(1e-2), opt_state="carry"),
     "ist-outer": _ist(two_groups, outer_tx=NESTEROV),
     "local-sgd": _ist(whole),
@@ -167,7 +221,7 @@ def inputs(decomposition: Decomposition, count: int = 8) -> Any:
     """Random inputs of a batch of `count` examples: an array, or a graph of so many nodes."""
     rng = np.random.default_rng(1)
     if type(decomposition.full) not in FIRST_PRODUCTS:
-        return rng.normal(size=(count, decomposition.example.shape[1])).astype(np.float32)
+        return rng.normal(size=(count, *decomposition.example.shape[1:])).astype(np.float32)
     split = np.eye(3, count, dtype=bool)
     edges = rng.integers(0, count, (2, 2 * count))
     y = np.zeros(count, int)

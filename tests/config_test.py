@@ -82,6 +82,21 @@ WRONG = {
     "--config.link.bandwidth=fast": "link.bandwidth is a number with one of the units bps, .* not 'fast'",
     "--config.link.bandwidth=0Gbps": "link.bandwidth is above 0",
     "--config.link.bandwidth=1Gbps --config.link.latency=3": "link.latency is a number with one of the units s, ms",
+    "--config.model.name=resnet --config.model.stage_sizes=(1,0)": "model.stage_sizes names the blocks",
+    "--config.model.name=resnet --config.num_subnets=23": "num_subnets=23 and min_blocks=0 are at most the 22 blocks",
+    "--config.model.name=resnet --config.min_blocks=23": "num_subnets=4 and min_blocks=23 are at most the 22 blocks",
+    "--config.model.name=resnet --config.split_stages=(5,)": r"split_stages are of the 4 of .* not \(5,\)",
+    "--config.model.name=resnet --config.model.block=wide": "model.block is one of preact, post",
+    "--config.model.name=resnet --config.model.norm=layer": "model.norm is one of batch, group for model.name='resnet'",
+    "--config.model.name=resnet --config.decomposition=channels": "is of model.name='vgg', not 'resnet', which .* blocks",
+    "--config.model.name=resnet --config.decomposition=filters --config.model.norm=group": "are for decomposition=blocks",
+    "--config.model.name=resnet --config.decomposition=filters --config.num_subnets=65": "model.width=64 is narrower",
+    "--config.model.name=resnet": "takes images, .* not shape",
+    "--config.model.name=vgg --config.model.channels=(0,)": "model.channels=.* has a convolution",
+    "--config.data.augment=crop": "is of images, and an input has shape",
+    "--config.data.augment=flip": "data.augment is one of none, crop, crop_flip",
+    "--config.optimizer.momentum_schedule=demon": "optimizer.momentum decay, which is 0",
+    "--config.later_local_steps=(5,0)": "later_local_steps=.5, 0. are local steps of a round",
     "stray": "unexpected argument 'stray'",
     "--frobnicate=1": "frobnicate",
 }
@@ -137,6 +152,7 @@ def test_no_field_defaults_to_none_and_every_field_is_documented_and_checked():
         assert field.default is not None and field.metadata["doc"]
         free = field.type is bool or name in ("model.hidden", "data.dir", "data.dataset", "init_from")
         free |= name in ("drop.rounds", "drop.workers", "link.bandwidth", "link.latency")  # by functions of their own
+        free |= name in ("model.stage_sizes", "model.channels", "split_stages", "later_local_steps")
         assert free or name in CHOICES or name in RANGES, f"{name} is checked nowhere"
     assert set(CHOICES) | set(RANGES) <= set(FIELDS)
     assert described().count("\n") + 1 == 2 * len(FIELDS)
@@ -230,12 +246,14 @@ def test_batch_size_zero_is_the_whole_training_set():
     assert build.phases(config, dataset)[0][0].algorithm.batch_size == dataset.num_train
 
 
-@pytest.mark.parametrize("name", ["constant", "cosine", "linear", "step"])
+@pytest.mark.parametrize("name", ["constant", "cosine", "linear", "step", "thirds"])
 def test_schedules(name):
     optimizer = dataclasses.replace(Config().optimizer, schedule=name, learning_rate=0.4, warmup=0.1)
     rate = build.schedule(optimizer, 100)
     assert float(rate(0)) == 0 and float(rate(5)) == pytest.approx(0.2) and float(rate(10)) == pytest.approx(0.4)
-    assert float(rate(100)) == pytest.approx({"constant": 0.4, "cosine": 0, "linear": 0, "step": 0.004}[name], abs=1e-6)
+    assert float(rate(100)) == pytest.approx(
+        {"constant": 0.4, "cosine": 0, "linear": 0, "step": 0.004, "thirds": 0.004}[name], abs=1e-6
+    )
 
 
 CONFIG_FILES = [file for file in sorted((ROOT / "experiments").glob("*/*.py")) if "def get_config" in file.read_text()]

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
+import jax.numpy as jnp
+
 from experiments.config import Config, ConfigError
 from ist_jax.data import GraphOptions, Spec
 from ist_jax.decompositions import Decomposition
@@ -19,6 +21,7 @@ class Architecture(NamedTuple):
       decompose: (config, spec, num_subnets) -> Decomposition; num_subnets is 1 where the method does not split the model.
         What does not fit together is a ValueError.
       graph: config -> how a graph is laid out for the model; None for a model of other data.
+      batched: whether an accelerator trains several subnetworks faster as one batch than one after another.
     """
 
     model: str
@@ -27,6 +30,10 @@ class Architecture(NamedTuple):
     check: Callable[[Config], None]
     decompose: Callable[[Config, Spec, int], Decomposition]
     graph: Callable[[Config], GraphOptions] | None = None
+    batched: bool = True
+
+
+DTYPES = {"float32": None, "bfloat16": jnp.bfloat16}  # of compute; None: that of the parameters
 
 
 def splits(config: Config) -> bool:

@@ -5,9 +5,19 @@ from ist_jax.models.gcn import GCN
 from ist_jax.models.graphs import GRAPH_NORMS
 from ist_jax.models.mlp import ACTIVATIONS, MLP, NORMS
 from ist_jax.models.norm import STATS, BatchNorm
+from ist_jax.models.resnet import PreActResNet, ResNet
 from ist_jax.models.sage import GraphSAGE
+from ist_jax.models.vgg import VGG
 
-MODELS = {"mlp": MLP, "gcn": GCN, "sage": GraphSAGE, "gat": GAT}
+MODELS = {
+    "mlp": MLP,
+    "gcn": GCN,
+    "sage": GraphSAGE,
+    "gat": GAT,
+    "preact_resnet": PreActResNet,
+    "resnet": ResNet,
+    "vgg": VGG,
+}
 
 __all__ = [
     "ACTIVATIONS",
@@ -18,6 +28,9 @@ __all__ = [
     "MODELS",
     "NORMS",
     "STATS",
+    "VGG",
     "BatchNorm",
     "GraphSAGE",
+    "PreActResNet",
+    "ResNet",
 ]
