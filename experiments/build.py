@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 
+import jax
+import jax.numpy as jnp
 import optax
 
 from experiments.architectures import ARCHITECTURES, decomposition_of
@@ -15,20 +17,26 @@ from ist_jax.data import Dataset, Spec
 from ist_jax.decompositions import Decomposition, undivided
 from ist_jax.loop import LoopConfig, Phase, phase_steps
 from ist_jax.lost import Lost
-from ist_jax.tasks import Task, classification
+from ist_jax.tasks import Task, classification, node_classification
 
 # Spec.task, the kind of data -> its task; a new one is a line here
 TASKS: dict[str, Callable[[Config, Spec], Task]] = {
-    "classification": lambda config, spec: classification(spec.mean, spec.std),
+    "classification": lambda config, spec: _classification(config, spec),
+    "node_classification": lambda config, spec: node_classification(),
 }
+
+
+def _classification(config: Config, spec: Spec) -> Task:
+    if config.data.augment != "none" and len(spec.example_shape) < 2:
+        raise ConfigError(f"data.augment={config.data.augment!r} is of images, and an input has shape {spec.example_shape}")
+    return classification(spec.mean, spec.std, augment=config.data.augment, padding=config.data.crop_padding)
 
 
 def dataset(config: Config) -> Dataset:
     """The data of the config."""
-    d = config.data
-    return data.load(
-        d.name, d.dir, d.dataset, split=d.split, alpha=d.alpha, validation_fraction=d.validation_fraction, seed=config.seed
-    )
+    d, architecture = config.data, ARCHITECTURES[decomposition_of(config)]
+    split = dict(split=d.split, alpha=d.alpha, validation_fraction=d.validation_fraction, seed=config.seed)
+    return data.load(d.name, d.dir, d.dataset, **split, graph=architecture.graph(config) if architecture.graph else None)
 
 
 def decomposition(config: Config, spec: Spec) -> Decomposition:
@@ -63,9 +71,27 @@ def schedule(o: Optimizer, total_steps: int) -> optax.Schedule:
         "cosine": optax.cosine_decay_schedule(o.learning_rate, rest),
         "linear": optax.linear_schedule(o.learning_rate, 0.0, rest),
         "step": optax.piecewise_constant_schedule(o.learning_rate, {rest // 2: 0.1, rest * 3 // 4: 0.1}),
+        "thirds": optax.piecewise_constant_schedule(o.learning_rate, {rest // 3: 0.1, rest * 2 // 3: 0.1}),
     }[o.schedule]
     rise = optax.linear_schedule(0.0, o.learning_rate, max(warmup, 1))
     return optax.join_schedules([rise, after], [warmup]) if warmup else after
+
+
+def demon(momentum: float, total_steps: int) -> optax.Schedule:
+    """Momentum that decays to 0 (Chen, Wolfe, Li, Kyrillidis: Demon, arXiv 1910.04952, equation 1)."""
+
+    def at(step: jax.typing.ArrayLike) -> jax.Array:
+        left = jnp.maximum(1 - step / total_steps, 0)
+        return momentum * left / (1 - momentum + momentum * left)
+
+    return at
+
+
+def _sgd(o: Optimizer, rate: optax.Schedule, total_steps: int) -> optax.GradientTransformation:
+    if o.momentum_schedule == "constant":
+        return optax.sgd(rate, momentum=o.momentum or None)
+    make = optax.inject_hyperparams(lambda learning_rate, momentum: optax.sgd(learning_rate, momentum))
+    return make(learning_rate=rate, momentum=demon(o.momentum, total_steps))
 
 
 def optimizer(o: Optimizer, total_steps: int) -> optax.GradientTransformation:
@@ -73,7 +99,7 @@ def optimizer(o: Optimizer, total_steps: int) -> optax.GradientTransformation:
     rate = schedule(o, total_steps)
     decay = optax.add_decayed_weights(o.weight_decay) if o.weight_decay else optax.identity()
     chosen = {
-        "sgd": lambda: optax.chain(decay, optax.sgd(rate, momentum=o.momentum or None)),
+        "sgd": lambda: optax.chain(decay, _sgd(o, rate, total_steps)),
         "adam": lambda: optax.chain(decay, optax.adam(rate)),
         "adamw": lambda: optax.adamw(rate, weight_decay=o.weight_decay),
     }[o.name]()
@@ -109,7 +135,9 @@ def phases(config: Config, spec: Spec) -> tuple[list[Phase], Task]:
     """
     split, problem = decomposition(config, spec), task(config, spec)
     workers, batch_size = num_workers(config), config.batch_size or spec.num_train
-    shares = (config.warmup_phase, 1 - config.warmup_phase - config.dense_phase, config.dense_phase)
+    own_steps = (config.local_steps, *config.later_local_steps)
+    parts = [(1 - config.warmup_phase - config.dense_phase) / len(own_steps)] * len(own_steps)
+    shares = (config.warmup_phase, *parts, config.dense_phase)
     samples = [round(share * config.epochs * spec.num_train) for share in shares]
     if any(share and not count for share, count in zip(shares, samples)):
         raise ConfigError(f"epochs={config.epochs:g} of {spec.num_train} examples leave a phase (shares {shares}) no sample")
@@ -118,12 +146,12 @@ def phases(config: Config, spec: Spec) -> tuple[list[Phase], Task]:
     options = dict(batch_size=batch_size, placement=placement_of(config))
     warmup_state = "carry" if config.opt_state == "carry" else "reset"
     makers = (
-        lambda: ist(undivided(split, workers), problem, tx, opt_state=warmup_state, **options),
-        lambda: _main(config, split, problem, tx, options),
-        lambda: data_parallel(split, problem, tx, num_workers=workers, **options),
+        (lambda: ist(undivided(split, workers), problem, tx, opt_state=warmup_state, **options), config.local_steps),
+        *((lambda: _main(config, split, problem, tx, options), steps) for steps in own_steps),
+        (lambda: data_parallel(split, problem, tx, num_workers=workers, **options), config.local_steps),
     )
     try:
-        made = [Phase(make(), count, config.local_steps) for make, count in zip(makers, samples) if count]
+        made = [Phase(make(), count, steps) for (make, steps), count in zip(makers, samples) if count]
     except ValueError as error:
         raise ConfigError(str(error)) from error
     assert sum(map(phase_steps, made)) == total_steps

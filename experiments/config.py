@@ -12,6 +12,8 @@ from typing import Any
 
 import ml_collections
 
+from ist_jax.models.vgg import VGG12
+
 METHODS = ("ist", "data_parallel", "local_sgd", "diloco", "ensemble", "single")
 
 
@@ -44,13 +46,22 @@ class Exchange:
 
 @dataclasses.dataclass(frozen=True)
 class Model:
-    name: str = doc("mlp", "model: mlp")
-    hidden: tuple[int, ...] = doc((1024, 1024), "widths of the hidden layers of the full model")
-    norm: str = doc("batch", "normalisation of hidden layers: batch (of the logits too, without affine), layer, none")
+    name: str = doc("mlp", "model: mlp; of images: resnet, vgg; of graphs: gcn, sage (GraphSAGE), gat")
+    hidden: tuple[int, ...] = doc((1024, 1024), "widths of the hidden layers of the full model (vgg: of its classifier; gat: of one head)")  # fmt: skip
+    heads: int = doc(4, "gat: heads of every layer")
+    norm: str = doc("batch", "normalisation of hidden layers: batch (mlp: of the logits too, without affine), layer, none; of convolutions: batch, group; of graphs also matrix (all nodes together)")  # fmt: skip
+    dropout: float = doc(0.0, "of graph networks: probability that an input of a layer is zero in training")
+    split_input: bool = doc(False, "of graph networks: deal the input features, too (d0 of the paper)")
+    split_output: bool = doc(True, "of graph networks: deal the last hidden layer, which the output layer reads")
     eval_norm: str = doc("train", "statistics of BatchNorm in evaluation: train (measured on training data), batch (authors)")
-    scaling: str = doc("none", "of sums over hidden units in the full model of ist: none, keep (1/S), sqrt (1/sqrt(S))")
+    scaling: str = doc("none", "in the full model of ist, of sums over hidden units (mlp) or of the branches of dealt blocks (resnet): none, keep (a subnetwork's expected share of them, 1/S), sqrt (its root)")  # fmt: skip
     bias: bool = doc(False, "whether dense layers have a bias")
-    activation: str = doc("relu", "activation: relu, gelu, tanh, silu, sigmoid, softplus")
+    activation: str = doc("relu", "activation: relu, elu, gelu, tanh, silu, sigmoid, softplus")
+    stage_sizes: tuple[int, ...] = doc((3, 4, 23, 3), "resnet: blocks of every stage, its first one included")
+    width: int = doc(64, "resnet: channels of the first stage; every later one has twice as many")
+    block: str = doc("preact", "resnet: preact, post (activation after the sum), preact_bottleneck, post_bottleneck")
+    stem: str = doc("small", "resnet: small (3 x 3), large (7 x 7 and a pooling, for images such as ImageNet's)")
+    channels: tuple[int, ...] = doc(VGG12, "vgg: channels of its convolutions; 0 is a pooling by 2")
     dtype: str = doc("float32", "compute dtype: float32, bfloat16; parameters are float32")
 
 
@@ -59,24 +70,35 @@ class Optimizer:
     name: str = doc("sgd", "local optimizer: sgd, adam, adamw")
     learning_rate: float = doc(0.1, "peak learning rate")
     momentum: float = doc(0.0, "momentum of sgd")
+    momentum_schedule: str = doc("constant", "over the whole run: constant, demon (decaying to 0; Chen et al., 2019)")
     weight_decay: float = doc(0.0, "weight decay (decoupled for adamw, L2 otherwise)")
     clip: float = doc(0.0, "largest global norm of a gradient (data_parallel: of the mean gradient); 0: no clipping")
-    schedule: str = doc("constant", "over the whole run: constant, cosine (to 0), linear (to 0), step (/10 at 50 % and 75 %)")
+    schedule: str = doc(
+        "constant",
+        "over the whole run: constant, cosine (to 0), linear (to 0), step (/10 at 50 % and 75 %), thirds (/10 at 1/3 and 2/3)",
+    )
     warmup: float = doc(0.0, "share of the run over which the learning rate rises linearly from 0")
 
 
 @dataclasses.dataclass(frozen=True)
 class Data:
     name: str = doc(
-        "digits", "source: digits (embedded), idx (MNIST files), npz (your own file), tfds, cifar10, cifar100, speech_commands"
+        "digits",
+        "source: digits (embedded), idx (MNIST files), npz (your own file), tfds, cifar10, cifar100, speech_commands; graphs: "
+        "digits_graph (embedded), planetoid, graph_npz (your own file), ogbn_arxiv, ogbn_products, reddit",
     )
-    dir: str = doc("", "folder of the source, or file (npz)")
+    dir: str = doc("", "folder of the source, or file (npz, graph_npz)")
     dataset: str = doc("", "which of the source's data sets (tfds: the builder's name)")
     split: str = doc(
         "shared", "what workers draw from: shared (everything), disjoint (a shard each), dirichlet (non-IID by label)"
     )
     alpha: float = doc(1.0, "concentration of the dirichlet split; smaller is less IID")
-    validation_fraction: float = doc(0.1, "share of the training examples held out for validation")
+    validation_fraction: float = doc(0.1, "share of the training examples held out for validation; graphs have their own split")
+    clusters: int = doc(
+        1, "parts that a graph is cut into; a batch is batch_size of them, with the edges between; 1: the graph"
+    )
+    augment: str = doc("none", "of training images, in every local step: none, crop (of a padded image), crop_flip")
+    crop_padding: int = doc(4, "pixels on every side of an image before it is cropped")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,11 +120,18 @@ class LinkSpeed:
 class Config:
     method: str = doc("ist", "ist, data_parallel, local_sgd, diloco, ensemble, single")
     decomposition: str = doc(
-        "auto", "how ist and ensemble split the model: mlp (neurons of every hidden layer); auto: the model's"
+        "auto",
+        "how ist and ensemble split the model: mlp (neurons of every hidden layer), blocks or filters (of a resnet), "
+        "channels (of a vgg), gcn, sage, gat (features of graph networks); auto: the first that is the model's",
     )
+    split_stages: tuple[int, ...] = doc((3,), "blocks: stages, counted from 1, whose blocks (but the first) are dealt")
+    min_blocks: int = doc(0, "blocks: of a stage, that a subnetwork holds at least; more than its share overlap")
     num_subnets: int = doc(4, "S, subnetworks or workers; single has one whatever this says")
     local_steps: int = doc(20, "J, local steps between synchronisations")
-    batch_size: int = doc(128, "examples of one local step of one worker; 0: the whole training set")
+    later_local_steps: tuple[int, ...] = doc(
+        (), "J of further parts of the method's samples; as many equal parts as values and one"
+    )
+    batch_size: int = doc(128, "examples (of a graph: clusters) of one local step of one worker; 0: the whole training set")
     epochs: float = doc(10.0, "passes over the training set, samples of all workers together; rounded up to whole steps")
     seed: int = doc(0, "of initialisation, partitions, data order and splits")
     partition: str = doc("balanced", "which units a subnetwork gets: balanced, uniform, blocks, rolling")
@@ -124,7 +153,9 @@ class Config:
     link: LinkSpeed = group(LinkSpeed, "a slow link to simulate")
     eval_every: int = doc(20, "rounds between evaluations; 0: at the end only")
     checkpoint_every: int = doc(20, "rounds between checkpoints, which a run that is killed goes on from; 0: at the end only")
-    eval_batch_size: int = doc(1000, "examples per evaluation batch")
+    eval_batch_size: int = doc(
+        1000, "examples per evaluation batch; of a graph, clusters: as many as there are, for the full graph"
+    )
     eval_sample: int = doc(2000, "training examples on which eval_norm=train measures statistics")
     time_syncs: bool = doc(
         True, "time a synchronisation apart when a phase begins (seconds_per_sync in the summary), on a copy of the state"

@@ -45,7 +45,7 @@ def score(model: str, name: str, directory: str = "", dataset: str = "", split: 
     try:
         exported = export.read(model)
         spec, config = Spec.of(exported.about["data"]["spec"]), resolve(exported.about["config"])
-        _check_variables(exported, spec)
+        _check_variables(exported, build.decomposition(config, spec).example)
     except (export.ExportError, KeyError, TypeError, ValueError) as error:
         raise ConfigError(f"--model={model}: {one_line(error)}") from error
     if not name:
@@ -57,12 +57,12 @@ def score(model: str, name: str, directory: str = "", dataset: str = "", split: 
     _check(spec, found)
     task, batch_size = build.task(config, spec), config.eval_batch_size
     score = jax.jit(lambda variables, arrays: evaluate_model(exported.model.apply, task, variables, arrays, batch_size))
-    return {name: float(value) for name, value in score(exported.variables, getattr(found, split)).items()}
+    return {name: float(value) for name, value in score(exported.variables, found.arrays(split)).items()}
 
 
-def _check_variables(exported: export.Exported, spec: Spec) -> None:
+def _check_variables(exported: export.Exported, example: Any) -> None:
     shapes = lambda tree: jax.tree.map(lambda leaf: leaf.shape, tree)
-    wanted = jax.eval_shape(exported.model.init, jax.random.key(0), spec.example)["params"]
+    wanted = jax.eval_shape(exported.model.init, jax.random.key(0), example)["params"]
     if shapes(exported.variables["params"]) != shapes(wanted):
         raise ConfigError("its arrays are not those of its model: export it again")
 

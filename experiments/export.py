@@ -53,7 +53,9 @@ def _check(run: Restored, subnet: int | None) -> None:
 def chosen(run: Restored, subnet: int | None, dataset: Dataset) -> tuple[nn.Module, Variables]:
     """The whole model, or subnetwork `subnet` of the last round's partition, with what it is evaluated with."""
     on_sample = run.config.model.eval_norm == "train"
-    sample = whole_batch(run.task, spaced(dataset.train, run.config.eval_sample)) if on_sample else None
+    sample = (
+        whole_batch(run.task, dataset.arrays("train") | spaced(dataset.train, run.config.eval_sample)) if on_sample else None
+    )
     if subnet is None:
         whole = lambda state, sample: measured(run.split.full, run.task, run.algorithm.params(state), sample)
         return run.split.full, jax.jit(whole)(run.state, sample)
@@ -98,7 +100,7 @@ def write(workdir: str, out: str, subnet: int | None = None, data_dir: str = "")
         lambda variables, arrays: evaluate_model(model.apply, run.task, variables, arrays, about["eval_batch_size"])
     )
     for part in ("validation", "test"):
-        about[f"{part}_accuracy"] = float(score(variables, getattr(dataset, part))["accuracy"])
+        about[f"{part}_accuracy"] = float(score(variables, dataset.arrays(part))["accuracy"])
     export.write(out, model, variables, about)
     return about
 

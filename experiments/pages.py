@@ -5,8 +5,12 @@ A page says what belongs where, in comments that a reader does not see; paths ar
     <!-- table records/fashion_mnist -->                     the whole table of `experiments.report`
     <!-- table records/fashion_mnist | seeds | training -->  some of its columns, by the beginnings of their names
     <!-- table records/slow | MB to 85 % -->                 what was spent until an accuracy was reached (`tables.REACHED`)
+    <!-- table records/wide | memory of a device at most --> what a device held, by the compiled program (`tables.MEMORY`)
     <!-- benchmark records/benchmark.json -->                the rows of a benchmark, and the machine it ran on
     <!-- end -->
+
+If the folder of the records holds a paper.json, {label of a row: percent}, its values stand in a column 'paper (%)'.
+
     <!-- picture records/fashion_mnist fashion_mnist.png -->
 """
 
@@ -65,12 +69,29 @@ def fingerprint(records: pathlib.Path) -> str:
     return digest.hexdigest()
 
 
+def _with_paper(records: pathlib.Path, header: list[str], rows: list[list[str]]) -> tuple[list[str], list[list[str]]]:
+    """The table with what a paper reports beside it, a row it does not know with nothing."""
+    if not (records / "paper.json").is_file():
+        return header, rows
+    try:
+        percent = {label: f"{float(value):.2f}" for label, value in json.loads((records / "paper.json").read_text()).items()}
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ConfigError(f"{records}/paper.json is an object of numbers by the labels of rows ({error})") from error
+    labels = [row[0] for row in rows]
+    if unknown := sorted(set(percent) - set(labels)):
+        raise ConfigError(f"{records}/paper.json names {unknown[0]!r}, which is no row; rows: {', '.join(labels)}")
+    return [*header, "paper (%)"], [[*row, percent.get(row[0], "")] for row in rows]
+
+
 def _chosen(records: pathlib.Path, columns: str) -> str:
     if not tables.find([records]):
         raise ConfigError(f"{records} holds no run records")
     names = [name.strip() for name in columns.split("|") if name.strip()]
     targets = [(match[1], float(match[2])) for match in map(_TARGET.fullmatch, names) if match]
-    header, rows = tables.table([tables.read(workdir) for workdir in tables.find([records])], targets)
+    with_memory = any(name.startswith("memory") for name in names)
+    runs = [tables.read(workdir) for workdir in tables.find([records])]
+    header, rows = tables.table(runs, targets, with_memory=with_memory)
+    header, rows = _with_paper(records, header, rows)
     wanted = names or header[1:]
     positions = [0]
     for name in wanted:

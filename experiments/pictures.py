@@ -5,9 +5,12 @@ import pathlib
 import matplotlib
 
 matplotlib.use("agg")
+import jax
 import matplotlib.pyplot as plt
 import numpy as np
 
+from experiments import build
+from experiments.restored import restore
 from ist_jax.algorithms import drawn
 from ist_jax.partition import Partition
 
@@ -36,5 +39,31 @@ def partition(parts: Partition, group: str, picture: str | pathlib.Path, *, seed
     )
     axis.set(xlabel=f"unit of {group}", ylabel="round", yticks=range(rounds), yticklabels=range(1, rounds + 1))
     figure.colorbar(shown, label="subnetwork", ticks=range(parts.num_subnets))
+    figure.savefig(picture, dpi=110)
+    plt.close(figure)
+
+
+def projected(logits_NxC: np.ndarray) -> np.ndarray:
+    """[N, 2]: the two directions in which the rows differ most (principal components)."""
+    centred_NxC = logits_NxC - logits_NxC.mean(axis=0)
+    return centred_NxC @ np.linalg.svd(centred_NxC, full_matrices=False)[2][:2].T
+
+
+def nodes(workdir: str | pathlib.Path, picture: str | pathlib.Path) -> None:
+    """Draws what the whole model of a run says of every node of its graph, before training and after, by class; PNG.
+
+    Raises:
+      ConfigError: no run in `workdir`, or its data are not where its configuration says.
+    """
+    run = restore(workdir)
+    arrays = build.dataset(run.config).arrays("test")
+    figure, axes = plt.subplots(1, 2, figsize=(10, 4.5), layout="constrained")
+    for axis, title, state in ((axes[0], "before", run.algorithm.fresh(jax.random.key(0))), (axes[1], "after", run.state)):
+        params = jax.jit(run.algorithm.params)(state)
+        logits_NxC = jax.jit(run.split.full.apply)({"params": params}, arrays["graph"])
+        place_Nx2 = projected(np.asarray(logits_NxC))
+        shown = axis.scatter(*place_Nx2.T, c=arrays["label_N"], cmap="tab10", s=4)
+        axis.set(title=f"{title} training", xticks=[], yticks=[])
+    figure.colorbar(shown, ax=axes, label="class")
     figure.savefig(picture, dpi=110)
     plt.close(figure)

@@ -115,12 +115,24 @@ def _simulated(runs: Sequence[Run]) -> bool:
     return len(links) == 1 and all(run.summary.get("simulated_seconds") is not None for run in runs)
 
 
-def table(runs: Sequence[Run], targets: Sequence[tuple[str, float]] = ()) -> tuple[list[str], list[list[str]]]:
+MEMORY = {"state": "between rounds", "peak": "at most"}  # of 'memory_bytes_per_device': field -> what it is called
+
+
+def _memory(runs: Sequence[Run], field: str) -> str:
+    """MB per device of the machine that runs were on; they depend on shapes alone."""
+    found = {(r.summary.get("memory_bytes_per_device") or {}).get(field) for r in runs}
+    return "not measured" if None in found else " to ".join(f"{value / 1e6:,.1f}" for value in sorted({min(found), max(found)}))
+
+
+def table(
+    runs: Sequence[Run], targets: Sequence[tuple[str, float]] = (), *, with_memory: bool = False
+) -> tuple[list[str], list[list[str]]]:
     """Column names, and one row of cells per group.
 
     Args:
       runs: of the table.
       targets: (a name of `REACHED`, test accuracy in per cent), a column each.
+      with_memory: whether there are columns of the memory of a device.
     """
     groups = grouped(runs)
     limit = min(max(r.summary["seconds"] for r in group) for group in groups.values())
@@ -141,6 +153,8 @@ def table(runs: Sequence[Run], targets: Sequence[tuple[str, float]] = ()) -> tup
         columns.append(("over the link, simulated (s)", lambda g: _spread([r.summary["simulated_seconds"] for r in g], 1)))
     for name, percent in targets:
         columns.append((f"{name} to {percent:g} %", functools.partial(_reached, name=name, percent=percent)))
+    for field, called in MEMORY.items() if with_memory else ():
+        columns.append((f"memory of a device {called} (MB)", functools.partial(_memory, field=field)))
     cells = [[label, *(column(group) for _, column in columns)] for label, group in groups.items()]
     return ["method", *(name for name, _ in columns)], cells
 

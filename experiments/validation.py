@@ -8,10 +8,11 @@ from experiments.architectures import ARCHITECTURES, MODEL_NAMES, decomposition_
 from experiments.config import FIELDS, METHODS, Config, ConfigError, nearest
 from experiments.quantities import link
 from ist_jax.algorithms import OPT_STATES
-from ist_jax.data import EMBEDDED, SOURCES, SPLITS
+from ist_jax.data import EMBEDDED, FILES, GRAPHS, SOURCES, SPLITS
 from ist_jax.exchange import WIRES
 from ist_jax.partition import DEALS, EQUAL_BLOCKS
 from ist_jax.placement import PLACEMENTS, Placement, make_placement
+from ist_jax.tasks import AUGMENTS
 
 
 def _of_any_model() -> dict[str, Sequence[str]]:
@@ -34,7 +35,9 @@ CHOICES: dict[str, Sequence[str]] = {
     "model.name": MODEL_NAMES,
     "model.eval_norm": ("train", "batch"),
     "optimizer.name": ("sgd", "adam", "adamw"),
-    "optimizer.schedule": ("constant", "cosine", "linear", "step"),
+    "optimizer.schedule": ("constant", "cosine", "linear", "step", "thirds"),
+    "optimizer.momentum_schedule": ("constant", "demon"),
+    "data.augment": AUGMENTS,
     "data.name": tuple(SOURCES),
     "data.split": SPLITS,
 } | _of_any_model()
@@ -54,11 +57,17 @@ RANGES: dict[str, tuple[float, float, bool]] = {
     "drop.rate": (0, 1, True),
     "optimizer.learning_rate": (0, 1e9, False),
     "optimizer.momentum": (0, 1, True),
+    "data.crop_padding": (0, 2**10, True),
+    "min_blocks": (0, 2**20, True),
+    "model.width": (1, 2**20, True),
     "optimizer.weight_decay": (0, 1e9, True),
     "optimizer.clip": (0, 1e9, True),
     "optimizer.warmup": (0, 1, True),
     "data.alpha": (0, 1e9, False),
     "data.validation_fraction": (0, 1, False),
+    "data.clusters": (1, 2**24, True),
+    "model.heads": (1, 2**16, True),
+    "model.dropout": (0, 0.99, True),
     "eval_every": (0, 2**30, True),
     "checkpoint_every": (0, 2**30, True),
     "eval_batch_size": (1, 2**30, True),
@@ -105,16 +114,16 @@ def _check_method(c: Config) -> None:
         raise ConfigError(
             f"optimizer.momentum={c.optimizer.momentum} is of sgd; {c.optimizer.name} has its own: use momentum=0"
         )
+    if c.optimizer.momentum_schedule != "constant" and not c.optimizer.momentum:
+        raise ConfigError("optimizer.momentum_schedule=demon lets optimizer.momentum decay, which is 0: use 0.9, or constant")
+    if any(steps < 1 for steps in c.later_local_steps):
+        raise ConfigError(f"later_local_steps={c.later_local_steps} are local steps of a round, each at least 1")
     if c.method == "diloco" and c.outer.name == "none":
         raise ConfigError("diloco is local SGD with an outer optimizer: use outer.name=auto, or method=local_sgd")
     if c.warmup_phase + c.dense_phase >= 1 and (c.warmup_phase or c.dense_phase):
         raise ConfigError(f"warmup_phase={c.warmup_phase} and dense_phase={c.dense_phase} leave no samples for {c.method}")
     if (c.warmup_phase or c.dense_phase) and c.method == "ensemble":
         raise ConfigError("the members of an ensemble never meet: warmup_phase and dense_phase must be 0")
-    if c.model.scaling != "none" and c.model.norm != "none":
-        raise ConfigError(
-            f"model.scaling={c.model.scaling!r} stands in for a norm, and model.norm is {c.model.norm!r}: use scaling=none"
-        )
 
 
 def _check_lost_and_link(c: Config) -> None:
@@ -136,7 +145,12 @@ def _check_data(c: Config) -> None:
         )
     if c.data.name not in EMBEDDED and not c.data.dir:
         raise ConfigError(
-            f"data.name={c.data.name!r} needs data.dir, the {'file' if c.data.name == 'npz' else 'folder'} it reads"
+            f"data.name={c.data.name!r} needs data.dir, the {'file' if c.data.name in FILES else 'folder'} it reads"
+        )
+    if c.data.name in GRAPHS and c.data.validation_fraction != Config().data.validation_fraction:
+        raise ConfigError(
+            f"data.name={c.data.name!r} has a validation split of its own: leave out "
+            f"data.validation_fraction={c.data.validation_fraction}"
         )
 
 
@@ -144,7 +158,9 @@ def placement_of(config: Config) -> Placement:
     """Where the config's workers train. Raises ConfigError if that cannot be."""
     meshable = config.method != "ist" or config.partition in EQUAL_BLOCKS
     try:
-        placement = make_placement(config.placement, num_workers(config), config.num_devices, on_mesh=meshable)
+        batched = ARCHITECTURES[decomposition_of(config)].batched
+        options = dict(on_mesh=meshable, batched=batched)
+        placement = make_placement(config.placement, num_workers(config), config.num_devices, **options)
     except ValueError as error:
         raise ConfigError(str(error)) from error
     if placement.mesh is not None and not meshable:

@@ -25,12 +25,12 @@ def _means(sums: Metrics) -> Metrics:
 
 def whole_batch(task: Task, arrays: Any) -> Batch:
     """All examples of `arrays` as one batch, such as the training examples on which statistics of norms are measured."""
-    return task.batch(arrays, jnp.arange(jax.tree.leaves(arrays)[0].shape[0]), None)
+    return task.batch(arrays, jnp.arange(task.num_examples(arrays)), None)
 
 
 def add_up(sums: Callable[[Batch, Array], Any], task: Task, arrays: Any, batch_size: int) -> Any:
     """The sum over a whole split of what `sums` gives for a batch and the weights of its examples."""
-    index_KxB, weight_KxB = _batches(jax.tree.leaves(arrays)[0].shape[0], batch_size)
+    index_KxB, weight_KxB = _batches(task.num_examples(arrays), batch_size)
     one_batch = lambda index_weight: sums(task.batch(arrays, index_weight[0], None), index_weight[1])
     return jax.tree.map(lambda sum_K: sum_K.sum(axis=0), jax.lax.map(one_batch, (index_KxB, weight_KxB)))
 

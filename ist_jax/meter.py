@@ -2,11 +2,12 @@
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.extend.core import ClosedJaxpr, Jaxpr, jaxpr_as_fun
 
 from ist_jax import hlo
 from ist_jax.algorithms.base import Algorithm, State
@@ -52,12 +53,38 @@ def compiled_bytes_per_sync(algorithm: Algorithm, program: Any, steps: int) -> f
 def flops_per_local_step(algorithm: Algorithm, state: State, view: View, key: Key) -> float | None:
     """Floating-point operations of one local step of one worker; None where the backend does not count them.
 
-    Counted by XLA on a program of this one step, before optimisation: in the program of a round, the body of a loop would
-    count once however often it runs.
+    Counted by XLA on a program of this one step, before optimisation, and a loop over blocks as often as it runs.
     """
-    worker = jax.eval_shape(algorithm.one_worker, state)
-    found = jax.jit(algorithm.one_step).lower(worker, view, key).cost_analysis()
-    return None if not found else float(found["flops"])
+    given = (jax.eval_shape(algorithm.one_worker, state), view, key)
+    on_no_device = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), given)
+    return _flops(jax.make_jaxpr(algorithm.one_step)(*on_no_device))
+
+
+def _flops(program: ClosedJaxpr) -> float | None:
+    """XLA counts the body of a loop once, so that for every loop, its body is taken away and put back as often as it runs."""
+    total = _counted(program)
+    if total is None:
+        return None
+    for loop in _scans(program.jaxpr):
+        body = loop.params["jaxpr"]
+        total += loop.params["length"] * _flops(body) - _counted(body)
+    return total
+
+
+def _counted(program: ClosedJaxpr) -> float | None:
+    found = jax.jit(jaxpr_as_fun(program)).lower(*program.in_avals).cost_analysis()
+    return float(found["flops"]) if found else None
+
+
+def _scans(program: Jaxpr) -> Iterator[Any]:
+    """The outermost loops of a known length, also inside of calls."""
+    for equation in program.eqns:
+        if equation.primitive.name == "scan":
+            yield equation
+            continue
+        for part in jax.tree.leaves(equation.params, is_leaf=lambda part: isinstance(part, ClosedJaxpr | Jaxpr)):
+            if isinstance(part, ClosedJaxpr | Jaxpr):
+                yield from _scans(getattr(part, "jaxpr", part))
 
 
 def memory_bytes(program: Any, state: State, view: View) -> dict[str, float] | None:

@@ -5,10 +5,13 @@
               partitioned parameter server, IST_Release, distributed_*_partitioned_ps) or, in a travelling
               group, the subnetwork that holds it.
     uniform   a random permutation per group, dealt in equal shares (IST, Yuan et al., VLDB 2022).
-    blocks    as uniform, counts as equal as possible, the larger shares going round; an optional minimum
-              depth lets subnetworks overlap (ResIST, Dun et al., UAI 2022, section 3).
+    blocks    as uniform, counts as equal as possible, the larger shares going round (ResIST, Dun et al., UAI 2022,
+              section 3).
     rolling   contiguous slices that move on by one unit every round (FedRolex, Alam et al., 2022).
     fixed     the slices of the first round for ever (an ensemble of subnetworks).
+
+'balanced' and 'blocks' take a minimum depth: subnetworks that would be dealt fewer units hold others' as well
+(ResIST's minimum depth), drawn from all units ('blocks'), or as few as possible of each home's ('balanced').
 
 All give `indices[group]: int32[S, M]`, sorted in every row, padded with the group's size where S does not
 divide it. The result is a function of (key, previous indices) alone, so all hosts agree without talking.
@@ -36,7 +39,7 @@ class Partition(NamedTuple):
       slots: group -> unit slots M of one subnetwork, padding included.
       first: () -> Indices before the first round: every S-th unit ('balanced'), or contiguous slices.
       sample: (key, current) -> Indices of the next round.
-      disjoint: whether no unit ever has two holders.
+      min_units: of every group, that every subnetwork holds at least.
       travelling: the groups of 'balanced' whose units are dealt by their holders and stay with them between rounds.
     """
 
@@ -46,15 +49,32 @@ class Partition(NamedTuple):
     slots: Mapping[str, int]
     first: Callable[[], Indices]
     sample: Callable[[Key, Indices], Indices]
-    disjoint: bool
+    min_units: int = 0
     travelling: frozenset[str] = frozenset()
+
+    @property
+    def overlapping(self) -> frozenset[str]:
+        """The groups whose units may have several holders."""
+        return frozenset(group for group, size in self.sizes.items() if self.min_units > size // self.num_subnets)
+
+    @property
+    def disjoint(self) -> bool:
+        """Whether no unit ever has two holders."""
+        return not self.overlapping
+
+    @property
+    def padded(self) -> dict[str, int]:
+        """The sizes of the groups of which some subnetworks hold padding."""
+        return {
+            group: size for group, size in uneven_groups(self.sizes, self.num_subnets).items() if group not in self.overlapping
+        }
 
     def with_travelling(self, groups: Iterable[str]) -> "Partition":
         """The same partition with other travelling groups. Raises ValueError if it is not 'balanced'."""
         return (
             self
             if frozenset(groups) == self.travelling
-            else partition(self.name, self.sizes, self.num_subnets, travelling=groups)
+            else partition(self.name, self.sizes, self.num_subnets, min_units=self.min_units, travelling=groups)
         )
 
     @property
@@ -64,15 +84,22 @@ class Partition(NamedTuple):
 
     def pair_units(self, group: str) -> int:
         """K: how many units of `group` one dealer (a home, a holder) and one subnetwork can share at most."""
-        home = home_size(self.sizes[group], self.num_subnets)
+        size, num_subnets = self.sizes[group], self.num_subnets
         if self.name == "balanced":
-            return -(-home // self.num_subnets)
-        return min(home, self.slots[group])
+            return _pair_units(size, num_subnets, self.slots[group] if group in self.overlapping else 0)
+        return min(home_size(size, num_subnets), self.slots[group])
 
 
 def home_size(size: int, num_subnets: int) -> int:
     """Units that one of S homes keeps: home h owns the units h * home_size up to the next home's first."""
     return -(-size // num_subnets)
+
+
+def _pair_units(size: int, num_subnets: int, slots: int) -> int:
+    """The smallest equal share of a home that a subnetwork may hold: S shares are the home, and S homes fill the slots."""
+    home = home_size(size, num_subnets)
+    at_home_S = np.clip(size - home * np.arange(num_subnets), 0, home)
+    return next(k for k in range(-(-home // num_subnets), home + 1) if np.minimum(at_home_S, k).sum() >= slots)
 
 
 def _sorted_rows(cards_S: Array, size: int, num_subnets: int) -> Array:
@@ -113,21 +140,44 @@ def _uniform(key: Key, current_SxM: Array, size: int) -> Array:
 
 
 def _blocks(key: Key, current_SxM: Array, size: int) -> Array:
-    num_subnets, slots = current_SxM.shape
-    most = home_size(size, num_subnets)
-    overlapping = slots > most
-    deal_key, fill_key = jax.random.split(key)
-    if overlapping:  # the counts only say who is dealt which unit first
+    # the larger shares move on by one subnetwork a round
+    held_SxN = _dealt_in_counts(key, jnp.roll((current_SxM < size).sum(axis=1), 1), size)
+    unit_SxN = jnp.where(held_SxN, jnp.arange(size)[None], size)
+    return jnp.sort(unit_SxN, axis=1)[:, : current_SxM.shape[1]].astype(jnp.int32)
+
+
+def _dealt_in_counts(key: Key, count_S: Array, size: int) -> Array:
+    """bool[S, N]: a random deal of `count_S` units."""
+    holder_N = jnp.repeat(jnp.arange(count_S.shape[0]), count_S, total_repeat_length=size)
+    return jax.random.permutation(key, holder_N)[None] == jnp.arange(count_S.shape[0])[:, None]
+
+
+def _covering(name: str) -> Callable[[Key, Array, int], Array]:
+    """The deals with overlap: every unit is dealt once, then every subnetwork draws others up to its slots."""
+
+    def deal(key: Key, current_SxM: Array, size: int) -> Array:
+        deal_key, fill_key = jax.random.split(key)
+        num_subnets, slots = current_SxM.shape
+        if name == "balanced":
+            unit_SxM = _dealt_by(deal_key, homes(size, num_subnets), size)
+            held_SxN = (
+                jnp.zeros((num_subnets, size), bool).at[jnp.arange(num_subnets)[:, None], unit_SxM].set(True, mode="drop")
+            )
+            return _filled(fill_key, held_SxN, slots, _pair_units(size, num_subnets, slots))
         count_S = jnp.bincount(jnp.arange(size) % num_subnets, length=num_subnets)
-    else:  # the larger shares move on by one subnetwork a round
-        count_S = jnp.roll((current_SxM < size).sum(axis=1), 1)
-    holder_N = jnp.repeat(jnp.arange(num_subnets), count_S, total_repeat_length=size)
-    dealt_SxN = jax.random.permutation(deal_key, holder_N)[None] == jnp.arange(num_subnets)[:, None]
-    if not overlapping:
-        held_SxN = jnp.where(dealt_SxN, jnp.arange(size)[None], size)
-        return jnp.sort(held_SxN, axis=1)[:, :slots].astype(jnp.int32)
-    # first the units dealt, which cover the group, then others at random up to the minimum depth
-    draw_SxN = jnp.where(dealt_SxN, -1.0, jax.random.uniform(fill_key, dealt_SxN.shape))
+        return _filled(fill_key, _dealt_in_counts(deal_key, count_S, size), slots, size)
+
+    return deal
+
+
+def _filled(key: Key, held_SxN: Array, slots: int, pair: int) -> Array:
+    """int32[S, slots]: the units held and others at random, at most `pair` of every home."""
+    num_subnets, size = held_SxN.shape
+    home = home_size(size, num_subnets)
+    draw_SxN = jnp.where(held_SxN, -1.0, jax.random.uniform(key, held_SxN.shape))
+    draw_SxHxK = jnp.pad(draw_SxN, ((0, 0), (0, num_subnets * home - size)), constant_values=2.0).reshape(num_subnets, -1, home)
+    rank_SxHxK = jnp.argsort(jnp.argsort(draw_SxHxK, axis=2), axis=2)
+    draw_SxN = jnp.where(rank_SxHxK < pair, draw_SxHxK, 2.0).reshape(num_subnets, -1)
     return jnp.sort(jnp.argsort(draw_SxN, axis=1)[:, :slots], axis=1).astype(jnp.int32)
 
 
@@ -144,16 +194,18 @@ def _fixed(key: Key, current_SxM: Array, size: int) -> Array:
 DEALS = {"balanced": _balanced, "uniform": _uniform, "blocks": _blocks, "rolling": _rolling, "fixed": _fixed}
 
 
-def _first(name: str, size: int, num_subnets: int, slots: int) -> Array:
+def _first(name: str, size: int, num_subnets: int, slots: int, overlaps: bool) -> Array:
     """What is held before the first deal: the units dealt in order ('balanced'), or contiguous slices, as equal as possible.
 
-    With overlap all have `slots` units, and the last reach back.
+    With overlap all have `slots` units: those of 'balanced' are drawn, of others the last slices reach back.
     """
+    if name == "balanced" and overlaps:
+        return _covering(name)(jax.random.key(0), jnp.zeros((num_subnets, slots), jnp.int32), size)
     if name == "balanced":
         return _sorted_rows(jnp.arange(size, dtype=jnp.int32), size, num_subnets)
     count_S = np.array([len(part) for part in np.array_split(np.arange(size), num_subnets)])
     start_S = np.cumsum(count_S) - count_S
-    if slots > count_S.max():
+    if overlaps:
         start_S, count_S = np.minimum(start_S, size - slots), np.full(num_subnets, slots)
     unit_SxM = start_S[:, None] + np.arange(slots)
     return jnp.asarray(np.where(np.arange(slots) < count_S[:, None], unit_SxM, size), jnp.int32)
@@ -168,20 +220,20 @@ def partition(
       name: 'balanced', 'uniform', 'blocks', 'rolling' or 'fixed'.
       sizes: group -> number of units; empty for methods that do not decompose.
       num_subnets: S.
-      min_units: for 'blocks', how many units every subnetwork holds at least. Above N / S subnetworks
+      min_units: for 'balanced' and 'blocks', how many units every subnetwork holds at least. Above N / S subnetworks
         overlap, and every unit is still held by one of them.
       travelling: for 'balanced', the groups that are dealt by their holders instead of by homes.
 
     Raises:
-      ValueError: unknown name, a group smaller than S, `min_units` larger than a group or not for 'blocks', or travelling
-        groups that are none, or not with 'balanced'.
+      ValueError: unknown name, a group smaller than S, `min_units` larger than a group or with another partition, or
+        travelling groups that are none, that overlap, or not with 'balanced'.
     """
     if name not in DEALS:
         raise ValueError(f"partition is one of {sorted(DEALS)}, not {name!r}")
     if num_subnets < 1:
         raise ValueError(f"num_subnets is at least 1, not {num_subnets}")
-    if min_units and name != "blocks":
-        raise ValueError(f"min_units={min_units} goes with the partition 'blocks' only, not with {name!r}")
+    if min_units and name not in EQUAL_BLOCKS:
+        raise ValueError(f"min_units={min_units} goes with the partitions {EQUAL_BLOCKS} only, not with {name!r}")
     travelling = frozenset(travelling)
     if travelling and (name != "balanced" or travelling - set(sizes)):
         raise ValueError(
@@ -196,17 +248,23 @@ def partition(
         if min_units > size:
             raise ValueError(f"min_units={min_units} is more than the {size} units of group {group!r}")
     slots = {group: max(home_size(size, num_subnets), min_units) for group, size in sizes.items()}
+    parts = Partition(name, num_subnets, dict(sizes), slots, lambda: {}, lambda key, current: {}, min_units, travelling)
+    if travelling & parts.overlapping:
+        raise ValueError(f"a travelling unit has one holder, and min_units={min_units} gives it several: travelling=()")
 
     def first() -> Indices:
-        return {group: _first(name, sizes[group], num_subnets, slots[group]) for group in sizes}
+        return {group: _first(name, sizes[group], num_subnets, slots[group], group in parts.overlapping) for group in sizes}
+
+    def deal(group: str) -> Callable[[Key, Array, int], Array]:
+        if group in parts.overlapping:
+            return _covering(name)
+        return _travelling if group in travelling else DEALS[name]
 
     def sample(key: Key, current: Indices) -> Indices:
         keys = jax.random.split(key, max(len(sizes), 1))
-        deal = {group: _travelling if group in travelling else DEALS[name] for group in sizes}
-        return {group: deal[group](k, current[group], sizes[group]) for k, group in zip(keys, sorted(sizes))}
+        return {group: deal(group)(k, current[group], sizes[group]) for k, group in zip(keys, sorted(sizes))}
 
-    disjoint = all(slots[group] == home_size(size, num_subnets) for group, size in sizes.items())
-    return Partition(name, num_subnets, dict(sizes), slots, first, sample, disjoint, travelling)
+    return parts._replace(first=first, sample=sample)
 
 
 def uneven_groups(sizes: Mapping[str, int], num_subnets: int) -> dict[str, int]:

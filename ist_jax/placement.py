@@ -138,22 +138,26 @@ def subnet_mesh(num_devices: int = 0) -> Mesh:
     return jax.make_mesh((len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices)
 
 
-def _on_one_device() -> Placement:
+def _on_one_device(batched: bool) -> Placement:
     """The faster one: batched matrix products of a CPU are slower than single ones."""
-    return looped() if jax.default_backend() == "cpu" else vmapped()
+    return looped() if jax.default_backend() == "cpu" or not batched else vmapped()
 
 
-def make_placement(name: str, num_subnets: int, num_devices: int = 0, *, on_mesh: bool = True) -> Placement:
+def make_placement(
+    name: str, num_subnets: int, num_devices: int = 0, *, on_mesh: bool = True, batched: bool = True
+) -> Placement:
     """A placement by its configured name.
 
     'auto' is 'sharded' where the machine has several devices that divide S; on one device 'looped' on a CPU, whose
-    batched matrix products are slower than single ones, and 'vmapped' on an accelerator.
+    batched matrix products are slower than single ones, and for models that are not fast as a batch; else 'vmapped'.
 
     Args:
       name: 'auto', 'looped', 'vmapped' or 'sharded'.
       num_subnets: S.
       num_devices: of a mesh; 0: all.
       on_mesh: whether a mesh will do; if not, 'auto' stays on one device.
+      batched: whether an accelerator trains several subnetworks faster as one batch; convolutions with kernels of their own
+        become grouped ones, which it does not.
 
     Raises:
       ValueError: unknown name, too many devices, devices that do not divide S, or a number of devices for a
@@ -167,10 +171,10 @@ def make_placement(name: str, num_subnets: int, num_devices: int = 0, *, on_mesh
         return looped() if name == "looped" else vmapped()
     mesh = subnet_mesh(num_devices)
     if num_subnets % mesh.size == 0 and (name == "sharded" or (mesh.size > 1 and on_mesh)):
-        return sharded(mesh, _on_one_device())
+        return sharded(mesh, _on_one_device(batched))
     if name == "sharded" or num_devices > 1:
         raise ValueError(
             f"every device carries as many subnetworks: num_subnets={num_subnets} is no multiple of "
             f"num_devices={mesh.size}; set num_devices to a divisor"
         )
-    return _on_one_device()
+    return _on_one_device(batched)

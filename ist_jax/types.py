@@ -14,7 +14,7 @@ scatters drop it.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
@@ -25,6 +25,56 @@ Batch = Mapping[str, Array]
 Metrics = Mapping[str, Array]  # sums to be added up over batches
 Variables = Mapping[str, Any]  # what a Flax module is applied to: {'params': ..., further collections}
 Apply = Callable[..., Any]  # a bound `flax.linen.Module.apply`
+
+
+class Rows(NamedTuple):
+    """A constant sparse matrix [N, D], whose entries come in rows of W: every row of the matrix has one of them, and what does
+    not fit lies in overflow rows of its own. A product is then W gathers of whole matrices and a short sum over segments,
+    whatever the numbers of entries are.
+
+    Attributes:
+      column_NxW, value_NxW: the entries; 0 where there are fewer.
+      overflow_column_RxW, overflow_value_RxW: further entries.
+      receiver_R: int32, sorted, of which rows.
+    """
+
+    column_NxW: Array
+    value_NxW: Array
+    overflow_column_RxW: Array
+    overflow_value_RxW: Array
+    receiver_R: Array
+
+
+class Sparse(NamedTuple):
+    """A constant sparse matrix [N, D] and its transpose, by which gradients go."""
+
+    rows: Rows
+    columns: Rows
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.rows.column_NxW.shape[0], self.columns.column_NxW.shape[0]
+
+
+class Graph(NamedTuple):
+    """A graph of N nodes with symmetric edges, as graph networks take it; neighbours lie as entries do in `Rows`.
+
+    Attributes:
+      features: [N, D] of every node, or what a model's first layer sums of them over neighbours; an array or `Sparse`.
+      degree_N: number of neighbours of every node, the node itself not counted.
+      mask_N: 1 for a node, 0 for padding.
+      neighbours_NxW: int32, N where there is none.
+      overflow_RxW: int32, further neighbours, N where there is none.
+      receiver_R: int32, sorted, whose further neighbours they are.
+    """
+
+    features: Array | Sparse
+    degree_N: Array
+    mask_N: Array
+    neighbours_NxW: Array
+    overflow_RxW: Array
+    receiver_R: Array
+
 
 Axes = tuple[str | None, ...]
 Rules = Sequence[tuple[str, Axes | None]]  # (path regex, group per axis); None = no axis has a group

@@ -5,7 +5,22 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from cases import ALGORITHMS, BATCH, CLASSES, ROOT, SGD, TASK, Own, dataset, own, placements, random_params, rounds, two_groups
+from cases import (
+    ALGORITHMS,
+    BATCH,
+    CLASSES,
+    ROOT,
+    SGD,
+    TASK,
+    Own,
+    chain,
+    dataset,
+    own,
+    placements,
+    random_params,
+    rounds,
+    two_groups,
+)
 
 from ist_jax import data_parallel, decompose, ist, undivided
 from ist_jax.algorithms import Start
@@ -191,12 +206,15 @@ def test_outer_momentum_by_hand():
     assert_close(outer.params(rounds(outer, 1)[0]), expected, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["ist", "ist-own-model", "ist-carry", "local-sgd", "diloco", "ensemble", "data-parallel"])
+@pytest.mark.parametrize(
+    "name", ["ist", "ist-own-model", "ist-chain", "ist-carry", "local-sgd", "diloco", "ensemble", "data-parallel"]
+)
 def test_law_5_all_placements_agree_in_float64(name):
     """looped == vmapped == sharded over 1, 2, 4, 8 devices: the partition exactly, parameters to 1e-9."""
     with jax.enable_x64(True):
         data = dataset()
-        params = jax.tree.map(jnp.asarray, random_params((own if name == "ist-own-model" else two_groups)(8), dtype=np.float64))
+        make = {"ist-own-model": own, "ist-chain": chain}.get(name, two_groups)
+        params = jax.tree.map(jnp.asarray, random_params(make(8), dtype=np.float64))
         start = Start(params, None, jnp.zeros((), jnp.int32))
         results = {}
         everywhere = (

@@ -11,10 +11,11 @@ import optax
 
 from ist_jax import data_parallel, decompose, ensemble, ist, undivided
 from ist_jax.algorithms import Algorithm
-from ist_jax.data import Dataset, Raw, make_dataset
+from ist_jax.data import Dataset, GraphOptions, Raw, RawGraph, make_dataset, make_graph_dataset
 from ist_jax.data.splits import shared
-from ist_jax.decompositions import Decomposition, mlp
-from ist_jax.models import MLP, BatchNorm
+from ist_jax.decompositions import Decomposition, blocks, channels, filters, gat, gcn, mlp, sage
+from ist_jax.models import GAT, GCN, MLP, VGG, BatchNorm, GraphSAGE, PreActResNet, ResNet
+from ist_jax.models.residual import repeated
 from ist_jax.placement import Placement, looped, sharded, subnet_mesh, vmapped
 from ist_jax.tasks import Task, classification
 
@@ -59,10 +60,63 @@ def own(num_subnets: int, partition: str = "balanced") -> Decomposition:
     )
 
 
+class Link(nn.Module):
+    """A residual block, dense."""
+
+    scale: float = 1.0
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        inner = nn.relu(BatchNorm(name="norm")(x))
+        return x + self.scale * nn.Dense(x.shape[-1], use_bias=False, name="dense")(inner)
+
+
+class Chain(nn.Module):
+    """Residual blocks whose order matters, as one loop; cheaper to compile than convolutions."""
+
+    depth: int
+    sum_scale: float = 1.0
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x = repeated(Link(self.sum_scale, name="blocks"), self.depth, nn.Dense(8, name="first")(x))
+        return nn.Dense(CLASSES, name="head")(x)
+
+
+def chain(num_subnets: int, partition: str = "balanced", min_units: int = 0) -> Decomposition:
+    slots = max(-(-9 // num_subnets), min_units)
+    return decompose(
+        ((r"blocks/.*/kernel", ("block", None, None)), (r"blocks/.*/(scale|bias)", ("block", None)), (r".*", None)),
+        {"block": 9},
+        num_subnets=num_subnets,
+        full=Chain(9, 1 / num_subnets),
+        subnet=Chain(slots),
+        padded=Chain(num_subnets * -(-9 // num_subnets), 1 / num_subnets),
+        example=EXAMPLE,
+        partition_name=partition,
+        min_units=min_units,
+        pad_safe=True,
+        ordered=True,
+    )
+
+
 def _mlp(hidden: tuple[int, ...] = (16, 24), model: dict[str, Any] | None = None, **options: Any) -> Any:
     network = MLP(hidden, CLASSES, **(model or {}))
     return lambda num_subnets, partition="balanced": mlp(
         network, EXAMPLE, num_subnets=num_subnets, partition=partition, **options
+    )
+
+
+def _graph(decompose_model: Any, model: nn.Module, **options: Any) -> Any:
+    return lambda num_subnets, partition="balanced": decompose_model(
+        model, FEATURES, num_subnets=num_subnets, partition=partition, **options
+    )
+
+
+def _images(make: Callable[..., Decomposition], model: nn.Module, **options: Any) -> Any:
+    example = jax.ShapeDtypeStruct((1, 4, 4, 2), jnp.float32)
+    return lambda num_subnets, partition="balanced": make(
+        model, example, num_subnets=num_subnets, partition=partition, **options
     )
 
 
@@ -75,7 +129,16 @@ DECOMPOSITIONS: dict[str, Callable[..., Decomposition]] = {
     "mlp-no-norm-scaled": _mlp((16, 16), {"norm": "none", "bias": True, "activation": "tanh"}, scaling="keep"),
     "mlp-split-input": _mlp((16, 8), split_input=True),
     "own-model": own,
+    "gcn-uneven": _graph(gcn, GCN((18, 8), CLASSES)),
+    "gcn-split-input": _graph(gcn, GCN((16,), CLASSES), split_input=True, split_output=False),
+    "sage-layer-norm": _graph(sage, GraphSAGE((16,), CLASSES)),
+    "gat": _graph(gat, GAT((8,), CLASSES, heads=2)),
+    "chain": chain,
+    "blocks": _images(blocks, PreActResNet((1, 6), CLASSES, width=4), stages=(2,)),
+    "filters": _images(filters, ResNet((2,), CLASSES, width=6)),
+    "channels": _images(channels, VGG((6, 0, 4), (5,), CLASSES)),
 }
+IMAGES = ("blocks", "filters", "channels")  # slow to compile
 TASK: Task = classification()
 SGD = optax.sgd(0.1, momentum=0.9)
 BATCH = 8
@@ -111,6 +174,7 @@ NESTEROV = optax.sgd(0.7, 0.9, nesterov=True)
 ALGORITHMS: dict[str, Callable[..., Algorithm]] = {
     "ist": _ist(two_groups),
     "ist-own-model": _ist(own),
+    "ist-chain": _ist(chain),
     "ist-carry": _ist(two_groups, optax.adam(1e-2), opt_state="carry"),
     "ist-outer": _ist(two_groups, outer_tx=NESTEROV),
     "local-sgd": _ist(whole),
@@ -132,6 +196,38 @@ def dataset(num_train: int = 100, dtype: Any = np.float32, shards: Any = shared)
     (x_train, y_train), (x_test, y_test) = sample(num_train + 20), sample(60)
     raw = Raw(x_train, y_train, x_test, y_test)
     return make_dataset(raw, "blobs", source="blobs", validation_fraction=20 / (num_train + 20), shards=shards)
+
+
+def raw_graph(num_nodes: int = 40, **changes: Any) -> RawGraph:
+    """A random graph, a class's nodes alike and mostly neighbours; one node has many neighbours, some have none."""
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, CLASSES, num_nodes)
+    x = (np.eye(CLASSES, FEATURES)[y] + 0.5 * rng.normal(size=(num_nodes, FEATURES))).astype(np.float32)
+    pairs = rng.integers(0, num_nodes - 3, (2, 4 * num_nodes))
+    likely = (y[pairs[0]] == y[pairs[1]]) | (rng.random(pairs.shape[1]) < 0.1)
+    edges = np.concatenate([pairs[:, likely], [np.zeros(num_nodes // 2, int), np.arange(num_nodes // 2)]], axis=1)
+    split = np.arange(num_nodes) % 2 + (np.arange(num_nodes) % 4 == 3)
+    return RawGraph(x, y, edges, split == 0, split == 1, split == 2)._replace(**changes)
+
+
+def graph_dataset(raw: RawGraph | None = None, **options: Any) -> Dataset:
+    return make_graph_dataset(raw or raw_graph(), "random", source="random", options=GraphOptions(**options), shards=shared)
+
+
+FIRST_PRODUCTS = {GCN: "symmetric", GraphSAGE: "mean", GAT: "none"}
+
+
+def inputs(decomposition: Decomposition, count: int = 8) -> Any:
+    """Random inputs of a batch of `count` examples: an array, or a graph of so many nodes."""
+    rng = np.random.default_rng(1)
+    if type(decomposition.full) not in FIRST_PRODUCTS:
+        return rng.normal(size=(count, *decomposition.example.shape[1:])).astype(np.float32)
+    split = np.eye(3, count, dtype=bool)
+    edges = rng.integers(0, count, (2, 2 * count))
+    y = np.zeros(count, int)
+    raw = RawGraph(rng.normal(size=(count, FEATURES)).astype(np.float32), y, edges, *split)
+    data = graph_dataset(raw, first_product=FIRST_PRODUCTS[type(decomposition.full)])
+    return data.arrays("test")["graph"]
 
 
 ROOT = jax.random.key(3)

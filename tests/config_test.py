@@ -21,6 +21,7 @@ def parse(*arguments, config=DIGITS, workdir="--workdir=unused"):
     return run.parse([config, workdir, *arguments]).config
 
 
+GCN = "--config.model.name=gcn --config.model.norm=layer --config.batch_size=0"
 WRONG = {
     "--config.metod=ist": "config.metod is no field: did you mean 'method'",
     "--config.optimizer.learning_rte=1": "did you mean 'optimizer.learning_rate'",
@@ -61,6 +62,17 @@ WRONG = {
     "--config.data.name=npz": "needs data.dir, the file",
     "--config.data.name=mnist": "data.name is one of",
     "--config.batch_size=0 --config.data.split=disjoint": "needs data.split=shared",
+    "--config.model.name=gcn --config.decomposition=mlp": "decomposition='mlp' is of model.name='mlp', not 'gcn'",
+    "--config.model.name=gcn": "model.norm is one of none, layer, matrix for model.name='gcn', not 'batch'",
+    "--config.model.name=gcn --config.model.norm=none": "batch_size=.* is of clusters, of which data.clusters=1",
+    f"{GCN} --config.model.hidden=(254,)": r"must divide every layer of model.hidden=\(254,\): normalisation runs over",
+    f"{GCN} --config.model.hidden=(64,) --config.model.split_output=False": "leave no layer of one hidden layer",
+    f"{GCN} --config.model.norm=matrix --config.data.clusters=8": "model.norm=matrix is over all nodes at once",
+    f"{GCN} --config.data.split=dirichlet --config.batch_size=1": "dirichlet is by labels, which the clusters",
+    f"{GCN} --config.data.name=digits_graph --config.data.validation_fraction=0.2": "has a validation split of its own",
+    f"{GCN} --config.model.dropout=1": "model.dropout is from 0 to 0.99",
+    f"{GCN} --config.data.name=planetoid": "data.name='planetoid' needs data.dir, the folder",
+    f"{GCN} --config.data.name=graph_npz": "data.name='graph_npz' needs data.dir, the file",
     "--config.eval_subnets=maybe": "eval_subnets=maybe",
     "--config.exchange.wire=int4": "exchange.wire is one of exact, bfloat16, int8, not 'int4'",
     "--config.exchange.wire=int8 --config.method=local_sgd": "which local_sgd does not exchange",
@@ -70,6 +82,21 @@ WRONG = {
     "--config.link.bandwidth=fast": "link.bandwidth is a number with one of the units bps, .* not 'fast'",
     "--config.link.bandwidth=0Gbps": "link.bandwidth is above 0",
     "--config.link.bandwidth=1Gbps --config.link.latency=3": "link.latency is a number with one of the units s, ms",
+    "--config.model.name=resnet --config.model.stage_sizes=(1,0)": "model.stage_sizes names the blocks",
+    "--config.model.name=resnet --config.num_subnets=23": "num_subnets=23 and min_blocks=0 are at most the 22 blocks",
+    "--config.model.name=resnet --config.min_blocks=23": "num_subnets=4 and min_blocks=23 are at most the 22 blocks",
+    "--config.model.name=resnet --config.split_stages=(5,)": r"split_stages are of the 4 of .* not \(5,\)",
+    "--config.model.name=resnet --config.model.block=wide": "model.block is one of preact, post",
+    "--config.model.name=resnet --config.model.norm=layer": "model.norm is one of batch, group for model.name='resnet'",
+    "--config.model.name=resnet --config.decomposition=channels": "is of model.name='vgg', not 'resnet', which .* blocks",
+    "--config.model.name=resnet --config.decomposition=filters --config.model.norm=group": "are for decomposition=blocks",
+    "--config.model.name=resnet --config.decomposition=filters --config.num_subnets=65": "model.width=64 is narrower",
+    "--config.model.name=resnet": "takes images, .* not shape",
+    "--config.model.name=vgg --config.model.channels=(0,)": "model.channels=.* has a convolution",
+    "--config.data.augment=crop": "is of images, and an input has shape",
+    "--config.data.augment=flip": "data.augment is one of none, crop, crop_flip",
+    "--config.optimizer.momentum_schedule=demon": "optimizer.momentum decay, which is 0",
+    "--config.later_local_steps=(5,0)": "later_local_steps=.5, 0. are local steps of a round",
     "stray": "unexpected argument 'stray'",
     "--frobnicate=1": "frobnicate",
 }
@@ -125,6 +152,7 @@ def test_no_field_defaults_to_none_and_every_field_is_documented_and_checked():
         assert field.default is not None and field.metadata["doc"]
         free = field.type is bool or name in ("model.hidden", "data.dir", "data.dataset", "init_from")
         free |= name in ("drop.rounds", "drop.workers", "link.bandwidth", "link.latency")  # by functions of their own
+        free |= name in ("model.stage_sizes", "model.channels", "split_stages", "later_local_steps")
         assert free or name in CHOICES or name in RANGES, f"{name} is checked nowhere"
     assert set(CHOICES) | set(RANGES) <= set(FIELDS)
     assert described().count("\n") + 1 == 2 * len(FIELDS)
@@ -197,6 +225,13 @@ def test_a_model_refuses_data_of_another_kind():
         build.phases(config, build.dataset(config).spec._replace(task="regression"))
 
 
+def test_a_graph_and_a_model_of_vectors_refuse_each_other():
+    for arguments in (["--config.data.name=digits_graph", "--config.data.validation_fraction=0.1"], GCN.split()):
+        config = parse(*arguments)
+        with pytest.raises(ConfigError, match="choose another of the two"):
+            build.phases(config, build.dataset(config))
+
+
 def test_phases_share_out_the_samples():
     config = parse("--config.warmup_phase=0.25", "--config.dense_phase=0.25", "--config.epochs=4")
     dataset = build.dataset(config)
@@ -211,12 +246,14 @@ def test_batch_size_zero_is_the_whole_training_set():
     assert build.phases(config, dataset)[0][0].algorithm.batch_size == dataset.num_train
 
 
-@pytest.mark.parametrize("name", ["constant", "cosine", "linear", "step"])
+@pytest.mark.parametrize("name", ["constant", "cosine", "linear", "step", "thirds"])
 def test_schedules(name):
     optimizer = dataclasses.replace(Config().optimizer, schedule=name, learning_rate=0.4, warmup=0.1)
     rate = build.schedule(optimizer, 100)
     assert float(rate(0)) == 0 and float(rate(5)) == pytest.approx(0.2) and float(rate(10)) == pytest.approx(0.4)
-    assert float(rate(100)) == pytest.approx({"constant": 0.4, "cosine": 0, "linear": 0, "step": 0.004}[name], abs=1e-6)
+    assert float(rate(100)) == pytest.approx(
+        {"constant": 0.4, "cosine": 0, "linear": 0, "step": 0.004, "thirds": 0.004}[name], abs=1e-6
+    )
 
 
 CONFIG_FILES = [file for file in sorted((ROOT / "experiments").glob("*/*.py")) if "def get_config" in file.read_text()]

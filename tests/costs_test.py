@@ -57,8 +57,16 @@ def test_without_groups_it_is_the_ring_all_reduce():
 def test_law_6_compiled_bytes_equal_the_arithmetic_and_nothing_is_all_gathered(make, rests):
     labels, shapes, parts = labelled(make(4, "blocks" if rests == "blocks" else "balanced"))
     parts = settled(parts, labels, shapes) if rests == "travelling" else parts
-    exchange = over_mesh(labels, shapes, parts, subnet_mesh(4))
-    indices, key, alive_S = parts.first(), jax.random.key(0), jnp.ones(4, bool)
+    sent = compiled_bytes(labels, shapes, parts)
+    assert sum(sent.values()) == pytest.approx(sum(leaf.sent for leaf in costs.leaf_costs(labels, shapes, parts)))
+    assert (sent["move"] > 0) == (rests == "travelling")
+
+
+def compiled_bytes(labels, shapes, parts):
+    """What a device sends in each part of a synchronisation, from the compiled program with a device per subnetwork."""
+    num_subnets = parts.num_subnets
+    exchange = over_mesh(labels, shapes, parts, subnet_mesh(num_subnets))
+    indices, key, alive_S = parts.first(), jax.random.key(0), jnp.ones(num_subnets, bool)
     store = jax.eval_shape(exchange.init, shapes)
     store = jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), store, exchange.shardings
@@ -71,9 +79,7 @@ def test_law_6_compiled_bytes_equal_the_arithmetic_and_nothing_is_all_gathered(m
     }
     texts = {name: jax.jit(f).lower(*args).compile().as_text() for name, (f, args) in steps.items()}
     assert {c.kind for text in texts.values() for c in collectives(text)} <= {"all-to-all", "all-reduce"}
-    sent = {name: bytes_sent(text) for name, text in texts.items()}
-    assert sum(sent.values()) == pytest.approx(sum(leaf.sent for leaf in costs.leaf_costs(labels, shapes, parts)))
-    assert (sent["move"] > 0) == (rests == "travelling")
+    return {name: bytes_sent(text) for name, text in texts.items()}
 
 
 SHARED, BLOCK = (

@@ -11,13 +11,15 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from cases import DECOMPOSITIONS, TASK, exchanged_rounds, random_params
+from cases import DECOMPOSITIONS, IMAGES, TASK, exchanged_rounds, inputs, random_params
 
 from ist_jax.exchange import lying_units, one_device, over_mesh, settled
+from ist_jax.models.graphs import neighbour_mean
 from ist_jax.placement import subnet_mesh
 from ist_jax.subnet import extract, extract_all, label_axes, map_labels, merge
 
-CASES = [(name, s) for name in DECOMPOSITIONS for s in (1, 4)] + [("mlp", 8), ("mlp-uneven", 8), ("own-model", 2)]
+CASES = [(name, s) for name in DECOMPOSITIONS for s in ((4,) if name in IMAGES else (1, 4))]
+CASES += [("mlp", 8), ("mlp-uneven", 8), ("own-model", 2), ("gcn-split-input", 8)]  # of the last, 12 features: padded
 by_case = pytest.mark.parametrize("name,num_subnets", CASES)
 
 
@@ -58,7 +60,8 @@ def case(name, num_subnets):
     decomposition = DECOMPOSITIONS[name](num_subnets)
     parts = decomposition.partition
     _, labels = shapes_and_labels(decomposition)
-    full = decomposition.full.clone(sum_scale=1.0) if hasattr(decomposition.full, "sum_scale") else decomposition.full
+    unscaled = {"sum_scale": 1.0, "residual_scales": ()}
+    full = decomposition.full.clone(**{name: one for name, one in unscaled.items() if hasattr(decomposition.full, name)})
 
     @jax.jit
     def compute(params, x, y):
@@ -77,7 +80,7 @@ def case(name, num_subnets):
             return decomposition.subnet.apply({"params": sub}, batch["x"]), trained
 
         logits_S, trained_S = jax.lax.map(alone, indices)
-        reference = masked_layer_norm if name == "mlp-deep-layer-norm" else lambda full, p, x, own: full.apply({"params": p}, x)
+        reference = REFERENCES.get(name, lambda full, p, x, own: full.apply({"params": p}, x))
         expected_S = jax.lax.map(lambda item: reference(full, item[0], x, item[1]), (masked_S, indices))
         return dict(
             indices=indices,
@@ -90,9 +93,7 @@ def case(name, num_subnets):
         )
 
     params = random_params(decomposition)
-    rng = np.random.default_rng(1)
-    x = rng.normal(size=(8, decomposition.example.shape[1])).astype(np.float32)
-    results = jax.device_get(compute(params, x, np.arange(8) % 5))
+    results = jax.device_get(compute(params, inputs(decomposition), np.arange(8) % 5))
     return SimpleNamespace(decomposition=decomposition, labels=labels, params=params, **results)
 
 
@@ -106,6 +107,19 @@ def masked_layer_norm(full, masked, x, own):
         norm = masked[f"norm_{i}"]
         x = jax.nn.gelu(x * norm["scale"][None] + norm["bias"][None])
     return x @ masked["output"]["kernel"]
+
+
+def masked_graphsage(full, masked, graph, own):
+    """The same for GraphSAGE of one hidden layer."""
+    held = jnp.einsum("nkd,kdh->nh", graph.features, masked["hidden_0"]["kernel"]) + masked["hidden_0"]["bias"][None]
+    held = held[:, own["hidden_0"]]
+    held = (held - held.mean(1, keepdims=True)) / jnp.sqrt(held.var(1, keepdims=True) + 1e-5)
+    h = jnp.zeros((len(held), 16)).at[:, own["hidden_0"]].set(jax.nn.relu(held))
+    pair = jnp.stack([h, neighbour_mean(h, graph)], axis=1)
+    return jnp.einsum("nkd,kdh->nh", pair, masked["output"]["kernel"]) + masked["output"]["bias"][None]
+
+
+REFERENCES = {"mlp-deep-layer-norm": masked_layer_norm, "sage-layer-norm": masked_graphsage}
 
 
 @by_case
@@ -144,8 +158,9 @@ def test_law_3_a_subnetwork_computes_what_the_masked_full_model_computes(name, n
 @by_case
 def test_subnetworks_have_the_shapes_of_the_shrunken_model(name, num_subnets):
     c = case(name, num_subnets)
-    width = c.decomposition.partition.slots.get("input", c.decomposition.example.shape[1])
-    own = jax.eval_shape(c.decomposition.subnet.init, jax.random.key(0), jax.ShapeDtypeStruct((1, width), jnp.float32))
+    first = {group: index_SxM[0] for group, index_SxM in c.indices.items()}
+    example = jax.eval_shape(lambda x: own_batch(c.decomposition, {"x": x}, first)["x"], c.decomposition.example)
+    own = jax.eval_shape(c.decomposition.subnet.init, jax.random.key(0), example)
     trained_shapes = jax.tree.map(lambda leaf: leaf.shape[1:], c.trained_S[0])
     assert trained_shapes == jax.tree.map(lambda leaf: leaf.shape, own["params"])
 
@@ -168,8 +183,12 @@ def test_padded_units_stay_exactly_zero_in_training(name, num_subnets):
         assert any((index == sizes[group]).any() for group, index in c.indices.items()), "this case pads"
 
 
+WHOLLY = ("mlp", "mlp-uneven", "own-model")  # on meshes of every size; of the others, one subnetwork per device
 MESHES = [
-    (n, s, d, "balanced", False) for n, s in CASES for d in ({1: [1], 2: [2], 4: [2, 4], 8: [8]}[s]) if (n, s) != ("mlp", 1)
+    (n, s, d, "balanced", False)
+    for n, s in CASES
+    for d in ([1, 2, 4, 8] if n in WHOLLY else [4, 8])
+    if s % d == 0 and (s // d <= 2 or s == 1) and (n, s) != ("mlp", 1) and (s < 8 or d == 8)
 ]
 MESHES += [
     (n, 4, d, p, True)
@@ -192,7 +211,13 @@ def resting_partition(decomposition, labels, shapes, resident):
 def test_law_6_the_mesh_exchange_is_extract_and_merge_bit_for_bit(name, num_subnets, num_devices, partition, resident):
     decomposition = DECOMPOSITIONS[name](num_subnets, partition)
     shapes, labels = shapes_and_labels(decomposition)
-    parts = resting_partition(decomposition, labels, shapes, resident)
+    check_law_6(decomposition, resting_partition(decomposition, labels, shapes, resident), num_devices)
+
+
+def check_law_6(decomposition, parts, num_devices):
+    """The exchange of `parts`, over a mesh and on one device."""
+    num_subnets = parts.num_subnets
+    shapes, labels = shapes_and_labels(decomposition)
     alive_S = np.arange(num_subnets) != 1
 
     def exchanged(exchange, params):

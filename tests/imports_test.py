@@ -21,7 +21,7 @@ ALLOWED = {
     "hlo": (),
     "link": (),
     "lost": (),
-    "models": ("models",),
+    "models": ("types", "models"),
     "decompositions": ("types", "trees", "partition", "models"),
     "tasks": ("types",),
     "data": ("types", "keys", "order"),

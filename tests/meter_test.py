@@ -10,8 +10,8 @@ import pytest
 from cases import ALGORITHMS, BATCH, SGD, TASK, dataset, placements, two_groups
 
 from ist_jax import LoopConfig, data_parallel, ist, meter, run
-from ist_jax.decompositions import mlp, undivided
-from ist_jax.models import MLP
+from ist_jax.decompositions import blocks, mlp, undivided
+from ist_jax.models import MLP, PreActResNet
 
 
 def mlp_flops(batch, widths):
@@ -31,6 +31,23 @@ def test_flops_of_a_local_step_of_an_mlp_are_its_matrix_products(num_subnets):
         found = meter.flops_per_local_step(algorithm, state, view, jax.random.key(0))
         expected = mlp_flops(32, [300, 512 // num_subnets, 256 // num_subnets, 10])
         assert expected < found < 1.1 * expected, "norms, activations and the update are a few per cent more"
+
+
+@pytest.mark.parametrize("num_subnets", [1, 4])
+def test_flops_count_every_block_of_a_loop_over_blocks(num_subnets):
+    """8 or 2 blocks of two 3 x 3 convolutions of 16 channels on 4 x 4 pixels, forward and for two gradients."""
+    image = jax.ShapeDtypeStruct((1, 8, 8, 2), jnp.float32)
+    split = blocks(PreActResNet((1, 9), 5, width=8), image, num_subnets=num_subnets, stages=(2,))
+    algorithm = ist(split, TASK, optax.sgd(0.1), batch_size=16)
+    arrays = {"x": jnp.zeros((64, 8, 8, 2)), "y": jnp.zeros(64, jnp.int32)}
+    view = dataset().view(0, jax.random.key(0), num_subnets, algorithm.sharding)._replace(arrays=arrays)
+    found = meter.flops_per_local_step(algorithm, jax.eval_shape(algorithm.init, jax.random.key(0)), view, jax.random.key(0))
+    convolution = lambda pixels, size, inputs, outputs: 2 * 16 * pixels**2 * size**2 * inputs * outputs
+    shared = 2 * convolution(8, 3, 8, 8) + convolution(4, 3, 8, 16) + convolution(4, 1, 8, 16) + convolution(4, 3, 16, 16)
+    dealt = (8 // num_subnets) * 2 * convolution(4, 3, 16, 16)
+    expected = 2 * convolution(8, 3, 2, 8) + 3 * (shared + dealt)
+    # at the border fewer than 9 pixels are summed: 0.69 of them on 4 x 4; norms and the update count too
+    assert 0.69 * expected < found < 1.2 * expected
 
 
 @pytest.mark.parametrize("name", sorted(ALGORITHMS))

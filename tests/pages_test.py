@@ -49,6 +49,17 @@ def test_records_are_kept_and_a_page_is_made_from_them(tmp_path):
     assert "| method | seeds | MB sent per device |\n| --- | ---: | ---: |\n| ist | 2 | " in text
     assert pages.rebuilt(page) == text
     assert pages.drawn_from(tmp_path / "curves.png") == pages.fingerprint(tmp_path / "records")
+    page.write_text("<!-- table records | memory of a device at most -->\n<!-- end -->\n")
+    peak = json.loads((tmp_path / "records" / "seed=0" / "summary.json").read_text())["memory_bytes_per_device"]["peak"]
+    assert f"| ist | {peak / 1e6:,.1f} |" in pages.rebuilt(page)
+    (tmp_path / "records" / "paper.json").write_text('{"ist": 81.5}')
+    page.write_text("<!-- table records | seeds | paper -->\n<!-- end -->\n")
+    assert "| method | seeds | paper (%) |\n| --- | ---: | ---: |\n| ist | 2 | 81.50 |" in pages.rebuilt(page)
+    for content, says in (('{"gist": 1}', "names 'gist', which is no row; rows: ist"), ("[1]", "an object of numbers")):
+        (tmp_path / "records" / "paper.json").write_text(content)
+        with pytest.raises(ConfigError, match=says):
+            pages.rebuilt(page)
+    (tmp_path / "records" / "paper.json").unlink()
     metrics = tmp_path / "records" / "seed=0" / "metrics.jsonl"
     metrics.write_text(metrics.read_text().replace('"test_accuracy": 0', '"test_accuracy": 1'))
     assert pages.drawn_from(tmp_path / "curves.png") != pages.fingerprint(tmp_path / "records")

@@ -98,14 +98,32 @@ def test_travelling_bounds_what_two_holders_exchange(size, num_subnets):
                 assert len(shared) <= parts.pair_units("g") == -(-home_size(size, num_subnets) // num_subnets)
 
 
-def test_blocks_of_a_minimum_depth_overlap_and_cover():
-    parts = partition("blocks", {"g": 10}, 8, min_units=4)
-    assert not parts.disjoint and parts.slots == {"g": 4}
-    drawn = draws(parts, 100)
+@pytest.mark.parametrize("name", ["blocks", "balanced"])
+@pytest.mark.parametrize("size,num_subnets,depth", [(10, 8, 4), (22, 8, 5), (22, 4, 6), (9, 8, 6), (8, 4, 8)])
+def test_a_minimum_depth_overlaps_and_covers(name, size, num_subnets, depth):
+    """Also where it is no more than the larger share: with 22 blocks and S = 4, all have 6, not 6, 6, 5, 5."""
+    parts = partition(name, {"g": size}, num_subnets, min_units=depth)
+    assert not parts.disjoint and not parts.padded and parts.slots == {"g": depth}
+    home, drawn = home_size(size, num_subnets), draws(parts, 100)
     for index_SxM in (np.asarray(parts.first()["g"]), *drawn):
-        assert set(index_SxM.flat) == set(range(10)), "every unit has a holder"
-        assert all(len(set(row)) == 4 for row in index_SxM), "four different units each"
-    assert len(np.unique(drawn.reshape(100, -1), axis=0)) == 100
+        assert set(index_SxM.flat) == set(range(size)), "every unit has a holder"
+        for row in index_SxM:
+            assert len(set(row)) == depth and (np.diff(row) > 0).all(), "as many different units each, in order"
+            assert np.bincount(row // home).max() <= parts.pair_units("g"), "of no home more than a mesh sends"
+    assert len(np.unique(drawn.reshape(100, -1), axis=0)) == (1 if depth == size else 100)
+
+
+@pytest.mark.parametrize("name", ["blocks", "balanced"])
+def test_with_a_minimum_depth_every_unit_is_held_as_often_by_everybody(name):
+    drawn = draws(partition(name, {"g": 24}, 8, min_units=5), 4000)
+    held_SxN = np.stack([(drawn == unit).any(axis=2).mean(axis=0) for unit in range(24)], axis=1)
+    assert (np.abs(held_SxN - 5 / 24) < 6 * np.sqrt(5 / 24 * 19 / 24 / 4000)).all()
+
+
+def test_a_minimum_depth_that_all_shares_have_changes_nothing():
+    plain, deep = (partition("blocks", {"g": 22}, 4, min_units=depth) for depth in (0, 5))
+    assert deep.disjoint and deep.padded == {"g": 22} and deep.slots == plain.slots
+    np.testing.assert_array_equal(draws(plain, 3), draws(deep, 3))
 
 
 def test_the_larger_shares_of_blocks_go_round():
@@ -149,8 +167,10 @@ def test_errors_name_group_and_sizes(arguments, says):
         partition(*arguments)
     with pytest.raises(ValueError, match="min_units=9 is more than the 8 units of group 'g'"):
         partition("blocks", {"g": 8}, 4, min_units=9)
-    with pytest.raises(ValueError, match="'blocks' only"):
+    with pytest.raises(ValueError, match="'blocks'\\) only, not with 'uniform'"):
         partition("uniform", {"g": 8}, 4, min_units=2)
+    with pytest.raises(ValueError, match="a travelling unit has one holder, and min_units=3"):
+        partition("balanced", {"g": 8}, 4, min_units=3, travelling=("g",))
     with pytest.raises(ValueError, match=r"travelling=\['g'\]: .* not 'uniform'"):
         partition("uniform", {"g": 8}, 4, travelling=("g",))
     with pytest.raises(ValueError, match=r"travelling=\['h'\]: groups of \['g'\]"):

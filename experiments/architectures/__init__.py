@@ -1,11 +1,17 @@
 """Families of models and the ways they fall apart, by `config.decomposition`: a new one is one file and a line here."""
 
-from experiments.architectures import mlp
+from experiments.architectures import convolutional, graphs, mlp
 from experiments.architectures.base import Architecture
 from experiments.config import Config, ConfigError
 
 ARCHITECTURES: dict[str, Architecture] = {
     "mlp": mlp.ARCHITECTURE,
+    "gcn": graphs.GCN_ARCHITECTURE,
+    "sage": graphs.SAGE_ARCHITECTURE,
+    "gat": graphs.GAT_ARCHITECTURE,
+    "blocks": convolutional.BLOCKS_OF,
+    "filters": convolutional.FILTERS_OF,
+    "channels": convolutional.CHANNELS_OF,
 }
 MODEL_NAMES = tuple(dict.fromkeys(architecture.model for architecture in ARCHITECTURES.values()))
 

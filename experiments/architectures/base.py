@@ -3,8 +3,10 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
+import jax.numpy as jnp
+
 from experiments.config import Config, ConfigError
-from ist_jax.data import Spec
+from ist_jax.data import GraphOptions, Spec
 from ist_jax.decompositions import Decomposition
 
 
@@ -18,6 +20,8 @@ class Architecture(NamedTuple):
       check: config -> None: what is impossible before data are loaded. Raises ConfigError.
       decompose: (config, spec, num_subnets) -> Decomposition; num_subnets is 1 where the method does not split the model.
         What does not fit together is a ValueError.
+      graph: config -> how a graph is laid out for the model; None for a model of other data.
+      batched: whether an accelerator trains several subnetworks faster as one batch than one after another.
     """
 
     model: str
@@ -25,6 +29,11 @@ class Architecture(NamedTuple):
     choices: Mapping[str, Sequence[str]]
     check: Callable[[Config], None]
     decompose: Callable[[Config, Spec, int], Decomposition]
+    graph: Callable[[Config], GraphOptions] | None = None
+    batched: bool = True
+
+
+DTYPES = {"float32": None, "bfloat16": jnp.bfloat16}  # of compute; None: that of the parameters
 
 
 def splits(config: Config) -> bool:

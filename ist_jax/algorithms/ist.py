@@ -182,7 +182,7 @@ class _Training:
     def _evaluated(self) -> nn.Module | None:
         """The model that is evaluated as it lies, None if there is none for it."""
         parts = self.decomposition.partition
-        if not self.exchange.synchronises:
+        if not self.exchange.synchronises or (self.decomposition.ordered and parts.travelling):
             return None
         return self.decomposition.padded if uneven_groups(parts.sizes, parts.num_subnets) else self.decomposition.full
 

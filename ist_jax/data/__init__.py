@@ -2,8 +2,10 @@
 
 import functools
 
-from ist_jax.data import cifar, digits, idx, npz, speech_commands, tfds
+from ist_jax.data import cifar, digits, digits_graph, graph_npz, idx, npz, ogbn, planetoid, reddit, speech_commands, tfds
 from ist_jax.data.base import DataError, Dataset, Raw, Spec, make_dataset
+from ist_jax.data.graph_dataset import GraphOptions, make_graph_dataset
+from ist_jax.data.graphs import RawGraph
 from ist_jax.data.splits import SPLITS, shards_of
 
 SOURCES = {
@@ -14,8 +16,16 @@ SOURCES = {
     "cifar10": cifar.load10,
     "cifar100": cifar.load100,
     "speech_commands": speech_commands.load,
+    "digits_graph": digits_graph.load,
+    "planetoid": planetoid.load,
+    "graph_npz": graph_npz.load,
+    "ogbn_arxiv": ogbn.load_arxiv,
+    "ogbn_products": ogbn.load_products,
+    "reddit": reddit.load,
 }
-EMBEDDED = ("digits",)  # sources that need no folder
+EMBEDDED = ("digits", "digits_graph")  # sources that need no folder
+FILES = ("npz", "graph_npz")  # sources whose `directory` is a file
+GRAPHS = ("digits_graph", "planetoid", "graph_npz", "ogbn_arxiv", "ogbn_products", "reddit")  # with splits of their own
 
 
 def load(
@@ -27,6 +37,7 @@ def load(
     alpha: float = 1.0,
     validation_fraction: float = 0.1,
     seed: int = 0,
+    graph: GraphOptions | None = None,
 ) -> Dataset:
     """A data set by name.
 
@@ -38,6 +49,7 @@ def load(
       alpha: concentration of the Dirichlet split; smaller is less IID.
       validation_fraction: share of the training examples held out for validation.
       seed: of the disjoint and Dirichlet splits.
+      graph: how a graph is laid out; it has a validation split of its own.
 
     Raises:
       DataError: files missing, empty, truncated, of the wrong shape, or with labels that do not fit.
@@ -48,7 +60,25 @@ def load(
     shards = functools.partial(shards_of, split, seed, alpha)
     source = directory or name
     raw = SOURCES[name](directory, dataset)
+    if isinstance(raw, RawGraph):
+        cache = "" if name in FILES else directory
+        return make_graph_dataset(raw, label, source=source, options=graph or GraphOptions(), shards=shards, cache=cache)
     return make_dataset(raw, label, source=source, validation_fraction=validation_fraction, shards=shards)
 
 
-__all__ = ["EMBEDDED", "SOURCES", "SPLITS", "DataError", "Dataset", "Raw", "Spec", "load", "make_dataset"]
+__all__ = [
+    "EMBEDDED",
+    "FILES",
+    "GRAPHS",
+    "SOURCES",
+    "SPLITS",
+    "DataError",
+    "Dataset",
+    "GraphOptions",
+    "Raw",
+    "RawGraph",
+    "Spec",
+    "load",
+    "make_dataset",
+    "make_graph_dataset",
+]

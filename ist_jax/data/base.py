@@ -84,13 +84,16 @@ class Dataset:
 
     Attributes:
       name: for records.
-      train, validation, test: {'x': [N, ...], 'y': int32[N]}.
+      train, validation, test: {'x': [N, ...], 'y': int32[N]}; of a graph, its clusters.
       num_classes: C.
       mean, std: of all training inputs, for the task's normalisation.
       fingerprint: SHA-256 of all arrays.
       shards: num_workers -> which examples each worker draws from.
       notes: what the source did to the data, for records.
       task: the kind of data.
+      example_shape: of one input, without a batch axis; (): that of 'x'.
+      resident: part -> arrays that belong to no single example, such as the graph that examples are parts of; every device
+        holds them.
     """
 
     name: str
@@ -104,6 +107,8 @@ class Dataset:
     shards: Callable[[int], Shards]
     notes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     task: str = "classification"
+    example_shape: tuple[int, ...] = ()
+    resident: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     _cache: dict[Any, Any] = dataclasses.field(default_factory=dict, repr=False)
 
     def view(self, round: int, key: Key, num_workers: int, sharding: jax.sharding.Sharding) -> View:
@@ -127,15 +132,27 @@ class Dataset:
             part = lambda index: array[parts[(index[0].start or 0) // parts.shape[1]]]
             return jax.make_array_from_callback((parts.size, *array.shape[1:]), over_devices, part)
 
-        return ByDevice({name: laid(array) for name, array in self.train.items()}), jax.device_put(local, sharding)
+        own = {name: ByDevice(laid(array)) for name, array in self.train.items()}
+        return own | self._resident("train", sharding), jax.device_put(local, sharding)
 
     def on_device(self, part: str, sharding: jax.sharding.Sharding) -> Mapping[str, jax.Array]:
         """The arrays of 'train', 'validation' or 'test' on the devices of `sharding`, copied there once."""
-        return self._once((part, sharding), lambda: jax.device_put(dict(getattr(self, part)), sharding))
+        put = lambda: jax.device_put(dict(getattr(self, part)), sharding) | self._resident(part, sharding)
+        return self._once((part, sharding), put)
+
+    def arrays(self, part: str) -> Mapping[str, Any]:
+        """All arrays of 'train', 'validation' or 'test'."""
+        return {**getattr(self, part), **self.resident.get(part, {})}
+
+    def _resident(self, part: str, sharding: jax.sharding.Sharding) -> dict[str, Any]:
+        """What several parts share is copied once."""
+        put = lambda leaf: self._once((id(leaf), sharding), lambda: jax.device_put(leaf, sharding))
+        return jax.tree.map(put, dict(self.resident.get(part, {})))
 
     def few(self, size: int, sharding: jax.sharding.Sharding) -> Mapping[str, jax.Array]:
         """`size` training examples, always the same, on the devices of `sharding`."""
-        return self._once(("few", size, sharding), lambda: jax.device_put(spaced(self.train, size), sharding))
+        put = lambda: jax.device_put(spaced(self.train, size), sharding) | self._resident("train", sharding)
+        return self._once(("few", size, sharding), put)
 
     def _once(self, name: Any, make: Callable[[], Any]) -> Any:
         if name not in self._cache:
@@ -144,11 +161,12 @@ class Dataset:
 
     @property
     def num_train(self) -> int:
-        return len(self.train["y"])
+        return len(next(iter(self.train.values())))
 
     @property
     def spec(self) -> Spec:
-        return Spec(self.train["x"].shape[1:], self.num_classes, self.num_train, self.mean, self.std, self.task)
+        shape = self.example_shape or self.train["x"].shape[1:]
+        return Spec(shape, self.num_classes, self.num_train, self.mean, self.std, self.task)
 
     @property
     def example(self) -> jax.ShapeDtypeStruct:

@@ -8,12 +8,15 @@ import numpy as np
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
-from ist_jax.data.base import Raw
+from ist_jax.data.base import DataError, Raw
 
 
 def load(directory: str, dataset: str) -> Raw:
-    """Ignores `directory` and `dataset`."""
-    del directory, dataset
+    """`dataset` is '' for vectors of 64 or 'images' for 8 x 8 x 1; `directory` is not used. Raises DataError for another."""
+    del directory
+    if dataset not in ("", "images"):
+        raise DataError(f"data.dataset of digits is '' (vectors of 64) or 'images' (8 x 8 x 1), not {dataset!r}")
     x, y = load_digits(return_X_y=True)
+    x = x.reshape(-1, 8, 8, 1) if dataset else x
     x_train, x_test, y_train, y_test = train_test_split(x.astype(np.float32), y, test_size=0.2, random_state=0, stratify=y)
     return Raw(x_train, y_train, x_test, y_test)

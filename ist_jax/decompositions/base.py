@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 
 from ist_jax.models.norm import STATS
-from ist_jax.partition import Partition, partition, uneven_groups
+from ist_jax.partition import Partition, partition
 from ist_jax.types import Key, Params, Rules
 
 
@@ -20,9 +20,11 @@ class Decomposition(NamedTuple):
       partition: which units each of the S subnetworks holds, drawn anew every round.
       full: the whole model as it is evaluated; its init gives the parameters.
       subnet: the model of one subnetwork.
-      example: one input (an array or a ShapeDtypeStruct) with a leading batch axis.
+      example: one input (arrays or ShapeDtypeStructs) with a leading batch axis.
       padded: `full` with S * ceil(N / S) units in every group, so that a model whose groups S does not divide is
         evaluated as it lies on a mesh; None: its units are brought into their original order for that.
+      ordered: whether the order of a group's units matters (blocks, one after another), so that units which travel are
+        brought into their original order to be evaluated.
     """
 
     rules: Rules
@@ -32,6 +34,7 @@ class Decomposition(NamedTuple):
     subnet: nn.Module
     example: Any
     padded: nn.Module | None = None
+    ordered: bool = False
 
     @property
     def num_subnets(self) -> int:
@@ -39,7 +42,7 @@ class Decomposition(NamedTuple):
 
     def init(self, key: Key) -> Params:
         """The whole model's parameters. Raises ValueError if the model has state beside them."""
-        example = jax.numpy.zeros(self.example.shape, self.example.dtype)
+        example = jax.tree.map(lambda leaf: jax.numpy.zeros(leaf.shape, leaf.dtype), self.example)
         variables = self.full.init(key, example)
         if others := sorted(set(variables) - {"params", STATS}):
             raise ValueError(
@@ -64,6 +67,7 @@ def decompose(
     pad_safe: bool = False,
     min_units: int = 0,
     padded: nn.Module | None = None,
+    ordered: bool = False,
 ) -> Decomposition:
     """A decomposition of any Flax model whose `__call__` takes the inputs of a batch.
 
@@ -79,17 +83,18 @@ def decompose(
       padding: why units may not be padded, for the error.
       pad_safe: whether a unit with zero parameters stays zero in training, so that S need not divide the
         sizes: true if activations have f(0) = 0, the optimizer works per entry, and no norm runs over units.
-      min_units: for the partition 'blocks'.
+      min_units: for the partitions 'balanced' and 'blocks', that every subnetwork holds at least: where that is more than
+        size / S, give `subnet` as many.
       padded: the same model with S * ceil(size / S) units in every group; see `Decomposition`.
+      ordered: whether the order of units matters, as that of blocks does.
 
     Raises:
       ValueError: a group smaller than S, or one that S does not divide though padding is not safe.
     """
-    uneven = uneven_groups(sizes, num_subnets)
-    if uneven and not pad_safe:
-        raise ValueError(f"num_subnets={num_subnets} must divide every group, and does not divide {uneven}: {padding}")
     parts = partition(partition_name, sizes, num_subnets, min_units=min_units)
-    return Decomposition(tuple(rules), tuple(batch_rules), parts, full, subnet, example, padded)
+    if parts.padded and not pad_safe:
+        raise ValueError(f"num_subnets={num_subnets} must divide every group, and does not divide {parts.padded}: {padding}")
+    return Decomposition(tuple(rules), tuple(batch_rules), parts, full, subnet, example, padded, ordered)
 
 
 def undivided(decomposition: Decomposition, num_subnets: int) -> Decomposition:

@@ -75,10 +75,10 @@ def resident_groups(labels: Any, shapes: Any, kept: tuple[Any, Any] = ((), ())) 
 
 
 def settled(partition: Partition, labels: Any, shapes: Any, kept: tuple[Any, Any] = ((), ())) -> Partition:
-    """`partition` with its travelling groups chosen: all but `resident_groups`, if it is one that can travel."""
+    """`partition` with its travelling groups chosen: all that can travel but `resident_groups`."""
     if partition.name != "balanced":
         return partition
-    return partition.with_travelling(set(partition.sizes) - resident_groups(labels, shapes, kept))
+    return partition.with_travelling(set(partition.sizes) - resident_groups(labels, shapes, kept) - partition.overlapping)
 
 
 def positions(index_SxM: Array, size: int) -> Array:

@@ -1,8 +1,36 @@
 """Flax modules; a new one is its file and a line here."""
 
+from ist_jax.models.gat import GAT
+from ist_jax.models.gcn import GCN
+from ist_jax.models.graphs import GRAPH_NORMS
 from ist_jax.models.mlp import ACTIVATIONS, MLP, NORMS
 from ist_jax.models.norm import STATS, BatchNorm
+from ist_jax.models.resnet import PreActResNet, ResNet
+from ist_jax.models.sage import GraphSAGE
+from ist_jax.models.vgg import VGG
 
-MODELS = {"mlp": MLP}
+MODELS = {
+    "mlp": MLP,
+    "gcn": GCN,
+    "sage": GraphSAGE,
+    "gat": GAT,
+    "preact_resnet": PreActResNet,
+    "resnet": ResNet,
+    "vgg": VGG,
+}
 
-__all__ = ["ACTIVATIONS", "MLP", "MODELS", "NORMS", "STATS", "BatchNorm"]
+__all__ = [
+    "ACTIVATIONS",
+    "GAT",
+    "GCN",
+    "GRAPH_NORMS",
+    "MLP",
+    "MODELS",
+    "NORMS",
+    "STATS",
+    "VGG",
+    "BatchNorm",
+    "GraphSAGE",
+    "PreActResNet",
+    "ResNet",
+]

@@ -14,6 +14,7 @@ from ist_jax.models.norm import BatchNorm
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "relu": nn.relu,
+    "elu": nn.elu,
     "gelu": nn.gelu,
     "tanh": nn.tanh,
     "silu": nn.silu,

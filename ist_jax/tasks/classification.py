@@ -5,21 +5,24 @@ from typing import Any
 import jax.numpy as jnp
 import optax
 
+from ist_jax.tasks.augment import augmented
 from ist_jax.tasks.base import Task
 from ist_jax.types import Apply, Array, Batch, Key, Metrics, Variables
 
 
-def classification(mean: float = 0.0, std: float = 1.0) -> Task:
+def classification(mean: float = 0.0, std: float = 1.0, *, augment: str = "none", padding: int = 4) -> Task:
     """A task over arrays {'x': [N, ...], 'y': int[N]}.
 
     Args:
       mean: subtracted from every input, which stays in its stored dtype (uint8 images) until it is gathered.
       std: divides every input after that.
+      augment: of the images of local steps, before that; a name of `AUGMENTS`.
+      padding: pixels on every side of an image before it is cropped.
     """
 
     def batch(arrays: Any, index_B: Array, key: Key | None) -> Batch:
-        del key  # no augmentation
         x = jnp.take(arrays["x"], index_B, axis=0)
+        x = x if key is None else augmented(augment, x, key, padding)
         x = x.astype(jnp.promote_types(x.dtype, jnp.float32)) if x.dtype != jnp.uint8 else x.astype(jnp.float32)
         return {"x": (x - mean) / std, "y": jnp.take(arrays["y"], index_B, axis=0)}
 

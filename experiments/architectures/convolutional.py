@@ -1,0 +1,87 @@
+"""Residual networks, split by blocks (ResIST) or filters (LoFT), and plain convolutional ones, split by channels (IST)."""
+
+from experiments.architectures.base import DTYPES, Architecture, check_widths, splits
+from experiments.config import Config, ConfigError
+from ist_jax.data import Spec
+from ist_jax.decompositions import Decomposition, blocks, channels, filters
+from ist_jax.decompositions.mlp import SCALINGS
+from ist_jax.models import VGG, ResNet
+from ist_jax.models.residual import BLOCKS, CONV_NORMS, expansion
+from ist_jax.models.resnet import STEMS
+
+
+def _resnet(config: Config, spec: Spec) -> ResNet:
+    m = config.model
+    options = dict(width=m.width, block=m.block, norm=m.norm, stem=m.stem, dtype=DTYPES[m.dtype])
+    return ResNet(m.stage_sizes, spec.num_classes, **options)
+
+
+def _check_stages(config: Config) -> None:
+    sizes = config.model.stage_sizes
+    if not sizes or min(sizes) < 1:
+        raise ConfigError(f"model.stage_sizes names the blocks of at least one stage, each at least 1, not {sizes!r}")
+
+
+def _check_blocks(config: Config) -> None:
+    _check_stages(config)
+    sizes, stages = config.model.stage_sizes, config.split_stages
+    if not stages or not set(stages) <= set(range(1, len(sizes) + 1)):
+        raise ConfigError(f"split_stages are of the {len(sizes)} of model.stage_sizes={sizes}, counted from 1, not {stages!r}")
+    least = min(sizes[stage - 1] - 1 for stage in stages)
+    if splits(config) and least < max(config.num_subnets, config.min_blocks):
+        raise ConfigError(
+            f"num_subnets={config.num_subnets} and min_blocks={config.min_blocks} are at most the {least} blocks that a stage "
+            f"of split_stages={stages} has beside its first (model.stage_sizes={sizes})"
+        )
+
+
+def _decompose_blocks(config: Config, spec: Spec, num_subnets: int) -> Decomposition:
+    options = dict(stages=config.split_stages, min_blocks=config.min_blocks if splits(config) else 0)
+    scaling = config.model.scaling if splits(config) else "none"
+    model = _resnet(config, spec)
+    return blocks(model, spec.example, num_subnets=num_subnets, partition=config.partition, scaling=scaling, **options)
+
+
+def _check_filters(config: Config) -> None:
+    _check_stages(config)
+    if expansion(config.model.block) > 1 or config.model.norm != "batch":
+        raise ConfigError(
+            f"filters are dealt between the two convolutions of a block with model.norm=batch: "
+            f"model.block={config.model.block!r} and model.norm={config.model.norm!r} are for decomposition=blocks"
+        )
+    if splits(config) and config.model.width < config.num_subnets:
+        raise ConfigError(f"model.width={config.model.width} is narrower than num_subnets={config.num_subnets}")
+
+
+def _decompose_filters(config: Config, spec: Spec, num_subnets: int) -> Decomposition:
+    return filters(_resnet(config, spec), spec.example, num_subnets=num_subnets, partition=config.partition)
+
+
+def _check_channels(config: Config) -> None:
+    check_widths(config, "")
+    narrowest = min((width for width in config.model.channels if width), default=0)
+    if narrowest < 1 or (splits(config) and narrowest < config.num_subnets):
+        raise ConfigError(
+            f"model.channels={config.model.channels} has a convolution, and none narrower than num_subnets={config.num_subnets}"
+        )
+
+
+def _decompose_channels(config: Config, spec: Spec, num_subnets: int) -> Decomposition:
+    m = config.model
+    model = VGG(m.channels, m.hidden, spec.num_classes, norm=m.norm, dtype=DTYPES[m.dtype])
+    return channels(model, spec.example, num_subnets=num_subnets, partition=config.partition)
+
+
+RESNET = {
+    "model.norm": CONV_NORMS,
+    "model.scaling": SCALINGS,
+    "model.block": BLOCKS,
+    "model.stem": STEMS,
+    "model.dtype": tuple(DTYPES),
+}
+FILTERS = RESNET | {"model.scaling": ("none",)}
+PLAIN = {"model.norm": ("batch",), "model.scaling": ("none",), "model.dtype": tuple(DTYPES)}
+# a batch of convolutions with kernels of their own is a grouped convolution, which is slow
+BLOCKS_OF = Architecture("resnet", "classification", RESNET, _check_blocks, _decompose_blocks, batched=False)
+FILTERS_OF = Architecture("resnet", "classification", FILTERS, _check_filters, _decompose_filters, batched=False)
+CHANNELS_OF = Architecture("vgg", "classification", PLAIN, _check_channels, _decompose_channels, batched=False)

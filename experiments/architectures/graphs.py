@@ -1,0 +1,72 @@
+"""Graph networks, split by the features of their hidden layers (GIST)."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+from experiments.architectures.base import Architecture, check_widths, splits
+from experiments.config import Config, ConfigError
+from ist_jax.data import GraphOptions, Spec
+from ist_jax.decompositions import Decomposition, gat, gcn, sage
+from ist_jax.decompositions.graphs import why_not_padded
+from ist_jax.models import ACTIVATIONS, GAT, GCN, GRAPH_NORMS, GraphSAGE
+
+CHOICES = {
+    "model.norm": GRAPH_NORMS,
+    "model.scaling": ("none",),
+    "model.activation": tuple(ACTIVATIONS),
+    "model.dtype": ("float32",),
+}
+
+
+def _check(config: Config) -> None:
+    check_widths(config, why_not_padded(config.model.norm, config.model.activation))
+    if splits(config) and not (config.model.split_input or config.model.split_output or len(config.model.hidden) > 1):
+        raise ConfigError("model.split_input=False and model.split_output=False leave no layer of one hidden layer to be dealt")
+    if config.batch_size > config.data.clusters:
+        raise ConfigError(
+            f"batch_size={config.batch_size} is of clusters, of which data.clusters={config.data.clusters}: use batch_size=0 "
+            "(the whole graph), or more clusters"
+        )
+    if config.data.split == "dirichlet":
+        raise ConfigError("data.split=dirichlet is by labels, which the clusters of a graph have not: use shared or disjoint")
+    if config.data.clusters > 1 and config.model.norm == "matrix":
+        raise ConfigError("model.norm=matrix is over all nodes at once, which a batch of clusters has not: use layer or none")
+
+
+def _graph_options(first_product: str, config: Config) -> GraphOptions:
+    """A norm over all nodes needs all of them; features that are dealt are dense."""
+    layers = None if config.model.norm == "matrix" else len(config.model.hidden) + 1
+    sparse_below = 0.1 if config.model.name == "gcn" and not config.model.split_input else 0.0
+    return GraphOptions(first_product, config.data.clusters, layers, sparse_below)
+
+
+def _decompose(
+    model: type,
+    decompose: Callable[..., Decomposition],
+    own: Callable[[Config], dict[str, Any]],
+    config: Config,
+    spec: Spec,
+    num_subnets: int,
+) -> Decomposition:
+    m = config.model
+    common = dict(norm=m.norm, dropout=m.dropout, bias=m.bias, activation=m.activation)
+    split = dict(split_input=m.split_input, split_output=m.split_output) if splits(config) else {}
+    whole = model(m.hidden, spec.num_classes, **common, **own(config))
+    return decompose(whole, *spec.example_shape, num_subnets=num_subnets, partition=config.partition, **split)
+
+
+def _architecture(name: str, model: type, decompose: Any, first_product: str, own: Any = lambda config: {}) -> Architecture:
+    return Architecture(
+        name,
+        "node_classification",
+        CHOICES,
+        _check,
+        functools.partial(_decompose, model, decompose, own),
+        functools.partial(_graph_options, first_product),
+    )
+
+
+GCN_ARCHITECTURE = _architecture("gcn", GCN, gcn, "symmetric")
+SAGE_ARCHITECTURE = _architecture("sage", GraphSAGE, sage, "mean")
+GAT_ARCHITECTURE = _architecture("gat", GAT, gat, "none", lambda config: {"heads": config.model.heads})

@@ -1,0 +1,159 @@
+"""From a raw graph to a Dataset, whose examples are the clusters that it is cut into: one, the graph itself, by default."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import scipy.sparse as sp
+
+from ist_jax.data.base import DataError, Dataset
+from ist_jax.data.clusters import clusters_of
+from ist_jax.data.graphs import RawGraph, adjacency, check, fingerprint, first_product, graph_of, sparse
+from ist_jax.order import Shards
+
+FIRST_PRODUCTS = ("none", "symmetric", "mean")
+
+
+class GraphOptions(NamedTuple):
+    """How a graph is laid out for a model.
+
+    Attributes:
+      first_product: what is precomputed of the first layer, see `graphs.first_product`: 'symmetric' for GCN, 'mean' for
+        GraphSAGE, 'none' for GAT.
+      clusters: into how many the graph is cut, for batches that are unions of some of them (Cluster-GCN; Chiang et al., KDD
+        2019).
+      layers: if there is one cluster, training leaves out nodes that do not touch the loss through so many layers. None: all
+        nodes are kept (needed by norms over all nodes).
+      sparse_below: features of which a smaller share is not zero are laid out as `types.Sparse`, without a first product, if
+        there is one cluster; what is more depends on the machine, and is faster as dense matrices.
+    """
+
+    first_product: str = "none"
+    clusters: int = 1
+    layers: int | None = None
+    sparse_below: float = 0.0
+
+
+def _near(matrix: sp.csr_matrix, mask_N: np.ndarray, hops: int) -> np.ndarray:
+    """bool[N]: nodes within `hops` edges of the nodes of `mask_N`."""
+    for _ in range(hops):
+        mask_N = mask_N | (matrix @ mask_N.astype(np.float32) > 0)
+    return mask_N
+
+
+class _Laid(NamedTuple):
+    """A graph as it is trained or evaluated on: nodes in the order of their clusters."""
+
+    node_N: np.ndarray  # in the raw graph
+    arrays: dict[str, Any]
+
+
+class _Seen(NamedTuple):
+    """A graph, of which training may see a part."""
+
+    matrix: sp.csr_matrix
+    features: np.ndarray  # after the first product
+    label_N: np.ndarray
+    degree_N: np.ndarray
+    is_sparse: bool = False
+
+
+def _laid(seen: _Seen, node_N: np.ndarray, cluster_N: np.ndarray) -> _Laid:
+    """The induced graph of `node_N`, which belong to clusters `cluster_N`."""
+    order = np.argsort(cluster_N, kind="stable")
+    node_N, cluster_N = node_N[order], cluster_N[order]
+    features = np.ascontiguousarray(seen.features[node_N])
+    laid = sparse(features) if seen.is_sparse else features
+    graph = graph_of(seen.matrix[node_N][:, node_N].sorted_indices(), laid, seen.degree_N[node_N])
+    edges = np.arange(cluster_N.max() + 2)
+    start = np.searchsorted(cluster_N, edges).astype(np.int32)
+    row_start = np.searchsorted(cluster_N[graph.receiver_R], edges).astype(np.int32)
+    arrays = {
+        "graph": graph,
+        "label_N": seen.label_N[node_N].astype(np.int32),
+        "cluster_N": cluster_N.astype(np.int32),
+        "start": start,
+        "row_start": row_start,
+        "slot": np.arange(np.diff(start).max(), dtype=np.int32),  # as many as the largest cluster has nodes
+        "row_slot": np.arange(np.diff(row_start).max(), dtype=np.int32),
+    }
+    return _Laid(node_N, arrays)
+
+
+def _laid_alone(
+    matrix: sp.csr_matrix, features_NxD: np.ndarray, label_N: np.ndarray, node_N: np.ndarray, options: GraphOptions, cut: Any
+) -> _Laid:
+    """The induced graph of `node_N` as if there were no other nodes."""
+    part = matrix[node_N][:, node_N].sorted_indices()
+    features = first_product(options.first_product, part, features_NxD[node_N])
+    laid = _laid(_Seen(part, features, label_N[node_N], np.diff(part.indptr)), np.arange(len(node_N)), cut(part))
+    return _Laid(node_N[laid.node_N], laid.arrays)
+
+
+def _is_sparse(features_NxD: np.ndarray, options: GraphOptions) -> bool:
+    return options.clusters == 1 and np.count_nonzero(features_NxD) < options.sparse_below * features_NxD.size
+
+
+def _check_options(options: GraphOptions, num_train: int, source: str) -> None:
+    if options.first_product not in FIRST_PRODUCTS:
+        raise ValueError(f"first_product is one of {', '.join(FIRST_PRODUCTS)}, not {options.first_product!r}")
+    if not 1 <= options.clusters <= num_train:
+        raise DataError(f"{source}: clusters are from 1 to {num_train} training nodes, not {options.clusters}")
+
+
+def make_graph_dataset(
+    raw: RawGraph,
+    name: str,
+    *,
+    source: str,
+    options: GraphOptions,
+    shards: Callable[[np.ndarray, int], Shards],
+    cache: str = "",
+) -> Dataset:
+    """Checks a raw graph, makes its edges symmetric and lays it out.
+
+    Args:
+      raw: what a source read.
+      name: for records.
+      source: file or folder, for errors.
+      options: what the model needs.
+      shards: (labels of the examples, num_workers) -> Shards.
+      cache: folder in which clusters are kept, '' for none.
+
+    Raises:
+      DataError: the arrays do not fit together, or a split is empty.
+    """
+    splits = check(raw, source)
+    _check_options(options, int(splits.train.sum()), source)
+    matrix, done = adjacency(raw)
+    features_NxD, degree_N = raw.features_NxD.astype(np.float32), np.diff(matrix.indptr)
+    digest = fingerprint(raw)
+    cut = functools.partial(clusters_of, num_clusters=options.clusters, cache=cache, name=digest)
+    is_sparse = _is_sparse(features_NxD, options) and not raw.inductive
+    product = "none" if is_sparse else options.first_product
+    seen = _Seen(matrix, first_product(product, matrix, features_NxD), raw.labels_N, degree_N, is_sparse)
+    whole = _laid(seen, np.arange(len(degree_N)), cut(matrix))
+    training = whole
+    if raw.inductive:
+        training = _laid_alone(matrix, features_NxD, raw.labels_N, np.flatnonzero(splits.train), options, cut)
+    elif options.layers is not None and options.clusters == 1:  # first products and degrees are those of the whole graph
+        near = np.flatnonzero(_near(matrix, splits.train, options.layers - (product != "none")))
+        training = _laid(seen, near, np.zeros(len(near), int))
+    laid = {"train": training, "validation": whole, "test": whole}
+    counted = {part: getattr(splits, part)[of.node_N].astype(np.float32) for part, of in laid.items()}
+    resident = {part: {**of.arrays, "counted_N": counted[part]} for part, of in laid.items()}
+    ids = {part: {"cluster": np.arange(len(of.arrays["start"]) - 1, dtype=np.int32)} for part, of in laid.items()}
+    return Dataset(
+        name=name,
+        **ids,
+        num_classes=int(raw.labels_N[splits.train].max()) + 1,
+        mean=0.0,
+        std=1.0,
+        fingerprint=digest,
+        shards=functools.partial(shards, ids["train"]["cluster"]),
+        notes={**raw.notes, **done, "nodes": len(degree_N), "edges": int(matrix.nnz), "clusters": options.clusters},
+        task="node_classification",
+        example_shape=features_NxD.shape[1:],
+        resident=resident,
+    )

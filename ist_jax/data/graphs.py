@@ -1,0 +1,171 @@
+"""From nodes and edges to a checked graph with symmetric edges, and to rows of neighbours."""
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import scipy.sparse as sp
+
+from ist_jax.data.base import DataError
+from ist_jax.types import Graph, Rows, Sparse
+
+_WIDTHS = (1, 2, 4, 8, 16, 32, 64)
+_ROW = 30  # what a row of a segment sum costs, in entries gathered; measured on a CPU
+
+
+class RawGraph(NamedTuple):
+    """What a source of graphs reads.
+
+    Attributes:
+      features_NxD: of every node; integers or floats.
+      labels_N: integers; only those of nodes in a split count.
+      edges_2xE: (from, to), directed or not, in any order.
+      train_N, validation_N, test_N: bool, the splits.
+      inductive: whether training sees only the graph of the training nodes.
+      notes: what was done to the data, for records.
+    """
+
+    features_NxD: np.ndarray
+    labels_N: np.ndarray
+    edges_2xE: np.ndarray
+    train_N: np.ndarray
+    validation_N: np.ndarray
+    test_N: np.ndarray
+    inductive: bool = False
+    notes: Mapping[str, Any] = {}
+
+
+class Splits(NamedTuple):
+    """bool[N] of every part."""
+
+    train: np.ndarray
+    validation: np.ndarray
+    test: np.ndarray
+
+
+def _check_arrays(raw: RawGraph, source: str) -> None:
+    x, y, edges = raw.features_NxD, raw.labels_N, raw.edges_2xE
+    if x.ndim != 2 or not x.size:
+        raise DataError(f"{source}: features have a node axis and a feature axis, neither empty; their shape is {x.shape}")
+    if y.shape != x.shape[:1] or not np.issubdtype(y.dtype, np.integer):
+        raise DataError(f"{source}: one integer label per node; {len(x)} nodes, labels {y.dtype}{list(y.shape)}")
+    if edges.ndim != 2 or edges.shape[0] != 2 or not np.issubdtype(edges.dtype, np.integer):
+        raise DataError(f"{source}: edges are integers of shape (2, E); they are {edges.dtype}{list(edges.shape)}")
+    if edges.size and (edges.min() < 0 or edges.max() >= len(x)):
+        wrong = edges.min() if edges.min() < 0 else edges.max()
+        raise DataError(f"{source}: edges join nodes 0 to {len(x) - 1}, and one names node {wrong}")
+    if not (np.issubdtype(x.dtype, np.floating) or np.issubdtype(x.dtype, np.integer)):
+        raise DataError(f"{source}: features are numbers; they have dtype {x.dtype}")
+    if not (np.abs(x) <= np.finfo(np.float32).max).all():
+        raise DataError(f"{source}: features are finite in float32, and they hold nan, inf or more")
+
+
+def check(raw: RawGraph, source: str) -> Splits:
+    """The splits, or DataError if the arrays do not fit together."""
+    _check_arrays(raw, source)
+    splits = Splits(raw.train_N, raw.validation_N, raw.test_N)
+    for part, mask_N in splits._asdict().items():
+        if mask_N.shape != raw.labels_N.shape or mask_N.dtype != bool:
+            raise DataError(f"{source}: the {part} split is a bool per node; it is {mask_N.dtype}{list(mask_N.shape)}")
+        if not mask_N.any():
+            raise DataError(f"{source}: there are no {part} nodes")
+    if overlap := int((sum(mask_N.astype(int) for mask_N in splits) > 1).sum()):
+        raise DataError(f"{source}: a node is in one split, and {overlap} are in several")
+    used = raw.labels_N[splits.train | splits.validation | splits.test]
+    if used.min() < 0:
+        raise DataError(f"{source}: labels of nodes in a split count from 0; the smallest is {used.min()}")
+    largest = raw.labels_N[splits.train].max()
+    if used.max() > largest:
+        raise DataError(f"{source}: label {used.max()} never occurs in training, whose largest is {largest}")
+    if largest >= splits.train.sum():
+        raise DataError(f"{source}: labels count from 0 without large gaps; {splits.train.sum()} nodes have a label {largest}")
+    return splits
+
+
+def adjacency(raw: RawGraph) -> tuple[sp.csr_matrix, dict[str, int]]:
+    """The symmetric 0/1 adjacency matrix without a diagonal, and what was done to the edges for it."""
+    size, (senders, receivers) = len(raw.features_NxD), raw.edges_2xE
+    loops = senders == receivers
+    ones = np.ones(int((~loops).sum()), bool)
+    given = sp.coo_matrix((ones, (receivers[~loops], senders[~loops])), shape=(size, size)).tocsr()  # adds up duplicates
+    matrix = (given + given.T).tocsr()
+    matrix.sort_indices()
+    done = {
+        "self_edges_removed": int(loops.sum()),
+        "duplicate_edges_removed": int(len(ones) - given.nnz),
+        "reverse_edges_added": int(matrix.nnz - given.nnz),
+        "isolated_nodes": int((np.diff(matrix.indptr) == 0).sum()),
+    }
+    return matrix.astype(np.float32), done
+
+
+def _row_width(degree_N: np.ndarray) -> int:
+    """The width of rows for which gathers and segments together cost least."""
+    rows = lambda width: np.maximum(-(-degree_N // width) - 1, 0).sum()
+    return min(_WIDTHS, key=lambda width: len(degree_N) * width + rows(width) * (width + _ROW))
+
+
+def in_rows(matrix: sp.csr_matrix, missing: int = 0) -> Rows:
+    """The entries of a matrix in rows of a width that suits it; `missing` is the column where there is none."""
+    size, count_N = matrix.shape[0], np.diff(matrix.indptr)
+    width = _row_width(count_N)
+    row_E = np.repeat(np.arange(size), count_N)
+    place_E = np.arange(matrix.nnz) - np.repeat(matrix.indptr[:-1], count_N)
+    further_N = np.maximum(-(-count_N // width) - 1, 0)
+    start_N = np.cumsum(further_N) - further_N
+    first = place_E < width
+    further_row_E = start_N[row_E[~first]] + place_E[~first] // width - 1
+
+    def laid(entries_E: np.ndarray, empty: int) -> tuple[np.ndarray, np.ndarray]:
+        of_rows = np.full((size, width), empty, entries_E.dtype)
+        further = np.full((further_N.sum(), width), empty, entries_E.dtype)
+        of_rows[row_E[first], place_E[first]] = entries_E[first]
+        further[further_row_E, place_E[~first] % width] = entries_E[~first]
+        return of_rows, further
+
+    column_NxW, overflow_column_RxW = laid(matrix.indices.astype(np.int32), missing)
+    value_NxW, overflow_value_RxW = laid(matrix.data.astype(np.float32), 0)
+    receiver_R = np.repeat(np.arange(size, dtype=np.int32), further_N)
+    return Rows(column_NxW, value_NxW, overflow_column_RxW, overflow_value_RxW, receiver_R)
+
+
+def sparse(features_NxD: np.ndarray) -> Sparse:
+    """Features, most of which are zero, in rows of those that are not."""
+    matrix = sp.csr_matrix(features_NxD)
+    return Sparse(in_rows(matrix), in_rows(matrix.T.tocsr()))
+
+
+def first_product(kind: str, matrix: sp.csr_matrix, features_NxD: np.ndarray) -> np.ndarray:
+    """What the first layer reads: the constant product of the adjacency matrix and the features.
+
+    Args:
+      kind: 'none', the features; 'symmetric', D^-1/2 (A + I) D^-1/2 X; 'mean', (X, D^-1 A X), of shape [N, 2, D].
+      matrix: A, symmetric, without a diagonal.
+      features_NxD: X.
+    """
+    degree_N = np.diff(matrix.indptr).astype(np.float32)
+    if kind == "symmetric":
+        scale = sp.diags(1 / np.sqrt(degree_N + 1))
+        return (scale @ (matrix + sp.eye(matrix.shape[0], format="csr")) @ scale @ features_NxD).astype(np.float32)
+    if kind == "mean":
+        mean = sp.diags(1 / np.maximum(degree_N, 1)) @ matrix @ features_NxD
+        return np.stack([features_NxD, mean.astype(np.float32)], axis=1)
+    return features_NxD
+
+
+def graph_of(matrix: sp.csr_matrix, features: np.ndarray | Sparse, degree_N: np.ndarray) -> Graph:
+    """A `Graph` of numpy arrays; `degree_N` may count neighbours that are not part of it."""
+    rows = in_rows(matrix, missing=len(degree_N))
+    mask_N = np.ones(len(degree_N), np.float32)
+    neighbours = rows.column_NxW, rows.overflow_column_RxW, rows.receiver_R
+    return Graph(features, degree_N.astype(np.float32), mask_N, *neighbours)
+
+
+def fingerprint(raw: RawGraph) -> str:
+    """SHA-256 of features, labels, edges and splits."""
+    digest = hashlib.sha256()
+    for array in (raw.features_NxD, raw.labels_N, raw.edges_2xE, raw.train_N, raw.validation_N, raw.test_N):
+        digest.update(f"{array.dtype} {array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,72 @@
+"""Filter-wise decomposition of residual networks (LoFT; Wang et al., AISTATS 2023, section 3).
+
+Inside a block the filters of the first convolution are dealt, with the input channels of the second. What goes into a block and
+comes out of it is whole; first blocks are shared. It stands in for the rule of the IST paper's ResNet18, which is not known.
+"""
+
+from collections.abc import Mapping
+
+import jax
+
+from ist_jax.decompositions.base import Decomposition, decompose
+from ist_jax.models.residual import expansion, is_preact
+from ist_jax.models.resnet import ResNet
+from ist_jax.types import Rules
+
+
+def check_norm(norm: str) -> None:
+    """Raises ValueError if a norm runs over several channels."""
+    if norm != "batch":
+        raise ValueError(f"channels are dealt one by one, and norm={norm!r} runs over several: use norm='batch'")
+
+
+def filter_rules(model: ResNet) -> Rules:
+    """Every further block's filters are a group, 'stage_1_block_1', ..."""
+    norm = "norm2" if is_preact(model.block) else "norm1"
+    table: list[tuple[str, tuple[str | None, ...] | None]] = []
+    for group in _filter_groups(model):
+        table += [
+            (f"{group}/conv1/kernel", (None, None, None, group)),
+            (f"{group}/{norm}/.*", (group,)),
+            (f"{group}/conv2/kernel", (None, None, group, None)),
+        ]
+    return (*table, (r".*", None))
+
+
+def _filter_groups(model: ResNet) -> Mapping[str, int]:
+    stages = enumerate(model.stage_sizes, 1)
+    return {f"stage_{s}_block_{i}": model.width * 2 ** (s - 1) for s, count in stages for i in range(1, count)}
+
+
+def filters(
+    model: ResNet, example: jax.Array | jax.ShapeDtypeStruct, *, num_subnets: int, partition: str = "balanced"
+) -> Decomposition:
+    """The decomposition of `model`, a `ResNet` of basic blocks as it is before it is divided.
+
+    Args:
+      model: the full network; its blocks are unrolled, since each has a partition of its own.
+      example: one image, shape (1, height, width, channels).
+      num_subnets: S.
+      partition: see `ist_jax.partition`.
+
+    Raises:
+      ValueError: bottlenecks, another norm than 'batch', or a stage narrower than S.
+    """
+    check_norm(model.norm)
+    if expansion(model.block) > 1:
+        raise ValueError(
+            f"filters are dealt between a block's two convolutions, and {model.block!r} has three: use basic blocks"
+        )
+    full = model.clone(unrolled=True)
+    slots = [-(-(model.width * 2**i) // num_subnets) for i in range(len(model.stage_sizes))]
+    return decompose(
+        filter_rules(model),
+        _filter_groups(model),
+        num_subnets=num_subnets,
+        full=full,
+        subnet=full.clone(inner=tuple(slots)),
+        padded=full.clone(inner=tuple(num_subnets * count for count in slots)),
+        example=example,
+        partition_name=partition,
+        pad_safe=True,
+    )

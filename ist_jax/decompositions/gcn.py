@@ -1,0 +1,22 @@
+"""Feature-wise decomposition of graph convolutional networks (GIST; Wolfe et al., 2023, section 2)."""
+
+import itertools
+from typing import Any
+
+from ist_jax.decompositions.base import Decomposition
+from ist_jax.decompositions.graphs import decompose_graph
+from ist_jax.models.gcn import GCN
+from ist_jax.types import Rules
+
+
+def rules(groups: list[str | None]) -> Rules:
+    """The rules of a GCN whose layers read features of `groups`; the bias of the output is shared, and averaged."""
+    table: list[tuple[str, tuple[str | None, ...] | None]] = []
+    for i, (before, after) in enumerate(itertools.pairwise(groups)):
+        table += [(rf"hidden_{i}/kernel", (before, after)), (rf"hidden_{i}/bias", (after,))]
+    return (*table, (r"output/kernel", (groups[-1], None)), (r"output/bias", None))
+
+
+def gcn(model: GCN, num_features: int, **options: Any) -> Decomposition:
+    """The decomposition of `model`; `options` as of `decompose_graph`."""
+    return decompose_graph(model, num_features, rules, (num_features,), **options)

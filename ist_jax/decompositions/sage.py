@@ -1,0 +1,26 @@
+"""Feature-wise decomposition of GraphSAGE (GIST; Wolfe et al., 2023, section 2).
+
+A feature is one unit for the node itself and for the mean of its neighbours: the authors' release keeps columns i and i + d of
+a kernel of 2 d together, here they are one axis.
+"""
+
+import itertools
+from typing import Any
+
+from ist_jax.decompositions.base import Decomposition
+from ist_jax.decompositions.graphs import decompose_graph
+from ist_jax.models.sage import GraphSAGE
+from ist_jax.types import Rules
+
+
+def rules(groups: list[str | None]) -> Rules:
+    """The rules of a GraphSAGE whose layers read features of `groups`."""
+    table: list[tuple[str, tuple[str | None, ...] | None]] = []
+    for i, (before, after) in enumerate(itertools.pairwise(groups)):
+        table += [(rf"hidden_{i}/kernel", (None, before, after)), (rf"hidden_{i}/bias", (after,))]
+    return (*table, (r"output/kernel", (None, groups[-1], None)), (r"output/bias", None))
+
+
+def sage(model: GraphSAGE, num_features: int, **options: Any) -> Decomposition:
+    """The decomposition of `model`; `options` as of `decompose_graph`."""
+    return decompose_graph(model, num_features, rules, (2, num_features), **options)

@@ -1,0 +1,79 @@
+"""Graph convolutional networks (Kipf and Welling, ICLR 2017), as GIST trains them (Wolfe et al., 2023, section 2)."""
+
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from ist_jax.models.graphs import drop_entries, normalised, symmetric_mean, times
+from ist_jax.models.mlp import ACTIVATIONS
+from ist_jax.types import Array, Graph, Sparse
+
+
+class Convolution(nn.Module):
+    """propagate(h) W + b; the narrower of the two, h or h W, is what is propagated.
+
+    Attributes:
+      width: output features.
+      propagate: a linear map over nodes.
+      bias: whether there is a b.
+      param_dtype: dtype of W and b.
+    """
+
+    width: int
+    propagate: Callable[[Array], Array]
+    bias: bool = True
+    param_dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, h_NxD: Array | Sparse) -> Array:
+        shape = (h_NxD.shape[1], self.width)
+        kernel_DxH = self.param("kernel", nn.initializers.glorot_uniform(), shape, self.param_dtype)
+        kernel_first = self.width < h_NxD.shape[1] or isinstance(h_NxD, Sparse)
+        y_NxH = self.propagate(times(h_NxD, kernel_DxH)) if kernel_first else self.propagate(h_NxD) @ kernel_DxH
+        if self.bias:
+            y_NxH = y_NxH + self.param("bias", nn.initializers.zeros, (self.width,), self.param_dtype)[None]
+        return y_NxH
+
+
+class GCN(nn.Module):
+    """Graph convolutions with names hidden_0, hidden_1, ..., output.
+
+    The first one's sum over neighbours is constant and computed with the data: `graph.features` are D^-1/2 (A + I) D^-1/2 X
+    (`data.GraphOptions(first_product='symmetric')`); or, of features that are `Sparse`, X itself, whose product with the kernel
+    comes first.
+
+    Attributes:
+      hidden: widths of the hidden layers.
+      num_classes: width of the logits.
+      norm: 'layer' (per node, before the activation), 'matrix' (all nodes together, after it, as the authors do) or 'none'.
+      dropout: probability that an input of a layer is zero in training.
+      bias: whether layers have a bias.
+      activation: a name of `ACTIVATIONS`.
+      param_dtype: dtype of the parameters.
+    """
+
+    hidden: tuple[int, ...]
+    num_classes: int
+    norm: str = "none"
+    dropout: float = 0.0
+    bias: bool = True
+    activation: str = "relu"
+    param_dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, graph: Graph) -> Array:
+        propagate, h = symmetric_mean(graph), graph.features
+        for i, width in enumerate(self.hidden):
+            over_nodes = propagate if i or isinstance(h, Sparse) else lambda x: x
+            conv = Convolution(width, over_nodes, self.bias, self.param_dtype, name=f"hidden_{i}")
+            h = conv(self._dropped(h))
+            h = normalised(h, self.norm, graph.mask_N) if self.norm == "layer" else h
+            h = ACTIVATIONS[self.activation](h)
+            h = normalised(h, self.norm, graph.mask_N) if self.norm == "matrix" else h
+        return Convolution(self.num_classes, propagate, self.bias, self.param_dtype, name="output")(self._dropped(h))
+
+    def _dropped(self, h: Array | Sparse) -> Array | Sparse:
+        if not isinstance(h, Sparse):
+            return nn.Dropout(self.dropout, deterministic=not self.has_rng("dropout"))(h)
+        return drop_entries(h, self.dropout, self.make_rng("dropout")) if self.has_rng("dropout") and self.dropout else h

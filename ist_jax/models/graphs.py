@@ -1,0 +1,139 @@
+"""What graph networks share: sums over neighbours, and normalisation over nodes and features."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from ist_jax.types import Array, Graph, Key, Rows, Sparse
+
+GRAPH_NORMS = ("none", "layer", "matrix")
+
+
+def _sum_rows(h_NxH: Array, index_RxW: Array) -> Array:
+    """[R, H]: the sum of the rows of `h` that each row of indices names; N names a row of zeros."""
+    padded = jnp.concatenate([h_NxH, jnp.zeros_like(h_NxH[:1])])
+    total = jnp.zeros((index_RxW.shape[0], h_NxH.shape[1]), h_NxH.dtype)
+    return jax.lax.scan(lambda total, index_R: (total + padded[index_R], None), total, index_RxW.T)[0]
+
+
+def _sum(h_NxH: Array, graph: Graph) -> Array:
+    total = _sum_rows(h_NxH, graph.neighbours_NxW)
+    if not graph.receiver_R.shape[0]:
+        return total
+    rest_RxH = _sum_rows(h_NxH, graph.overflow_RxW)
+    return total + jax.ops.segment_sum(rest_RxH, graph.receiver_R, h_NxH.shape[0], indices_are_sorted=True)
+
+
+@jax.custom_vjp
+def neighbour_sum(h_NxH: Array, graph: Graph) -> Array:
+    """[N, H]: A h, the sum over every node's neighbours.
+
+    Edges are symmetric, so A is its own transpose: the gradient is the same sum, and not a scatter.
+    """
+    return _sum(h_NxH, graph)
+
+
+neighbour_sum.defvjp(lambda h_NxH, graph: (_sum(h_NxH, graph), graph), lambda graph, g_NxH: (_sum(g_NxH, graph), None))
+
+
+def _weighted_sum(values: Array, columns: Array, kernel_DxH: Array) -> Array:
+    add = lambda total, entry: (total + entry[0][:, None] * kernel_DxH[entry[1]], None)
+    total = jnp.zeros((columns.shape[0], kernel_DxH.shape[1]), kernel_DxH.dtype)
+    return jax.lax.scan(add, total, (values.T.astype(kernel_DxH.dtype), columns.T))[0]
+
+
+def _times_rows(rows: Rows, kernel_DxH: Array) -> Array:
+    total_NxH = _weighted_sum(rows.value_NxW, rows.column_NxW, kernel_DxH)
+    if not rows.receiver_R.shape[0]:
+        return total_NxH
+    rest_RxH = _weighted_sum(rows.overflow_value_RxW, rows.overflow_column_RxW, kernel_DxH)
+    return total_NxH + jax.ops.segment_sum(rest_RxH, rows.receiver_R, total_NxH.shape[0], indices_are_sorted=True)
+
+
+@jax.custom_vjp
+def _times_sparse(features: Sparse, kernel_DxH: Array) -> Array:
+    return _times_rows(features.rows, kernel_DxH)
+
+
+_times_sparse.defvjp(
+    lambda features, kernel_DxH: (_times_rows(features.rows, kernel_DxH), features),
+    lambda features, g_NxH: (None, _times_rows(features.columns, g_NxH)),
+)
+
+
+def times(h_NxD: Array | Sparse, kernel_DxH: Array) -> Array:
+    """[N, H]: the product of features, dense or sparse, and a kernel."""
+    return _times_sparse(h_NxD, jnp.asarray(kernel_DxH)) if isinstance(h_NxD, Sparse) else h_NxD @ kernel_DxH
+
+
+def _hashed(index: Array, seed: Array) -> Array:
+    """uint32 that look random, one per index and seed (the finaliser of MurmurHash3; A. Appleby)."""
+    x = index.astype(jnp.uint32) * jnp.uint32(0x9E3779B1) ^ seed
+    x = (x ^ (x >> 16)) * jnp.uint32(0x85EBCA6B)
+    x = (x ^ (x >> 13)) * jnp.uint32(0xC2B2AE35)
+    return x ^ (x >> 16)
+
+
+def drop_entries(features: Sparse, rate: float, key: Key) -> Sparse:
+    """Dropout of the entries of sparse features, the same ones in the matrix and its transpose.
+
+    An entry's fate is a hash of where it is, so that both layouts agree without looking each other up.
+    """
+    seed_row, seed_column = jax.random.bits(key, (2,), jnp.uint32)
+    limit = jnp.uint32(rate * 2**32)
+
+    def kept(values: Array, row: Array, column: Array) -> Array:
+        keep = _hashed(column, seed_column ^ _hashed(row, seed_row)) >= limit
+        return jnp.where(keep, values / (1 - rate), 0)
+
+    def dropped(rows: Rows, is_transpose: bool) -> Rows:
+        turned = lambda values, own, other: kept(values, *((other, own) if is_transpose else (own, other)))
+        own_Nx1, receiver_Rx1 = jnp.arange(rows.value_NxW.shape[0])[:, None], rows.receiver_R[:, None]
+        across = lambda own, other: jnp.broadcast_to(own, other.shape)
+        return rows._replace(
+            value_NxW=turned(rows.value_NxW, across(own_Nx1, rows.column_NxW), rows.column_NxW),
+            overflow_value_RxW=turned(
+                rows.overflow_value_RxW, across(receiver_Rx1, rows.overflow_column_RxW), rows.overflow_column_RxW
+            ),
+        )
+
+    return Sparse(dropped(features.rows, False), dropped(features.columns, True))
+
+
+def symmetric_mean(graph: Graph) -> Callable[[Array], Array]:
+    """h -> D^-1/2 (A + I) D^-1/2 h, D the degrees with the node itself (Kipf and Welling, ICLR 2017, eq. 2)."""
+    scale_Nx1 = (graph.mask_N * jax.lax.rsqrt(graph.degree_N + 1))[:, None]
+
+    def propagate(h_NxH: Array) -> Array:
+        scaled = h_NxH * scale_Nx1.astype(h_NxH.dtype)
+        return (neighbour_sum(scaled, graph) + scaled) * scale_Nx1.astype(h_NxH.dtype)
+
+    return propagate
+
+
+def neighbour_mean(h_NxH: Array, graph: Graph) -> Array:
+    """[N, H]: the mean over every node's neighbours, 0 where there are none; of padding, nobody's neighbour, too."""
+    share_Nx1 = (graph.mask_N / jnp.maximum(graph.degree_N, 1))[:, None].astype(h_NxH.dtype)
+    return neighbour_sum(h_NxH, graph) * share_Nx1
+
+
+def normalised(h_NxH: Array, norm: str, mask_N: Array, epsilon: float = 1e-5) -> Array:
+    """`h` with mean 0 and variance 1, without affine parameters.
+
+    Args:
+      h_NxH: features of N nodes.
+      norm: 'layer', over the features of every node; 'matrix', over nodes and features together (the authors' small-scale
+        release of GIST, gcn.py); or 'none'.
+      mask_N: 1 for a node, 0 for padding, which does not count in 'matrix'.
+      epsilon: added to the variance.
+    """
+    if norm == "none":
+        return h_NxH
+    if norm == "layer":
+        mean, var = h_NxH.mean(axis=1, keepdims=True), h_NxH.var(axis=1, keepdims=True)
+    else:
+        weight_Nx1 = mask_N[:, None] / (jnp.maximum(mask_N.sum(), 1) * h_NxH.shape[1])
+        mean = (weight_Nx1 * h_NxH).sum(keepdims=True)
+        var = (weight_Nx1 * (h_NxH - mean) ** 2).sum(keepdims=True)
+    return (h_NxH - mean) * jax.lax.rsqrt(var + epsilon)

@@ -1,0 +1,109 @@
+"""Residual blocks, and how a stage repeats one.
+
+Pre-activation: He et al., Identity Mappings in Deep Residual Networks, ECCV 2016, as in the authors' release of ResIST
+(Dun et al., UAI 2022; no norm on the shortcut). Post-activation: He et al., CVPR 2016.
+"""
+
+import math
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from ist_jax.models.conv import Conv
+from ist_jax.models.norm import STATS, BatchNorm
+from ist_jax.types import Array
+
+CONV_NORMS = ("batch", "group")
+BLOCKS = ("preact", "post", "preact_bottleneck", "post_bottleneck")
+
+
+def is_preact(block: str) -> bool:
+    return block.startswith("preact")
+
+
+def expansion(block: str) -> int:
+    """Output channels of a block per channel of its 3 x 3 convolutions."""
+    return 4 if block.endswith("bottleneck") else 1
+
+
+class Block(nn.Module):
+    """x -> shortcut + scale * branch(x). With all parameters zero the branch is zero: under pre-activation, the identity.
+
+    Attributes:
+      kind: a name of `BLOCKS`.
+      features: channels of the input's successor, output / expansion(kind).
+      inner: output channels of conv1, which conv2 takes; 0: `features`.
+      stride: of the first 3 x 3 convolution, and of the shortcut.
+      scale: of the branch.
+      norm: 'batch' or 'group' (groups of 16 channels; Wu and He, ECCV 2018).
+      dtype: compute dtype, None for that of inputs and parameters.
+      param_dtype: dtype of the parameters.
+    """
+
+    kind: str
+    features: int
+    inner: int = 0
+    stride: int = 1
+    scale: float = 1.0
+    norm: str = "batch"
+    dtype: jnp.dtype | None = None
+    param_dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        scaled = lambda branch: branch if self.scale == 1.0 else branch * self.scale
+        if is_preact(self.kind):
+            seen = nn.relu(self._norm("norm1")(x))
+            shortcut = self._conv(self._out, "shortcut", 1, self.stride)(seen) if self._changes(x) else x
+            return shortcut + scaled(self._branch(seen))
+        shortcut = x
+        if self._changes(x):
+            shortcut = self._norm("shortcut_norm")(self._conv(self._out, "shortcut", 1, self.stride)(x))
+        return nn.relu(shortcut + scaled(self._branch(x)))
+
+    @property
+    def _out(self) -> int:
+        return self.features * expansion(self.kind)
+
+    def _changes(self, x: Array) -> bool:
+        return self.stride != 1 or x.shape[-1] != self._out
+
+    def _branch(self, x: Array) -> Array:
+        """The convolutions, a norm and relu between two, and a norm after the last under post-activation."""
+        inner = self.inner or self.features
+        layers = [(inner, 3, self.stride), (self._out, 3, 1)]  # features, kernel size, stride
+        if expansion(self.kind) > 1:
+            layers = [(inner, 1, 1), (self.features, 3, self.stride), (self._out, 1, 1)]
+        after = 0 if is_preact(self.kind) else 1  # norm1 is before conv1, or after it
+        for i, (features, size, stride) in enumerate(layers, 1):
+            if i > 1:
+                x = nn.relu(x if after else self._norm(f"norm{i}")(x))
+            x = self._conv(features, f"conv{i}", size, stride)(x)
+            x = self._norm(f"norm{i}")(x) if after else x
+        return x
+
+    def _conv(self, features: int, name: str, size: int = 3, stride: int = 1) -> Conv:
+        return Conv(features, size, stride, self.dtype, self.param_dtype, name=name)
+
+    def _norm(self, name: str) -> Callable[[Array], Array]:
+        return conv_norm(self.norm, name, self.dtype, self.param_dtype)
+
+
+def conv_norm(norm: str, name: str, dtype: jnp.dtype | None, param_dtype: jnp.dtype) -> Callable[[Array], Array]:
+    """The norm of a convolutional network by its name."""
+    if norm == "batch":
+        return BatchNorm(param_dtype=param_dtype, name=name)
+    make = lambda channels: nn.GroupNorm(None, math.gcd(16, channels), dtype=dtype, param_dtype=param_dtype, name=name)
+    return lambda x: make(x.shape[-1])(x)
+
+
+def repeated(block: Block, count: int, x: Array) -> Array:
+    """`count` blocks one after another as one loop: their parameters and statistics have a leading axis of blocks."""
+    loop = nn.scan(
+        lambda block, x, _: (block(x), None),
+        variable_axes={"params": 0, STATS: 0},
+        split_rngs={"params": True},
+        length=count,
+    )
+    return loop(block, x, None)[0]

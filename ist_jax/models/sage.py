@@ -1,0 +1,42 @@
+"""GraphSAGE with mean neighbours (Hamilton et al., NeurIPS 2017), as GIST trains it (Wolfe et al., 2023, appendix A)."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from ist_jax.models.graphs import neighbour_mean, normalised
+from ist_jax.models.mlp import ACTIVATIONS
+from ist_jax.types import Array, Graph
+
+
+class GraphSAGE(nn.Module):
+    """Layers hidden_0, hidden_1, ..., output over (the node itself, the mean of its neighbours).
+
+    Kernels are (2, D, H), so that a unit of a layer before is one unit of the axis D, for the node and its neighbours alike.
+    `graph.features` are (N, 2, D): the first layer's means are constant and computed with the data
+    (`data.GraphOptions(first_product='mean')`). A layer is mean, dropout, product, norm, activation, as the authors have it.
+
+    Attributes: as of `GCN`.
+    """
+
+    hidden: tuple[int, ...]
+    num_classes: int
+    norm: str = "layer"
+    dropout: float = 0.0
+    bias: bool = True
+    activation: str = "relu"
+    param_dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, graph: Graph) -> Array:
+        drop = nn.Dropout(self.dropout, deterministic=not self.has_rng("dropout"))
+        pair_Nx2xD = graph.features
+        for i, width in enumerate(self.hidden):
+            h = self._dense(width, f"hidden_{i}")(drop(pair_Nx2xD))
+            h = normalised(h, self.norm, graph.mask_N) if self.norm == "layer" else h
+            h = ACTIVATIONS[self.activation](h)
+            h = normalised(h, self.norm, graph.mask_N) if self.norm == "matrix" else h
+            pair_Nx2xD = jnp.stack([h, neighbour_mean(h, graph)], axis=1)
+        return self._dense(self.num_classes, "output")(drop(pair_Nx2xD))
+
+    def _dense(self, width: int, name: str) -> nn.DenseGeneral:
+        return nn.DenseGeneral(width, axis=(-2, -1), use_bias=self.bias, param_dtype=self.param_dtype, name=name)

@@ -1,0 +1,87 @@
+"""Classification of the nodes of a graph; an example is a cluster of nodes, and a batch the graph of a union of clusters.
+
+One cluster is the whole graph: full-batch training. Several to a batch are those of Cluster-GCN (Chiang et al., KDD 2019), with
+the edges between them. All clusters at once are the whole graph, too: so a large evaluation batch evaluates on the full graph,
+and a small one over parts of it, for models too wide for that (GIST; Wolfe et al., 2023, appendix A.5).
+"""
+
+from typing import Any
+
+import jax.numpy as jnp
+import optax
+
+from ist_jax.tasks.base import Task
+from ist_jax.types import Apply, Array, Batch, Graph, Key, Metrics, Variables
+
+
+def _num_clusters(arrays: Any) -> int:
+    return arrays["start"].shape[0] - 1
+
+
+def _whole(arrays: Any) -> Batch:
+    slot_N = jnp.zeros_like(arrays["label_N"])
+    return {"x": arrays["graph"], "y": arrays["label_N"], "counted": arrays["counted_N"], "slot": slot_N}
+
+
+def _spans(start: Array, cluster_B: Array, slot: Array) -> tuple[Array, Array]:
+    """(index_Bxn, inside_Bxn): what lies between start[c] and start[c + 1], for every cluster, in blocks of equal size."""
+    index_Bxn = start[cluster_B][:, None] + slot[None]
+    inside_Bxn = index_Bxn < start[cluster_B + 1][:, None]
+    return jnp.where(inside_Bxn, index_Bxn, 0), inside_Bxn
+
+
+def _union(arrays: Any, cluster_B: Array) -> Batch:
+    """The induced graph of a union of clusters, node i of cluster b at b * n + i; a cluster that is named twice counts once."""
+    graph: Graph = arrays["graph"]
+    num_clusters, width, size = _num_clusters(arrays), arrays["slot"].shape[0], cluster_B.shape[0]
+    place_B = jnp.arange(size, dtype=jnp.int32)
+    place_of = jnp.full(num_clusters, size, jnp.int32).at[cluster_B].set(place_B)  # size: not in this batch
+    node_Bxn, inside_Bxn = _spans(arrays["start"], cluster_B, arrays["slot"])
+    inside_Bxn &= (place_of[cluster_B] == place_B)[:, None]
+    node_N, inside_N, none = node_Bxn.reshape(-1), inside_Bxn.reshape(-1), size * width
+
+    def here(node: Array, inside: Array) -> Array:
+        """Where nodes of the whole graph lie in this one; `none` where they do not."""
+        known = jnp.minimum(node, arrays["cluster_N"].shape[0] - 1)
+        cluster = arrays["cluster_N"][known]
+        found = inside[:, None] & (node == known) & (place_of[cluster] < size)
+        return jnp.where(found, place_of[cluster] * width + known - arrays["start"][cluster], none)
+
+    row_Bxr, in_row_Bxr = _spans(arrays["row_start"], cluster_B, arrays["row_slot"])
+    row_R, in_row_R = row_Bxr.reshape(-1), in_row_Bxr & (place_of[cluster_B] == place_B)[:, None]
+    receiver_Bxr = place_B[:, None] * width + graph.receiver_R[row_Bxr] - arrays["start"][cluster_B][:, None]
+    receiver_Bxr = jnp.where(in_row_Bxr, receiver_Bxr, place_B[:, None] * width + width - 1)  # which keeps the order
+    neighbours_NxW = here(graph.neighbours_NxW[node_N], inside_N)
+    overflow_RxW, receiver_R = here(graph.overflow_RxW[row_R], in_row_R.reshape(-1)), receiver_Bxr.reshape(-1)
+    degree_N = (neighbours_NxW < none).sum(axis=1).at[receiver_R].add((overflow_RxW < none).sum(axis=1))
+    mask_N = inside_N.astype(graph.mask_N.dtype)
+    features = graph.features[node_N] * mask_N.reshape((-1,) + (1,) * (graph.features.ndim - 1))
+    x = Graph(features, degree_N.astype(mask_N.dtype), mask_N, neighbours_NxW, overflow_RxW, receiver_R)
+    counted_N = arrays["counted_N"][node_N] * mask_N
+    return {"x": x, "y": arrays["label_N"][node_N], "counted": counted_N, "slot": jnp.repeat(place_B, width)}
+
+
+def node_classification() -> Task:
+    """A task over the arrays of `data.make_graph_dataset`."""
+
+    def batch(arrays: Any, index_B: Array, key: Key | None) -> Batch:
+        del key  # no augmentation
+        if index_B.shape[0] >= _num_clusters(arrays):
+            return _whole(arrays)
+        return _union(arrays, arrays["cluster"][index_B])
+
+    def loss(apply: Apply, variables: Variables, batch: Batch, key: Key) -> tuple[Array, Any]:
+        logits_NxC = apply(variables, batch["x"], rngs={"dropout": key})
+        loss_N = optax.softmax_cross_entropy_with_integer_labels(logits_NxC, batch["y"])
+        return (batch["counted"] * loss_N).sum() / jnp.maximum(batch["counted"].sum(), 1), {}
+
+    def logits(apply: Apply, variables: Variables, batch: Batch) -> Any:
+        return apply(variables, batch["x"])
+
+    def metrics(logits_NxC: Array, batch: Batch, weight_B: Array) -> Metrics:
+        weight_N = batch["counted"] * weight_B[batch["slot"]]
+        loss_N = optax.softmax_cross_entropy_with_integer_labels(logits_NxC, batch["y"])
+        correct_N = (logits_NxC.argmax(axis=-1) == batch["y"]).astype(weight_N.dtype)
+        return {"loss": (weight_N * loss_N).sum(), "correct": (weight_N * correct_N).sum(), "count": weight_N.sum()}
+
+    return Task(batch, loss, logits, metrics, lambda arrays: arrays["cluster"].shape[0])

@@ -1,0 +1,111 @@
+"""Augmentation on the device: what it does, and that it comes from the step's key alone."""
+
+import chex
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from ist_jax import LoopConfig, Phase, decompose, ist, run
+from ist_jax.data import Raw, make_dataset
+from ist_jax.data.splits import shared
+from ist_jax.loop import Stopped
+from ist_jax.tasks import AUGMENTS, classification
+from ist_jax.tasks.augment import augmented
+
+IMAGES = jnp.arange(1, 1 + 8 * 5 * 6 * 2, dtype=jnp.uint8).reshape(8, 5, 6, 2)
+
+
+def windows(image, padding, flips):
+    """Every image that one may become."""
+    padded = np.pad(image, ((padding, padding), (padding, padding), (0, 0)))
+    for top in range(2 * padding + 1):
+        for left in range(2 * padding + 1):
+            cut = padded[top : top + image.shape[0], left : left + image.shape[1]]
+            yield cut.tobytes()
+            if flips:
+                yield cut[:, ::-1].tobytes()
+
+
+@pytest.mark.parametrize("name", ["crop", "crop_flip"])
+def test_an_image_becomes_a_window_of_itself(name):
+    count = {"crop": 25, "crop_flip": 50}[name]
+    make = jax.jit(jax.vmap(lambda key: augmented(name, IMAGES, key, 2)))
+    made = np.asarray(make(jax.random.split(jax.random.key(0), 100)))
+    assert made.dtype == np.uint8 and made.shape == (100, *IMAGES.shape)
+    for i, image in enumerate(np.asarray(IMAGES)):
+        possible = set(windows(image, 2, name == "crop_flip"))
+        seen = {cut.tobytes() for cut in made[:, i]}
+        assert seen <= possible and len(seen) > 0.7 * count, "and all of them come up"
+
+
+def test_it_is_a_function_of_the_steps_key():
+    task, arrays, index_B = (
+        classification(3.0, 2.0, augment="crop_flip", padding=1),
+        {"x": IMAGES, "y": jnp.arange(8)},
+        jnp.arange(4),
+    )
+    one, same, other = (task.batch(arrays, index_B, jax.random.key(seed))["x"] for seed in (0, 0, 1))
+    np.testing.assert_array_equal(one, same)
+    assert (one != other).any()
+    plain = classification(3.0, 2.0).batch(arrays, index_B, jax.random.key(0))["x"]
+    np.testing.assert_array_equal(task.batch(arrays, index_B, None)["x"], plain)  # evaluation has no key
+    np.testing.assert_array_equal(plain, (np.asarray(IMAGES[:4], np.float32) - 3) / 2)
+
+
+def test_what_it_refuses():
+    with pytest.raises(ValueError, match="augment is one of none, crop, crop_flip, not 'flip'"):
+        augmented("flip", IMAGES, jax.random.key(0), 1)
+    with pytest.raises(ValueError, match=r"is of images, .* not shape \(8, 60\)"):
+        augmented("crop", IMAGES.reshape(8, 60), jax.random.key(0), 1)
+    assert augmented(AUGMENTS[0], IMAGES, jax.random.key(0), 1) is IMAGES
+
+
+class Flat(nn.Module):
+    """Any model of images; convolutions are not what is tested."""
+
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(2, name="dense")(x.reshape(x.shape[0], -1))
+
+
+def alike(same):
+    """Images to crop, all the same or not."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(60, 5, 5, 1)) if not same else np.broadcast_to(rng.normal(size=(1, 5, 5, 1)), (60, 5, 5, 1))
+    raw = Raw(x.astype(np.float32), np.arange(60) % 2, x[:10].astype(np.float32), np.arange(10) % 2)
+    return make_dataset(raw, "images", source="images", validation_fraction=0.2, shards=shared)
+
+
+def local_sgd(task):
+    whole = decompose([(".*", None)], {}, num_subnets=2, full=Flat(), subnet=Flat(), example=alike(True).example)
+    return ist(whole, task, optax.sgd(0.1), batch_size=4)
+
+
+def test_workers_and_steps_augment_differently():
+    """Of equal images and labels, losses of two workers differ by augmentation alone."""
+    data, losses = alike(True), {}
+    for name in ("none", "crop"):
+        algorithm = local_sgd(classification(augment=name, padding=2))
+        view = data.view(0, jax.random.key(0), 2, algorithm.sharding)
+        arrays = {"x": view.arrays["x"], "y": jnp.zeros_like(view.arrays["y"])}
+        view, state = view._replace(arrays=arrays), algorithm.fresh(jax.random.key(0))
+        losses[name] = np.asarray(algorithm.round(state, view, jax.random.key(1), jnp.ones(2, bool), steps=2)[1]["loss_SxJ"])
+    np.testing.assert_array_equal(losses["none"][0], losses["none"][1])
+    assert losses["crop"][0, 0] != losses["crop"][1, 0] and losses["crop"][0, 1] != losses["crop"][1, 1]
+
+
+def test_law_10_augmentation_is_exact_under_resume(tmp_path):
+    """A run that stops after its second round and goes on draws the crops that the unbroken run draws."""
+    task, data = classification(augment="crop_flip", padding=2), alike(False)
+    config = LoopConfig(checkpoint_every=1, eval_every=0)
+    made = lambda task=task: [Phase(local_sgd(task), 6 * 3 * 8, 3)]
+    unbroken = run(made(), task, data, config)
+    asked = iter([False, True])
+    with pytest.raises(Stopped):
+        run(made(), task, data, config, tmp_path, stop=lambda: next(asked))
+    chex.assert_trees_all_equal(run(made(), task, data, config, tmp_path).params, unbroken.params)
+    plain = run(made(classification()), classification(), data, config).params
+    assert (plain["dense"]["kernel"] != unbroken.params["dense"]["kernel"]).any()
