@@ -22,6 +22,7 @@ import jax
 import numpy as np
 
 from experiments.command import Parser, RawText, exit_status
+from experiments.config import ConfigError
 from experiments.timing import (
     BATCH,
     Network,
@@ -180,7 +181,9 @@ def _on_mesh(quick: bool) -> list[Row]:
     """The rows of a mesh of 8 CPU devices, from a process of its own: a process has one number of devices."""
     environment = os.environ | {"JAX_NUM_CPU_DEVICES": "8", "JAX_PLATFORMS": "cpu"}
     command = [sys.executable, "-m", "experiments.benchmark", "--part=mesh", *(["--quick"] if quick else [])]
-    ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    ended = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True)  # its errors are seen as they come
+    if ended.returncode:
+        raise ConfigError(f"the part on a mesh of 8 CPU devices ended with status {ended.returncode}")
     return json.loads(ended.stdout.splitlines()[-1])
 
 

@@ -45,7 +45,7 @@ def settled(config: Config, dataset: Dataset, workdir: pathlib.Path) -> Config:
         return config
     shown = ", ".join(f"{name} {1e3 * value:.2f} ms" for name, value in seconds.items())
     chosen = min(seconds, key=seconds.__getitem__)
-    print(f"placement {chosen}: a local step of all workers takes {shown}", file=sys.stderr)
+    print(f"placement {chosen}: in short rounds a local step of all workers takes {shown}", file=sys.stderr)
     return dataclasses.replace(config, placement=chosen)
 
 

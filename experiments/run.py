@@ -24,7 +24,7 @@ from experiments.config import Config, ConfigError, described, flatten, nearest,
 from experiments.config_files import load_config, one_line
 from experiments.restored import start_from
 from experiments.signals import Signals
-from experiments.validation import validate
+from experiments.validation import placement_of, validate
 from ist_jax.checkpoint import committed_rounds
 from ist_jax.loop import Phase, Results, phase_steps, run
 from ist_jax.partition import Partition
@@ -126,13 +126,19 @@ def train(command: Command, signals: Signals | None = None) -> Results | None:
 
 def _prepared(config: Config, workdir: pathlib.Path) -> tuple[Any, ...]:
     """(config, dataset, phases, task, start or None, its origin or None) of a configuration, its placement settled."""
+    if jax.process_count() > 1 and placement_of(config).mesh is None:
+        raise ConfigError(
+            f"{jax.process_count()} processes train over a mesh: num_devices must divide num_subnets={config.num_subnets}, the method "
+            "have several workers, and partition be balanced or blocks"
+        )
     dataset = build.dataset(config)
-    config = fastest.settled(config, dataset, workdir)
     phases, task = build.phases(config, dataset.spec)
     start, origin = None, None
     if config.init_from and not committed_rounds(workdir / "checkpoints"):  # a run that goes on has its own
         start, origin = start_from(config.init_from)
         phases[0].algorithm.check(start)
+    if (placed := fastest.settled(config, dataset, workdir)) is not config:
+        config, (phases, task) = placed, build.phases(placed, dataset.spec)
     return config, dataset, phases, task, start, origin
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.errors import JaxRuntimeError
 from jax.extend.core import ClosedJaxpr, Jaxpr, jaxpr_as_fun
 
 from ist_jax import hlo
@@ -110,10 +111,19 @@ def memory_bytes(program: Any, state: State, view: View) -> dict[str, float] | N
 def seconds_per_sync(algorithm: Algorithm, state: State, view: View, key: Key, alive_S: Array) -> Seconds | None:
     """Seconds of one synchronisation on this machine: of a round without local steps, on a copy of `state`.
 
-    None if nothing is exchanged, or if it is exchanged in the middle of every step.
+    None if nothing is exchanged, if it is exchanged in the middle of every step, or if memory has no room for the copy.
     """
     if algorithm.costs.steps_per_sync is not None or not algorithm.costs.bytes_per_sync:
         return None
+    try:
+        return _median_of_syncs(algorithm, state, view, key, alive_S)
+    except JaxRuntimeError:
+        if jax.process_count() > 1:  # the others would wait
+            raise
+        return None
+
+
+def _median_of_syncs(algorithm: Algorithm, state: State, view: View, key: Key, alive_S: Array) -> Seconds:
     program = algorithm.round.lower(state, view, key, alive_S, steps=0).compile()
     copy, seconds = jax.tree.map(jnp.copy, state), []
     for _ in range(1 + _REPEATS):

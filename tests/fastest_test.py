@@ -23,7 +23,10 @@ def test_the_faster_placement_is_taken_and_kept(made, tmp_path, monkeypatch, cap
     monkeypatch.setattr(fastest, "_seconds", lambda config, dataset: {"looped": 2e-3, "vmapped": 1e-3})
     chosen = fastest.settled(config, dataset, tmp_path)
     assert chosen == dataclasses.replace(config, placement="vmapped")
-    assert "placement vmapped: a local step of all workers takes looped 2.00 ms, vmapped 1.00 ms" in capsys.readouterr().err
+    assert (
+        "placement vmapped: in short rounds a local step of all workers takes looped 2.00 ms, vmapped 1.00 ms"
+        in capsys.readouterr().err
+    )
     (tmp_path / "config.json").write_text(json.dumps({"config": {"placement": "looped"}}))
     assert fastest.settled(config, dataset, tmp_path).placement == "looped", "a run that goes on keeps what it was started with"
 

@@ -64,7 +64,7 @@ def wait_for(process, happened):
     raise AssertionError("it took too long")
 
 
-MEASURED = (*TIMING, "seconds_per_local_step", "memory_bytes_per_device", "peak_memory_bytes_per_device")
+MEASURED = (*TIMING, "seconds_per_local_step", "seconds_per_sync", "memory_bytes_per_device", "peak_memory_bytes_per_device")
 
 
 def record(workdir):
