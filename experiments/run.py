@@ -24,7 +24,7 @@ from experiments.config import Config, ConfigError, described, flatten, nearest,
 from experiments.config_files import load_config, one_line
 from experiments.restored import start_from
 from experiments.signals import Signals
-from experiments.validation import placement_of, validate
+from experiments.validation import num_workers, placement_of, validate
 from ist_jax.checkpoint import committed_rounds
 from ist_jax.loop import Phase, Results, phase_steps, run
 from ist_jax.partition import Partition
@@ -128,8 +128,8 @@ def _prepared(config: Config, workdir: pathlib.Path) -> tuple[Any, ...]:
     """(config, dataset, phases, task, start or None, its origin or None) of a configuration, its placement settled."""
     if jax.process_count() > 1 and placement_of(config).mesh is None:
         raise ConfigError(
-            f"{jax.process_count()} processes train over a mesh: num_devices must divide num_subnets={config.num_subnets}, the method "
-            "have several workers, and partition be balanced or blocks"
+            f"{jax.process_count()} processes train over a mesh: their devices must divide the {num_workers(config)} workers of "
+            f"{config.method} (num_subnets), and partition be balanced or blocks"
         )
     dataset = build.dataset(config)
     phases, task = build.phases(config, dataset.spec)
