@@ -128,8 +128,8 @@ def _prepared(config: Config, workdir: pathlib.Path) -> tuple[Any, ...]:
     """(config, dataset, phases, task, start or None, its origin or None) of a configuration, its placement settled."""
     if jax.process_count() > 1 and placement_of(config).mesh is None:
         raise ConfigError(
-            f"{jax.process_count()} processes train over a mesh: their devices must divide the {num_workers(config)} workers of "
-            f"{config.method} (num_subnets), and partition be balanced or blocks"
+            f"{jax.process_count()} processes train over a mesh: their devices must divide the {num_workers(config)} workers "
+            f"of {config.method} (num_subnets), and partition be balanced or blocks"
         )
     dataset = build.dataset(config)
     phases, task = build.phases(config, dataset.spec)

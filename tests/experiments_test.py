@@ -199,6 +199,12 @@ def test_the_module_is_a_command(tmp_path):
     raise AssertionError(f"what is wrong is said within 5 seconds of a processor, and it took {quickest:.1f} at best")
 
 
+def test_a_run_is_traced_if_asked_and_says_how_its_units_went(tmp_path, capsys):
+    assert run.main(["run", *QUICK, "--profile", f"--workdir={tmp_path}"]) == 0
+    assert list((tmp_path / "profile").rglob("*.xplane.pb"))
+    assert "units that travel: hidden_0; that come home: hidden_1" in capsys.readouterr().out
+
+
 def test_grids_are_parsed():
     points = sweep.grid(["method=ist,single", "model.hidden=(8,8),(16,)"])
     assert len(points) == 4 and points[1] == {"method": "ist", "model.hidden": "(16,)"}

@@ -23,12 +23,17 @@ def test_the_faster_placement_is_taken_and_kept(made, tmp_path, monkeypatch, cap
     monkeypatch.setattr(fastest, "_seconds", lambda config, dataset: {"looped": 2e-3, "vmapped": 1e-3})
     chosen = fastest.settled(config, dataset, tmp_path)
     assert chosen == dataclasses.replace(config, placement="vmapped")
-    assert (
-        "placement vmapped: in short rounds a local step of all workers takes looped 2.00 ms, vmapped 1.00 ms"
-        in capsys.readouterr().err
-    )
+    assert "a local step of all workers takes looped 2.00 ms, vmapped 1.00 ms" in capsys.readouterr().err
     (tmp_path / "config.json").write_text(json.dumps({"config": {"placement": "looped"}}))
     assert fastest.settled(config, dataset, tmp_path).placement == "looped", "a run that goes on keeps what it was started with"
+
+
+def test_nothing_is_measured_for_a_run_that_cannot_start(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(fastest, "WORTH", 1)
+    monkeypatch.setattr(fastest, "_seconds", None)
+    arguments = [*QUICK, "--config.num_devices=1", f"--config.init_from={tmp_path}/none", f"--workdir={tmp_path}/run"]
+    assert run.main(["run", *arguments]) == 2
+    assert "holds no run" in capsys.readouterr().err and not (tmp_path / "run").exists()
 
 
 def test_it_is_measured_by_training(made):

@@ -100,6 +100,15 @@ def test_what_is_wrong_on_one_host_ends_all_with_a_line_each(tmp_path):
         assert "Traceback" not in first + second
 
 
+def test_processes_that_have_no_mesh_are_refused(tmp_path):
+    launch = [sys.executable, "-m", "experiments.launch_local", "--processes=2", "--devices=1", "--", DIGITS, *SMALL]
+    wrong = [*launch, "--config.num_subnets=3", f"--workdir={tmp_path / 'run'}"]
+    ended = subprocess.run(wrong, cwd=ROOT, capture_output=True, text=True, timeout=240)
+    said = ended.stdout + ended.stderr
+    assert ended.returncode and "2 processes train over a mesh: their devices must divide the 3 workers of ist" in said
+    assert "Traceback" not in said and not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize(
     "environ,found",
     [

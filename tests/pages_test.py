@@ -147,6 +147,19 @@ def test_every_mean_in_the_text_is_in_a_table(page):
         assert mean in tables, f"{mean} is in no table of {page.name}"
 
 
+def test_a_page_shows_a_benchmark_and_the_machine_it_ran_on(tmp_path):
+    row = {"what": "a round", "seconds": 0.002, "ratio": 1.5, "to": "steps by hand"}
+    machine = {"platform": "Linux", "cores": 2, "devices": ["cpu"], "jax": "0.10.2"}
+    (tmp_path / "benchmark.json").write_text(json.dumps({"machine": machine, "rows": [row]}))
+    page = tmp_path / "page.md"
+    page.write_text("<!-- benchmark benchmark.json -->\n<!-- end -->\n")
+    pages.rebuild(page)
+    assert "| a round | 2.00 | 1.500 | steps by hand |" in page.read_text() and "2 cores, 1 x cpu" in page.read_text()
+    page.write_text("<!-- benchmark benchmark.json -->\n")
+    with pytest.raises(ConfigError, match="has an .* of its own"):
+        pages.rebuild(page)
+
+
 def test_a_column_says_what_was_spent_when_an_accuracy_was_first_reached():
     rows = lambda *pairs: [{"test_accuracy": accuracy, "bytes_per_device": sent} for accuracy, sent in pairs]
     runs = [tables.Run({}, rows((0.5, 1e6), (0.9, 2e6), (0.8, 3e6)), {}), tables.Run({}, rows((0.85, 4e6)), {})]
