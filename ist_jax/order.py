@@ -52,8 +52,8 @@ class View(NamedTuple):
     """What a round may index.
 
     Attributes:
-      arrays: the data, on the device; a batch is a gather of examples from it. `ByDevice` if every device has only what
-        its own workers draw.
+      arrays: the data, on the device; a batch is a gather of examples from it. `ByDevice` are those of which every
+        device has only what its own workers draw.
       shards: which examples each worker draws, counted in its device's part.
       key: the key of the data order, one for the whole run.
     """

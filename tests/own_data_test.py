@@ -36,9 +36,9 @@ def test_training_is_that_of_one_device_that_has_everything(name, split):
 def test_a_device_has_its_workers_examples_alone(devices):
     data, mesh = dataset(shards=SPLITS["disjoint"]), sharded(subnet_mesh(devices))
     view = data.view(0, jax.random.key(0), 4, mesh.replicated)
-    assert isinstance(view.arrays, ByDevice)
+    assert isinstance(view.arrays["x"], ByDevice)
     shards = data.shards(4)
-    for device, part in enumerate(view.arrays.tree["x"].addressable_shards):
+    for device, part in enumerate(view.arrays["x"].tree.addressable_shards):
         of = slice(device * 4 // devices, (device + 1) * 4 // devices)
         rows = np.concatenate(
             [shards.member_N[start : start + size] for start, size in zip(shards.start_S[of], shards.size_S[of])]

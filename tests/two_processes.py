@@ -27,7 +27,7 @@ assert len(jax.devices()) == 4 and len(jax.local_devices()) == 2
 own = dataset(shards=functools.partial(shards_of, "disjoint", 0, 1.0))
 view = own.view(0, jax.random.key(0), 4, sharded(subnet_mesh()).replicated)
 members = np.array_split(own.shards(4).member_N, 4)[2 * process : 2 * process + 2]
-for part, rows in zip(view.arrays.tree["x"].addressable_shards, members, strict=True):  # no other process's examples
+for part, rows in zip(view.arrays["x"].tree.addressable_shards, members, strict=True):  # no other process's examples
     np.testing.assert_array_equal(part.data, own.train["x"][rows])
 algorithm = ist(two_groups(4), TASK, optax.sgd(0.1), batch_size=BATCH, placement=sharded(subnet_mesh()))
 phases, config = [(algorithm, 6 * 4 * BATCH, 3)], LoopConfig(eval_every=1, eval_subnets=True)
