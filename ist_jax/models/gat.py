@@ -4,8 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ist_jax.models.graphs import normalised
-from ist_jax.models.mlp import ACTIVATIONS
+from ist_jax.models.graphs import activated
 from ist_jax.types import Array, Graph
 
 
@@ -82,14 +81,12 @@ class GAT(nn.Module):
         h_NxAxH = graph.features[:, None]
         for i, width in enumerate(self.hidden):
             h_NxAxH = self._layer(width, f"hidden_{i}", True)(drop(h_NxAxH), graph)
-            h_NxAxH = self._normalised(h_NxAxH, graph) if self.norm == "layer" else h_NxAxH
-            h_NxAxH = ACTIVATIONS[self.activation](h_NxAxH)
-            h_NxAxH = self._normalised(h_NxAxH, graph) if self.norm == "matrix" else h_NxAxH
+            h_NxAxH = self._activated(h_NxAxH, graph)
         return self._layer(self.num_classes, "output", False)(drop(h_NxAxH), graph)
 
     def _layer(self, width: int, name: str, concatenated: bool) -> Attention:
         return Attention(self.heads, width, concatenated, self.bias, self.param_dtype, name=name)
 
-    def _normalised(self, h_NxAxH: Array, graph: Graph) -> Array:
+    def _activated(self, h_NxAxH: Array, graph: Graph) -> Array:
         flat = h_NxAxH.reshape(h_NxAxH.shape[0], -1)
-        return normalised(flat, self.norm, graph.mask_N).reshape(h_NxAxH.shape)
+        return activated(flat, self.norm, self.activation, graph.mask_N).reshape(h_NxAxH.shape)

@@ -5,8 +5,7 @@ from collections.abc import Callable
 import flax.linen as nn
 import jax.numpy as jnp
 
-from ist_jax.models.graphs import drop_entries, normalised, symmetric_mean, times
-from ist_jax.models.mlp import ACTIVATIONS
+from ist_jax.models.graphs import activated, drop_entries, symmetric_mean, times
 from ist_jax.types import Array, Graph, Sparse
 
 
@@ -67,10 +66,7 @@ class GCN(nn.Module):
         for i, width in enumerate(self.hidden):
             over_nodes = propagate if i or isinstance(h, Sparse) else lambda x: x
             conv = Convolution(width, over_nodes, self.bias, self.param_dtype, name=f"hidden_{i}")
-            h = conv(self._dropped(h))
-            h = normalised(h, self.norm, graph.mask_N) if self.norm == "layer" else h
-            h = ACTIVATIONS[self.activation](h)
-            h = normalised(h, self.norm, graph.mask_N) if self.norm == "matrix" else h
+            h = activated(conv(self._dropped(h)), self.norm, self.activation, graph.mask_N)
         return Convolution(self.num_classes, propagate, self.bias, self.param_dtype, name="output")(self._dropped(h))
 
     def _dropped(self, h: Array | Sparse) -> Array | Sparse:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from ist_jax.models.mlp import ACTIVATIONS
 from ist_jax.types import Array, Graph, Key, Rows, Sparse
 
 GRAPH_NORMS = ("none", "layer", "matrix")
@@ -116,6 +117,13 @@ def neighbour_mean(h_NxH: Array, graph: Graph) -> Array:
     """[N, H]: the mean over every node's neighbours, 0 where there are none; of padding, nobody's neighbour, too."""
     share_Nx1 = (graph.mask_N / jnp.maximum(graph.degree_N, 1))[:, None].astype(h_NxH.dtype)
     return neighbour_sum(h_NxH, graph) * share_Nx1
+
+
+def activated(h_NxH: Array, norm: str, activation: str, mask_N: Array) -> Array:
+    """A hidden layer's norm and activation, in the order of the authors' scripts: 'layer' comes before it, 'matrix' after."""
+    h_NxH = normalised(h_NxH, norm, mask_N) if norm == "layer" else h_NxH
+    h_NxH = ACTIVATIONS[activation](h_NxH)
+    return normalised(h_NxH, norm, mask_N) if norm == "matrix" else h_NxH
 
 
 def normalised(h_NxH: Array, norm: str, mask_N: Array, epsilon: float = 1e-5) -> Array:

@@ -3,8 +3,7 @@
 import flax.linen as nn
 import jax.numpy as jnp
 
-from ist_jax.models.graphs import neighbour_mean, normalised
-from ist_jax.models.mlp import ACTIVATIONS
+from ist_jax.models.graphs import activated, neighbour_mean
 from ist_jax.types import Array, Graph
 
 
@@ -32,9 +31,7 @@ class GraphSAGE(nn.Module):
         pair_Nx2xD = graph.features
         for i, width in enumerate(self.hidden):
             h = self._dense(width, f"hidden_{i}")(drop(pair_Nx2xD))
-            h = normalised(h, self.norm, graph.mask_N) if self.norm == "layer" else h
-            h = ACTIVATIONS[self.activation](h)
-            h = normalised(h, self.norm, graph.mask_N) if self.norm == "matrix" else h
+            h = activated(h, self.norm, self.activation, graph.mask_N)
             pair_Nx2xD = jnp.stack([h, neighbour_mean(h, graph)], axis=1)
         return self._dense(self.num_classes, "output")(drop(pair_Nx2xD))
 
