@@ -9,6 +9,7 @@ All read and write one workdir, on a file system that they share.
 
 import contextlib
 import os
+import pathlib
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
@@ -18,11 +19,10 @@ from jax.errors import JaxRuntimeError
 from experiments.command import FAILED, exit_status
 from experiments.config import ConfigError
 from experiments.config_files import one_line
+from experiments.last_words import Beside
 
-_PATIENCE = {"heartbeat_timeout_seconds": 30, "shutdown_timeout_seconds": 30}
 FLAGS = ("coordinator", "num_processes", "process_id")
-HEARTBEAT = _PATIENCE["heartbeat_timeout_seconds"]  # without a sign of life for so long, a process counts as dead
-GONE = "another process of this run is gone: start the same command again everywhere, and it goes on from its last checkpoint"
+HEARTBEAT = 30  # seconds without a sign of life after which a process counts as dead
 
 
 def detected(environ: Mapping[str, str]) -> bool:
@@ -77,7 +77,8 @@ def join(argv: Sequence[str], timeout: int = 300) -> list[str]:
         count, number = _numbers(own)
         options = dict(coordinator_address=own["coordinator"], num_processes=count, process_id=number)
     try:
-        jax.distributed.initialize(**options, initialization_timeout=timeout, **_PATIENCE)
+        patience = dict(heartbeat_timeout_seconds=HEARTBEAT, shutdown_timeout_seconds=HEARTBEAT)
+        jax.distributed.initialize(**options, initialization_timeout=timeout, **patience)
     except (RuntimeError, ValueError) as error:
         raise ConfigError(f"the processes of this run do not find each other ({one_line(error)})") from error
     return rest
@@ -85,25 +86,35 @@ def join(argv: Sequence[str], timeout: int = 300) -> list[str]:
 
 @contextlib.contextmanager
 def together() -> Iterator[None]:
-    """Ends this process at once, with one line, if another one of its run dies in what is done here."""
+    """Ends this process at once if another one of its run dies in what is done here; `last_words` says what to do."""
     try:
         yield
     except JaxRuntimeError as error:
         if not jax.distributed.is_initialized() or "RESOURCE_EXHAUSTED" in str(error):
             raise
-        print(f"error: {GONE} ({one_line(error)})", file=sys.stderr, flush=True)
+        print(f"error: {one_line(error)}", file=sys.stderr, flush=True)
         os._exit(FAILED)  # leaving in good order waits for the process that is gone
+
+
+def _beside(arguments: Sequence[str]) -> Beside:
+    workdir = next((a.split("=", 1)[1] for a in arguments if a.startswith("--workdir=")), "")
+    return Beside(jax.process_index(), jax.process_count(), pathlib.Path(workdir, "checkpoints"))
 
 
 def exit_status_of(argv: Sequence[str], run: Callable[[list[str]], None]) -> int:
     """`exit_status` of `run`, on what `join` leaves of the arguments."""
+    beside: list[Beside] = []
 
     def joined() -> None:
         rest = join(argv)
+        if jax.distributed.is_initialized():
+            beside.append(_beside(rest))
         with together():
             run(rest)
 
     status = exit_status(joined)
+    for process in beside:
+        process.all_is_well()
     if status and jax.distributed.is_initialized():
         sys.stdout.flush()
         sys.stderr.flush()

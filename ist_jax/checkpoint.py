@@ -130,9 +130,9 @@ class Checkpoints:
         try:
             ocp.save(path, state, custom_metadata=metadata, overwrite=True)
             all_or_none(lambda: self._commit(round))
-        except JaxRuntimeError:  # another process is gone
-            raise
         except Exception as error:  # a full disk is many kinds of error in the libraries below
+            if (gone := _of_another_process(error)) is not None:
+                raise gone from None
             raise CheckpointError(
                 f"{path}: cannot be written ({_first_line(error)}); the checkpoints before it stand"
             ) from error
@@ -192,6 +192,13 @@ class Checkpoints:
             raise CheckpointError(f"{self._folder}: {differing}, and not for zero padding: use another workdir")
         grown = np.pad(kept, [(0, wanted - length) for wanted, length in zip(like.shape, kept.shape)])
         return jax.device_put(grown, like.sharding)
+
+
+def _of_another_process(error: BaseException | None) -> JaxRuntimeError | None:
+    """JAX's error at the bottom of `error`: processes that wait for each other to have written, and one is gone."""
+    while error is not None and not isinstance(error, JaxRuntimeError):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def _first_line(error: Exception) -> str:
