@@ -18,6 +18,7 @@ from cases import BATCH, TASK, dataset, two_groups  # noqa: E402
 from jax.experimental import multihost_utils  # noqa: E402
 
 from ist_jax import LoopConfig, ist, run  # noqa: E402
+from ist_jax.data import load  # noqa: E402
 from ist_jax.data.splits import shards_of  # noqa: E402
 from ist_jax.loop import Stopped  # noqa: E402
 from ist_jax.placement import sharded, subnet_mesh  # noqa: E402
@@ -29,6 +30,21 @@ view = own.view(0, jax.random.key(0), 4, sharded(subnet_mesh()).replicated)
 members = np.array_split(own.shards(4).member_N, 4)[2 * process : 2 * process + 2]
 for part, rows in zip(view.arrays["x"].tree.addressable_shards, members, strict=True):  # no other process's examples
     np.testing.assert_array_equal(part.data, own.train["x"][rows])
+
+
+def memory():
+    """Bytes of this process that are of no file."""
+    status = pathlib.Path("/proc/self/status").read_text()
+    return 1024 * int(status.split("RssAnon:")[1].split()[0])
+
+
+if pathlib.Path("/proc/self/status").exists():  # 64 MB of rows, half of which the workers of this process draw
+    before = memory()
+    big = load("npz", str(pathlib.Path(out).with_name("big.npz")), split="disjoint", validation_fraction=0.01)
+    view = big.view(0, jax.random.key(0), 4, sharded(subnet_mesh()).replicated)
+    held = sum(part.data.nbytes for part in view.arrays["x"].tree.addressable_shards)
+    assert 31e6 < held < 33e6 and memory() - before < 56e6, (held, memory() - before)  # 96 MB with all rows on the host
+    del big, view
 algorithm = ist(two_groups(4), TASK, optax.sgd(0.1), batch_size=BATCH, placement=sharded(subnet_mesh()))
 phases, config = [(algorithm, 6 * 4 * BATCH, 3)], LoopConfig(eval_every=1, eval_subnets=True)
 workdir = pathlib.Path(out).with_suffix("")

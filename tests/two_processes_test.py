@@ -20,6 +20,8 @@ HERE = pathlib.Path(__file__).parent
 
 def test_two_processes_end_in_the_parameters_of_one(tmp_path):
     port, out = str(free_port()), tmp_path / "out.npz"
+    x, y = np.zeros((64_000, 1000), np.uint8), np.arange(64_000) % 10
+    np.savez(tmp_path / "big.npz", x_train=x, y_train=y, x_test=x[:10], y_test=y[:10])
     environment = os.environ | {"PYTHONPATH": f"{HERE}{os.pathsep}{HERE.parent}"}
     command = [sys.executable, str(HERE / "two_processes.py"), port]
     started = [

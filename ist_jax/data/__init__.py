@@ -2,6 +2,8 @@
 
 import functools
 
+import jax
+
 from ist_jax.data import cifar, digits, digits_graph, graph_npz, idx, npz, ogbn, planetoid, reddit, speech_commands, tfds
 from ist_jax.data.base import DataError, Dataset, Raw, Spec, make_dataset
 from ist_jax.data.graph_dataset import GraphOptions, make_graph_dataset
@@ -38,6 +40,7 @@ def load(
     validation_fraction: float = 0.1,
     seed: int = 0,
     graph: GraphOptions | None = None,
+    stored: bool | None = None,
 ) -> Dataset:
     """A data set by name.
 
@@ -50,6 +53,8 @@ def load(
       validation_fraction: share of the training examples held out for validation.
       seed: of the disjoint and Dirichlet splits.
       graph: how a graph is laid out; it has a validation split of its own.
+      stored: whether training inputs stay in their files until rows of them are asked for; by default, where several processes
+        train workers with shards of their own.
 
     Raises:
       DataError: files missing, empty, truncated, of the wrong shape, or with labels that do not fit.
@@ -63,7 +68,10 @@ def load(
     if isinstance(raw, RawGraph):
         cache = "" if name in FILES else directory
         return make_graph_dataset(raw, label, source=source, options=graph or GraphOptions(), shards=shards, cache=cache)
-    return make_dataset(raw, label, source=source, validation_fraction=validation_fraction, shards=shards)
+    if stored is None:
+        stored = split != "shared" and jax.process_count() > 1
+    options = dict(validation_fraction=validation_fraction, shards=shards, stored=stored)
+    return make_dataset(raw, label, source=source, **options)
 
 
 __all__ = [

@@ -10,14 +10,12 @@ import jax
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from ist_jax.data.progress import progress
+from ist_jax.data.rows import Blocks, Rows, blocks, in_memory, mapped, mean_and_std
 from ist_jax.keys import key_on
 from ist_jax.order import ByDevice, Shards, View, by_device
 from ist_jax.types import Key
 
-_ROWS = 4096  # that are hashed at once
-
-Arrays = Mapping[str, np.ndarray]  # {'x': [N, ...], 'y': int32[N]}
+Arrays = Mapping[str, np.ndarray | Rows]  # {'x': [N, ...], 'y': int32[N]}
 
 
 def spaced(arrays: Arrays, size: int) -> Arrays:
@@ -35,13 +33,13 @@ class Raw(NamedTuple):
     """What a source reads.
 
     Attributes:
-      x_train, x_test: inputs [N, ...].
+      x_train, x_test: inputs [N, ...]; those for training may be read by rows.
       y_train, y_test: labels int[N].
       group_train: per training example, who it is from: a group is validated or trained on as a whole.
       notes: what was done to the data, for records.
     """
 
-    x_train: np.ndarray
+    x_train: np.ndarray | Blocks | Rows
     y_train: np.ndarray
     x_test: np.ndarray
     y_test: np.ndarray
@@ -84,7 +82,7 @@ class Dataset:
 
     Attributes:
       name: for records.
-      train, validation, test: {'x': [N, ...], 'y': int32[N]}; of a graph, its clusters.
+      train, validation, test: {'x': [N, ...], 'y': int32[N]}; of a graph, its clusters. 'x' of `train` may be `Rows`.
       num_classes: C.
       mean, std: of all training inputs, for the task's normalisation.
       fingerprint: SHA-256 of all arrays.
@@ -137,7 +135,8 @@ class Dataset:
 
     def on_device(self, part: str, sharding: jax.sharding.Sharding) -> Mapping[str, jax.Array]:
         """The arrays of 'train', 'validation' or 'test' on the devices of `sharding`, copied there once."""
-        put = lambda: jax.device_put(dict(getattr(self, part)), sharding) | self._resident(part, sharding)
+        arrays = lambda: {name: np.asarray(array) for name, array in getattr(self, part).items()}
+        put = lambda: jax.device_put(arrays(), sharding) | self._resident(part, sharding)
         return self._once((part, sharding), put)
 
     def arrays(self, part: str) -> Mapping[str, Any]:
@@ -174,7 +173,7 @@ class Dataset:
         return self.spec.example
 
 
-def _check_part(x: np.ndarray, y: np.ndarray, part: str, source: str) -> None:
+def _check_part(x: np.ndarray | Rows, y: np.ndarray, part: str, source: str) -> None:
     if x.ndim == 0 or len(x) == 0:
         raise DataError(f"{source}: there are no {part} examples")
     if y.ndim != 1 or len(x) != len(y):
@@ -187,9 +186,10 @@ def _check_part(x: np.ndarray, y: np.ndarray, part: str, source: str) -> None:
         raise DataError(f"{source}: labels count from 0; the smallest {part} label is {y.min()}")
     if not (np.issubdtype(x.dtype, np.floating) or np.issubdtype(x.dtype, np.integer)):
         raise DataError(f"{source}: inputs are numbers; {part} inputs have dtype {x.dtype}")
-    if x[0].size == 0:
+    if x.size == 0:
         raise DataError(f"{source}: inputs have at least one entry; {part} inputs have shape {x.shape}")
-    if np.issubdtype(x.dtype, np.floating) and not (np.abs(x) <= np.finfo(np.float32).max).all():
+    fits = lambda block: (np.abs(block) <= np.finfo(np.float32).max).all()
+    if np.issubdtype(x.dtype, np.floating) and not all(map(fits, blocks(x, "checking"))):
         raise DataError(f"{source}: inputs are finite in float32; {part} inputs hold nan, inf or more")
 
 
@@ -208,9 +208,11 @@ def check(raw: Raw, source: str) -> None:
         )
 
 
-def _arrays(x: np.ndarray, y: np.ndarray) -> Arrays:
-    x = x if x.dtype == np.uint8 else x.astype(np.float32)  # bytes stay bytes until they are gathered
-    return {"x": np.ascontiguousarray(x), "y": y.astype(np.int32)}
+def _arrays(x: np.ndarray | Rows, y: np.ndarray, rows: np.ndarray, *, stored: bool = False) -> Arrays:
+    """Rows of a part; `stored`: which stay where they are until they are asked for."""
+    dtype = np.uint8 if x.dtype == np.uint8 else np.float32  # bytes stay bytes until they are gathered
+    chosen = Rows(x, rows, dtype) if stored else np.ascontiguousarray(x[rows].astype(dtype, copy=False))
+    return {"x": chosen, "y": y[rows].astype(np.int32)}
 
 
 def _fingerprint(*parts: Arrays) -> str:
@@ -218,8 +220,8 @@ def _fingerprint(*parts: Arrays) -> str:
     for part in parts:
         for name, array in sorted(part.items()):
             digest.update(f"{name} {array.dtype} {array.shape}".encode())
-            for start in progress(range(0, len(array), _ROWS), "fingerprint"):
-                digest.update(array[start : start + _ROWS].tobytes())
+            for block in blocks(array, "fingerprint"):
+                digest.update(block.tobytes())
     return digest.hexdigest()
 
 
@@ -235,7 +237,13 @@ def _held_out(raw: Raw, fraction: float) -> np.ndarray:
 
 
 def make_dataset(
-    raw: Raw, name: str, *, source: str, validation_fraction: float, shards: Callable[[np.ndarray, int], Shards]
+    raw: Raw,
+    name: str,
+    *,
+    source: str,
+    validation_fraction: float,
+    shards: Callable[[np.ndarray, int], Shards],
+    stored: bool = False,
 ) -> Dataset:
     """Checks raw arrays and takes the validation split off the training examples.
 
@@ -248,10 +256,12 @@ def make_dataset(
       source: file or folder, for errors.
       validation_fraction: share of the training examples, in (0, 1).
       shards: (labels of the training examples, num_workers) -> Shards.
+      stored: whether training inputs stay in their file until rows of them are asked for: for a process that needs few.
 
     Raises:
       DataError: the arrays do not fit together, or a split is empty.
     """
+    raw = raw._replace(x_train=(mapped if stored else in_memory)(raw.x_train), x_test=in_memory(raw.x_test))
     check(raw, source)
     held_out_N = _held_out(raw, validation_fraction)
     if held_out_N.all() or not held_out_N.any():
@@ -259,17 +269,17 @@ def make_dataset(
             f"{source}: validation_fraction={validation_fraction} of {len(held_out_N)} training examples leaves an empty split"
         )
     chosen, rest = np.flatnonzero(held_out_N), np.flatnonzero(~held_out_N)
-    train = _arrays(raw.x_train[rest], raw.y_train[rest])
-    validation = _arrays(raw.x_train[chosen], raw.y_train[chosen])
-    test = _arrays(raw.x_test, raw.y_test)
-    std = float(train["x"].std(dtype=np.float64))
+    train = _arrays(raw.x_train, raw.y_train, rest, stored=stored)
+    validation = _arrays(raw.x_train, raw.y_train, chosen)
+    test = _arrays(raw.x_test, raw.y_test, np.arange(len(raw.y_test)))
+    mean, std = mean_and_std(train["x"])
     return Dataset(
         name=name,
         train=train,
         validation=validation,
         test=test,
         num_classes=int(raw.y_train.max()) + 1,
-        mean=float(train["x"].mean(dtype=np.float64)),
+        mean=mean,
         std=std if std > 0 else 1.0,
         fingerprint=_fingerprint(train, validation, test),
         shards=functools.partial(shards, train["y"]),

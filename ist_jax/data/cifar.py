@@ -11,6 +11,7 @@ import numpy as np
 
 from ist_jax.data.base import DataError, Raw
 from ist_jax.data.progress import progress
+from ist_jax.data.rows import Blocks
 
 PIXELS = 3 * 32 * 32
 
@@ -30,13 +31,13 @@ CIFAR100 = Layout("cifar-100-binary", ("train.bin",), "test.bin", 2, 100)
 
 
 def read_records(path: pathlib.Path, layout: Layout) -> tuple[np.ndarray, np.ndarray]:
-    """Images uint8[N, 32, 32, 3] and labels int64[N].
+    """Images uint8[N, 32, 32, 3], mapped from the file, and labels int64[N].
 
     Raises:
       DataError: the file is missing, empty, cut off, or has a label out of range.
     """
     try:
-        content = np.fromfile(path, np.uint8)
+        content = np.memmap(path, np.uint8, "r") if path.stat().st_size else np.zeros(0, np.uint8)
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
     length = layout.label_bytes + PIXELS
@@ -54,8 +55,9 @@ def _load(directory: str, layout: Layout) -> Raw:
     folder = folder / layout.folder if (folder / layout.folder).is_dir() else folder
     if missing := [name for name in (*layout.train, layout.test) if not (folder / name).is_file()]:
         raise DataError(f"data.dir={directory!r} is not the folder {layout.folder}: {', '.join(missing)} missing")
-    parts = [read_records(folder / name, layout) for name in progress(layout.train, "reading CIFAR")]
-    x_train, y_train = (np.concatenate(arrays) for arrays in zip(*parts))
+    images, labels = zip(*(read_records(folder / name, layout) for name in layout.train))
+    y_train = np.concatenate(labels)
+    x_train = Blocks((len(y_train), *images[0].shape[1:]), images[0].dtype, lambda: progress(images, "reading CIFAR"))
     return Raw(x_train, y_train, *read_records(folder / layout.test, layout))
 
 

@@ -4,15 +4,19 @@ Format: two zero bytes, a type byte (8: unsigned byte), the number of axes, thei
 uint32, then the entries (LeCun, Cortes, Burges: The MNIST database).
 """
 
+import contextlib
 import gzip
 import math
 import pathlib
 import zlib
+from collections.abc import Iterator
+from typing import BinaryIO
 
 import numpy as np
 
 from ist_jax.data.base import DataError, Raw
 from ist_jax.data.progress import opened
+from ist_jax.data.rows import Blocks, LengthError, blocks_of_stream, in_memory
 
 FILES = (
     "train-images-idx3-ubyte",
@@ -30,10 +34,13 @@ def _find(folder: pathlib.Path, name: str) -> pathlib.Path:
     raise DataError(f"{folder}: {name} (or {name}.gz) is missing")
 
 
-def _bytes(path: pathlib.Path) -> bytes:
+@contextlib.contextmanager
+def _content(path: pathlib.Path) -> Iterator[BinaryIO]:
+    """The file `path` to read bytes, unpacked."""
     try:
-        with opened(path) as file:
-            return gzip.open(file).read() if path.suffix == ".gz" else file.read()
+        unpacked = gzip.open if path.suffix == ".gz" else contextlib.nullcontext
+        with opened(path) as file, unpacked(file) as content:
+            yield content
     except OSError as error:
         if not isinstance(error, gzip.BadGzipFile):
             raise DataError(f"{path}: cannot be read ({error.strerror})") from error
@@ -42,25 +49,46 @@ def _bytes(path: pathlib.Path) -> bytes:
         raise DataError(f"{path}: damaged or truncated gzip file ({error}); fetch it again") from error
 
 
-def read_idx(path: pathlib.Path) -> np.ndarray:
-    """The array in an idx file of unsigned bytes.
+def _shape(file: BinaryIO, path: pathlib.Path) -> tuple[int, ...]:
+    """What the header says, which is read."""
+    begin = file.read(4)
+    if not begin:
+        raise DataError(f"{path}: the file is empty")
+    lengths = file.read(4 * begin[3]) if len(begin) == 4 else b""
+    if len(begin) < 4 or begin[:3] != b"\x00\x00\x08" or len(lengths) < 4 * begin[3]:
+        raise DataError(f"{path}: not an idx file of unsigned bytes (it starts with {begin.hex()}, expected 000008..)")
+    return tuple(np.frombuffer(lengths, ">u4").tolist())
+
+
+def _blocks(path: pathlib.Path) -> Iterator[np.ndarray]:
+    with _content(path) as file:
+        shape = _shape(file, path)
+        try:
+            yield from blocks_of_stream(file, shape, np.dtype(np.uint8))
+        except LengthError as error:
+            raise DataError(
+                f"{path}: truncated or damaged: the header promises shape {shape}, {math.prod(shape)} bytes, "
+                f"and {error.found} follow"
+            ) from error
+
+
+def stored_idx(path: pathlib.Path) -> np.ndarray | Blocks:
+    """The array in an idx file of unsigned bytes, mapped from it, or as blocks if it is packed.
 
     Raises:
-      DataError: the file is empty, no idx file of unsigned bytes, or of the wrong length.
+      DataError: the file is empty, no idx file of unsigned bytes, or (if packed, when it is read) of the wrong length.
     """
-    content = _bytes(path)
-    if not content:
-        raise DataError(f"{path}: the file is empty")
-    if len(content) < 4 or content[:3] != b"\x00\x00\x08" or len(content) < 4 + 4 * content[3]:
-        raise DataError(f"{path}: not an idx file of unsigned bytes (it starts with {content[:4].hex()}, expected 000008..)")
-    header = 4 + 4 * content[3]
-    shape = tuple(np.frombuffer(content, ">u4", content[3], offset=4).tolist())
-    if len(content) - header != math.prod(shape):
-        raise DataError(
-            f"{path}: truncated or damaged: the header promises shape {shape}, {math.prod(shape)} bytes, "
-            f"and {len(content) - header} follow"
-        )
-    return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
+    with _content(path) as file:
+        shape, header = _shape(file, path), file.tell()
+    is_whole = path.stat().st_size - header == math.prod(shape)
+    if path.suffix != ".gz" and is_whole:
+        return np.memmap(path, np.uint8, "r", header, shape)
+    return Blocks(shape, np.dtype(np.uint8), lambda: _blocks(path))
+
+
+def read_idx(path: pathlib.Path) -> np.ndarray:
+    """The array in an idx file of unsigned bytes; errors as of `stored_idx`."""
+    return in_memory(stored_idx(path))
 
 
 def load(directory: str, dataset: str) -> Raw:
@@ -74,9 +102,10 @@ def load(directory: str, dataset: str) -> Raw:
     if not folder.is_dir():
         raise DataError(f"data.dir={directory!r} is not a folder; idx needs one with {', '.join(FILES)}")
     paths = [_find(folder, name) for name in FILES]
-    arrays = [read_idx(path) for path in paths]
+    arrays = [stored_idx(path) for path in paths]
     for path, array, axes in zip(paths, arrays, (3, 1, 3, 1)):
-        if array.ndim != axes:
+        if len(array.shape) != axes:
             raise DataError(f"{path}: expected {axes} axes, found shape {array.shape}")
-    x_train, y_train, x_test, y_test = arrays
+    x_train, *others = arrays
+    y_train, x_test, y_test = map(in_memory, others)
     return Raw(x_train, y_train, x_test, y_test)

@@ -18,7 +18,9 @@ import numpy as np
 
 from ist_jax.data.base import DataError, Raw
 from ist_jax.data.mel import BANDS, FRAME, HOP, RATE, log_mel
+from ist_jax.data.npz import read_npz
 from ist_jax.data.progress import progress
+from ist_jax.data.rows import Rows
 
 _CLIP = RATE  # samples: one second
 _TEST_PERCENT = 20.0
@@ -97,12 +99,12 @@ def _cache_file(folder: pathlib.Path, files: Sequence[tuple[pathlib.Path, int]])
 
 def _cached(cache: pathlib.Path, files: Sequence[tuple[pathlib.Path, int]]) -> dict[str, np.ndarray]:
     try:
-        with np.load(cache, allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in progress(_ARRAYS, f"reading {cache}")}
+        return read_npz(cache, _ARRAYS, "speech_commands", stored=("x",))
     except Exception:  # no file, or a damaged one: it is only a cache
         found = _compute(files)
-    with contextlib.suppress(OSError):  # no room, no permission: computed again next time
+    with contextlib.suppress(OSError, DataError):  # no room, no permission: computed again next time
         _store(cache, found)
+        return read_npz(cache, _ARRAYS, "speech_commands", stored=("x",))
     return found
 
 
@@ -139,4 +141,4 @@ def load(directory: str, dataset: str) -> Raw:
         raise DataError(f"{folder}: all {len(test_N)} clips are of {only} speakers of this split: use data.dataset=resplit")
     (x, y), train_N = (found["x"], found["y"]), ~test_N
     notes = {"clips left out for their length": int(found["dropped"])}
-    return Raw(x[train_N], y[train_N], x[test_N], y[test_N], found["speaker"][train_N], notes)
+    return Raw(Rows(x, np.flatnonzero(train_N)), y[train_N], x[test_N], y[test_N], found["speaker"][train_N], notes)
