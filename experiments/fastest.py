@@ -8,19 +8,20 @@ import dataclasses
 import json
 import pathlib
 import sys
+from collections.abc import Mapping
 
 from jax.errors import JaxRuntimeError
 
 from experiments import build
 from experiments.config import Config
 from experiments.config_files import one_line
-from experiments.timing import Round, median_seconds, round_of
+from experiments.timing import median_seconds, round_of
 from experiments.validation import placement_of
 from ist_jax.data import Dataset
-from ist_jax.loop import phase_steps
+from ist_jax.loop import Phase, phase_steps
 
 WORTH = 2000  # local steps of a run whose placement is measured
-_STEPS, _REPEATS = 5, 3
+_STEPS, _REPEATS = 5, 3  # of the shorter one of two rounds, whose difference is of local steps alone
 
 
 def settled(config: Config, dataset: Dataset, workdir: pathlib.Path) -> Config:
@@ -45,7 +46,7 @@ def settled(config: Config, dataset: Dataset, workdir: pathlib.Path) -> Config:
         return config
     shown = ", ".join(f"{name} {1e3 * value:.2f} ms" for name, value in seconds.items())
     chosen = min(seconds, key=seconds.__getitem__)
-    print(f"placement {chosen}: in short rounds a local step of all workers takes {shown}", file=sys.stderr)
+    print(f"placement {chosen}: a local step of all workers, with its share of a round, takes {shown}", file=sys.stderr)
     return dataclasses.replace(config, placement=chosen)
 
 
@@ -59,13 +60,25 @@ def _kept(workdir: pathlib.Path) -> str:
 
 
 def _seconds(config: Config, dataset: Dataset) -> dict[str, float]:
-    """Placement -> seconds of a local step of all workers, in the phase of most samples."""
-    rounds = {name: _round(dataclasses.replace(config, placement=name), dataset) for name in ("looped", "vmapped")}
-    seconds = median_seconds([made.run for made in rounds.values()], _REPEATS)
-    return {name: value / made.steps for (name, made), value in zip(rounds.items(), seconds)}
+    """Placement -> seconds of a local step of all workers, the round's exchange shared out, in the phase of most samples."""
+    found = {name: _phase(dataclasses.replace(config, placement=name), dataset) for name in ("looped", "vmapped")}
+    lengths = (_STEPS, 3 * _STEPS)
+    rounds = [round_of(phase.algorithm, dataset, steps) for phase in found.values() for steps in lengths]
+    seconds = iter(median_seconds([made.run for made in rounds], _REPEATS))
+    return {name: _of_a_step(dict(zip(lengths, seconds)), phase.local_steps) for name, phase in found.items()}
 
 
-def _round(config: Config, dataset: Dataset) -> Round:
+def _of_a_step(seconds: Mapping[int, float], local_steps: int) -> float:
+    """Seconds of a local step in rounds of `local_steps`, of those of a short and a long round.
+
+    A round is its exchange and its steps, so that the difference of two rounds is of steps alone.
+    """
+    (short, of_short), (long, of_long) = sorted(seconds.items())
+    step = max(of_long - of_short, 0) / (long - short)  # below 0: noise
+    exchange = max(of_short - short * step, 0)
+    return step + exchange / local_steps
+
+
+def _phase(config: Config, dataset: Dataset) -> Phase:
     phases, _ = build.phases(config, dataset.spec)
-    longest = max(phases, key=lambda phase: phase.samples)
-    return round_of(longest.algorithm, dataset, min(longest.local_steps, _STEPS))
+    return max(phases, key=lambda phase: phase.samples)

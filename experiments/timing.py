@@ -134,6 +134,10 @@ def _norm(x: jax.Array) -> jax.Array:
     return (x - x.mean(0, keepdims=True)) * jax.lax.rsqrt(x.var(0, keepdims=True) + 1e-5)
 
 
+def _as_by_hand() -> Placement:
+    return looped() if jax.default_backend() == "cpu" else vmapped()
+
+
 def by_hand(network: Network, steps: int) -> Callable[[], Any]:
     """J local steps of S subnetworks as anybody would write them: same shapes, same gather, no exchange."""
     widths = network.worker_widths
@@ -161,8 +165,7 @@ def by_hand(network: Network, steps: int) -> Callable[[], Any]:
     }
     index = jnp.asarray(rng.integers(0, EXAMPLES, (network.num_subnets, steps, BATCH)))
     arrays = jax.tree.map(jnp.asarray, dict(dataset(network.features, network.classes).train))
-    placement = looped() if jax.default_backend() == "cpu" else vmapped()
-    all_of_them = placement(train)
+    all_of_them = _as_by_hand()(train)
     program = jax.jit(lambda params, arrays, index: all_of_them(arrays, (params, index)), donate_argnums=0)
     held = [params]
 
@@ -173,23 +176,35 @@ def by_hand(network: Network, steps: int) -> Callable[[], Any]:
     return run
 
 
-def products(network: Network) -> Callable[[], Any]:
-    """The matrix products of a local step of one worker, and nothing else."""
+def products(network: Network, steps: int) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+    """The matrix products of J local steps of S subnetworks and nothing else, compiled, and its arguments.
+
+    As in a step, a product takes what the one before it gave; weights stay as they are. Batches differ from step to step, so
+    that no product can be taken out of the loop, and every step leaves its products of the weights' shapes behind.
+    """
     widths = network.worker_widths
     rng = np.random.default_rng(0)
-    made = lambda *shape: jnp.asarray(rng.normal(size=shape).astype(np.float32))
-    layers = [(made(BATCH, a), made(a, b), made(BATCH, b)) for a, b in itertools.pairwise(widths)]
+    stack = lambda a, b: jnp.asarray((rng.normal(size=(network.num_subnets, a, b)) / a**0.5).astype(np.float32))
+    kernels = [stack(a, b) for a, b in itertools.pairwise(widths)]
+    x_2xBxD = jnp.asarray(rng.normal(size=(2, BATCH, widths[0])).astype(np.float32))
 
-    @jax.jit
-    def all_products(layers: Any) -> Any:
-        forward = [x @ kernel for x, kernel, _ in layers]
-        weights = [x.T @ error for x, _, error in layers]
-        return forward, weights, [error @ kernel.T for _, kernel, error in layers[1:]]
+    def train(x_2xBxD: jax.Array, kernels: Any) -> Any:
+        def step(_: Any, j: jax.Array) -> Any:
+            inputs = [x_2xBxD[j % 2]]
+            for kernel in kernels:
+                inputs.append(inputs[-1] @ kernel)
+            error, gradients = inputs.pop(), []
+            for x, kernel in zip(inputs[::-1], kernels[::-1]):
+                gradients.insert(0, x.T @ error)
+                error = error @ kernel.T if len(gradients) < len(kernels) else error
+            return gradients, None
 
-    return lambda: all_products(layers)
+        return jax.lax.scan(step, kernels, jnp.arange(steps))[0]
+
+    return jax.jit(_as_by_hand()(train)).lower(x_2xBxD, kernels).compile(), (x_2xBxD, kernels)
 
 
 def product_flops(network: Network) -> float:
-    """Of `products`."""
+    """Of the matrix products of one local step of one worker."""
     each = [2 * BATCH * a * b for a, b in itertools.pairwise(network.worker_widths)]
     return 3 * sum(each) - each[0]

@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from experiments import benchmark, timing
+from ist_jax import hlo
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -20,8 +21,9 @@ def test_the_quick_benchmark_prints_and_writes_its_rows(tmp_path):
     assert content["machine"]["cores"] and content["machine"]["jax"]
     whats = " ".join(row["what"] for row in content["rows"])
     for part in (
-        "round of 5 steps, auto",
-        "matrix products",
+        "round of 5 steps, looped (auto)",
+        "round of 5 steps, vmapped,",
+        "5 steps by hand",
         "one device",
         "4 devices",
         "units travel, sharded",
@@ -38,8 +40,30 @@ def test_steps_by_hand_and_products_are_of_the_same_work():
     network = timing.Network(32, (16, 8), 4, 2)
     assert timing.product_flops(network) == 2 * 128 * (3 * (32 * 8 + 8 * 4 + 4 * 4) - 32 * 8)
     assert network.name == "32-16-8-4, S=2"
-    assert timing.by_hand(network, 2)().shape == (2, 2) and len(timing.products(network)()) == 3
-    assert min(timing.median_seconds([timing.by_hand(network, 2), timing.products(network)], 1)) > 0
+    assert timing.by_hand(network, 2)().shape == (2, 2)
+    products, given = timing.products(network, 3)
+    assert [leaf.shape for leaf in products(*given)] == [(2, 32, 8), (2, 8, 4), (2, 4, 4)], "one per weight and subnetwork"
+    assert min(timing.median_seconds([timing.by_hand(network, 2), lambda: products(*given)], 1)) > 0
+
+
+def test_every_step_computes_all_its_products():
+    """None is computed once for all steps, or left out: no step can do with less. 3 steps of 2 subnetworks, 8 products each:
+    three forward, three for weights, two for inputs."""
+    text = timing.products(timing.Network(32, (16, 8), 4, 2), 3)[0].as_text()
+    computations, entry = hlo._computations(text)
+
+    def run(name, times):
+        lines = computations.get(name, ())
+        inside = (run(called, times * often) for line in lines for called, often in hlo._called(line))
+        return times * sum(" dot(" in line for line in lines) + sum(inside)
+
+    assert run(entry, 1) == 3 * 2 * 8
+
+
+def test_the_authors_times_stand_beside_ours_in_their_sizes():
+    assert [(n.features, n.hidden, n.num_subnets) for n in benchmark.FULL.authors] == list(benchmark.AUTHORS)
+    row = {"what": "step", "seconds": 0.06, "ratio": 1.0, "to": "steps by hand", "authors_seconds": 0.051}
+    assert benchmark.markdown([row]).splitlines()[-1].endswith("| authors' release, on another day: 51 ms |")
 
 
 def test_the_exponent_of_a_power():

@@ -23,7 +23,10 @@ def test_the_faster_placement_is_taken_and_kept(made, tmp_path, monkeypatch, cap
     monkeypatch.setattr(fastest, "_seconds", lambda config, dataset: {"looped": 2e-3, "vmapped": 1e-3})
     chosen = fastest.settled(config, dataset, tmp_path)
     assert chosen == dataclasses.replace(config, placement="vmapped")
-    assert "a local step of all workers takes looped 2.00 ms, vmapped 1.00 ms" in capsys.readouterr().err
+    assert (
+        "a local step of all workers, with its share of a round, takes looped 2.00 ms, vmapped 1.00 ms"
+        in capsys.readouterr().err
+    )
     (tmp_path / "config.json").write_text(json.dumps({"config": {"placement": "looped"}}))
     assert fastest.settled(config, dataset, tmp_path).placement == "looped", "a run that goes on keeps what it was started with"
 
@@ -40,6 +43,14 @@ def test_it_is_measured_by_training(made):
     config, dataset = made
     seconds = fastest._seconds(config, dataset)
     assert set(seconds) == {"looped", "vmapped"} and min(seconds.values()) > 0
+
+
+def test_the_exchange_of_the_short_rounds_that_are_timed_is_shared_out_over_those_of_the_run():
+    exchange, step = 0.5, 0.01
+    seconds = {steps: exchange + steps * step for steps in (5, 15)}
+    assert fastest._of_a_step(seconds, 100) == pytest.approx(step + exchange / 100)
+    assert fastest._of_a_step(seconds, 1) == pytest.approx(step + exchange)
+    assert fastest._of_a_step({5: 0.2, 15: 0.1}, 10) == pytest.approx(0.02), "noise: not below 0"
 
 
 def test_what_does_not_fit_the_memory_twice_is_not_measured(made, tmp_path, monkeypatch, capsys):
