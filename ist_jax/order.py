@@ -121,8 +121,13 @@ def draw(view: View, worker: Array, position: Array, count: int) -> Array:
     start, size = view.shards.start_S[worker], view.shards.size_S[worker]
     worker_key = jax.random.fold_in(view.key, worker)
     position_B = position + jnp.arange(count, dtype=jnp.int32)
+    pass_B, place_B = position_B // size, position_B % size
 
-    def element(position: Array) -> Array:
-        return permuted(jax.random.fold_in(worker_key, position // size), position % size, size)
+    def of_pass(number: Array, element_B: Array) -> Array:
+        key = jax.random.fold_in(worker_key, number)
+        of_this_B = jax.vmap(lambda place: permuted(key, place, size))(place_B)
+        return jnp.where(pass_B == number, of_this_B, element_B)
 
-    return view.shards.member_N[start + jax.vmap(element)(position_B)]
+    # pass by pass, mostly one: a key is many times dearer than the places in its pass
+    element_B = lax.fori_loop(pass_B[0], pass_B[-1] + 1, of_pass, jnp.zeros(count, jnp.int32))
+    return view.shards.member_N[start + element_B]

@@ -69,3 +69,17 @@ def test_golden_order():
     assert found == [0, 2, 4, 3, 1, 5, 7, 6], (
         "the data order of a key has changed: recorded runs will repeat differently; say so in CHANGELOG.md"
     )
+
+
+def test_a_batch_is_its_positions_each_by_itself():
+    """Whatever passes it goes through, also for several workers with shards of different sizes at once."""
+    sizes, count = jnp.array([3, 13, 40]), 30
+    view = View(None, Shards(jnp.arange(60), jnp.array([0, 3, 16]), sizes), jax.random.key(0))
+    drawn_SxB = jax.jit(jax.vmap(lambda worker: draw(view, worker, jnp.int32(11), count)))(jnp.arange(3))
+
+    def one(worker, start, size, position):
+        key = jax.random.fold_in(jax.random.fold_in(view.key, worker), position // size)
+        return start + int(permuted(key, jnp.int32(position % size), jnp.int32(size)))
+
+    for worker, (start, size) in enumerate(zip((0, 3, 16), (3, 13, 40))):
+        assert drawn_SxB[worker].tolist() == [one(worker, start, size, 11 + b) for b in range(count)]
