@@ -86,8 +86,13 @@ def take(leaf: Array, index: Array, axis: int) -> Array:
 
 def _put(leaf: Array, index: Array, axis: int, values: Array) -> Array:
     """`leaf` with `values` at the units `index` of `axis`; padding is dropped."""
-    front = jnp.moveaxis(leaf, axis, 0).at[index].set(jnp.moveaxis(values, axis, 0), mode="drop")
-    return jnp.moveaxis(front, 0, axis)
+    if axis == 0:
+        return jnp.asarray(leaf).at[index].set(values, mode="drop")
+    # a scatter of columns goes entry by entry (on a CPU 7 times slower than this gather, with its inverse)
+    slot_M = jnp.arange(index.size, dtype=jnp.int32)
+    slot_N = jnp.full(leaf.shape[axis], index.size, jnp.int32).at[index].set(slot_M, mode="drop")
+    held = jnp.expand_dims(slot_N < index.size, [a for a in range(leaf.ndim) if a != axis])
+    return jnp.where(held, take(values, slot_N, axis), leaf)
 
 
 def _extract_one(leaf: Array, label: Label, indices: Indices) -> Array:

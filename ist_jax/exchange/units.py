@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.experimental.layout import Layout, with_layout_constraint
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ist_jax.exchange import resting
@@ -23,6 +24,11 @@ from ist_jax.partition import Partition, home_size, homes
 from ist_jax.placement import AXIS
 from ist_jax.subnet import Label, extract_all, is_label, merge
 from ist_jax.types import Array, Indices, Key, Params
+
+
+def _row_major(value: Array) -> Array:
+    """`value`, laid out once: XLA would leave units in front, and every later reader would transpose them anew."""
+    return with_layout_constraint(value, Layout(tuple(range(value.ndim))))
 
 
 class _Leaf(NamedTuple):
@@ -156,7 +162,7 @@ class _Units:
 
     def _decoded(self, leaf: _Leaf, axis: int, got: Sequence[Array], table: Table) -> Array:
         """The units of a leaf in their slots, [P, .., M, ..]."""
-        return leaf.format.decode(tuple(self.routes.incoming(block, axis, table) for block in got), leaf.dtype)
+        return _row_major(leaf.format.decode(tuple(self.routes.incoming(block, axis, table) for block in got), leaf.dtype))
 
     def pull(self, store: Store, indices: Indices) -> Params:
         run = self.routes.spread(self._pull, (self.tree_specs(), PartitionSpec()), PartitionSpec(AXIS))
