@@ -56,11 +56,14 @@ class View(NamedTuple):
         device has only what its own workers draw.
       shards: which examples each worker draws, counted in its device's part.
       key: the key of the data order, one for the whole run.
+      first: None, or where in the workers' streams `arrays` begin, if these lie in the order in which they are drawn, as
+        those of a streamed set do: every worker's examples at positions `first`, `first + 1`, ...
     """
 
     arrays: Any
     shards: Shards
     key: Key
+    first: Array | None = None
 
 
 def by_device(shards: Shards, devices: int) -> tuple[np.ndarray, Shards]:
@@ -123,6 +126,8 @@ def draw(view: View, worker: Array, position: Array, count: int) -> Array:
     position_B = position + jnp.arange(count, dtype=jnp.int32)
 
     def element(position: Array) -> Array:
+        if view.first is not None:
+            return position - view.first
         return permuted(jax.random.fold_in(worker_key, position // size), position % size, size)
 
     return view.shards.member_N[start + jax.vmap(element)(position_B)]
