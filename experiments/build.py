@@ -29,13 +29,15 @@ TASKS: dict[str, Callable[[Config, Spec], Task]] = {
 def _classification(config: Config, spec: Spec) -> Task:
     if config.data.augment != "none" and len(spec.example_shape) < 2:
         raise ConfigError(f"data.augment={config.data.augment!r} is of images, and an input has shape {spec.example_shape}")
-    return classification(spec.mean, spec.std, augment=config.data.augment, padding=config.data.crop_padding)
+    size = spec.example_shape[:2] if config.data.image_size else None
+    return classification(spec.mean, spec.std, augment=config.data.augment, padding=config.data.crop_padding, size=size)
 
 
 def dataset(config: Config) -> Dataset:
     """The data of the config."""
     d, architecture = config.data, ARCHITECTURES[decomposition_of(config)]
     split = dict(split=d.split, alpha=d.alpha, validation_fraction=d.validation_fraction, seed=config.seed)
+    split["image_size"] = d.image_size
     return data.load(d.name, d.dir, d.dataset, **split, graph=architecture.graph(config) if architecture.graph else None)
 
 

@@ -97,7 +97,10 @@ class Data:
     clusters: int = doc(
         1, "parts that a graph is cut into; a batch is batch_size of them, with the edges between; 1: the graph"
     )
-    augment: str = doc("none", "of training images, in every local step: none, crop (of a padded image), crop_flip")
+    augment: str = doc(
+        "none", "of training images, in every local step: none, crop (of a padded image), crop_flip, resized_crop_flip"
+    )
+    image_size: int = doc(0, "of tfds: side of the images that a model sees; they are then streamed from disk, whatever their sizes; 0: all are alike, and held in memory")  # fmt: skip
     crop_padding: int = doc(4, "pixels on every side of an image before it is cropped")
 
 

@@ -55,9 +55,8 @@ def score(model: str, name: str, directory: str = "", dataset: str = "", split: 
     place = dataclasses.replace(config.data, name=name, dir=directory, dataset=dataset)  # the same data are split as they were
     found = build.dataset(dataclasses.replace(config, data=place))
     _check(spec, found)
-    task, batch_size = build.task(config, spec), config.eval_batch_size
-    score = jax.jit(lambda variables, arrays: evaluate_model(exported.model.apply, task, variables, arrays, batch_size))
-    return {name: float(value) for name, value in score(exported.variables, found.arrays(split)).items()}
+    task, size = build.task(config, spec), config.eval_batch_size
+    return evaluate_model(exported.model.apply, task, exported.variables, found, split, size)
 
 
 def _check_variables(exported: export.Exported, example: Any) -> None:

@@ -96,11 +96,9 @@ def write(workdir: str, out: str, subnet: int | None = None, data_dir: str = "")
     dataset = _dataset(run, data_dir)
     model, variables = chosen(run, subnet, dataset)
     about = _about(run, workdir, subnet, variables, dataset)
-    score = jax.jit(
-        lambda variables, arrays: evaluate_model(model.apply, run.task, variables, arrays, about["eval_batch_size"])
-    )
+    size = about["eval_batch_size"]
     for part in ("validation", "test"):
-        about[f"{part}_accuracy"] = float(score(variables, dataset.arrays(part))["accuracy"])
+        about[f"{part}_accuracy"] = evaluate_model(model.apply, run.task, variables, dataset, part, size)["accuracy"]
     export.write(out, model, variables, about)
     return about
 

@@ -68,7 +68,8 @@ class Measured(NamedTuple):
 def _step_seconds(algorithm: Algorithm, dataset: Dataset, repeats: int) -> float:
     """Median over `repeats` of one local step of one worker."""
     state = algorithm.fresh(jax.random.key(0))
-    view = dataset.view(0, jax.random.key(1), algorithm.num_workers, algorithm.sharding)
+    drawn = range(_STEPS * algorithm.batch_size)
+    view = dataset.view(0, jax.random.key(1), algorithm.num_workers, algorithm.sharding, drawn)
     worker, key = jax.block_until_ready(jax.jit(algorithm.one_worker)(state)), jax.random.key(2)
     program = jax.jit(algorithm.one_step, static_argnames="steps").lower(worker, view, key, steps=_STEPS).compile()
     return median_seconds([lambda: program(worker, view, key)], repeats)[0] / _STEPS

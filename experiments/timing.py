@@ -101,7 +101,8 @@ class Round(NamedTuple):
 
 def round_of(algorithm: Algorithm, data: Dataset, steps: int) -> Round:
     """A round of `algorithm` on `data`, compiled; without local steps it is a synchronisation."""
-    view = data.view(0, jax.random.key(1), algorithm.num_workers, algorithm.sharding)
+    drawn = range(max(steps, 1) * algorithm.batch_size)
+    view = data.view(0, jax.random.key(1), algorithm.num_workers, algorithm.sharding, drawn)
     key, alive_S = jax.device_put((jax.random.key(2), jnp.ones(algorithm.num_workers, bool)), algorithm.sharding)
     held = [algorithm.fresh(jax.random.key(0))]
     began = time.perf_counter()

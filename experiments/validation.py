@@ -58,6 +58,7 @@ RANGES: dict[str, tuple[float, float, bool]] = {
     "optimizer.learning_rate": (0, 1e9, False),
     "optimizer.momentum": (0, 1, True),
     "data.crop_padding": (0, 2**10, True),
+    "data.image_size": (0, 2**13, True),
     "min_blocks": (0, 2**20, True),
     "model.width": (1, 2**20, True),
     "optimizer.weight_decay": (0, 1e9, True),

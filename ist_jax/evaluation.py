@@ -1,12 +1,15 @@
 """Evaluation of a state on a whole split, as one program."""
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import SingleDeviceSharding
 
 from ist_jax.algorithms.base import Algorithm, State
+from ist_jax.data.base import Chunk, Dataset
 from ist_jax.tasks.base import Task
 from ist_jax.types import Apply, Array, Batch, Metrics, Variables
 
@@ -19,8 +22,10 @@ def _batches(num_examples: int, batch_size: int) -> tuple[Array, Array]:
     return (position % num_examples).reshape(-1, batch_size), weight.reshape(-1, batch_size)
 
 
-def _means(sums: Metrics) -> Metrics:
-    return {"loss": sums["loss"] / sums["count"], "accuracy": sums["correct"] / sums["count"]}
+def means(sums: Metrics) -> Metrics:
+    """'loss' and 'accuracy' from the sums that a task's metrics are; of subnetworks too, where they were evaluated."""
+    mean = {"loss": sums["loss"] / sums["count"], "accuracy": sums["correct"] / sums["count"]}
+    return mean | ({"subnet_accuracy_S": means(sums["subnets"])["accuracy"]} if "subnets" in sums else {})
 
 
 def whole_batch(task: Task, arrays: Any) -> Batch:
@@ -28,25 +33,43 @@ def whole_batch(task: Task, arrays: Any) -> Batch:
     return task.batch(arrays, jnp.arange(task.num_examples(arrays)), None)
 
 
-def add_up(sums: Callable[[Batch, Array], Any], task: Task, arrays: Any, batch_size: int) -> Any:
-    """The sum over a whole split of what `sums` gives for a batch and the weights of its examples."""
+def add_up(sums: Callable[[Batch, Array], Any], task: Task, chunk: Chunk, batch_size: int) -> Any:
+    """The sum over a chunk of a split of what `sums` gives for a batch and the weights of its examples."""
+    arrays = chunk.arrays
     index_KxB, weight_KxB = _batches(task.num_examples(arrays), batch_size)
+    if chunk.count is not None:
+        weight_KxB *= jnp.arange(weight_KxB.size).reshape(weight_KxB.shape) < chunk.count
     one_batch = lambda index_weight: sums(task.batch(arrays, index_weight[0], None), index_weight[1])
     return jax.tree.map(lambda sum_K: sum_K.sum(axis=0), jax.lax.map(one_batch, (index_KxB, weight_KxB)))
 
 
-def evaluate_model(apply: Apply, task: Task, variables: Variables, arrays: Any, batch_size: int) -> Metrics:
-    """Loss and accuracy of one model on one split. To be jitted.
+def evaluate_model(
+    apply: Apply, task: Task, variables: Variables, dataset: Dataset, part: str, batch_size: int
+) -> dict[str, float]:
+    """Loss and accuracy of one model on one split, on one device.
 
     Args:
       apply: of a Flax module.
       task: batch, logits and metrics.
       variables: parameters, and measured statistics if it has any.
-      arrays: of the split.
+      dataset: whose split is evaluated.
+      part: 'train', 'validation' or 'test'.
       batch_size: examples per batch.
     """
-    sums = lambda batch, weight_B: task.metrics(task.logits(apply, variables, batch), batch, weight_B)
-    return _means(add_up(sums, task, arrays, batch_size))
+
+    @jax.jit
+    def sums(variables: Variables, chunk: Chunk) -> Metrics:
+        one = lambda batch, weight_B: task.metrics(task.logits(apply, variables, batch), batch, weight_B)
+        return add_up(one, task, chunk, batch_size)
+
+    chunks = dataset.chunks((part,), SingleDeviceSharding(jax.devices()[0]), batch_size)
+    total = functools.reduce(plus, (jax.device_get(sums(variables, chunk[part])) for chunk in chunks))
+    return {name: float(value) for name, value in means(total).items()}
+
+
+def plus(one: Metrics, other: Metrics) -> Metrics:
+    """Sums of two chunks as those of both."""
+    return jax.tree.map(lambda a, b: a + b, one, other)
 
 
 def evaluate(
@@ -59,7 +82,7 @@ def evaluate(
     batch_size: int,
     subnets: bool,
 ) -> Mapping[str, Metrics]:
-    """Loss and accuracy on every split. To be jitted.
+    """Loss and accuracy on every split, whole. To be jitted.
 
     Args:
       algorithm: whose whole model is evaluated.
@@ -74,17 +97,29 @@ def evaluate(
     Returns:
       split -> {'loss', 'accuracy'} and, with `subnets`, 'subnet_accuracy_S'.
     """
+    chunks = {name: Chunk(arrays) for name, arrays in splits.items()}
+    found = evaluate_chunks(algorithm, task, state, chunks, sample_arrays, batch_size=batch_size, subnets=subnets)
+    return {name: means(sums) for name, sums in found.items()}
+
+
+def evaluate_chunks(
+    algorithm: Algorithm,
+    task: Task,
+    state: State,
+    chunks: Mapping[str, Chunk],
+    sample_arrays: Any,
+    *,
+    batch_size: int,
+    subnets: bool,
+) -> Mapping[str, Metrics]:
+    """The sums over chunks of splits from which `means` makes loss and accuracy. To be jitted; arguments as of `evaluate`."""
     sample = None if sample_arrays is None else whole_batch(task, sample_arrays)
     variables = algorithm.variables(state, sample)
     subnet_variables = algorithm.subnet_variables(state, sample) if subnets else None
 
-    def sums(batch: Batch, weight_B: Array) -> tuple[Metrics, Metrics]:
+    def sums(batch: Batch, weight_B: Array) -> Metrics:
         one = lambda logits_BxC: task.metrics(logits_BxC, batch, weight_B)
-        of_subnets_S = jax.vmap(one)(algorithm.subnet_predict(subnet_variables, batch)) if subnets else {}
-        return one(algorithm.predict(variables, batch)), of_subnets_S
+        whole = one(algorithm.predict(variables, batch))
+        return whole | ({"subnets": jax.vmap(one)(algorithm.subnet_predict(subnet_variables, batch))} if subnets else {})
 
-    def one_split(arrays: Any) -> Metrics:
-        whole, of_subnets_S = add_up(sums, task, arrays, batch_size)
-        return _means(whole) | ({"subnet_accuracy_S": _means(of_subnets_S)["accuracy"]} if subnets else {})
-
-    return {name: one_split(arrays) for name, arrays in splits.items()}
+    return {name: add_up(sums, task, chunk, batch_size) for name, chunk in chunks.items()}

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import io
+import itertools
 import pathlib
 import time
 from collections.abc import Callable, Sequence
@@ -14,15 +15,16 @@ import numpy as np
 
 from ist_jax.algorithms.base import Algorithm, Costs, Start, State
 from ist_jax.data.base import Dataset
-from ist_jax.evaluation import evaluate
+from ist_jax.evaluation import evaluate_chunks, means, plus
 from ist_jax.keys import key_on, named_key, put_everywhere
 from ist_jax.link import Link
 from ist_jax.lost import Lost
 from ist_jax.meter import Programs, measured, seconds_per_sync
+from ist_jax.order import View
 from ist_jax.processes import any_says, is_first, on_host
 from ist_jax.summary import Bookkeeping, evaluated_row, summarise
 from ist_jax.tasks.base import Task
-from ist_jax.types import Array, Params
+from ist_jax.types import Array, Key, Params
 from ist_jax.workdir import Workdir
 from ist_jax.writers import Row, Terminal
 
@@ -151,11 +153,11 @@ class _Run:
         programs = Programs(book.add_compile_seconds)
         order_key = named_key(self.root, f"order {number}")
         total = phase_steps(phase)
-        self.dataset.view(book.round, order_key, algorithm.num_workers, algorithm.sharding)  # the copy to the device
+        self._view(phase, order_key, total)  # the copy to the device
         began = time.perf_counter()
         while book.steps < total:
             steps = min(phase.local_steps, total - book.steps)
-            view = self.dataset.view(book.round, order_key, algorithm.num_workers, algorithm.sharding)
+            view = self._view(phase, order_key, total)
             key = key_on(algorithm.sharding, jax.random.fold_in(self.root, book.round))
             alive_S = config.lost.alive(config.seed, book.round + 1, algorithm.num_workers)
             book.lost_workers += int((~alive_S).sum())
@@ -170,14 +172,13 @@ class _Run:
             evaluating = last or (config.eval_every and book.round % config.eval_every == 0)
             saving = config.checkpoint_every and book.round % config.checkpoint_every == 0
             stopping = self._is_stopping(evaluating or saving)
-            saving = saving or stopping
-            if evaluating or saving:
+            if evaluating or saving or stopping:
                 self._fetch()
                 jax.block_until_ready(state)
                 book.add_seconds(time.perf_counter() - began, algorithm)
                 if evaluating:
                     self._evaluate(algorithm, state, programs)
-                if saving:
+                if saving or stopping:
                     self._save(algorithm, state)
                 if stopping:
                     raise Stopped(f"stopped in round {book.round}, which is saved; the same command goes on from there")
@@ -186,6 +187,13 @@ class _Run:
         jax.block_until_ready(state)
         book.add_seconds(time.perf_counter() - began, algorithm)
         return state
+
+    def _view(self, phase: Phase, key: Key, total: int) -> View:
+        """What the next round of a phase may index."""
+        algorithm, book = phase.algorithm, self.book
+        ends = [min(book.steps + rounds * phase.local_steps, total) * algorithm.batch_size for rounds in range(3)]
+        drawn, then = itertools.starmap(range, itertools.pairwise(ends))
+        return self.dataset.view(book.round, key, algorithm.num_workers, algorithm.sharding, drawn, then)
 
     def _meter(self, number: int, algorithm: Algorithm, train: Any, given: tuple[Any, ...], alive_S: Array, steps: int) -> None:
         """Reads from a phase's first program what it costs, outside the training time like its compilation."""
@@ -228,18 +236,17 @@ class _Run:
 
     def _evaluate(self, algorithm: Algorithm, state: State, programs: Programs) -> None:
         config, book = self.config, self.book
-        splits = {part: self.dataset.on_device(part, algorithm.sharding) for part in ("validation", "test")}
         sample = self.dataset.few(config.eval_sample, algorithm.sharding) if config.eval_sample else None
         options = dict(batch_size=config.eval_batch_size, subnets=config.eval_subnets)
-        program = jax.jit(lambda state, splits, sample: evaluate(algorithm, self.task, state, splits, sample, **options))
-        compiled = programs.get("evaluate", program, state, splits, sample)
-        began = time.perf_counter()
-        result = jax.tree.map(on_host, compiled(state, splits, sample))
-        book.evaluation_seconds += time.perf_counter() - began
-        self._record(result)
-
-    def _record(self, result: Any) -> None:
-        row = evaluated_row(self.book, result, self.loss_SxJ, with_link=self.config.link is not None)
+        program = jax.jit(lambda *given: evaluate_chunks(algorithm, self.task, *given, **options))
+        sums, began, before = {}, time.perf_counter(), book.compile_seconds
+        for chunks in self.dataset.chunks(("validation", "test"), algorithm.sharding, config.eval_batch_size):
+            compiled = programs.get(("evaluate", *chunks), program, state, chunks, sample)
+            for part, found in jax.tree.map(on_host, compiled(state, chunks, sample)).items():
+                sums[part] = plus(sums[part], found) if part in sums else found
+        book.evaluation_seconds += time.perf_counter() - began - (book.compile_seconds - before)
+        result = {part: means(found) for part, found in sums.items()}
+        row = evaluated_row(book, result, self.loss_SxJ, with_link=config.link is not None)
         self.workdir.write(row)
         self.terminal.write(row)
 

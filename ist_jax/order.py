@@ -56,11 +56,14 @@ class View(NamedTuple):
         device has only what its own workers draw.
       shards: which examples each worker draws, counted in its device's part.
       key: the key of the data order, one for the whole run.
+      first: None, or where in the workers' streams `arrays` begin, if these lie in the order in which they are drawn, as
+        those of a streamed set do: every worker's examples at positions `first`, `first + 1`, ...
     """
 
     arrays: Any
     shards: Shards
     key: Key
+    first: Array | None = None
 
 
 def by_device(shards: Shards, devices: int) -> tuple[np.ndarray, Shards]:
@@ -121,6 +124,8 @@ def draw(view: View, worker: Array, position: Array, count: int) -> Array:
     start, size = view.shards.start_S[worker], view.shards.size_S[worker]
     worker_key = jax.random.fold_in(view.key, worker)
     position_B = position + jnp.arange(count, dtype=jnp.int32)
+    if view.first is not None:
+        return view.shards.member_N[start + position_B - view.first]
     pass_B, place_B = position_B // size, position_B % size
 
     def of_pass(number: Array, element_B: Array) -> Array:

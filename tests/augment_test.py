@@ -29,6 +29,37 @@ def windows(image, padding, flips):
                 yield cut[:, ::-1].tobytes()
 
 
+def test_a_resized_crop_is_a_part_of_the_image_of_random_size_and_place():
+    ramp = jnp.broadcast_to(jnp.arange(64.0)[None, :, None, None], (200, 64, 48, 3))
+    made = np.asarray(augmented("resized_crop_flip", ramp, jax.random.key(0), 4, (16, 16)))
+    assert made.shape == (200, 16, 16, 3)
+    assert np.ptp(made, axis=2).max() < 1e-3, "a row is of one colour, as the image's are"
+    rows = made[:, 1:-1, 0, 0]
+    assert (np.diff(rows) > 0).all() and rows.min() >= 0 and rows.max() <= 63
+    share = np.diff(rows).mean(axis=1) * 16 / 64  # of the height
+    assert 0.2 < share.min() < 0.5 and 0.8 < share.max() < 1.01, "from 0.08 of the area, at 3 : 4, to the whole"
+    assert np.std(rows[:, 7]) > 3, "at random places"
+
+
+def test_a_resized_crop_of_the_whole_image_is_it_mirrored_or_not(monkeypatch):
+    monkeypatch.setattr("ist_jax.tasks.augment._SHARE", (1.0, 1.0))
+    monkeypatch.setattr("ist_jax.tasks.augment._RATIO", (1.0, 1.0))
+    made = np.asarray(augmented("resized_crop_flip", IMAGES, jax.random.key(0), 4))
+    kinds = {bool(np.allclose(cut, image, atol=1e-3)) for cut, image in zip(made, np.asarray(IMAGES))}
+    mirrored = {bool(np.allclose(cut, image[:, ::-1], atol=1e-3)) for cut, image in zip(made, np.asarray(IMAGES))}
+    assert kinds == mirrored == {True, False}
+
+
+@pytest.mark.parametrize("name", AUGMENTS)
+def test_larger_images_are_cut_to_the_size_of_a_batch(name):
+    arrays = {"x": IMAGES, "y": jnp.zeros(8, jnp.int32)}
+    task = classification(augment=name, padding=1, size=(3, 4))
+    shown = task.batch(arrays, jnp.arange(8), None)["x"]
+    np.testing.assert_array_equal(shown, np.asarray(IMAGES)[:, 1:4, 1:5].astype(np.float32), "without a key, their middle")
+    trained = task.batch(arrays, jnp.arange(8), jax.random.key(0))["x"]
+    assert trained.shape == shown.shape and (name == "none") == np.array_equal(trained, shown)
+
+
 @pytest.mark.parametrize("name", ["crop", "crop_flip"])
 def test_an_image_becomes_a_window_of_itself(name):
     count = {"crop": 25, "crop_flip": 50}[name]
@@ -56,7 +87,7 @@ def test_it_is_a_function_of_the_steps_key():
 
 
 def test_what_it_refuses():
-    with pytest.raises(ValueError, match="augment is one of none, crop, crop_flip, not 'flip'"):
+    with pytest.raises(ValueError, match="augment is one of none, crop, crop_flip, resized_crop_flip, not 'flip'"):
         augmented("flip", IMAGES, jax.random.key(0), 1)
     with pytest.raises(ValueError, match=r"is of images, .* not shape \(8, 60\)"):
         augmented("crop", IMAGES.reshape(8, 60), jax.random.key(0), 1)

@@ -41,6 +41,17 @@ def test_cifar100_has_the_fine_labels(tmp_path):
     np.testing.assert_array_equal(found.test["y"], written["test.bin"][1])
 
 
+@pytest.mark.parametrize("classes,counts", [(10, (10, 10, 10, 10, 10, 8)), (100, (200, 100))])
+def test_the_same_images_as_npz_and_as_binary_folder(tmp_path, classes, counts):
+    name = {10: "cifar-10-batches-bin", 100: "cifar-100-binary"}[classes]
+    _, written = write_folder(tmp_path, name, counts, classes)
+    *train, test = written.values()
+    x_train, y_train = (np.concatenate(arrays) for arrays in zip(*train))
+    np.savez(tmp_path / "images.npz", x_train=x_train, y_train=y_train, x_test=test[0], y_test=test[1])
+    binary, npz = data.load(f"cifar{classes}", str(tmp_path)), data.load("npz", str(tmp_path / "images.npz"))
+    assert npz.num_classes == classes and npz.fingerprint == binary.fingerprint
+
+
 def test_broken_folders_are_said(tmp_path):
     folder, _ = write_folder(tmp_path, "cifar-10-batches-bin")
     with pytest.raises(DataError, match=r"is not the folder cifar-100-binary: train.bin, test.bin missing"):

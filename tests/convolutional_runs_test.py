@@ -83,3 +83,12 @@ def test_a_residual_network_runs_from_the_command_line(tmp_path):
     block = 2 * 9 * 4 * 4 + 4 * 4
     assert summary["parameters"]["model"] - summary["parameters"]["per_device"] == block, "two of three blocks"
     assert summary["test_accuracy"] > 0.15 and summary["flops_per_local_step_per_device"] > 0
+
+
+def test_resist_on_imagenet_builds_the_papers_network_with_a_warm_up():
+    config = run.parse([f"--config={ROOT}/experiments/resist/imagenet.py", "--config.data.dir=x", "--workdir=x"]).config
+    phases, _ = build.phases(config, Spec((224, 224, 3), 1000, 1_268_355, 120.0, 64.0))
+    warmup, resist = (phase.algorithm.costs for phase in phases)
+    assert [phase.local_steps for phase in phases] == [15, 15]
+    assert warmup.device_parameters == warmup.model_parameters == resist.model_parameters == 41_866_280
+    assert resist.model_parameters - resist.device_parameters == 12 * 1_180_672, "10 of 22 blocks"

@@ -26,7 +26,7 @@ ALLOWED = {
     "tasks": ("types",),
     "data": ("types", "keys", "order"),
     "algorithms": (*MECHANISM, "costs", "link", "models", "decompositions", "tasks"),
-    "evaluation": ("types", "algorithms", "tasks"),
+    "evaluation": ("types", "algorithms", "tasks", "data"),
     "meter": ("types", "order", "hlo", "algorithms"),
     "files": (),
     "export": ("types", "files", "models"),

@@ -9,6 +9,7 @@ from ist_jax.data.base import DataError, Dataset, Raw, Spec, make_dataset
 from ist_jax.data.graph_dataset import GraphOptions, make_graph_dataset
 from ist_jax.data.graphs import RawGraph
 from ist_jax.data.splits import SPLITS, shards_of
+from ist_jax.data.streamed import RawStream, Streamed, make_streamed
 
 SOURCES = {
     "digits": digits.load,
@@ -25,6 +26,7 @@ SOURCES = {
     "ogbn_products": ogbn.load_products,
     "reddit": reddit.load,
 }
+STREAMS = {"tfds": tfds.stream}  # with `image_size`
 EMBEDDED = ("digits", "digits_graph")  # sources that need no folder
 FILES = ("npz", "graph_npz")  # sources whose `directory` is a file
 GRAPHS = ("digits_graph", "planetoid", "graph_npz", "ogbn_arxiv", "ogbn_products", "reddit")  # with splits of their own
@@ -41,6 +43,7 @@ def load(
     seed: int = 0,
     graph: GraphOptions | None = None,
     stored: bool | None = None,
+    image_size: int = 0,
 ) -> Dataset:
     """A data set by name.
 
@@ -52,6 +55,7 @@ def load(
       alpha: concentration of the Dirichlet split; smaller is less IID.
       validation_fraction: share of the training examples held out for validation.
       seed: of the disjoint and Dirichlet splits.
+      image_size: 0, or the side of a model's images, of a source in `STREAMS`: it is then streamed from disk.
       graph: how a graph is laid out; it has a validation split of its own.
       stored: whether training inputs stay in their files until rows of them are asked for; by default, where several processes
         train workers with shards of their own.
@@ -64,6 +68,15 @@ def load(
     label = dataset or (directory.rstrip("/").rsplit("/", 1)[-1] if directory else name)
     shards = functools.partial(shards_of, split, seed, alpha)
     source = directory or name
+    if image_size:
+        if name not in STREAMS:
+            raise DataError(f"data.image_size={image_size} streams images of {sorted(STREAMS)}, and not of data.name={name!r}")
+        if split == "dirichlet":
+            raise DataError(
+                "data.split='dirichlet' looks at all labels, which a streamed set has on disk: use disjoint or shared"
+            )
+        stream = STREAMS[name](directory, dataset, image_size)
+        return make_streamed(stream, label, source=source, validation_fraction=validation_fraction, shards=shards)
     raw = SOURCES[name](directory, dataset)
     if isinstance(raw, RawGraph):
         cache = "" if name in FILES else directory
@@ -80,13 +93,17 @@ __all__ = [
     "GRAPHS",
     "SOURCES",
     "SPLITS",
+    "STREAMS",
     "DataError",
     "Dataset",
     "GraphOptions",
     "Raw",
     "RawGraph",
+    "RawStream",
     "Spec",
+    "Streamed",
     "load",
     "make_dataset",
     "make_graph_dataset",
+    "make_streamed",
 ]

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -16,6 +16,16 @@ from ist_jax.order import ByDevice, Shards, View, by_device
 from ist_jax.types import Key
 
 Arrays = Mapping[str, np.ndarray | Rows]  # {'x': [N, ...], 'y': int32[N]}
+
+
+class Chunk(NamedTuple):
+    """Examples of a split that are evaluated by one program: the first `count` of `arrays`, None for all."""
+
+    arrays: Mapping[str, Any]
+    count: jax.Array | None = None
+
+
+Chunks = Mapping[str, Chunk]  # by split
 
 
 def spaced(arrays: Arrays, size: int) -> Arrays:
@@ -109,13 +119,22 @@ class Dataset:
     resident: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     _cache: dict[Any, Any] = dataclasses.field(default_factory=dict, repr=False)
 
-    def view(self, round: int, key: Key, num_workers: int, sharding: jax.sharding.Sharding) -> View:
+    def view(
+        self,
+        round: int,
+        key: Key,
+        num_workers: int,
+        sharding: jax.sharding.Sharding,
+        drawn: range = range(0),
+        then: range = range(0),
+    ) -> View:
         """What round `round` may index: the whole resident training set, or on a mesh, if workers draw from shards of
         their own, on every device the shards of its workers.
 
-        A streamed set would return this round's examples instead, as a function of (key, round).
+        A streamed set (`data.streamed`) returns this round's examples instead: those at the positions `drawn` of every
+        worker's stream; and it begins to read those of the next round, at `then`.
         """
-        del round
+        del round, drawn, then
         arrays, shards = self._once((num_workers, sharding), lambda: self._laid(num_workers, sharding))
         return View(arrays, shards, key_on(sharding, key))
 
@@ -138,6 +157,12 @@ class Dataset:
         arrays = lambda: {name: np.asarray(array) for name, array in getattr(self, part).items()}
         put = lambda: jax.device_put(arrays(), sharding) | self._resident(part, sharding)
         return self._once((part, sharding), put)
+
+    def chunks(self, parts: Sequence[str], sharding: jax.sharding.Sharding, batch_size: int) -> Iterator[Chunks]:
+        """The splits `parts` as an evaluation in batches of `batch_size` takes them, on the devices of `sharding`: all at
+        once; of a streamed set, one chunk after another."""
+        del batch_size
+        yield {part: Chunk(self.on_device(part, sharding)) for part in parts}
 
     def arrays(self, part: str) -> Mapping[str, Any]:
         """All arrays of 'train', 'validation' or 'test'."""
@@ -225,11 +250,16 @@ def _fingerprint(*parts: Arrays) -> str:
     return digest.hexdigest()
 
 
+def random_share(size: int, fraction: float) -> np.ndarray:
+    """bool[size]: a random share of so many examples, always the same."""
+    return np.isin(np.arange(size), np.random.default_rng(0).permutation(size)[: round(fraction * size)])
+
+
 def _held_out(raw: Raw, fraction: float) -> np.ndarray:
     """bool[N]: a random share of the training examples, or of their groups until that share is reached."""
     rng, size = np.random.default_rng(0), len(raw.y_train)
     if raw.group_train is None:
-        return np.isin(np.arange(size), rng.permutation(size)[: round(fraction * size)])
+        return random_share(size, fraction)
     _, group_N = np.unique(raw.group_train, return_inverse=True)
     order = rng.permutation(group_N.max() + 1)
     before = np.concatenate([[0], np.cumsum(np.bincount(group_N)[order])[:-1]])

@@ -1,7 +1,8 @@
 """Any prepared TFDS image classification builder, by name, read without TensorFlow.
 
 `data.dataset` is the builder ('fashion_mnist', 'cifar10', ...), `data.dir` the TFDS data_dir where it lies
-prepared as array_record: `prepare(name, data_dir)` does that, with TensorFlow.
+prepared as array_record: `prepare(name, data_dir)` does that, with TensorFlow. Images of one size are read whole; with
+`data.image_size`, images of any size are streamed from disk.
 """
 
 import contextlib
@@ -9,13 +10,16 @@ import importlib.util
 import json
 import logging
 import pathlib
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from ist_jax.data.base import DataError, Raw
 from ist_jax.data.progress import progress
+from ist_jax.data.streamed import Columns, RawStream
+from ist_jax.data.tfds_images import TEST_SPLITS, Images, Labels, fingerprint
 
 
 def _columns(source: Sequence[Any]) -> tuple[np.ndarray, np.ndarray]:
@@ -47,12 +51,7 @@ def prepare(dataset: str, directory: str) -> None:
     tfds.builder(dataset, data_dir=directory, file_format="array_record").download_and_prepare()
 
 
-def load(directory: str, dataset: str) -> Raw:
-    """Reads the splits 'train' and 'test' of the builder `dataset` in `directory`.
-
-    Raises:
-      DataError: the builder is not prepared there, or it is no image classification set.
-    """
+def _check_prepared(directory: str, dataset: str) -> None:
     if not dataset:
         raise DataError("data.name='tfds' needs data.dataset, the name of a builder such as 'fashion_mnist'")
     if not is_prepared(dataset, directory):
@@ -61,15 +60,60 @@ def load(directory: str, dataset: str) -> Raw:
             "ist_jax.data.tfds.prepare does that"
         )
     logging.getLogger("absl").setLevel(logging.WARNING)
-    import tensorflow_datasets as tfds  # seconds to import: only who reads TFDS pays
 
+
+@contextlib.contextmanager
+def _said(directory: str, dataset: str) -> Iterator[None]:
+    """What TFDS raises, as a DataError."""
     try:
-        train, test = (tfds.data_source(dataset, split=split, data_dir=directory) for split in ("train", "test"))
-        (x_train, y_train), (x_test, y_test) = _columns(train), _columns(test)
+        yield
     except KeyError as error:
         raise DataError(f"{dataset}: expected features 'image' and 'label', {error} is missing") from error
     except (ValueError, NotImplementedError, OSError, AssertionError) as error:
-        raise DataError(
-            f"{dataset} in {directory}: TFDS cannot read it: {(str(error) or type(error).__name__).splitlines()[0]}"
-        ) from error
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise DataError(f"{dataset} in {directory}: TFDS cannot read it: {reason}") from error
+
+
+def load(directory: str, dataset: str) -> Raw:
+    """Reads the splits 'train' and 'test' of the builder `dataset` in `directory`.
+
+    Raises:
+      DataError: the builder is not prepared there, it is no image classification set, or its images have several sizes.
+    """
+    _check_prepared(directory, dataset)
+    import tensorflow_datasets as tfds  # seconds to import: only who reads TFDS pays
+
+    with _said(directory, dataset):
+        shape = tfds.builder(dataset, data_dir=directory).info.features["image"].shape
+        if None in shape:
+            raise DataError(f"{dataset}: its images have several sizes: set data.image_size, such as 224, to stream them")
+        train, test = (tfds.data_source(dataset, split=split, data_dir=directory) for split in ("train", "test"))
+        (x_train, y_train), (x_test, y_test) = _columns(train), _columns(test)
     return Raw(x_train, y_train, x_test, y_test)
+
+
+def stream(directory: str, dataset: str, image_size: int) -> RawStream:
+    """Opens a builder whose images are decoded and resized as they are read, for a model of images of side `image_size`.
+
+    The test split is 'test', or 'validation' where there is none, or none with labels (`tfds_images.TEST_SPLITS`).
+
+    Raises:
+      DataError: the builder is not prepared there, or it is no image classification set.
+    """
+    _check_prepared(directory, dataset)
+    import tensorflow_datasets as tfds
+
+    side, lock = round(image_size * 8 / 7), threading.Lock()
+    with _said(directory, dataset):
+        builder = tfds.builder(dataset, data_dir=directory)
+        channels, classes = builder.info.features["image"].shape[-1], builder.info.features["label"].num_classes
+        test = TEST_SPLITS.get(dataset, "test" if "test" in builder.info.splits else "validation")
+
+        def columns(split: str) -> Columns:
+            undecoded = {"image": tfds.decode.SkipDecoding()}
+            source = tfds.data_source(dataset, split=split, data_dir=directory, decoders=undecoded)
+            return {"x": Images(source, f"{dataset}, split {split}", side, channels, lock), "y": Labels(source, lock)}
+
+        parts = columns("train"), columns(test)
+    shape, notes = (image_size, image_size, channels), {"test split": test, "images are resized to": side}
+    return RawStream(*parts, classes, shape, fingerprint(pathlib.Path(builder.data_dir), side), notes)

@@ -10,7 +10,9 @@ from ist_jax.tasks.base import Task
 from ist_jax.types import Apply, Array, Batch, Key, Metrics, Variables
 
 
-def classification(mean: float = 0.0, std: float = 1.0, *, augment: str = "none", padding: int = 4) -> Task:
+def classification(
+    mean: float = 0.0, std: float = 1.0, *, augment: str = "none", padding: int = 4, size: tuple[int, int] | None = None
+) -> Task:
     """A task over arrays {'x': [N, ...], 'y': int[N]}.
 
     Args:
@@ -18,11 +20,12 @@ def classification(mean: float = 0.0, std: float = 1.0, *, augment: str = "none"
       std: divides every input after that.
       augment: of the images of local steps, before that; a name of `AUGMENTS`.
       padding: pixels on every side of an image before it is cropped.
+      size: height and width of a batch's images, of which stored ones may have more: None for what is stored.
     """
 
     def batch(arrays: Any, index_B: Array, key: Key | None) -> Batch:
         x = jnp.take(arrays["x"], index_B, axis=0)
-        x = x if key is None else augmented(augment, x, key, padding)
+        x = augmented(augment if key is not None else "none", x, key, padding, size)
         x = x.astype(jnp.promote_types(x.dtype, jnp.float32)) if x.dtype != jnp.uint8 else x.astype(jnp.float32)
         return {"x": (x - mean) / std, "y": jnp.take(arrays["y"], index_B, axis=0)}
 

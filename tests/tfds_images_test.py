@@ -1,0 +1,94 @@
+"""Prepared TFDS builders: images of one size in memory, images of any size streamed from disk."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+from prepared import encoded, varied, write_builder
+
+from experiments import run as command
+from ist_jax import data
+from ist_jax.data import DataError, Streamed, tfds_images
+from ist_jax.data.tfds_images import decoded
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return write_builder(tmp_path, "pictures", {"train": varied(80), "test": varied(20, seed=1)})
+
+
+@pytest.mark.parametrize("name,version", [("svhn_cropped", "3.1.0"), ("cifar10", "3.0.2")])
+def test_a_builder_of_images_of_one_size_by_its_name(tmp_path, name, version):
+    images = np.random.default_rng(0).integers(0, 256, (30, 32, 32, 3), dtype=np.uint8)
+    files = [(encoded(image, "PNG"), i % 10) for i, image in enumerate(images)]
+    splits = {"train": files[:20], "test": files[20:], "extra": files[:5]}
+    write_builder(tmp_path, name, splits, (32, 32, 3), 10, "png", version)
+    found = data.load("tfds", str(tmp_path), name)
+    assert found.train["x"].shape == (18, 32, 32, 3) and found.num_classes == 10
+    np.testing.assert_array_equal(found.test["x"], images[20:])
+
+
+def test_an_images_central_square_is_resized():
+    image = np.zeros((40, 80, 3), np.uint8)
+    image[:, 20:60] = 200  # the central square
+    made = decoded(encoded(image, "PNG"), 20, 3)
+    assert made.shape == (20, 20, 3) and made.dtype == np.uint8 and (made[:, 1:-1] == 200).all() and made.min() > 100
+    upright = decoded(encoded(image.swapaxes(0, 1), "PNG"), 20, 1)
+    assert upright.shape == (20, 20, 1) and (upright[1:-1] == 200).all(), "also of an upright one, in grey"
+
+
+def test_a_streamed_example_is_its_file_decoded(folder):
+    found = data.load("tfds", str(folder), "pictures", image_size=14)
+    assert isinstance(found, Streamed) and found.spec.example_shape == (14, 14, 3) and found.num_classes == 4
+    assert (found.num_train, len(found.validation["y"]), len(found.test["y"])) == (72, 8, 20)
+    rows, files = np.array([7, 0, 7]), list(varied(20, seed=1))
+    np.testing.assert_array_equal(found.test["y"][rows], [files[row][1] for row in rows])
+    np.testing.assert_array_equal(found.test["x"][rows], [decoded(files[row][0], 16, 3) for row in rows])
+    assert {len(set(Image.open(io.BytesIO(file)).size)) for file, _ in files} == {2}, "of varied sizes"
+    assert found.notes["test split"] == "test" and found.notes["images are resized to"] == 16
+    assert found.fingerprint == data.load("tfds", str(folder), "pictures", image_size=14).fingerprint
+    assert found.fingerprint != data.load("tfds", str(folder), "pictures", image_size=21).fingerprint
+
+
+def test_imagenets_test_split_is_its_validation_split(tmp_path):
+    splits = {"train": varied(20), "validation": varied(12), "test": ((file, 0) for file, _ in varied(5))}
+    write_builder(tmp_path, "imagenet2012", splits, version="5.1.0")
+    found = data.load("tfds", str(tmp_path), "imagenet2012", image_size=14)
+    assert len(found.test["y"]) == 12 and found.notes["test split"] == "validation"
+
+
+def test_what_cannot_be_streamed_is_said(folder, tmp_path):
+    with pytest.raises(DataError, match="several sizes: set data.image_size"):
+        data.load("tfds", str(folder), "pictures")
+    with pytest.raises(DataError, match="'dirichlet' looks at all labels"):
+        data.load("tfds", str(folder), "pictures", image_size=14, split="dirichlet")
+    with pytest.raises(DataError, match="image_size=14 streams images of"):
+        data.load("digits", image_size=14)
+    bad = write_builder(tmp_path / "bad", "pictures", {"train": [(b"no image", 0)] * 4, "test": varied(2)})
+    with pytest.raises(DataError, match=r"pictures, split train: example \d is no image that can be read"):
+        data.load("tfds", str(bad), "pictures", image_size=14, validation_fraction=0.5)
+
+
+def test_a_run_streams_and_never_has_the_whole_set_in_memory(folder, tmp_path, monkeypatch):
+    """Two subnetworks, 2 steps of 4 examples a round: 16 of the 72 training examples, and chunks of 8 in evaluation."""
+    monkeypatch.setattr("ist_jax.data.streamed._CHUNK", 8)
+    monkeypatch.setattr("ist_jax.data.streamed._SAMPLE", 16)
+    read, plain = [], tfds_images.Images.__getitem__
+    monkeypatch.setattr(tfds_images.Images, "__getitem__", lambda self, rows: read.append(len(rows)) or plain(self, rows))
+    fields = ["data.name=tfds", f"data.dir={folder}", "data.dataset=pictures", "data.image_size=14", "num_subnets=2"]
+    fields += ["data.augment=resized_crop_flip", "model.name=resnet", "model.stage_sizes=(1,3)", "model.width=4"]
+    fields += ["split_stages=(2,)", "batch_size=4", "local_steps=2", "epochs=2.0", "eval_every=4", "eval_batch_size=8"]
+    fields += ["eval_sample=16", "placement=looped", "time_syncs=False", "optimizer.learning_rate=0.05"]
+    assert (
+        command.main(
+            [
+                "run",
+                "--config=experiments/demo/digits.py",
+                *(f"--config.{field}" for field in fields),
+                f"--workdir={tmp_path}/run",
+            ]
+        )
+        == 0
+    )
+    assert max(read) == 16 and sum(read) > 2 * 72, "more than the set was read, never more than a round's at once"
