@@ -97,6 +97,9 @@ class Data:
     clusters: int = doc(
         1, "parts that a graph is cut into; a batch is batch_size of them, with the edges between; 1: the graph"
     )
+    projection: int = doc(
+        0, "of a graph: random sums (Gaussian, of the run's seed) that stand for its input features; 0: the features themselves"
+    )
     augment: str = doc("none", "of training images, in every local step: none, crop (of a padded image), crop_flip")
     crop_padding: int = doc(4, "pixels on every side of an image before it is cropped")
 

@@ -66,6 +66,7 @@ RANGES: dict[str, tuple[float, float, bool]] = {
     "data.alpha": (0, 1e9, False),
     "data.validation_fraction": (0, 1, False),
     "data.clusters": (1, 2**24, True),
+    "data.projection": (0, 2**20, True),
     "model.heads": (1, 2**16, True),
     "model.dropout": (0, 0.99, True),
     "eval_every": (0, 2**30, True),
@@ -146,6 +147,11 @@ def _check_data(c: Config) -> None:
     if c.data.name not in EMBEDDED and not c.data.dir:
         raise ConfigError(
             f"data.name={c.data.name!r} needs data.dir, the {'file' if c.data.name in FILES else 'folder'} it reads"
+        )
+    if c.data.name not in GRAPHS and (c.data.projection or c.data.clusters > 1):
+        raise ConfigError(
+            f"data.clusters={c.data.clusters} and data.projection={c.data.projection} are of graphs, which "
+            f"data.name={c.data.name!r} is not: use 1 and 0"
         )
     if c.data.name in GRAPHS and c.data.validation_fraction != Config().data.validation_fraction:
         raise ConfigError(

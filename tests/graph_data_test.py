@@ -88,6 +88,24 @@ def test_missing_planetoid_files_are_said(tmp_path):
         data.load("planetoid", str(tmp_path), "corra")
 
 
+def test_projected_features_are_dense_keep_distances_and_follow_the_seed():
+    features = sp.random(40, 3000, 0.01, random_state=0).toarray().astype(np.float32)
+    raw = raw_graph(features_NxD=features)
+    options = dict(first_product="symmetric", sparse_below=0.1)
+    found, again, other = (graph_dataset(raw, projection=1000, seed=seed, **options) for seed in (0, 0, 1))
+    x, same, another = (data.arrays("test")["graph"].features for data in (found, again, other))
+    assert found.spec.example_shape == (1000,) and x.dtype == np.float32 and (x != 0).mean() > 0.9, "no longer sparse"
+    np.testing.assert_array_equal(x, same)
+    assert np.abs(x - another).max() > 0.01 and found.fingerprint == other.fingerprint, "the same data, another projection"
+    assert found.notes["projection"] == 1000 and "projection" not in graph_dataset(raw).notes
+    distances = lambda x: np.linalg.norm(x[:, None] - x[None], axis=-1)[np.triu_indices(40, 1)]
+    plain = graph_dataset(raw, projection=1000).arrays("test")["graph"].features
+    ratio = distances(plain) / distances(features[np.arange(40)])
+    assert ratio.min() > 0.8 and ratio.max() < 1.2, "Johnson and Lindenstrauss"
+    inside = graph_dataset(raw._replace(inductive=True), projection=8).arrays("train")["graph"].features
+    np.testing.assert_allclose(inside, graph_dataset(raw, projection=8).arrays("test")["graph"].features[raw.train_N])
+
+
 def test_edges_are_made_symmetric_single_and_without_loops():
     raw = raw_graph(edges_2xE=np.array([[0, 1, 1, 2, 2, 5], [1, 0, 2, 1, 2, 6]]).repeat(2, axis=1))
     matrix, done = adjacency(raw)

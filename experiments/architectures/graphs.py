@@ -38,7 +38,7 @@ def _graph_options(first_product: str, config: Config) -> GraphOptions:
     """A norm over all nodes needs all of them; features that are dealt are dense."""
     layers = None if config.model.norm == "matrix" else len(config.model.hidden) + 1
     sparse_below = 0.1 if config.model.name == "gcn" and not config.model.split_input else 0.0
-    return GraphOptions(first_product, config.data.clusters, layers, sparse_below)
+    return GraphOptions(first_product, config.data.clusters, layers, sparse_below, config.data.projection, config.seed)
 
 
 def _decompose(

@@ -9,7 +9,7 @@ import scipy.sparse as sp
 
 from ist_jax.data.base import DataError, Dataset
 from ist_jax.data.clusters import clusters_of
-from ist_jax.data.graphs import RawGraph, adjacency, check, fingerprint, first_product, graph_of, sparse
+from ist_jax.data.graphs import RawGraph, adjacency, check, fingerprint, first_product, graph_of, projected, sparse
 from ist_jax.order import Shards
 
 FIRST_PRODUCTS = ("none", "symmetric", "mean")
@@ -27,12 +27,16 @@ class GraphOptions(NamedTuple):
         nodes are kept (needed by norms over all nodes).
       sparse_below: features of which a smaller share is not zero are laid out as `types.Sparse`, without a first product, if
         there is one cluster; what is more depends on the machine, and is faster as dense matrices.
+      projection: how many random sums of the input features stand for them (`graphs.projected`); 0: the features themselves.
+      seed: of the projection.
     """
 
     first_product: str = "none"
     clusters: int = 1
     layers: int | None = None
     sparse_below: float = 0.0
+    projection: int = 0
+    seed: int = 0
 
 
 def _near(matrix: sp.csr_matrix, mask_N: np.ndarray, hops: int) -> np.ndarray:
@@ -102,6 +106,10 @@ def _check_options(options: GraphOptions, num_train: int, source: str) -> None:
         raise DataError(f"{source}: clusters are from 1 to {num_train} training nodes, not {options.clusters}")
 
 
+def _recorded(options: GraphOptions) -> dict[str, int]:
+    return {"clusters": options.clusters} | ({"projection": options.projection} if options.projection else {})
+
+
 def make_graph_dataset(
     raw: RawGraph,
     name: str,
@@ -127,7 +135,7 @@ def make_graph_dataset(
     splits = check(raw, source)
     _check_options(options, int(splits.train.sum()), source)
     matrix, done = adjacency(raw)
-    features_NxD, degree_N = raw.features_NxD.astype(np.float32), np.diff(matrix.indptr)
+    features_NxD, degree_N = projected(raw.features_NxD, options.projection, options.seed), np.diff(matrix.indptr)
     digest = fingerprint(raw)
     cut = functools.partial(clusters_of, num_clusters=options.clusters, cache=cache, name=digest)
     is_sparse = _is_sparse(features_NxD, options) and not raw.inductive
@@ -152,7 +160,7 @@ def make_graph_dataset(
         std=1.0,
         fingerprint=digest,
         shards=functools.partial(shards, ids["train"]["cluster"]),
-        notes={**raw.notes, **done, "nodes": len(degree_N), "edges": int(matrix.nnz), "clusters": options.clusters},
+        notes={**raw.notes, **done, "nodes": len(degree_N), "edges": int(matrix.nnz), **_recorded(options)},
         task="node_classification",
         example_shape=features_NxD.shape[1:],
         resident=resident,

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
+from sklearn.random_projection import GaussianRandomProjection
 
 from ist_jax.data.base import DataError
 from ist_jax.types import Graph, Rows, Sparse
@@ -134,6 +135,14 @@ def sparse(features_NxD: np.ndarray) -> Sparse:
     """Features, most of which are zero, in rows of those that are not."""
     matrix = sp.csr_matrix(features_NxD)
     return Sparse(in_rows(matrix), in_rows(matrix.T.tocsr()))
+
+
+def projected(features_NxD: np.ndarray, components: int, seed: int) -> np.ndarray:
+    """float32[N, components]: the features times a random matrix with entries of variance 1 / components, which keeps distances
+    (the authors' small-scale script does that to every graph, so that no feature is zero for most nodes); 0: the features."""
+    if not components:
+        return features_NxD.astype(np.float32)
+    return GaussianRandomProjection(components, random_state=seed).fit_transform(features_NxD).astype(np.float32)
 
 
 def first_product(kind: str, matrix: sp.csr_matrix, features_NxD: np.ndarray) -> np.ndarray:
