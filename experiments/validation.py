@@ -67,6 +67,7 @@ RANGES: dict[str, tuple[float, float, bool]] = {
     "data.validation_fraction": (0, 1, False),
     "data.clusters": (1, 2**24, True),
     "data.projection": (0, 2**20, True),
+    "data.layer_nodes": (0, 2**24, True),
     "model.heads": (1, 2**16, True),
     "model.dropout": (0, 0.99, True),
     "eval_every": (0, 2**30, True),
@@ -148,11 +149,10 @@ def _check_data(c: Config) -> None:
         raise ConfigError(
             f"data.name={c.data.name!r} needs data.dir, the {'file' if c.data.name in FILES else 'folder'} it reads"
         )
-    if c.data.name not in GRAPHS and (c.data.projection or c.data.clusters > 1):
-        raise ConfigError(
-            f"data.clusters={c.data.clusters} and data.projection={c.data.projection} are of graphs, which "
-            f"data.name={c.data.name!r} is not: use 1 and 0"
-        )
+    of_graphs = {f"data.{name}": getattr(c.data, name) for name in ("clusters", "layer_nodes", "projection")}
+    if c.data.name not in GRAPHS and any(value != FIELDS[name].default for name, value in of_graphs.items()):
+        given = ", ".join(f"{name}={value}" for name, value in of_graphs.items())
+        raise ConfigError(f"{given}: of graphs, which data.name={c.data.name!r} is not: use 1, 0 and 0")
     if c.data.name in GRAPHS and c.data.validation_fraction != Config().data.validation_fraction:
         raise ConfigError(
             f"data.name={c.data.name!r} has a validation split of its own: leave out "

@@ -69,7 +69,7 @@ WRONG = {
     f"{GCN} --config.model.hidden=(64,) --config.model.split_output=False": "leave no layer of one hidden layer",
     f"{GCN} --config.model.norm=matrix --config.data.clusters=8": "model.norm=matrix is over all nodes at once",
     f"{GCN} --config.data.split=dirichlet --config.batch_size=1": "dirichlet is by labels, which the clusters",
-    "--config.data.projection=8": "data.clusters=1 and data.projection=8 are of graphs, which data.name='digits' is not",
+    "--config.data.projection=8": "data.projection=8: of graphs, which data.name='digits' is not",
     f"{GCN} --config.data.name=digits_graph --config.data.validation_fraction=0.2": "has a validation split of its own",
     f"{GCN} --config.model.dropout=1": "model.dropout is from 0 to 0.99",
     f"{GCN} --config.data.name=planetoid": "data.name='planetoid' needs data.dir, the folder",

@@ -27,6 +27,8 @@ class GraphOptions(NamedTuple):
         nodes are kept (needed by norms over all nodes).
       sparse_below: features of which a smaller share is not zero are laid out as `types.Sparse`, without a first product, if
         there is one cluster; what is more depends on the machine, and is faster as dense matrices.
+      layer_nodes: how many nodes are drawn for every layer below a batch of training nodes (`tasks.layer_sampling`), which are
+        the examples then; 0: examples are clusters.
       projection: how many random sums of the input features stand for them (`graphs.projected`); 0: the features themselves.
       seed: of the projection.
     """
@@ -35,6 +37,7 @@ class GraphOptions(NamedTuple):
     clusters: int = 1
     layers: int | None = None
     sparse_below: float = 0.0
+    layer_nodes: int = 0
     projection: int = 0
     seed: int = 0
 
@@ -96,7 +99,9 @@ def _laid_alone(
 
 
 def _is_sparse(features_NxD: np.ndarray, options: GraphOptions) -> bool:
-    return options.clusters == 1 and np.count_nonzero(features_NxD) < options.sparse_below * features_NxD.size
+    if options.clusters > 1 or options.layer_nodes:  # of which rows are gathered
+        return False
+    return np.count_nonzero(features_NxD) < options.sparse_below * features_NxD.size
 
 
 def _check_options(options: GraphOptions, num_train: int, source: str) -> None:
@@ -104,10 +109,23 @@ def _check_options(options: GraphOptions, num_train: int, source: str) -> None:
         raise ValueError(f"first_product is one of {', '.join(FIRST_PRODUCTS)}, not {options.first_product!r}")
     if not 1 <= options.clusters <= num_train:
         raise DataError(f"{source}: clusters are from 1 to {num_train} training nodes, not {options.clusters}")
+    if options.layer_nodes and (options.clusters > 1 or options.first_product == "none"):
+        raise ValueError("layer_nodes are of a graph in one cluster, with a first_product, whose weights they are drawn by")
+
+
+def _weights(first_product: str, degree_N: np.ndarray) -> dict[str, np.ndarray]:
+    """P, as the product of what node j takes and node i gives, if they are neighbours, and what a node takes of itself."""
+    if first_product == "mean":
+        take_N, give_N, own_N = 1 / np.maximum(degree_N, 1), np.ones(len(degree_N)), np.zeros(len(degree_N))
+    else:
+        take_N, own_N = 1 / np.sqrt(degree_N + 1), 1 / (degree_N + 1)
+        give_N = take_N
+    return {name: value.astype(np.float32) for name, value in dict(take_N=take_N, give_N=give_N, own_N=own_N).items()}
 
 
 def _recorded(options: GraphOptions) -> dict[str, int]:
-    return {"clusters": options.clusters} | ({"projection": options.projection} if options.projection else {})
+    chosen = {name: getattr(options, name) for name in ("layer_nodes", "projection") if getattr(options, name)}
+    return {"clusters": options.clusters, **chosen}
 
 
 def make_graph_dataset(
@@ -152,6 +170,11 @@ def make_graph_dataset(
     counted = {part: getattr(splits, part)[of.node_N].astype(np.float32) for part, of in laid.items()}
     resident = {part: {**of.arrays, "counted_N": counted[part]} for part, of in laid.items()}
     ids = {part: {"cluster": np.arange(len(of.arrays["start"]) - 1, dtype=np.int32)} for part, of in laid.items()}
+    labels = ids["train"]["cluster"]  # clusters have none
+    if options.layer_nodes:
+        ids["train"] = {"node": np.flatnonzero(counted["train"]).astype(np.int32)}
+        resident["train"] |= _weights(options.first_product, training.arrays["graph"].degree_N)
+        labels = training.arrays["label_N"][ids["train"]["node"]]
     return Dataset(
         name=name,
         **ids,
@@ -159,7 +182,7 @@ def make_graph_dataset(
         mean=0.0,
         std=1.0,
         fingerprint=digest,
-        shards=functools.partial(shards, ids["train"]["cluster"]),
+        shards=functools.partial(shards, labels),
         notes={**raw.notes, **done, "nodes": len(degree_N), "edges": int(matrix.nnz), **_recorded(options)},
         task="node_classification",
         example_shape=features_NxD.shape[1:],

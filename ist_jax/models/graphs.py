@@ -1,12 +1,13 @@
 """What graph networks share: sums over neighbours, and normalisation over nodes and features."""
 
+import functools
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 
 from ist_jax.models.mlp import ACTIVATIONS
-from ist_jax.types import Array, Graph, Key, Rows, Sparse
+from ist_jax.types import Array, Graph, Key, Rows, Sampled, Sparse
 
 GRAPH_NORMS = ("none", "layer", "matrix")
 
@@ -113,27 +114,42 @@ def symmetric_mean(graph: Graph) -> Callable[[Array], Array]:
     return propagate
 
 
+def symmetric_means(graph: Graph | Sampled, layers: int) -> list[Callable[[Array], Array]]:
+    """`symmetric_mean` of every layer but the first; of nodes that were drawn, each has its own."""
+    if isinstance(graph, Sampled):
+        return [functools.partial(jnp.matmul, block) for block in graph.blocks]
+    return [symmetric_mean(graph)] * layers
+
+
+def with_neighbours(h_NxH: Array, graph: Graph | Sampled, layer: int) -> Array:
+    """[nodes of the layer, 2, H]: every node's features and the mean of its neighbours'; layers count from 0, but the first."""
+    if isinstance(graph, Sampled):
+        block = graph.blocks[layer]
+        return jnp.stack([h_NxH[: block.shape[0]], block @ h_NxH], axis=1)
+    return jnp.stack([h_NxH, neighbour_mean(h_NxH, graph)], axis=1)
+
+
 def neighbour_mean(h_NxH: Array, graph: Graph) -> Array:
     """[N, H]: the mean over every node's neighbours, 0 where there are none; of padding, nobody's neighbour, too."""
     share_Nx1 = (graph.mask_N / jnp.maximum(graph.degree_N, 1))[:, None].astype(h_NxH.dtype)
     return neighbour_sum(h_NxH, graph) * share_Nx1
 
 
-def activated(h_NxH: Array, norm: str, activation: str, mask_N: Array) -> Array:
+def activated(h_NxH: Array, norm: str, activation: str, mask_N: Array | None) -> Array:
     """A hidden layer's norm and activation, in the order of the authors' scripts: 'layer' comes before it, 'matrix' after."""
     h_NxH = normalised(h_NxH, norm, mask_N) if norm == "layer" else h_NxH
     h_NxH = ACTIVATIONS[activation](h_NxH)
     return normalised(h_NxH, norm, mask_N) if norm == "matrix" else h_NxH
 
 
-def normalised(h_NxH: Array, norm: str, mask_N: Array, epsilon: float = 1e-5) -> Array:
+def normalised(h_NxH: Array, norm: str, mask_N: Array | None, epsilon: float = 1e-5) -> Array:
     """`h` with mean 0 and variance 1, without affine parameters.
 
     Args:
       h_NxH: features of N nodes.
       norm: 'layer', over the features of every node; 'matrix', over nodes and features together (the authors' small-scale
         release of GIST, gcn.py); or 'none'.
-      mask_N: 1 for a node, 0 for padding, which does not count in 'matrix'.
+      mask_N: 1 for a node, 0 for padding, which does not count in 'matrix'; the others do not use it.
       epsilon: added to the variance.
     """
     if norm == "none":
