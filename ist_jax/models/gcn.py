@@ -5,7 +5,7 @@ from collections.abc import Callable
 import flax.linen as nn
 import jax.numpy as jnp
 
-from ist_jax.models.graphs import activated, drop_entries, symmetric_means, times
+from ist_jax.models.graphs import activated, dropped, symmetric_means, times
 from ist_jax.types import Array, Graph, Sampled, Sparse
 
 
@@ -70,6 +70,4 @@ class GCN(nn.Module):
         return Convolution(self.num_classes, means[-1], self.bias, self.param_dtype, name="output")(self._dropped(h))
 
     def _dropped(self, h: Array | Sparse) -> Array | Sparse:
-        if not isinstance(h, Sparse):
-            return nn.Dropout(self.dropout, deterministic=not self.has_rng("dropout"))(h)
-        return drop_entries(h, self.dropout, self.make_rng("dropout")) if self.has_rng("dropout") and self.dropout else h
+        return dropped(h, self.dropout, self.make_rng("dropout") if self.has_rng("dropout") else None)

@@ -3,7 +3,7 @@
 import flax.linen as nn
 import jax.numpy as jnp
 
-from ist_jax.models.graphs import activated, with_neighbours
+from ist_jax.models.graphs import activated, dropped, with_neighbours
 from ist_jax.types import Array, Graph, Sampled
 
 
@@ -27,7 +27,7 @@ class GraphSAGE(nn.Module):
 
     @nn.compact
     def __call__(self, graph: Graph | Sampled) -> Array:
-        drop = nn.Dropout(self.dropout, deterministic=not self.has_rng("dropout"))
+        drop = lambda h: dropped(h, self.dropout, self.make_rng("dropout") if self.has_rng("dropout") else None)
         pair_Nx2xD = graph.features
         for i, width in enumerate(self.hidden):
             h = self._dense(width, f"hidden_{i}")(drop(pair_Nx2xD))
