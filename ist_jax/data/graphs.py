@@ -101,7 +101,7 @@ def adjacency(raw: RawGraph) -> tuple[sp.csr_matrix, dict[str, int]]:
     return matrix.astype(np.float32), done
 
 
-def _row_width(degree_N: np.ndarray) -> int:
+def row_width(degree_N: np.ndarray) -> int:
     """The width of rows for which gathers and segments together cost least."""
     rows = lambda width: np.maximum(-(-degree_N // width) - 1, 0).sum()
     return min(_WIDTHS, key=lambda width: len(degree_N) * width + rows(width) * (width + _ROW))
@@ -110,7 +110,7 @@ def _row_width(degree_N: np.ndarray) -> int:
 def in_rows(matrix: sp.csr_matrix, missing: int = 0) -> Rows:
     """The entries of a matrix in rows of a width that suits it; `missing` is the column where there is none."""
     size, count_N = matrix.shape[0], np.diff(matrix.indptr)
-    width = _row_width(count_N)
+    width = row_width(count_N)
     row_E = np.repeat(np.arange(size), count_N)
     place_E = np.arange(matrix.nnz) - np.repeat(matrix.indptr[:-1], count_N)
     further_N = np.maximum(-(-count_N // width) - 1, 0)
