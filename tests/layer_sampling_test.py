@@ -151,11 +151,18 @@ def test_gist_learns_from_drawn_nodes_and_is_evaluated_on_the_full_graph():
     assert results.summary["test_accuracy"] > 0.5
 
 
-SMALL = ["--config.model.hidden=(16,16)", "--config.epochs=4", "--config.batch_size=20", "--config.local_steps=3"]
+SMALL = ["--config.model.hidden=(16,16)", "--config.local_steps=3", "--config.time_syncs=False"]
 CONFIG = f"--config={pathlib.Path(__file__).parent.parent}/experiments/gist/digits_graph.py"
 
 
-def test_a_run_over_drawn_nodes_compiles_three_programs_and_is_recorded(tmp_path, monkeypatch):
+BATCHES = {
+    "drawn": (["--config.data.layer_nodes=30", "--config.batch_size=20", "--config.epochs=4"], (800, 10, 4)),
+    "clusters": (["--config.data.clusters=20", "--config.batch_size=2", "--config.epochs=4"], (80, 10, 4)),
+}
+
+
+@pytest.mark.parametrize("batches", sorted(BATCHES))
+def test_a_run_over_parts_of_a_graph_compiles_three_programs(batches, tmp_path, monkeypatch):
     """Rounds of 3 local steps, the last of 1, and the evaluation."""
     compiled = []
 
@@ -165,13 +172,15 @@ def test_a_run_over_drawn_nodes_compiles_three_programs_and_is_recorded(tmp_path
             return super().get(name, *given, **options)
 
     monkeypatch.setattr("ist_jax.loop.Programs", Counted)
-    options = ["--config.data.layer_nodes=30", "--config.time_syncs=False"]
+    options, expected = BATCHES[batches]
     assert command.main(["run", CONFIG, *SMALL, *options, f"--workdir={tmp_path}"]) == 0
     summary = json.loads((tmp_path / "summary.json").read_text())
-    assert summary["samples_seen"] == 800 and summary["local_steps"] == 10 and summary["rounds"] == 4
+    assert (summary["samples_seen"], summary["local_steps"], summary["rounds"]) == expected
     assert sorted(compiled, key=str) == [1, 3, "evaluate"]
-    record = json.loads((tmp_path / "config.json").read_text())
-    assert record["environment"]["data"]["notes"]["layer_nodes"] == 30
+    notes = json.loads((tmp_path / "config.json").read_text())["environment"]["data"]["notes"]
+    assert notes["clusters"] == (20 if batches == "clusters" else 1) and notes.get("layer_nodes") == (
+        None if batches == "clusters" else 30
+    )
 
 
 @pytest.mark.parametrize(
