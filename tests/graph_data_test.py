@@ -53,6 +53,13 @@ def test_planetoid_of_hand_made_files(tmp_path, monkeypatch):
     assert found.arrays("train")["label_N"].tolist() == [0, 1, 0, 1, 0, 1, 1, 0], "test rows lie where test.index says"
 
 
+def pointing_outside():
+    """A pickle of a sparse matrix whose rows end far outside of its entries."""
+    matrix = sp.csr_matrix(np.ones((6, 3), np.float32))
+    matrix.indptr[-1] = 900_000_000
+    return pickle.dumps(matrix)
+
+
 class Evil:
     def __reduce__(self):
         return (print, ("code was run",))
@@ -64,6 +71,7 @@ class Evil:
         ({"graph": pickle.dumps(Evil())}, "ind.cora.graph: cannot be read .it names builtins.print, which a Planetoid file"),
         ({"x": pickle.dumps(np.eye(2))[:-20]}, "ind.cora.x: cannot be read"),
         ({"x": b""}, "ind.cora.x: cannot be read"),
+        ({"allx": pointing_outside()}, "ind.cora.allx: cannot be read"),
         ({"graph": pickle.dumps([1, 2])}, "the graph is a dictionary of neighbours, not list"),
         ({"graph": {0: [99]}}, "edges join nodes 0 to 7, and one names node 99"),
         ({"allx": sp.csr_matrix(np.ones((6, 4), np.float32))}, "files of cora do not fit together"),
@@ -79,6 +87,13 @@ def test_broken_planetoid_files_are_said_and_no_code_is_run(changes, says, tmp_p
     with pytest.raises(DataError, match=says):
         data.load("planetoid", str(tmp_path), "cora")
     assert capsys.readouterr().out == ""
+
+
+def test_a_test_node_far_outside_is_said(tmp_path):
+    write_planetoid(tmp_path)
+    (tmp_path / "ind.cora.test.index").write_text("7\n10000000000\n")
+    with pytest.raises(DataError, match="a test node 10000000000 is far beyond the 6 rows of allx and 2 test nodes"):
+        data.load("planetoid", str(tmp_path), "cora")
 
 
 def test_missing_planetoid_files_are_said(tmp_path):

@@ -20,7 +20,8 @@ CHOICES = {
 
 
 def _check(config: Config) -> None:
-    check_widths(config, why_not_padded(config.model.norm, config.model.activation))
+    whole = 0 if config.model.split_output else 1
+    check_widths(config, why_not_padded(config.model.norm, config.model.activation), whole)
     if splits(config) and not (config.model.split_input or config.model.split_output or len(config.model.hidden) > 1):
         raise ConfigError("model.split_input=False and model.split_output=False leave no layer of one hidden layer to be dealt")
     _check_layer_nodes(config)
@@ -28,6 +29,12 @@ def _check(config: Config) -> None:
         raise ConfigError(
             f"batch_size={config.batch_size} is of clusters, of which data.clusters={config.data.clusters}: use batch_size=0 "
             "(the whole graph), or more clusters"
+        )
+    workers = 1 if config.method == "single" else config.num_subnets
+    if config.data.split == "disjoint" and not config.data.layer_nodes and config.batch_size * workers > config.data.clusters:
+        raise ConfigError(
+            f"data.split=disjoint leaves each of {workers} workers a share of data.clusters={config.data.clusters}, which "
+            f"batch_size={config.batch_size} is more than: use fewer, or more clusters"
         )
     if config.data.split == "dirichlet" and not config.data.layer_nodes:
         raise ConfigError("data.split=dirichlet is by labels, which the clusters of a graph have not: use shared or disjoint")
