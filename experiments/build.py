@@ -22,7 +22,7 @@ from ist_jax.tasks import Task, classification, node_classification
 # Spec.task, the kind of data -> its task; a new one is a line here
 TASKS: dict[str, Callable[[Config, Spec], Task]] = {
     "classification": lambda config, spec: _classification(config, spec),
-    "node_classification": lambda config, spec: node_classification(),
+    "node_classification": lambda config, spec: node_classification(config.data.layer_nodes, len(config.model.hidden)),
 }
 
 

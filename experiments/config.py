@@ -97,6 +97,12 @@ class Data:
     clusters: int = doc(
         1, "parts that a graph is cut into; a batch is batch_size of them, with the edges between; 1: the graph"
     )
+    layer_nodes: int = doc(
+        0, "of a graph: nodes drawn for every layer below a batch, which is then of training nodes (LADIES); 0: none are drawn"
+    )
+    projection: int = doc(
+        0, "of a graph: random sums (Gaussian, of the run's seed) that stand for its input features; 0: the features themselves"
+    )
     augment: str = doc(
         "none", "of training images, in every local step: none, crop (of a padded image), crop_flip, resized_crop_flip"
     )
@@ -134,7 +140,10 @@ class Config:
     later_local_steps: tuple[int, ...] = doc(
         (), "J of further parts of the method's samples; as many equal parts as values and one"
     )
-    batch_size: int = doc(128, "examples (of a graph: clusters) of one local step of one worker; 0: the whole training set")
+    batch_size: int = doc(
+        128,
+        "examples (of a graph: clusters, or nodes with data.layer_nodes) of one local step of one worker; 0: the whole training set",
+    )
     epochs: float = doc(10.0, "passes over the training set, samples of all workers together; rounded up to whole steps")
     seed: int = doc(0, "of initialisation, partitions, data order and splits")
     partition: str = doc("balanced", "which units a subnetwork gets: balanced, uniform, blocks, rolling")

@@ -7,6 +7,7 @@ A page says what belongs where, in comments that a reader does not see; paths ar
     <!-- table records/slow | MB to 85 % -->                 what was spent until an accuracy was reached (`tables.REACHED`)
     <!-- table records/wide | memory of a device at most --> what a device held, by the compiled program (`tables.MEMORY`)
     <!-- benchmark records/benchmark.json -->                the rows of a benchmark, and the machine it ran on
+    <!-- rows records/memory.json -->                        the rows and the note that a command wrote as JSON
     <!-- end -->
 
 If the folder of the records holds a paper.json, {label of a row: percent}, its values stand in a column 'paper (%)'.
@@ -28,7 +29,9 @@ from experiments.config import ConfigError
 
 KEPT = ("config.json", "metrics.jsonl", "summary.json")
 _BENCHMARK = re.compile(r"(<!-- benchmark (?P<record>\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
+_ROWS = re.compile(r"(<!-- rows (?P<record>\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _TABLE = re.compile(r"(<!-- table (?P<records>[^\s|]+)(?P<columns>[^>]*?) -->\n).*?(<!-- end -->)", re.DOTALL)
+_KINDS = (_TABLE, _BENCHMARK, _ROWS)
 _TARGET = re.compile(rf"({'|'.join(tables.REACHED)}) to ([\d.]+) %")
 _PICTURE = re.compile(r"<!-- picture (?P<records>\S+) (?P<picture>\S+) -->")
 
@@ -105,7 +108,7 @@ def _chosen(records: pathlib.Path, columns: str) -> str:
 def rebuilt(page: pathlib.Path) -> str:
     """The text of `page` with every table made anew. Raises ConfigError if a table has no end."""
     text = page.read_text()
-    begun, whole = len(re.findall("<!-- (table|benchmark) ", text)), len(_TABLE.findall(text)) + len(_BENCHMARK.findall(text))
+    begun, whole = len(re.findall("<!-- (table|benchmark|rows) ", text)), sum(len(kind.findall(text)) for kind in _KINDS)
     if begun != whole or begun != text.count("<!-- end -->"):
         raise ConfigError(f"{page}: every '<!-- table ... -->' and '<!-- benchmark ... -->' has an '<!-- end -->' of its own")
 
@@ -116,7 +119,11 @@ def rebuilt(page: pathlib.Path) -> str:
         content = json.loads((page.parent / match["record"]).read_text())
         return f"{match[1]}{benchmark.markdown(content['rows'])}\n{benchmark.described(content['machine'])}\n{match[3]}"
 
-    return _BENCHMARK.sub(timed, _TABLE.sub(table, text))
+    def written(match: re.Match[str]) -> str:
+        content = json.loads((page.parent / match["record"]).read_text())
+        return f"{match[1]}{tables.markdown(content['header'], content['rows'])}\n{content['note'].strip()}\n{match[3]}"
+
+    return _ROWS.sub(written, _BENCHMARK.sub(timed, _TABLE.sub(table, text)))
 
 
 def pictures(page: pathlib.Path) -> Iterator[tuple[pathlib.Path, pathlib.Path]]:

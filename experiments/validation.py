@@ -67,6 +67,8 @@ RANGES: dict[str, tuple[float, float, bool]] = {
     "data.alpha": (0, 1e9, False),
     "data.validation_fraction": (0, 1, False),
     "data.clusters": (1, 2**24, True),
+    "data.projection": (0, 2**20, True),
+    "data.layer_nodes": (0, 2**24, True),
     "model.heads": (1, 2**16, True),
     "model.dropout": (0, 0.99, True),
     "eval_every": (0, 2**30, True),
@@ -95,6 +97,11 @@ def _check_model(c: Config) -> None:
     architecture = ARCHITECTURES[decomposition_of(c)]
     _check_choices(flat_values(c), architecture.choices, f" for model.name={c.model.name!r}")
     architecture.check(c)
+    if architecture.graph is None and (c.model.dropout or c.model.split_input or not c.model.split_output):
+        raise ConfigError(
+            f"model.dropout={c.model.dropout}, model.split_input={c.model.split_input}, model.split_output="
+            f"{c.model.split_output} are of graph networks, which model.name={c.model.name!r} is not: use 0.0, False and True"
+        )
 
 
 def _check_method(c: Config) -> None:
@@ -148,6 +155,12 @@ def _check_data(c: Config) -> None:
         raise ConfigError(
             f"data.name={c.data.name!r} needs data.dir, the {'file' if c.data.name in FILES else 'folder'} it reads"
         )
+    of_graphs = {f"data.{name}": getattr(c.data, name) for name in ("clusters", "layer_nodes", "projection")}
+    if c.data.name not in GRAPHS and any(value != FIELDS[name].default for name, value in of_graphs.items()):
+        given = ", ".join(f"{name}={value}" for name, value in of_graphs.items())
+        raise ConfigError(f"{given}: of graphs, which data.name={c.data.name!r} is not: use 1, 0 and 0")
+    if c.data.name in GRAPHS and c.data.augment != "none":
+        raise ConfigError(f"data.augment={c.data.augment!r} is of images, which data.name={c.data.name!r} is not: use none")
     if c.data.name in GRAPHS and c.data.validation_fraction != Config().data.validation_fraction:
         raise ConfigError(
             f"data.name={c.data.name!r} has a validation split of its own: leave out "

@@ -76,6 +76,24 @@ class Graph(NamedTuple):
     receiver_R: Array
 
 
+class Sampled(NamedTuple):
+    """Nodes that were drawn layer by layer, as graph networks take them instead of a `Graph`; a layer's nodes are the first of
+    those of the layer below.
+
+    Attributes:
+      features: of the lowest nodes, what a model's first layer sums of them over neighbours.
+      blocks: of every layer but the first, [nodes of the layer, nodes of the layer below]: what each takes from each.
+    """
+
+    features: Array
+    blocks: tuple[Array, ...]
+
+    @property
+    def mask_N(self) -> None:
+        """Norms over all nodes are not for nodes that were drawn."""
+        return None
+
+
 Axes = tuple[str | None, ...]
 Rules = Sequence[tuple[str, Axes | None]]  # (path regex, group per axis); None = no axis has a group
 Indices = Mapping[str, Array]  # group -> int32[S, M]; for one subnetwork int32[M]

@@ -69,6 +69,12 @@ WRONG = {
     f"{GCN} --config.model.hidden=(64,) --config.model.split_output=False": "leave no layer of one hidden layer",
     f"{GCN} --config.model.norm=matrix --config.data.clusters=8": "model.norm=matrix is over all nodes at once",
     f"{GCN} --config.data.split=dirichlet --config.batch_size=1": "dirichlet is by labels, which the clusters",
+    f"{GCN} --config.data.split=disjoint --config.data.clusters=8 --config.batch_size=4": "leaves each of 4 workers a share of",
+    "--config.model.dropout=0.5": "model.dropout=0.5, .* are of graph networks, which model.name='mlp' is not",
+    "--config.model.split_input=True": "model.split_input=True, .* are of graph networks",
+    "--config.data.clusters=4": "data.clusters=4, .*: of graphs, which data.name='digits' is not",
+    f"{GCN} --config.data.name=digits_graph --config.data.augment=crop": "data.augment='crop' is of images",
+    "--config.data.projection=8": "data.projection=8: of graphs, which data.name='digits' is not",
     f"{GCN} --config.data.name=digits_graph --config.data.validation_fraction=0.2": "has a validation split of its own",
     f"{GCN} --config.model.dropout=1": "model.dropout is from 0 to 0.99",
     f"{GCN} --config.data.name=planetoid": "data.name='planetoid' needs data.dir, the folder",
@@ -223,6 +229,10 @@ def test_a_model_refuses_data_of_another_kind():
     config = parse()
     with pytest.raises(ConfigError, match="model.name='mlp' is for classification, and data.name='digits' is regression"):
         build.phases(config, build.dataset(config).spec._replace(task="regression"))
+
+
+def test_a_last_layer_that_is_not_dealt_may_have_any_width():
+    assert parse(*GCN.split(), "--config.model.hidden=(256,10)", "--config.model.split_output=False").model.hidden == (256, 10)
 
 
 def test_a_graph_and_a_model_of_vectors_refuse_each_other():

@@ -67,6 +67,17 @@ def test_batches_of_clusters_and_evaluation_over_parts(tmp_path):
     assert summary["samples_seen"] == 16 and summary["local_steps"] == 2
 
 
+def test_projected_input_features_are_dealt_recorded_and_exported_with_their_model(tmp_path):
+    options = ["--config.data.projection=24", "--config.model.split_input=True", "--config.seed=3", "--config.epochs=20"]
+    summary = trained(tmp_path / "run", *options)
+    record = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert record["config"]["data.projection"] == record["environment"]["data"]["notes"]["projection"] == 24
+    assert summary["parameters"]["per_device"] == 6 * 4 + 4 + 4 * 4 + 4 + 4 * 10 + 10
+    about = export.write(str(tmp_path / "run"), str(tmp_path / "out"), None)
+    assert about["test_accuracy"] == pytest.approx(summary["test_accuracy"], abs=1e-6)
+    assert evaluate.score(str(tmp_path / "out"), "")["accuracy"] == pytest.approx(summary["test_accuracy"], abs=1e-6)
+
+
 def test_a_picture_of_the_nodes_before_and_after_training(gist, tmp_path):
     pictures.nodes(gist[0], tmp_path / "nodes.png")
     assert (tmp_path / "nodes.png").read_bytes().startswith(b"\x89PNG")

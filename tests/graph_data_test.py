@@ -53,6 +53,13 @@ def test_planetoid_of_hand_made_files(tmp_path, monkeypatch):
     assert found.arrays("train")["label_N"].tolist() == [0, 1, 0, 1, 0, 1, 1, 0], "test rows lie where test.index says"
 
 
+def pointing_outside():
+    """A pickle of a sparse matrix whose rows end far outside of its entries."""
+    matrix = sp.csr_matrix(np.ones((6, 3), np.float32))
+    matrix.indptr[-1] = 900_000_000
+    return pickle.dumps(matrix)
+
+
 class Evil:
     def __reduce__(self):
         return (print, ("code was run",))
@@ -64,6 +71,7 @@ class Evil:
         ({"graph": pickle.dumps(Evil())}, "ind.cora.graph: cannot be read .it names builtins.print, which a Planetoid file"),
         ({"x": pickle.dumps(np.eye(2))[:-20]}, "ind.cora.x: cannot be read"),
         ({"x": b""}, "ind.cora.x: cannot be read"),
+        ({"allx": pointing_outside()}, "ind.cora.allx: cannot be read"),
         ({"graph": pickle.dumps([1, 2])}, "the graph is a dictionary of neighbours, not list"),
         ({"graph": {0: [99]}}, "edges join nodes 0 to 7, and one names node 99"),
         ({"allx": sp.csr_matrix(np.ones((6, 4), np.float32))}, "files of cora do not fit together"),
@@ -81,11 +89,36 @@ def test_broken_planetoid_files_are_said_and_no_code_is_run(changes, says, tmp_p
     assert capsys.readouterr().out == ""
 
 
+def test_a_test_node_far_outside_is_said(tmp_path):
+    write_planetoid(tmp_path)
+    (tmp_path / "ind.cora.test.index").write_text("7\n10000000000\n")
+    with pytest.raises(DataError, match="a test node 10000000000 is far beyond the 6 rows of allx and 2 test nodes"):
+        data.load("planetoid", str(tmp_path), "cora")
+
+
 def test_missing_planetoid_files_are_said(tmp_path):
     with pytest.raises(DataError, match=r"ind.cora.x is missing; planetoid needs"):
         data.load("planetoid", str(tmp_path), "cora")
     with pytest.raises(DataError, match="one of cora, citeseer, pubmed, not 'corra'"):
         data.load("planetoid", str(tmp_path), "corra")
+
+
+def test_projected_features_are_dense_keep_distances_and_follow_the_seed():
+    features = sp.random(40, 3000, 0.01, random_state=0).toarray().astype(np.float32)
+    raw = raw_graph(features_NxD=features)
+    options = dict(first_product="symmetric", sparse_below=0.1)
+    found, again, other = (graph_dataset(raw, projection=1000, seed=seed, **options) for seed in (0, 0, 1))
+    x, same, another = (data.arrays("test")["graph"].features for data in (found, again, other))
+    assert found.spec.example_shape == (1000,) and x.dtype == np.float32 and (x != 0).mean() > 0.9, "no longer sparse"
+    np.testing.assert_array_equal(x, same)
+    assert np.abs(x - another).max() > 0.01 and found.fingerprint == other.fingerprint, "the same data, another projection"
+    assert found.notes["projection"] == 1000 and "projection" not in graph_dataset(raw).notes
+    distances = lambda x: np.linalg.norm(x[:, None] - x[None], axis=-1)[np.triu_indices(40, 1)]
+    plain = graph_dataset(raw, projection=1000).arrays("test")["graph"].features
+    ratio = distances(plain) / distances(features[np.arange(40)])
+    assert ratio.min() > 0.8 and ratio.max() < 1.2, "Johnson and Lindenstrauss"
+    inside = graph_dataset(raw._replace(inductive=True), projection=8).arrays("train")["graph"].features
+    np.testing.assert_allclose(inside, graph_dataset(raw, projection=8).arrays("test")["graph"].features[raw.train_N])
 
 
 def test_edges_are_made_symmetric_single_and_without_loops():

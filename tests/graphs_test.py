@@ -1,5 +1,7 @@
 """Graph networks against dense formulas, and graphs that are cut into parts against the whole ones."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,7 +16,7 @@ from ist_jax.evaluation import evaluate
 from ist_jax.keys import named_key
 from ist_jax.loop import LoopConfig
 from ist_jax.models import GAT, GCN, GraphSAGE
-from ist_jax.models.graphs import drop_entries, neighbour_sum, times
+from ist_jax.models.graphs import drop_entries, dropped, neighbour_sum, times
 from ist_jax.order import draw
 from ist_jax.tasks import node_classification
 
@@ -148,6 +150,20 @@ def test_dropout_of_sparse_entries_is_one_matrix_in_both_layouts_and_keeps_its_s
     assert 0.5 < (kept == other).mean() < 0.75, "another key, other entries"
 
 
+def test_dropout_of_dense_features_is_that_of_sparse_ones_and_of_every_layer_its_own():
+    rng = np.random.default_rng(0)
+    matrix = (rng.normal(size=(60, 50)) * (rng.random((60, 50)) < 0.3)).astype(np.float32)
+    dense = dropped(jnp.asarray(matrix), 0.25, ROOT)
+    np.testing.assert_allclose(times(dropped(sparse(matrix), 0.25, ROOT), jnp.eye(50)), dense, rtol=1e-6)
+    pair = dropped(jnp.ones((400, 2, 30)), 0.25, ROOT)
+    assert set(np.unique(pair)) == {0.0, np.float32(1 / 0.75)} and 0.73 < (np.asarray(pair) > 0).mean() < 0.77
+    alike = lambda a, b: ((np.asarray(a) > 0) == (np.asarray(b) > 0)).mean()
+    independent = 0.75**2 + 0.25**2
+    for other in (pair[:, ::-1], pair[::-1], jnp.roll(pair, 1, 2), dropped(jnp.ones((400, 2, 30)), 0.25, jax.random.key(9))):
+        assert abs(alike(pair, other) - independent) < 0.015
+    np.testing.assert_array_equal(dropped(jnp.ones((4, 3)), 0.5, None), 1.0)
+
+
 def arrays_of(data, part):
     return jax.tree.map(jnp.asarray, data.arrays(part))
 
@@ -256,20 +272,21 @@ def test_one_sub_gcn_is_full_batch_training_by_hand():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), algorithm.params(state), params)
 
 
-def test_sub_gcns_train_alike_wherever_they_are():
+def test_sub_gcns_train_and_are_evaluated_on_the_full_graph_alike_wherever_they_are():
     data, results = graph_dataset(first_product="symmetric"), []
     for place in ("looped", "vmapped", "sharded-4"):
         algorithm = full_batch(4, placements()[place](), optax.sgd(0.1))
         state, _ = rounds(algorithm, 2, 2, data)
-        results.append(jax.device_get((algorithm.params(state), state.indices)))
-    for params, indices in results[1:]:
+        test = {"test": data.on_device("test", algorithm.sharding)}
+        score = jax.jit(functools.partial(evaluate, algorithm, TASK, batch_size=1, subnets=False, sample_arrays=None))
+        results.append(jax.device_get((algorithm.params(state), state.indices, score(state=state, splits=test))))
+    for params, indices, scores in results[1:]:
         jax.tree.map(np.testing.assert_array_equal, indices, results[0][1])
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4), scores, results[0][2])
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), params, results[0][0])
 
 
 def test_clusters_of_their_own_lie_with_their_workers():
-    import functools
-
     from ist_jax.data import GraphOptions, make_graph_dataset
     from ist_jax.data.splits import disjoint
 

@@ -41,21 +41,23 @@ def splits(config: Config) -> bool:
     return config.method in ("ist", "ensemble")
 
 
-def check_widths(config: Config, why_not_padded: str) -> None:
+def check_widths(config: Config, why_not_padded: str, whole: int = 0) -> None:
     """`model.hidden` has units for every subnetwork, and as many for each if they may not be padded.
 
     Args:
       config: whose model has layers of `model.hidden` units.
       why_not_padded: why a subnetwork may not be padded with zero units; '' if it may.
+      whole: so many last layers are not dealt.
     """
     hidden, num_subnets = config.model.hidden, config.num_subnets
     if not hidden or min(hidden) < 1:
         raise ConfigError(f"model.hidden names the width of at least one layer, each at least 1, not {hidden!r}")
     if not splits(config):
         return
-    if min(hidden) < num_subnets:
+    dealt = hidden[: len(hidden) - whole]
+    if min(dealt, default=num_subnets) < num_subnets:
         raise ConfigError(
             f"model.hidden={hidden} has a layer narrower than num_subnets={num_subnets}: every subnetwork needs a unit"
         )
-    if why_not_padded and any(width % num_subnets for width in hidden):
+    if why_not_padded and any(width % num_subnets for width in dealt):
         raise ConfigError(f"num_subnets={num_subnets} must divide every layer of model.hidden={hidden}: {why_not_padded}")

@@ -20,25 +20,46 @@ CHOICES = {
 
 
 def _check(config: Config) -> None:
-    check_widths(config, why_not_padded(config.model.norm, config.model.activation))
+    whole = 0 if config.model.split_output else 1
+    check_widths(config, why_not_padded(config.model.norm, config.model.activation), whole)
     if splits(config) and not (config.model.split_input or config.model.split_output or len(config.model.hidden) > 1):
         raise ConfigError("model.split_input=False and model.split_output=False leave no layer of one hidden layer to be dealt")
-    if config.batch_size > config.data.clusters:
+    _check_layer_nodes(config)
+    if config.batch_size > config.data.clusters and not config.data.layer_nodes:
         raise ConfigError(
             f"batch_size={config.batch_size} is of clusters, of which data.clusters={config.data.clusters}: use batch_size=0 "
             "(the whole graph), or more clusters"
         )
-    if config.data.split == "dirichlet":
+    workers = 1 if config.method == "single" else config.num_subnets
+    if config.data.split == "disjoint" and not config.data.layer_nodes and config.batch_size * workers > config.data.clusters:
+        raise ConfigError(
+            f"data.split=disjoint leaves each of {workers} workers a share of data.clusters={config.data.clusters}, which "
+            f"batch_size={config.batch_size} is more than: use fewer, or more clusters"
+        )
+    if config.data.split == "dirichlet" and not config.data.layer_nodes:
         raise ConfigError("data.split=dirichlet is by labels, which the clusters of a graph have not: use shared or disjoint")
     if config.data.clusters > 1 and config.model.norm == "matrix":
         raise ConfigError("model.norm=matrix is over all nodes at once, which a batch of clusters has not: use layer or none")
+
+
+def _check_layer_nodes(config: Config) -> None:
+    d, m = config.data, config.model
+    given = {"data.clusters": (d.clusters, d.clusters > 1), "model.name": (m.name, m.name == "gat")}
+    given["model.norm"] = (m.norm, m.norm == "matrix")
+    wrong = [f"{name}={value!r}" for name, (value, is_wrong) in given.items() if is_wrong]
+    if d.layer_nodes and wrong:
+        raise ConfigError(
+            f"data.layer_nodes={d.layer_nodes} are some nodes of a whole graph, drawn by the weights of gcn or sage: "
+            f"not with {' or '.join(wrong)}"
+        )
 
 
 def _graph_options(first_product: str, config: Config) -> GraphOptions:
     """A norm over all nodes needs all of them; features that are dealt are dense."""
     layers = None if config.model.norm == "matrix" else len(config.model.hidden) + 1
     sparse_below = 0.1 if config.model.name == "gcn" and not config.model.split_input else 0.0
-    return GraphOptions(first_product, config.data.clusters, layers, sparse_below)
+    d = config.data
+    return GraphOptions(first_product, d.clusters, layers, sparse_below, d.layer_nodes, d.projection, config.seed)
 
 
 def _decompose(

@@ -9,7 +9,7 @@ import scipy.sparse as sp
 
 from ist_jax.data.base import DataError, Dataset
 from ist_jax.data.clusters import clusters_of
-from ist_jax.data.graphs import RawGraph, adjacency, check, fingerprint, first_product, graph_of, sparse
+from ist_jax.data.graphs import RawGraph, adjacency, check, fingerprint, first_product, graph_of, projected, sparse
 from ist_jax.order import Shards
 
 FIRST_PRODUCTS = ("none", "symmetric", "mean")
@@ -27,12 +27,19 @@ class GraphOptions(NamedTuple):
         nodes are kept (needed by norms over all nodes).
       sparse_below: features of which a smaller share is not zero are laid out as `types.Sparse`, without a first product, if
         there is one cluster; what is more depends on the machine, and is faster as dense matrices.
+      layer_nodes: how many nodes are drawn for every layer below a batch of training nodes (`tasks.layer_sampling`), which are
+        the examples then; 0: examples are clusters.
+      projection: how many random sums of the input features stand for them (`graphs.projected`); 0: the features themselves.
+      seed: of the projection.
     """
 
     first_product: str = "none"
     clusters: int = 1
     layers: int | None = None
     sparse_below: float = 0.0
+    layer_nodes: int = 0
+    projection: int = 0
+    seed: int = 0
 
 
 def _near(matrix: sp.csr_matrix, mask_N: np.ndarray, hops: int) -> np.ndarray:
@@ -92,7 +99,9 @@ def _laid_alone(
 
 
 def _is_sparse(features_NxD: np.ndarray, options: GraphOptions) -> bool:
-    return options.clusters == 1 and np.count_nonzero(features_NxD) < options.sparse_below * features_NxD.size
+    if options.clusters > 1 or options.layer_nodes:  # of which rows are gathered
+        return False
+    return np.count_nonzero(features_NxD) < options.sparse_below * features_NxD.size
 
 
 def _check_options(options: GraphOptions, num_train: int, source: str) -> None:
@@ -100,6 +109,23 @@ def _check_options(options: GraphOptions, num_train: int, source: str) -> None:
         raise ValueError(f"first_product is one of {', '.join(FIRST_PRODUCTS)}, not {options.first_product!r}")
     if not 1 <= options.clusters <= num_train:
         raise DataError(f"{source}: clusters are from 1 to {num_train} training nodes, not {options.clusters}")
+    if options.layer_nodes and (options.clusters > 1 or options.first_product == "none"):
+        raise ValueError("layer_nodes are of a graph in one cluster, with a first_product, whose weights they are drawn by")
+
+
+def _weights(first_product: str, degree_N: np.ndarray) -> dict[str, np.ndarray]:
+    """P, as the product of what node j takes and node i gives, if they are neighbours, and what a node takes of itself."""
+    if first_product == "mean":
+        take_N, give_N, own_N = 1 / np.maximum(degree_N, 1), np.ones(len(degree_N)), np.zeros(len(degree_N))
+    else:
+        take_N, own_N = 1 / np.sqrt(degree_N + 1), 1 / (degree_N + 1)
+        give_N = take_N
+    return {name: value.astype(np.float32) for name, value in dict(take_N=take_N, give_N=give_N, own_N=own_N).items()}
+
+
+def _recorded(options: GraphOptions) -> dict[str, int]:
+    chosen = {name: getattr(options, name) for name in ("layer_nodes", "projection") if getattr(options, name)}
+    return {"clusters": options.clusters, **chosen}
 
 
 def make_graph_dataset(
@@ -127,7 +153,7 @@ def make_graph_dataset(
     splits = check(raw, source)
     _check_options(options, int(splits.train.sum()), source)
     matrix, done = adjacency(raw)
-    features_NxD, degree_N = raw.features_NxD.astype(np.float32), np.diff(matrix.indptr)
+    features_NxD, degree_N = projected(raw.features_NxD, options.projection, options.seed), np.diff(matrix.indptr)
     digest = fingerprint(raw)
     cut = functools.partial(clusters_of, num_clusters=options.clusters, cache=cache, name=digest)
     is_sparse = _is_sparse(features_NxD, options) and not raw.inductive
@@ -144,6 +170,11 @@ def make_graph_dataset(
     counted = {part: getattr(splits, part)[of.node_N].astype(np.float32) for part, of in laid.items()}
     resident = {part: {**of.arrays, "counted_N": counted[part]} for part, of in laid.items()}
     ids = {part: {"cluster": np.arange(len(of.arrays["start"]) - 1, dtype=np.int32)} for part, of in laid.items()}
+    labels = ids["train"]["cluster"]  # clusters have none
+    if options.layer_nodes:
+        ids["train"] = {"node": np.flatnonzero(counted["train"]).astype(np.int32)}
+        resident["train"] |= _weights(options.first_product, training.arrays["graph"].degree_N)
+        labels = training.arrays["label_N"][ids["train"]["node"]]
     return Dataset(
         name=name,
         **ids,
@@ -151,8 +182,8 @@ def make_graph_dataset(
         mean=0.0,
         std=1.0,
         fingerprint=digest,
-        shards=functools.partial(shards, ids["train"]["cluster"]),
-        notes={**raw.notes, **done, "nodes": len(degree_N), "edges": int(matrix.nnz), "clusters": options.clusters},
+        shards=functools.partial(shards, labels),
+        notes={**raw.notes, **done, "nodes": len(degree_N), "edges": int(matrix.nnz), **_recorded(options)},
         task="node_classification",
         example_shape=features_NxD.shape[1:],
         resident=resident,

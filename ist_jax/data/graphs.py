@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
+from sklearn.random_projection import GaussianRandomProjection
 
 from ist_jax.data.base import DataError
 from ist_jax.types import Graph, Rows, Sparse
@@ -100,7 +101,7 @@ def adjacency(raw: RawGraph) -> tuple[sp.csr_matrix, dict[str, int]]:
     return matrix.astype(np.float32), done
 
 
-def _row_width(degree_N: np.ndarray) -> int:
+def row_width(degree_N: np.ndarray) -> int:
     """The width of rows for which gathers and segments together cost least."""
     rows = lambda width: np.maximum(-(-degree_N // width) - 1, 0).sum()
     return min(_WIDTHS, key=lambda width: len(degree_N) * width + rows(width) * (width + _ROW))
@@ -109,7 +110,7 @@ def _row_width(degree_N: np.ndarray) -> int:
 def in_rows(matrix: sp.csr_matrix, missing: int = 0) -> Rows:
     """The entries of a matrix in rows of a width that suits it; `missing` is the column where there is none."""
     size, count_N = matrix.shape[0], np.diff(matrix.indptr)
-    width = _row_width(count_N)
+    width = row_width(count_N)
     row_E = np.repeat(np.arange(size), count_N)
     place_E = np.arange(matrix.nnz) - np.repeat(matrix.indptr[:-1], count_N)
     further_N = np.maximum(-(-count_N // width) - 1, 0)
@@ -134,6 +135,14 @@ def sparse(features_NxD: np.ndarray) -> Sparse:
     """Features, most of which are zero, in rows of those that are not."""
     matrix = sp.csr_matrix(features_NxD)
     return Sparse(in_rows(matrix), in_rows(matrix.T.tocsr()))
+
+
+def projected(features_NxD: np.ndarray, components: int, seed: int) -> np.ndarray:
+    """float32[N, components]: the features times a random matrix with entries of variance 1 / components, which keeps distances
+    (the authors' small-scale script does that to every graph, so that no feature is zero for most nodes); 0: the features."""
+    if not components:
+        return features_NxD.astype(np.float32)
+    return GaussianRandomProjection(components, random_state=seed).fit_transform(features_NxD).astype(np.float32)
 
 
 def first_product(kind: str, matrix: sp.csr_matrix, features_NxD: np.ndarray) -> np.ndarray:

@@ -48,7 +48,10 @@ def unpickled(path: pathlib.Path) -> Any:
         raise DataError(f"{path} is missing; planetoid needs ind.NAME.{{{','.join(PARTS)},test.index}} in data.dir")
     try:
         with opened(path) as file:
-            return _Restricted(io.BytesIO(file.read()), encoding="latin1").load()
+            found = _Restricted(io.BytesIO(file.read()), encoding="latin1").load()
+        if isinstance(found, sp.csr_matrix):  # scipy reads wherever a damaged one points
+            found.check_format(full_check=True)
+        return found
     except Exception as error:  # a damaged pickle raises whatever the damaged byte leads to
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise DataError(f"{path}: cannot be read ({reason}); fetch it again") from error
@@ -94,6 +97,8 @@ def load(directory: str, dataset: str) -> RawGraph:
 def _assembled(parts: dict[str, Any], test: np.ndarray, source: str) -> RawGraph:
     known, num_train = parts["allx"].shape[0], parts["x"].shape[0]
     size = max(known, int(test.max()) + 1)
+    if size > known + 2 * len(test):
+        raise ValueError(f"a test node {size - 1} is far beyond the {known} rows of allx and {len(test)} test nodes")
     x, y = sp.lil_matrix((size, parts["allx"].shape[1]), dtype=np.float32), np.zeros(size, np.int64)
     if len(test) != parts["tx"].shape[0] or test.min() < known or num_train + VALIDATION > known:
         rows = f"{parts['tx'].shape[0]} rows of tx, {known} of allx"

@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ist_jax.models.graphs import activated
+from ist_jax.models.graphs import activated, dropped
 from ist_jax.types import Array, Graph
 
 
@@ -77,7 +77,7 @@ class GAT(nn.Module):
 
     @nn.compact
     def __call__(self, graph: Graph) -> Array:
-        drop = nn.Dropout(self.dropout, deterministic=not self.has_rng("dropout"))
+        drop = lambda h: dropped(h, self.dropout, self.make_rng("dropout") if self.has_rng("dropout") else None)
         h_NxAxH = graph.features[:, None]
         for i, width in enumerate(self.hidden):
             h_NxAxH = self._layer(width, f"hidden_{i}", True)(drop(h_NxAxH), graph)

@@ -5,8 +5,8 @@ from collections.abc import Callable
 import flax.linen as nn
 import jax.numpy as jnp
 
-from ist_jax.models.graphs import activated, drop_entries, symmetric_mean, times
-from ist_jax.types import Array, Graph, Sparse
+from ist_jax.models.graphs import activated, dropped, symmetric_means, times
+from ist_jax.types import Array, Graph, Sampled, Sparse
 
 
 class Convolution(nn.Module):
@@ -61,15 +61,13 @@ class GCN(nn.Module):
     param_dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, graph: Graph) -> Array:
-        propagate, h = symmetric_mean(graph), graph.features
-        for i, width in enumerate(self.hidden):
-            over_nodes = propagate if i or isinstance(h, Sparse) else lambda x: x
+    def __call__(self, graph: Graph | Sampled) -> Array:
+        means, h = symmetric_means(graph, len(self.hidden)), graph.features
+        first = means[0] if isinstance(h, Sparse) else lambda x: x
+        for i, (width, over_nodes) in enumerate(zip(self.hidden, [first, *means])):
             conv = Convolution(width, over_nodes, self.bias, self.param_dtype, name=f"hidden_{i}")
             h = activated(conv(self._dropped(h)), self.norm, self.activation, graph.mask_N)
-        return Convolution(self.num_classes, propagate, self.bias, self.param_dtype, name="output")(self._dropped(h))
+        return Convolution(self.num_classes, means[-1], self.bias, self.param_dtype, name="output")(self._dropped(h))
 
     def _dropped(self, h: Array | Sparse) -> Array | Sparse:
-        if not isinstance(h, Sparse):
-            return nn.Dropout(self.dropout, deterministic=not self.has_rng("dropout"))(h)
-        return drop_entries(h, self.dropout, self.make_rng("dropout")) if self.has_rng("dropout") and self.dropout else h
+        return dropped(h, self.dropout, self.make_rng("dropout") if self.has_rng("dropout") else None)

@@ -1,21 +1,24 @@
 """What graph networks share: sums over neighbours, and normalisation over nodes and features."""
 
+import functools
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 
 from ist_jax.models.mlp import ACTIVATIONS
-from ist_jax.types import Array, Graph, Key, Rows, Sparse
+from ist_jax.types import Array, Graph, Key, Rows, Sampled, Sparse
 
 GRAPH_NORMS = ("none", "layer", "matrix")
+_AT_ONCE = 8  # gathers that are added up before the sum is written; of narrow features, a sum is mostly that. Measured on a CPU
 
 
 def _sum_rows(h_NxH: Array, index_RxW: Array) -> Array:
     """[R, H]: the sum of the rows of `h` that each row of indices names; N names a row of zeros."""
     padded = jnp.concatenate([h_NxH, jnp.zeros_like(h_NxH[:1])])
     total = jnp.zeros((index_RxW.shape[0], h_NxH.shape[1]), h_NxH.dtype)
-    return jax.lax.scan(lambda total, index_R: (total + padded[index_R], None), total, index_RxW.T)[0]
+    add = lambda total, index_R: (total + padded[index_R], None)
+    return jax.lax.scan(add, total, index_RxW.T, unroll=min(_AT_ONCE, index_RxW.shape[1]))[0]
 
 
 def _sum(h_NxH: Array, graph: Graph) -> Array:
@@ -41,7 +44,9 @@ neighbour_sum.defvjp(lambda h_NxH, graph: (_sum(h_NxH, graph), graph), lambda gr
 def _weighted_sum(values: Array, columns: Array, kernel_DxH: Array) -> Array:
     add = lambda total, entry: (total + entry[0][:, None] * kernel_DxH[entry[1]], None)
     total = jnp.zeros((columns.shape[0], kernel_DxH.shape[1]), kernel_DxH.dtype)
-    return jax.lax.scan(add, total, (values.T.astype(kernel_DxH.dtype), columns.T))[0]
+    return jax.lax.scan(
+        add, total, (values.T.astype(kernel_DxH.dtype), columns.T), unroll=min(_AT_ONCE // 2, columns.shape[1])
+    )[0]
 
 
 def _times_rows(rows: Rows, kernel_DxH: Array) -> Array:
@@ -76,17 +81,21 @@ def _hashed(index: Array, seed: Array) -> Array:
     return x ^ (x >> 16)
 
 
-def drop_entries(features: Sparse, rate: float, key: Key) -> Sparse:
-    """Dropout of the entries of sparse features, the same ones in the matrix and its transpose.
-
-    An entry's fate is a hash of where it is, so that both layouts agree without looking each other up.
-    """
+def _dropout(rate: float, key: Key) -> Callable[[Array, Array, Array], Array]:
+    """(values, row, column) -> what is left of them; the fate of an entry is a hash of where it is."""
     seed_row, seed_column = jax.random.bits(key, (2,), jnp.uint32)
     limit = jnp.uint32(rate * 2**32)
 
     def kept(values: Array, row: Array, column: Array) -> Array:
         keep = _hashed(column, seed_column ^ _hashed(row, seed_row)) >= limit
         return jnp.where(keep, values / (1 - rate), 0)
+
+    return kept
+
+
+def drop_entries(features: Sparse, rate: float, key: Key) -> Sparse:
+    """Dropout of the entries of sparse features, the same ones in the matrix and its transpose: neither looks the other up."""
+    kept = _dropout(rate, key)
 
     def dropped(rows: Rows, is_transpose: bool) -> Rows:
         turned = lambda values, own, other: kept(values, *((other, own) if is_transpose else (own, other)))
@@ -102,6 +111,16 @@ def drop_entries(features: Sparse, rate: float, key: Key) -> Sparse:
     return Sparse(dropped(features.rows, False), dropped(features.columns, True))
 
 
+def dropped(h: Array | Sparse, rate: float, key: Key | None) -> Array | Sparse:
+    """Dropout of features of nodes, the same ones dense or sparse; none without a key. Hashes cost a tenth of random bits."""
+    if key is None or not rate:
+        return h
+    if isinstance(h, Sparse):
+        return drop_entries(h, rate, key)
+    row = jnp.arange(h.shape[0]).reshape(-1, *[1] * (h.ndim - 1))
+    return _dropout(rate, key)(h, row, jnp.arange(h[0].size).reshape(1, *h.shape[1:]))
+
+
 def symmetric_mean(graph: Graph) -> Callable[[Array], Array]:
     """h -> D^-1/2 (A + I) D^-1/2 h, D the degrees with the node itself (Kipf and Welling, ICLR 2017, eq. 2)."""
     scale_Nx1 = (graph.mask_N * jax.lax.rsqrt(graph.degree_N + 1))[:, None]
@@ -113,27 +132,42 @@ def symmetric_mean(graph: Graph) -> Callable[[Array], Array]:
     return propagate
 
 
+def symmetric_means(graph: Graph | Sampled, layers: int) -> list[Callable[[Array], Array]]:
+    """`symmetric_mean` of every layer but the first; of nodes that were drawn, each has its own."""
+    if isinstance(graph, Sampled):
+        return [functools.partial(jnp.matmul, block) for block in graph.blocks]
+    return [symmetric_mean(graph)] * layers
+
+
+def with_neighbours(h_NxH: Array, graph: Graph | Sampled, layer: int) -> Array:
+    """[nodes of the layer, 2, H]: every node's features and the mean of its neighbours'; layers count from 0, but the first."""
+    if isinstance(graph, Sampled):
+        block = graph.blocks[layer]
+        return jnp.stack([h_NxH[: block.shape[0]], block @ h_NxH], axis=1)
+    return jnp.stack([h_NxH, neighbour_mean(h_NxH, graph)], axis=1)
+
+
 def neighbour_mean(h_NxH: Array, graph: Graph) -> Array:
     """[N, H]: the mean over every node's neighbours, 0 where there are none; of padding, nobody's neighbour, too."""
     share_Nx1 = (graph.mask_N / jnp.maximum(graph.degree_N, 1))[:, None].astype(h_NxH.dtype)
     return neighbour_sum(h_NxH, graph) * share_Nx1
 
 
-def activated(h_NxH: Array, norm: str, activation: str, mask_N: Array) -> Array:
+def activated(h_NxH: Array, norm: str, activation: str, mask_N: Array | None) -> Array:
     """A hidden layer's norm and activation, in the order of the authors' scripts: 'layer' comes before it, 'matrix' after."""
     h_NxH = normalised(h_NxH, norm, mask_N) if norm == "layer" else h_NxH
     h_NxH = ACTIVATIONS[activation](h_NxH)
     return normalised(h_NxH, norm, mask_N) if norm == "matrix" else h_NxH
 
 
-def normalised(h_NxH: Array, norm: str, mask_N: Array, epsilon: float = 1e-5) -> Array:
+def normalised(h_NxH: Array, norm: str, mask_N: Array | None, epsilon: float = 1e-5) -> Array:
     """`h` with mean 0 and variance 1, without affine parameters.
 
     Args:
       h_NxH: features of N nodes.
       norm: 'layer', over the features of every node; 'matrix', over nodes and features together (the authors' small-scale
         release of GIST, gcn.py); or 'none'.
-      mask_N: 1 for a node, 0 for padding, which does not count in 'matrix'.
+      mask_N: 1 for a node, 0 for padding, which does not count in 'matrix'; the others do not use it.
       epsilon: added to the variance.
     """
     if norm == "none":

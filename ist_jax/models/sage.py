@@ -3,8 +3,8 @@
 import flax.linen as nn
 import jax.numpy as jnp
 
-from ist_jax.models.graphs import activated, neighbour_mean
-from ist_jax.types import Array, Graph
+from ist_jax.models.graphs import activated, dropped, with_neighbours
+from ist_jax.types import Array, Graph, Sampled
 
 
 class GraphSAGE(nn.Module):
@@ -26,13 +26,13 @@ class GraphSAGE(nn.Module):
     param_dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, graph: Graph) -> Array:
-        drop = nn.Dropout(self.dropout, deterministic=not self.has_rng("dropout"))
+    def __call__(self, graph: Graph | Sampled) -> Array:
+        drop = lambda h: dropped(h, self.dropout, self.make_rng("dropout") if self.has_rng("dropout") else None)
         pair_Nx2xD = graph.features
         for i, width in enumerate(self.hidden):
             h = self._dense(width, f"hidden_{i}")(drop(pair_Nx2xD))
             h = activated(h, self.norm, self.activation, graph.mask_N)
-            pair_Nx2xD = jnp.stack([h, neighbour_mean(h, graph)], axis=1)
+            pair_Nx2xD = with_neighbours(h, graph, i)
         return self._dense(self.num_classes, "output")(drop(pair_Nx2xD))
 
     def _dense(self, width: int, name: str) -> nn.DenseGeneral:

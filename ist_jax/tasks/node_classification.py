@@ -3,6 +3,9 @@
 One cluster is the whole graph: full-batch training. Several to a batch are those of Cluster-GCN (Chiang et al., KDD 2019), with
 the edges between them. All clusters at once are the whole graph, too: so a large evaluation batch evaluates on the full graph,
 and a small one over parts of it, for models too wide for that (GIST; Wolfe et al., 2023, appendix A.5).
+
+With `layer_nodes` an example of training is a training node, and a batch has nodes drawn below it, layer by layer
+(`layer_sampling`); evaluation is as without.
 """
 
 from typing import Any
@@ -11,6 +14,7 @@ import jax.numpy as jnp
 import optax
 
 from ist_jax.tasks.base import Task
+from ist_jax.tasks.layer_sampling import sampled
 from ist_jax.types import Apply, Array, Batch, Graph, Key, Metrics, Variables
 
 
@@ -61,12 +65,31 @@ def _union(arrays: Any, cluster_B: Array) -> Batch:
     return {"x": x, "y": arrays["label_N"][node_N], "counted": counted_N, "slot": jnp.repeat(place_B, width)}
 
 
-def node_classification() -> Task:
-    """A task over the arrays of `data.make_graph_dataset`."""
+def _drawn_below(arrays: Any, node_B: Array, key: Key, layer_nodes: int, levels: int) -> Batch:
+    """Nodes `node_B` and what was drawn below them; one that is named twice counts once."""
+    x = sampled(arrays, node_B, key, count=layer_nodes, levels=levels)
+    slot_B = jnp.arange(node_B.shape[0], dtype=jnp.int32)
+    last_N = jnp.zeros_like(arrays["label_N"]).at[node_B].set(slot_B)
+    counted_B = (last_N[node_B] == slot_B).astype(arrays["counted_N"].dtype)
+    return {"x": x, "y": arrays["label_N"][node_B], "counted": counted_B, "slot": slot_B}
+
+
+def _num_examples(arrays: Any) -> int:
+    return arrays["node" if "node" in arrays else "cluster"].shape[0]
+
+
+def node_classification(layer_nodes: int = 0, levels: int = 0) -> Task:
+    """A task over the arrays of `data.make_graph_dataset`.
+
+    Args:
+      layer_nodes: of `data.GraphOptions`: nodes drawn for every layer; 0: none.
+      levels: layers for which nodes are drawn, those with a sum over neighbours that is not constant.
+    """
 
     def batch(arrays: Any, index_B: Array, key: Key | None) -> Batch:
-        del key  # no augmentation
-        if index_B.shape[0] >= _num_clusters(arrays):
+        if layer_nodes and key is not None and "node" in arrays:
+            return _drawn_below(arrays, arrays["node"][index_B], key, layer_nodes, levels)
+        if "node" in arrays or index_B.shape[0] >= _num_clusters(arrays):
             return _whole(arrays)
         return _union(arrays, arrays["cluster"][index_B])
 
@@ -84,4 +107,4 @@ def node_classification() -> Task:
         correct_N = (logits_NxC.argmax(axis=-1) == batch["y"]).astype(weight_N.dtype)
         return {"loss": (weight_N * loss_N).sum(), "correct": (weight_N * correct_N).sum(), "count": weight_N.sum()}
 
-    return Task(batch, loss, logits, metrics, lambda arrays: arrays["cluster"].shape[0])
+    return Task(batch, loss, logits, metrics, _num_examples)

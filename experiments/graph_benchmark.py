@@ -1,0 +1,145 @@
+"""How fast sub-GCNs train on one device, against whole GCNs, as ratios within one run:
+
+    python -m experiments.graph_benchmark [--quick] [--cora=DIR] [--out=DIR]
+
+Times a step of all m sub-GCNs on the whole graph, looped or vmapped, whichever is faster, their exchange included (a GCN of
+three layers with hidden 256, 20 local steps a round), against m steps of the whole GCN: on Cora, where DIR holds the files
+ind.cora.*, on the graph of the digits, and on a generated graph of 100,000 nodes and 2,000,000 edges; and how a step grows with
+the nodes. Prints a table, and writes graph_benchmark.json to --out. Milliseconds depend on the machine and on what else runs
+there. Expect ten minutes on 2 CPU cores, one with --quick.
+"""
+
+import json
+import pathlib
+import sys
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import optax
+
+from experiments.benchmark import described, exponent, machine
+from experiments.command import Parser, RawText, exit_status
+from experiments.tables import markdown
+from experiments.timing import Round, median_seconds, round_of
+from ist_jax import data, ist
+from ist_jax.data import Dataset, GraphOptions, RawGraph, make_graph_dataset
+from ist_jax.data.splits import shared
+from ist_jax.decompositions import gcn
+from ist_jax.models import GCN
+from ist_jax.placement import Placement, looped, vmapped
+from ist_jax.tasks import node_classification
+
+LAYERS = 3
+AUTHORS_MS = {1: 57, 2: 61, 4: 73, 8: 93}  # an epoch of all sub-GCNs of Cora: PyTorch and DGL, 2 CPU cores
+HEADER = ["step of", "ms", "of so many whole GCNs", "by arithmetic", "of one whole GCN", "the authors' ms / ours"]
+
+
+class Sizes(NamedTuple):
+    """How much is timed."""
+
+    nodes: int
+    edges: int
+    hidden: int
+    subnets: tuple[int, ...]
+    steps: int
+    repeats: int
+
+
+FULL, QUICK = Sizes(100_000, 2_000_000, 256, (1, 2, 4, 8), 20, 5), Sizes(1600, 8_000, 16, (1, 4), 2, 1)
+OPTIONS = GraphOptions("symmetric", layers=LAYERS, sparse_below=0.1)
+
+
+def generated(nodes: int, edges: int, features: int = 128, classes: int = 40) -> Dataset:
+    """A random graph, every edge in both directions; half of the nodes train."""
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(nodes, features)).astype(np.float32), np.arange(nodes) % classes
+    part = rng.integers(0, 4, nodes)
+    part[:classes] = 0
+    raw = RawGraph(x, y, rng.integers(0, nodes, (2, edges)), part < 2, part == 2, part == 3)
+    return make_graph_dataset(raw, "generated", source="generated", options=OPTIONS, shards=shared)
+
+
+def graph_round(found: Dataset, hidden: int, num_subnets: int, steps: int, placement: Placement | None = None) -> Round:
+    """A compiled round of sub-GCNs on the whole graph of `found`; looped by default."""
+    model = GCN((hidden,) * (LAYERS - 1), found.num_classes, norm="layer", dropout=0.5)
+    split = gcn(model, *found.spec.example_shape, num_subnets=num_subnets)
+    placement = placement or looped()
+    return round_of(ist(split, node_classification(), optax.adam(0.01), batch_size=1, placement=placement), found, steps)
+
+
+def flops(found: Dataset, hidden: int, num_subnets: int) -> float:
+    """Multiplications and additions of a step of one sub-GCN: products and sums over neighbours, both forward and backward."""
+    graph, width = found.arrays("train")["graph"], hidden // num_subnets
+    nodes, entries = len(graph.degree_N), float(graph.degree_N.sum())
+    is_dense = isinstance(graph.features, np.ndarray)
+    first = (
+        graph.features.size
+        if is_dense
+        else np.count_nonzero(graph.features.rows.value_NxW) + np.count_nonzero(graph.features.rows.overflow_value_RxW)
+    )
+    products = 2 * first * width + 3 * nodes * (width * width + width * found.num_classes)
+    sums = 2 * entries * ((0 if is_dense else width) + width + min(width, found.num_classes))
+    return 2.0 * (products + sums)
+
+
+def subnet_rows(name: str, found: Dataset, sizes: Sizes, steps: int, authors: dict[int, int]) -> list[list[str]]:
+    """A step of all m sub-GCNs for every m, against m steps of the whole GCN."""
+    ways = [(m, placement) for m in sizes.subnets for placement in ((looped(), vmapped()) if m > 1 else (looped(),))]
+    runs = [graph_round(found, sizes.hidden, m, steps, placement).run for m, placement in ways]
+    timed = [(value / steps, placement.name) for value, (_, placement) in zip(median_seconds(runs, sizes.repeats), ways)]
+    rows, whole = [], flops(found, sizes.hidden, 1)
+    for m in sizes.subnets:
+        value, place = min(one for one, (number, _) in zip(timed, ways) if number == m)
+        what = f"{name}: the whole GCN" if m == 1 else f"{name}: {m} sub-GCNs, {place}"
+        ratios = [value / (m * timed[0][0]), flops(found, sizes.hidden, m) / whole, value / timed[0][0]]
+        ours = f"{authors[m] / (1e3 * value):.1f}" if m in authors else ""
+        rows.append([what, f"{1e3 * value:,.1f}", *(f"{ratio:.3f}" for ratio in ratios), ours])
+    return rows
+
+
+def growth(sizes: Sizes) -> tuple[list[list[str]], float]:
+    """A step of the most sub-GCNs over the number of nodes, with as many edges to a node; and the power it grows with."""
+    counts = [sizes.nodes // share for share in (8, 4, 2, 1)]
+    made = [generated(nodes, nodes * (sizes.edges // sizes.nodes)) for nodes in counts]
+    seconds = median_seconds([graph_round(one, sizes.hidden, sizes.subnets[-1], 1).run for one in made], sizes.repeats)
+    rows = [
+        [f"{nodes:,} nodes: {sizes.subnets[-1]} sub-GCNs", f"{1e3 * value:,.1f}", "", "", "", ""]
+        for nodes, value in zip(counts, seconds)
+    ]
+    return rows, exponent(counts, seconds)
+
+
+def _benchmark(argv: Sequence[str]) -> None:
+    parser = Parser(prog="experiments.graph_benchmark", description=__doc__, formatter_class=RawText)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--cora", default="")
+    parser.add_argument("--out", default="")
+    chosen = parser.parse_args(argv)
+    sizes = QUICK if chosen.quick else FULL
+    rows: list[list[str]] = []
+    if chosen.cora:
+        cora = data.load("planetoid", chosen.cora, "cora", graph=OPTIONS)
+        rows += subnet_rows("Cora", cora, sizes, sizes.steps, AUTHORS_MS if sizes is FULL else {})
+    rows += subnet_rows("digits", data.load("digits_graph", graph=OPTIONS), sizes, sizes.steps, {})
+    named = f"{sizes.nodes:,} nodes, {sizes.edges:,} edges"
+    rows += subnet_rows(named, generated(sizes.nodes, sizes.edges), sizes, 1, {})
+    grown, power = growth(sizes)
+    note = f"A step grows with the power {power:.2f} of the nodes.\n{described(machine())}"
+    print(f"{markdown(HEADER, rows + grown)}\n{note}")
+    if chosen.out:
+        content: dict[str, Any] = {"header": HEADER, "rows": rows + grown, "note": note}
+        folder = pathlib.Path(chosen.out)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "graph_benchmark.json").write_text(json.dumps(content, indent=1) + "\n")
+
+
+def main(argv: Sequence[str]) -> int:
+    if any(argument in ("--help", "-h") for argument in argv[1:]):
+        print(__doc__)
+        return 0
+    return exit_status(lambda: _benchmark(argv[1:]))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))

@@ -1,0 +1,41 @@
+"""experiments.graph_benchmark: its arithmetic by hand, and a quick run of it."""
+
+import json
+
+import numpy as np
+
+from experiments import graph_benchmark, pages
+from experiments.graph_benchmark import flops, generated
+
+
+def test_a_generated_graph_has_its_numbers():
+    found = generated(200, 1000, features=6, classes=4)
+    graph = found.arrays("test")["graph"]
+    assert found.notes["nodes"] == 200 and graph.degree_N.sum() == found.notes["edges"] and 1900 < found.notes["edges"] < 2000
+    assert 0.4 < found.arrays("test")["counted_N"].mean() * 2 < 0.6 and found.num_classes == 4
+
+
+def test_operations_of_a_step_by_hand():
+    """The first product is constant: its kernel's gradient, and no other; sums go both ways, of logits before the product."""
+    found = generated(200, 1000, features=6, classes=4)
+    graph = found.arrays("train")["graph"]
+    nodes, entries = len(graph.degree_N), float(graph.degree_N.sum())
+    for subnets, width in ((1, 16), (4, 4)):
+        products = 2 * nodes * 6 * width + 3 * nodes * (width * width + 4 * width)
+        sums = 2 * entries * (width + 4)
+        assert flops(found, 16, subnets) == 2 * (products + sums)
+
+
+def test_a_quick_run_prints_and_writes_what_a_page_shows(tmp_path, capsys):
+    assert graph_benchmark.main(["graph_benchmark", "--quick", f"--out={tmp_path}"]) == 0
+    content = json.loads((tmp_path / "graph_benchmark.json").read_text())
+    named = [row[0] for row in content["rows"]]
+    expected = [f"{of}: {what}" for of in ("digits", "1,600 nodes, 8,000 edges") for what in ("the whole GCN", "4 sub-GCNs, ")]
+    assert all(name.startswith(beginning) for name, beginning in zip(named, expected)), named
+    assert [float(cell.replace(",", "")) > 0 for cell in np.array(content["rows"])[:, 1]] == [True] * len(named)
+    assert content["rows"][0][2:5] == ["1.000"] * 3 and len(named) == 8
+    page = tmp_path / "page.md"
+    page.write_text("text\n<!-- rows graph_benchmark.json -->\nold\n<!-- end -->\n")
+    rebuilt = pages.rebuilt(page)
+    assert "| digits: 4 sub-GCNs, " in rebuilt and "grows with the power" in rebuilt and "old" not in rebuilt
+    assert "| digits: 4 sub-GCNs, " in capsys.readouterr().out
