@@ -5,9 +5,10 @@ import functools
 import jax
 
 from ist_jax.data import cifar, digits, digits_graph, graph_npz, idx, npz, ogbn, planetoid, reddit, speech_commands, tfds
-from ist_jax.data.base import DataError, Dataset, Raw, Spec, make_dataset
+from ist_jax.data.base import Dataset, Spec, make_dataset
 from ist_jax.data.graph_dataset import GraphOptions, make_graph_dataset
 from ist_jax.data.graphs import RawGraph
+from ist_jax.data.raw import DataError, Raw
 from ist_jax.data.splits import SPLITS, shards_of
 from ist_jax.data.streamed import RawStream, Streamed, make_streamed
 

@@ -1,4 +1,4 @@
-"""From raw arrays to a Dataset: checks, the validation split, the workers' shards, the fingerprint."""
+"""From raw arrays to a Dataset: the validation split, the workers' shards, the fingerprint."""
 
 import dataclasses
 import functools
@@ -10,7 +10,8 @@ import jax
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from ist_jax.data.rows import Blocks, Rows, blocks, in_memory, mapped, mean_and_std
+from ist_jax.data.raw import DataError, Raw, check
+from ist_jax.data.rows import Rows, blocks, in_memory, mapped, mean_and_std
 from ist_jax.keys import key_on
 from ist_jax.order import ByDevice, Shards, View, by_device
 from ist_jax.types import Key
@@ -33,28 +34,6 @@ def spaced(arrays: Arrays, size: int) -> Arrays:
     num_examples = len(next(iter(arrays.values())))
     rows = np.linspace(0, num_examples - 1, min(size, num_examples)).astype(np.int32)
     return {name: array[rows] for name, array in arrays.items()}
-
-
-class DataError(ValueError):
-    """The data are not what they should be; the message names the file and the remedy."""
-
-
-class Raw(NamedTuple):
-    """What a source reads.
-
-    Attributes:
-      x_train, x_test: inputs [N, ...]; those for training may be read by rows.
-      y_train, y_test: labels int[N].
-      group_train: per training example, who it is from: a group is validated or trained on as a whole.
-      notes: what was done to the data, for records.
-    """
-
-    x_train: np.ndarray | Blocks | Rows
-    y_train: np.ndarray
-    x_test: np.ndarray
-    y_test: np.ndarray
-    group_train: np.ndarray | None = None
-    notes: Mapping[str, Any] = {}
 
 
 class Spec(NamedTuple):
@@ -196,41 +175,6 @@ class Dataset:
     def example(self) -> jax.ShapeDtypeStruct:
         """One input as a model sees it, shape (1, ...)."""
         return self.spec.example
-
-
-def _check_part(x: np.ndarray | Rows, y: np.ndarray, part: str, source: str) -> None:
-    if x.ndim == 0 or len(x) == 0:
-        raise DataError(f"{source}: there are no {part} examples")
-    if y.ndim != 1 or len(x) != len(y):
-        raise DataError(f"{source}: one label per example; {part} inputs have shape {x.shape}, labels {y.shape}")
-    if x.ndim < 2:
-        raise DataError(f"{source}: inputs have an example axis and at least one more; {part} inputs have shape {x.shape}")
-    if not np.issubdtype(y.dtype, np.integer):
-        raise DataError(f"{source}: labels are integers; {part} labels have dtype {y.dtype}")
-    if y.min() < 0:
-        raise DataError(f"{source}: labels count from 0; the smallest {part} label is {y.min()}")
-    if not (np.issubdtype(x.dtype, np.floating) or np.issubdtype(x.dtype, np.integer)):
-        raise DataError(f"{source}: inputs are numbers; {part} inputs have dtype {x.dtype}")
-    if x.size == 0:
-        raise DataError(f"{source}: inputs have at least one entry; {part} inputs have shape {x.shape}")
-    fits = lambda block: (np.abs(block) <= np.finfo(np.float32).max).all()
-    if np.issubdtype(x.dtype, np.floating) and not all(map(fits, blocks(x, "checking"))):
-        raise DataError(f"{source}: inputs are finite in float32; {part} inputs hold nan, inf or more")
-
-
-def check(raw: Raw, source: str) -> None:
-    """Raises DataError if the arrays do not fit together."""
-    _check_part(raw.x_train, raw.y_train, "train", source)
-    _check_part(raw.x_test, raw.y_test, "test", source)
-    if raw.x_train.shape[1:] != raw.x_test.shape[1:]:
-        raise DataError(f"{source}: train inputs have shape {raw.x_train.shape[1:]}, test inputs {raw.x_test.shape[1:]}")
-    if raw.y_train.max() >= len(raw.y_train):
-        found = f"{len(raw.y_train)} training examples have a label {raw.y_train.max()}"
-        raise DataError(f"{source}: labels count from 0 without large gaps; {found}")
-    if raw.y_test.max() > raw.y_train.max():
-        raise DataError(
-            f"{source}: test label {raw.y_test.max()} never occurs in training, whose largest is {raw.y_train.max()}"
-        )
 
 
 def _arrays(x: np.ndarray | Rows, y: np.ndarray, rows: np.ndarray, *, stored: bool = False) -> Arrays:

@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ist_jax.data.base import DataError, Raw
 from ist_jax.data.progress import progress
+from ist_jax.data.raw import DataError, Raw
 from ist_jax.data.rows import Blocks
 
 PIXELS = 3 * 32 * 32

@@ -8,7 +8,7 @@ import numpy as np
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
-from ist_jax.data.base import DataError, Raw
+from ist_jax.data.raw import DataError, Raw
 
 
 def load(directory: str, dataset: str) -> Raw:

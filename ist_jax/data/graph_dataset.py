@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import scipy.sparse as sp
 
-from ist_jax.data.base import DataError, Dataset
+from ist_jax.data.base import Dataset
 from ist_jax.data.clusters import clusters_of
 from ist_jax.data.graphs import RawGraph, adjacency, check, fingerprint, first_product, graph_of, projected, sparse
+from ist_jax.data.raw import DataError
 from ist_jax.order import Shards
 
 FIRST_PRODUCTS = ("none", "symmetric", "mean")

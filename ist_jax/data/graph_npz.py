@@ -4,9 +4,9 @@ import pathlib
 
 import numpy as np
 
-from ist_jax.data.base import DataError
 from ist_jax.data.graphs import RawGraph
 from ist_jax.data.npz import read_npz
+from ist_jax.data.raw import DataError
 
 ARRAYS = ("node_features", "node_labels", "edges", "train_mask", "val_mask", "test_mask")
 

@@ -8,7 +8,7 @@ import numpy as np
 import scipy.sparse as sp
 from sklearn.random_projection import GaussianRandomProjection
 
-from ist_jax.data.base import DataError
+from ist_jax.data.raw import DataError
 from ist_jax.types import Graph, Rows, Sparse
 
 _WIDTHS = (1, 2, 4, 8, 16, 32, 64)

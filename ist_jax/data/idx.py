@@ -14,8 +14,8 @@ from typing import BinaryIO
 
 import numpy as np
 
-from ist_jax.data.base import DataError, Raw
 from ist_jax.data.progress import opened
+from ist_jax.data.raw import DataError, Raw
 from ist_jax.data.rows import Blocks, LengthError, blocks_of_stream, in_memory
 
 FILES = (

@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from ist_jax.data.base import DataError, Raw
 from ist_jax.data.progress import opened
+from ist_jax.data.raw import DataError, Raw
 from ist_jax.data.rows import Blocks, blocks_of_stream
 
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")

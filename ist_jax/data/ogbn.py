@@ -10,9 +10,9 @@ import zlib
 
 import numpy as np
 
-from ist_jax.data.base import DataError
 from ist_jax.data.graphs import RawGraph
 from ist_jax.data.progress import opened
+from ist_jax.data.raw import DataError
 
 
 def _table(path: pathlib.Path, dtype: type) -> np.ndarray:

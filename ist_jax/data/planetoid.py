@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
-from ist_jax.data.base import DataError
 from ist_jax.data.graphs import RawGraph
 from ist_jax.data.progress import opened
+from ist_jax.data.raw import DataError
 
 NAMES = ("cora", "citeseer", "pubmed")
 PARTS = ("x", "tx", "allx", "y", "ty", "ally", "graph")

@@ -7,9 +7,9 @@ import pathlib
 
 import numpy as np
 
-from ist_jax.data.base import DataError
 from ist_jax.data.graphs import RawGraph
 from ist_jax.data.npz import read_npz
+from ist_jax.data.raw import DataError
 
 TRAIN, VALIDATION, TEST = 1, 2, 3  # of node_types
 

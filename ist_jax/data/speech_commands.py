@@ -16,10 +16,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from ist_jax.data.base import DataError, Raw
 from ist_jax.data.mel import BANDS, FRAME, HOP, RATE, log_mel
 from ist_jax.data.npz import read_npz
 from ist_jax.data.progress import progress
+from ist_jax.data.raw import DataError, Raw
 from ist_jax.data.rows import Rows
 
 _CLIP = RATE  # samples: one second

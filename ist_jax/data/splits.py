@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ist_jax.data.base import DataError
+from ist_jax.data.raw import DataError
 from ist_jax.order import Shards
 
 SPLITS = ("shared", "disjoint", "dirichlet")

@@ -16,7 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from ist_jax.data.base import Arrays, Chunk, Chunks, DataError, Dataset, random_share, spaced
+from ist_jax.data.base import Arrays, Chunk, Chunks, Dataset, random_share, spaced
+from ist_jax.data.raw import DataError
 from ist_jax.keys import key_on
 from ist_jax.order import ByDevice, Shards, View, draw
 from ist_jax.types import Key

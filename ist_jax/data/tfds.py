@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from ist_jax.data.base import DataError, Raw
 from ist_jax.data.progress import progress
+from ist_jax.data.raw import DataError, Raw
 from ist_jax.data.streamed import Columns, RawStream
 from ist_jax.data.tfds_images import TEST_SPLITS, Images, Labels, fingerprint
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ist_jax.data.base import DataError
+from ist_jax.data.raw import DataError
 
 _AT_ONCE = 256  # files of images that are in memory beside the decoded ones
 _THREADS = min(32, os.cpu_count() or 1)
