@@ -97,10 +97,33 @@ def _check_model(c: Config) -> None:
     architecture = ARCHITECTURES[decomposition_of(c)]
     _check_choices(flat_values(c), architecture.choices, f" for model.name={c.model.name!r}")
     architecture.check(c)
-    if architecture.graph is None and (c.model.dropout or c.model.split_input or not c.model.split_output):
+    _check_fields(c)
+
+
+# what a user would expect of any model, and only some have
+FIELDS_OF = {
+    "model.dropout": ("gcn", "sage", "gat"),
+    "model.split_input": ("gcn", "sage", "gat"),
+    "model.split_output": ("gcn", "sage", "gat"),
+    "model.heads": ("gat",),
+    "model.bias": ("mlp", "gcn", "sage", "gat"),
+    "model.activation": ("mlp", "gcn", "sage", "gat"),
+    "min_blocks": ("resnet",),
+}
+
+
+def _check_fields(c: Config) -> None:
+    values = flat_values(c)
+    for name, models in FIELDS_OF.items():
+        if values[name] != FIELDS[name].default and c.model.name not in models:
+            raise ConfigError(
+                f"{name}={values[name]} is of {' and '.join(models)}, and does nothing for model.name={c.model.name!r}: "
+                f"use {FIELDS[name].default}"
+            )
+    if c.min_blocks and (c.method == "ensemble" or (c.method == "ist" and c.partition not in EQUAL_BLOCKS)):
         raise ConfigError(
-            f"model.dropout={c.model.dropout}, model.split_input={c.model.split_input}, model.split_output="
-            f"{c.model.split_output} are of graph networks, which model.name={c.model.name!r} is not: use 0.0, False and True"
+            f"min_blocks={c.min_blocks} lets sub-ResNets of ist overlap, with partition={' or '.join(EQUAL_BLOCKS)}: "
+            f"not with method={c.method!r} and partition={c.partition!r}"
         )
 
 
@@ -126,6 +149,11 @@ def _check_method(c: Config) -> None:
         raise ConfigError("optimizer.momentum_schedule=demon lets optimizer.momentum decay, which is 0: use 0.9, or constant")
     if any(steps < 1 for steps in c.later_local_steps):
         raise ConfigError(f"later_local_steps={c.later_local_steps} are local steps of a round, each at least 1")
+    if c.later_local_steps and c.method in ("ensemble", "diloco"):
+        raise ConfigError(
+            f"later_local_steps={c.later_local_steps} begin a phase each, where members of an ensemble would meet and diloco "
+            f"would lose its momentum: leave them out for method={c.method!r}"
+        )
     if c.method == "diloco" and c.outer.name == "none":
         raise ConfigError("diloco is local SGD with an outer optimizer: use outer.name=auto, or method=local_sgd")
     if c.warmup_phase + c.dense_phase >= 1 and (c.warmup_phase or c.dense_phase):

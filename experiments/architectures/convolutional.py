@@ -51,6 +51,11 @@ def _check_filters(config: Config) -> None:
         )
     if splits(config) and config.model.width < config.num_subnets:
         raise ConfigError(f"model.width={config.model.width} is narrower than num_subnets={config.num_subnets}")
+    if config.method == "ist" and config.model.block == "preact":
+        raise ConfigError(
+            "model.block='preact' sums over dealt filters without a norm behind, and the full model over num_subnets "
+            "times as many: use model.block=post"
+        )
 
 
 def _decompose_filters(config: Config, spec: Spec, num_subnets: int) -> Decomposition:
@@ -59,15 +64,23 @@ def _decompose_filters(config: Config, spec: Spec, num_subnets: int) -> Decompos
 
 def _check_channels(config: Config) -> None:
     check_widths(config, "")
-    narrowest = min((width for width in config.model.channels if width), default=0)
-    if narrowest < 1 or (splits(config) and narrowest < config.num_subnets):
+    narrowest, least = min((width for width in config.model.channels if width), default=0), 1
+    if splits(config):
+        least = config.num_subnets
+    if narrowest < least:
         raise ConfigError(
-            f"model.channels={config.model.channels} has a convolution, and none narrower than num_subnets={config.num_subnets}"
+            f"model.channels={config.model.channels} has a convolution, and none of fewer than {least} channels: 0 pools"
         )
+    if config.batch_size == 1:
+        raise ConfigError("model.norm=batch needs at least two examples per step, and batch_size is 1")
 
 
 def _decompose_channels(config: Config, spec: Spec, num_subnets: int) -> Decomposition:
-    m = config.model
+    m, side = config.model, min(spec.example.shape[1:3])
+    if m.channels.count(0) > (most := side.bit_length() - 1):
+        raise ValueError(
+            f"model.channels={m.channels} halves images of side {side} {m.channels.count(0)} times; at most {most} times"
+        )
     model = VGG(m.channels, m.hidden, spec.num_classes, norm=m.norm, dtype=DTYPES[m.dtype])
     return channels(model, spec.example, num_subnets=num_subnets, partition=config.partition)
 

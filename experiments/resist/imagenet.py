@@ -28,7 +28,6 @@ def get_config():
     config.model.width = 64
     config.model.dtype = "bfloat16"
     config.num_subnets = 4
-    config.min_blocks = 10
     config.batch_size = 256
     config.epochs = 90.0
     config.local_steps = 15
@@ -40,5 +39,5 @@ def get_config():
     config.optimizer.momentum = 0.9
     config.optimizer.weight_decay = 0.0005
     config.optimizer.schedule = "thirds"
-    config.per_method.ist = {"model": {"scaling": "keep"}, "warmup_phase": 4 / 90}
+    config.per_method.ist = {"min_blocks": 10, "model": {"scaling": "keep"}, "warmup_phase": 4 / 90}
     return config
