@@ -3,9 +3,10 @@
     python -m experiments.memory --config=FILE [--config.x=y] [--subnets=1,2,4,8] [--graph=NODES,EDGES,FEATURES,CLASSES]
         [--out=DIR]
 
-Compiles initialisation, round and evaluation of the config for every number S of subnetworks, each on a device of its own,
-from shapes alone, and reads what a device holds from the compiled programs. On a machine without so many accelerators it
-compiles for CPU devices, whose compiler plans temporary memory in its own way. The data are those of the config, or, with
+Compiles initialisation, round (of the longest phase) and evaluation of the config for every number S of subnetworks, each
+on a device of its own, from shapes alone, and reads what a device holds from the compiled programs. On a machine without so
+many accelerators it compiles for CPU devices, whose compiler plans temporary memory in its own way. The data are those of the
+config, or, with
 --graph, of a graph of so many nodes, undirected edges, features and classes that is not at hand. Prints a table; --out takes
 memory.json.
 """
@@ -112,6 +113,10 @@ def rows(config: Config, subnets: Sequence[int], size: GraphSize | None) -> list
     graph = ARCHITECTURES[config.decomposition].graph
     if size is not None and graph is None:
         raise ConfigError(f"--graph is of graph networks, and model.name={config.model.name!r} is none")
+    if size is not None and (config.data.layer_nodes or config.data.projection):
+        raise ConfigError("--graph has whole features of a whole graph: leave out data.layer_nodes and data.projection")
+    if config.data.image_size:
+        raise ConfigError(f"data.image_size={config.data.image_size}: a streamed set has no shapes before it is read; use 0")
     if size is None:
         data = build.dataset(config)
         spec, arrays = data.spec, data.arrays("train")
@@ -121,7 +126,8 @@ def rows(config: Config, subnets: Sequence[int], size: GraphSize | None) -> list
     for number in subnets:
         one = validate(dataclasses.replace(config, num_subnets=number, placement="sharded", num_devices=number))
         phases, task = build.phases(one, spec)
-        found.append(measure(phases[0].algorithm, task, arrays, spec, 2, one.eval_batch_size))
+        longest = max(phases, key=lambda phase: phase.samples)
+        found.append(measure(longest.algorithm, task, arrays, spec, 2, one.eval_batch_size))
     return found
 
 

@@ -92,7 +92,7 @@ def _put(leaf: Array, index: Array, axis: int, values: Array) -> Array:
     slot_M = jnp.arange(index.size, dtype=jnp.int32)
     slot_N = jnp.full(leaf.shape[axis], index.size, jnp.int32).at[index].set(slot_M, mode="drop")
     held = jnp.expand_dims(slot_N < index.size, [a for a in range(leaf.ndim) if a != axis])
-    return jnp.where(held, take(values, slot_N, axis), leaf)
+    return jnp.where(held, take(values, slot_N, axis).astype(leaf.dtype), leaf)
 
 
 def _extract_one(leaf: Array, label: Label, indices: Indices) -> Array:

@@ -8,8 +8,9 @@ SGD with momentum 0.9 (reset every round), 0.1 divided by 10 after a third and t
 of local SGD: here 4 of 90, and the weight decay, which it does not give, is that of CIFAR. A part of every image, of random
 size and place, is resized to 224; the middle of it is evaluated.
 
-Images lie in memory a round at a time: 15 x 256 of them per worker, 0.76 GB. The paper's top-1 accuracies are 71.60 and 70.74 %
-for S = 2 and 4; this has not been run here, for want of the data and of an accelerator.
+Images lie in memory round by round, 15 x 256 of them per worker, 0.76 GB: two rounds on the device, and one being
+read. The paper's top-1 accuracies are 71.60 and 70.74 % for S = 2 and 4; this has not been run here, for want of the data and
+of an accelerator.
 """
 
 from experiments.config import defaults

@@ -18,7 +18,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from ist_jax.data.base import Arrays, Chunk, Chunks, Dataset, random_share, spaced
 from ist_jax.data.raw import DataError
-from ist_jax.keys import key_on
+from ist_jax.keys import key_on, put_everywhere
 from ist_jax.order import ByDevice, Shards, View, draw
 from ist_jax.types import Key
 
@@ -133,7 +133,8 @@ class Streamed(Dataset):
             for (part, _, count), following in zip(pieces, [*pieces[1:], None]):
                 arrays = waiting.result()
                 waiting = begin(following) if following else waiting
-                yield {part: Chunk(*jax.device_put((arrays, np.int32(count)), sharding))}
+                put = lambda value: put_everywhere(sharding, np.asarray(value))  # not compared over the network
+                yield {part: Chunk(*jax.tree.map(put, (arrays, np.int32(count))))}
 
     def _pieces(self, part: str, batch_size: int) -> Iterator[tuple[str, np.ndarray, int]]:
         """(part, rows, how many of them count); the last one's rows go on with the first ones, which do not count."""

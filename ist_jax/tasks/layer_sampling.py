@@ -46,7 +46,9 @@ def _block(graph: Graph, upper_B: Array, lower_M: Array) -> Array:
     def slots(nodes: Array) -> Array:
         """Where a node lies in `nodes`, far outside if it does not."""
         own = jnp.arange(nodes.shape[0], dtype=jnp.int32)
-        return jnp.full(size + 1, size + columns, jnp.int32).at[nodes].set(jnp.where(nodes < size, own, size + columns))
+        # the last of several, by max: which of them `set` leaves is not said, and differs between devices
+        last = jnp.full(size + 1, -1, jnp.int32).at[nodes].max(jnp.where(nodes < size, own, -1))
+        return jnp.where(last < 0, size + columns, last)
 
     below, above = slots(lower_M), slots(upper_B)
     row_B = jnp.arange(upper_B.shape[0])

@@ -69,7 +69,7 @@ def _drawn_below(arrays: Any, node_B: Array, key: Key, layer_nodes: int, levels:
     """Nodes `node_B` and what was drawn below them; one that is named twice counts once."""
     x = sampled(arrays, node_B, key, count=layer_nodes, levels=levels)
     slot_B = jnp.arange(node_B.shape[0], dtype=jnp.int32)
-    last_N = jnp.zeros_like(arrays["label_N"]).at[node_B].set(slot_B)
+    last_N = jnp.zeros_like(arrays["label_N"]).at[node_B].max(slot_B)
     counted_B = (last_N[node_B] == slot_B).astype(arrays["counted_N"].dtype)
     return {"x": x, "y": arrays["label_N"][node_B], "counted": counted_B, "slot": slot_B}
 
