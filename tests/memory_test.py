@@ -74,7 +74,10 @@ def test_a_wide_model_on_a_large_graph_is_measured_without_being_allocated(tmp_p
         (["--subnets=0"], "--subnets is a list of numbers above 0, with commas between, not '0'"),
         (["--graph=5,6"], "--graph is 4 numbers above 0, with commas between, not '5,6'"),
         (["--subnets=16"], "num_devices=16 is more than the 8 devices"),
-        (["--config.model.name=mlp", "--config.model.norm=none", "--graph=9,9,9,9"], "--graph is of graph networks"),
+        (
+            ["--config.model.name=mlp", "--config.model.norm=none", "--config.model.dropout=0.0", "--graph=9,9,9,9"],
+            "--graph is of graph networks",
+        ),
     ],
 )
 def test_what_cannot_be_measured_is_said(arguments, says, capsys):
