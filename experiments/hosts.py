@@ -8,7 +8,6 @@ All read and write one workdir, on a file system that they share.
 """
 
 import contextlib
-import itertools
 import os
 import pathlib
 import sys
@@ -98,9 +97,7 @@ def together() -> Iterator[None]:
 
 
 def _beside(arguments: Sequence[str]) -> Beside:
-    words = [word for argument in arguments for word in argument.split("=", 1)]
-    named = [after for word, after in itertools.pairwise(words) if word.lstrip("-") == "workdir" and word.startswith("-")]
-    workdir = named[-1] if named else ""
+    workdir = next((a.split("=", 1)[1] for a in arguments if a.startswith("--workdir=")), "")
     return Beside(jax.process_index(), jax.process_count(), pathlib.Path(workdir, "checkpoints"))
 
 
