@@ -10,6 +10,7 @@ import pathlib
 import sys
 from collections.abc import Mapping
 
+import jax
 from jax.errors import JaxRuntimeError
 
 from experiments import build
@@ -25,23 +26,26 @@ _STEPS, _REPEATS = 5, 3  # of the shorter one of two rounds, whose difference is
 
 
 def settled(config: Config, dataset: Dataset, workdir: pathlib.Path) -> Config:
-    """`config` with the placement that 'auto' stands for, which a run that goes on keeps.
+    """`config` with the placement that 'auto' stands for.
+
+    What is decided is written to config.json before any training, and a run that goes on keeps it; two fresh runs may decide
+    differently, and are then equal to rounding only.
 
     Args:
       config: validated.
       dataset: of the run.
-      workdir: of the run; what its config.json says wins.
+      workdir: of the run; what its config.json says wins, also that nothing was measured.
     """
     if config.placement != "auto" or placement_of(config).mesh is not None:
         return config
-    if kept := _kept(workdir):
-        return dataclasses.replace(config, placement=kept)
+    if (kept := _kept(workdir)) is not None:
+        return config if kept == "auto" else dataclasses.replace(config, placement=kept)
     phases, _ = build.phases(config, dataset.spec)
     if phases[0].algorithm.num_workers == 1 or sum(map(phase_steps, phases)) < WORTH:
         return config
     try:
         seconds = _seconds(config, dataset)
-    except JaxRuntimeError as error:  # two states of a model that fills the memory
+    except JaxRuntimeError as error:  # a model that fills the memory
         print(f"placement is not measured ({one_line(error)})", file=sys.stderr)
         return config
     shown = ", ".join(f"{name} {1e3 * value:.2f} ms" for name, value in seconds.items())
@@ -50,20 +54,21 @@ def settled(config: Config, dataset: Dataset, workdir: pathlib.Path) -> Config:
     return dataclasses.replace(config, placement=chosen)
 
 
-def _kept(workdir: pathlib.Path) -> str:
-    """The placement on one device of a run that goes on, '' if there is none."""
+def _kept(workdir: pathlib.Path) -> str | None:
+    """The placement on one device of a run that goes on, 'auto' for that of the rule; None for a run that starts."""
     try:
         placement = json.loads((workdir / "config.json").read_text())["config"]["placement"]
     except (OSError, ValueError, TypeError, KeyError):
-        return ""
-    return placement if placement in ("looped", "vmapped") else ""
+        return None
+    return placement if placement in ("looped", "vmapped") else "auto"
 
 
 def _seconds(config: Config, dataset: Dataset) -> dict[str, float]:
     """Placement -> seconds of a local step of all workers, the round's exchange shared out, in the phase of most samples."""
     found = {name: _phase(dataclasses.replace(config, placement=name), dataset) for name in ("looped", "vmapped")}
     lengths = (_STEPS, 3 * _STEPS)
-    rounds = [round_of(phase.algorithm, dataset, steps) for phase in found.values() for steps in lengths]
+    held = [found["looped"].algorithm.fresh(jax.random.key(0))]  # one state, which every round hands to the next
+    rounds = [round_of(phase.algorithm, dataset, steps, held) for phase in found.values() for steps in lengths]
     seconds = iter(median_seconds([made.run for made in rounds], _REPEATS))
     return {name: _of_a_step(dict(zip(lengths, seconds)), phase.local_steps) for name, phase in found.items()}
 

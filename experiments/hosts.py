@@ -33,14 +33,25 @@ def detected(environ: Mapping[str, str]) -> bool:
     return slurm or more_than_one("OMPI_COMM_WORLD_SIZE") or tpu
 
 
+def taken(argv: Sequence[str], names: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """The last values of the flags `names`, given as --name=value or --name value, as absl reads them; the other arguments."""
+    found, rest, words = {}, [], iter(argv)
+    for word in words:
+        flag, is_given, value = word.partition("=")
+        if flag in [dashes + name for name in names for dashes in ("-", "--")]:
+            found[flag.lstrip("-")] = value if is_given else next(words, "")
+        else:
+            rest.append(word)
+    return found, rest
+
+
 def split(argv: Sequence[str]) -> tuple[dict[str, str], list[str]]:
     """The flags of this module by name, and the other arguments.
 
     Raises:
       ConfigError: only some of the three are given.
     """
-    own = {f: a.split("=", 1)[1] for a in argv for f in FLAGS if a.startswith(f"--{f}=")}
-    rest = [a for a in argv if not a.startswith(tuple(f"--{f}=" for f in FLAGS))]
+    own, rest = taken(argv, FLAGS)
     if own and len(own) < len(FLAGS):
         missing = ", ".join(f"--{f}" for f in FLAGS if f not in own)
         raise ConfigError(f"several processes need --{', --'.join(FLAGS)}, and {missing} is missing")
@@ -80,7 +91,10 @@ def join(argv: Sequence[str], timeout: int = 300) -> list[str]:
         patience = dict(heartbeat_timeout_seconds=HEARTBEAT, shutdown_timeout_seconds=HEARTBEAT)
         jax.distributed.initialize(**options, initialization_timeout=timeout, **patience)
     except (RuntimeError, ValueError) as error:
-        raise ConfigError(f"the processes of this run do not find each other ({one_line(error)})") from error
+        raise ConfigError(
+            f"the processes of this run do not find each other ({one_line(error)}): start all of them within {timeout} s, or, "
+            f"where a launcher does not say enough, give each --{', --'.join(FLAGS)}"
+        ) from error
     return rest
 
 
@@ -97,8 +111,8 @@ def together() -> Iterator[None]:
 
 
 def _beside(arguments: Sequence[str]) -> Beside:
-    workdir = next((a.split("=", 1)[1] for a in arguments if a.startswith("--workdir=")), "")
-    return Beside(jax.process_index(), jax.process_count(), pathlib.Path(workdir, "checkpoints"))
+    workdir = pathlib.Path(taken(arguments, ["workdir"])[0].get("workdir", ""))
+    return Beside(jax.process_index(), jax.process_count(), workdir / "checkpoints")
 
 
 def exit_status_of(argv: Sequence[str], run: Callable[[list[str]], None]) -> int:

@@ -15,6 +15,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from ist_jax import data_parallel, ist, undivided
 from ist_jax.algorithms import Algorithm
+from ist_jax.algorithms.base import State
 from ist_jax.data import Dataset, Raw, make_dataset
 from ist_jax.data.splits import shared
 from ist_jax.decompositions import mlp
@@ -99,12 +100,19 @@ class Round(NamedTuple):
     algorithm: Algorithm
 
 
-def round_of(algorithm: Algorithm, data: Dataset, steps: int) -> Round:
-    """A round of `algorithm` on `data`, compiled; without local steps it is a synchronisation."""
+def round_of(algorithm: Algorithm, data: Dataset, steps: int, held: list[State] | None = None) -> Round:
+    """A round of `algorithm` on `data`, compiled; without local steps it is a synchronisation.
+
+    Args:
+      algorithm: of the round.
+      data: whose training set it draws from.
+      steps: local steps.
+      held: a list of the state that rounds go on from, and leave there, so that several in turns hold one; None: its own.
+    """
     drawn = range(max(steps, 1) * algorithm.batch_size)
     view = data.view(0, jax.random.key(1), algorithm.num_workers, algorithm.sharding, drawn)
     key, alive_S = jax.device_put((jax.random.key(2), jnp.ones(algorithm.num_workers, bool)), algorithm.sharding)
-    held = [algorithm.fresh(jax.random.key(0))]
+    held = [algorithm.fresh(jax.random.key(0))] if held is None else held
     began = time.perf_counter()
     program = algorithm.round.lower(held[0], view, key, alive_S, steps=steps).compile()
     compilation = time.perf_counter() - began

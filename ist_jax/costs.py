@@ -9,6 +9,8 @@ The lower bound of a leaf, for freshly drawn partitions:
     one group    (S - 1) / S of what a subnetwork holds: so much of its next units lie elsewhere, each sent once
     two groups   the same of a subnetwork's block: it could be reached only by a store that keeps every single entry where it
                  was trained last, and so remembers a place for every entry; at home, blocks are sent twice
+
+Where units have several holders, of what a subnetwork holds as well: averaging them takes more than that.
 """
 
 import math
@@ -100,9 +102,10 @@ def leaf_costs(labels: Any, shapes: Any, partition: Partition, wires: Any = "exa
     return [cost(*leaf, wire) for leaf, wire in zip(_flat(labels, shapes), names)]
 
 
-def kept_bytes(labels: Any, shapes: Any, partition: Partition, wires: Any = "exact") -> float:
-    """Bytes sent per device and synchronisation for state that never goes to the subnetworks: what rests with holders."""
-    return sum(leaf.sent for leaf in leaf_costs(labels, shapes, partition, wires) if leaf.way == "travels")
+def kept_costs(labels: Any, shapes: Any, partition: Partition, wires: Any = "exact") -> list[LeafCost]:
+    """The costs of state that never goes to the subnetworks: of what rests with holders. At home, it would cost nothing."""
+    found = leaf_costs(labels, shapes, partition, wires)
+    return [leaf._replace(lower_bound=0.0, all_reduce=0.0) for leaf in found if leaf.way == "travels"]
 
 
 def messages(leaves: Sequence[LeafCost], num_subnets: int) -> int:

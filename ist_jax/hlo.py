@@ -6,9 +6,12 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 _KINDS = ("all-to-all", "all-reduce", "all-gather", "reduce-scatter", "collective-permute")
+_UNKNOWN = re.compile(r"= .*? (ragged-all-to-all|collective-broadcast)(-start)?\(")
 _COMPUTATION = re.compile(r"^(?P<entry>ENTRY )?%(?P<name>[\w.\-]+) \(.*\{\s*$")
 _COLLECTIVE = re.compile(rf"= (?P<shape>.*?) (?P<kind>{'|'.join(_KINDS)})(?P<start>-start)?\((?P<rest>.*)$")
-_WHILE = re.compile(r" while\(.*body=%(?P<body>[\w.\-]+)")
+_WHILE = re.compile(r" while\(")
+_OF_A_LOOP = re.compile(r"(condition|body)=%([\w.\-]+)")
+_ENDS = re.compile(r" async-(done|update)\(")  # of what async-start has begun
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
 _CALLED = re.compile(r"(?:calls|to_apply|true_computation|false_computation|body|condition)=%([\w.\-]+)")
 _BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
@@ -97,9 +100,12 @@ def _computations(text: str) -> tuple[dict[str, list[str]], str]:
 
 def _called(line: str) -> Iterator[tuple[str, int | None]]:
     """(computation, how often) of what an instruction runs; None: a loop whose trip count is not known."""
-    if loop := _WHILE.search(line):
-        trips = _TRIPS.search(line)
-        yield loop["body"], int(trips[1]) if trips else None
+    if _ENDS.search(line):
+        return
+    if _WHILE.search(line):
+        trips, parts = _TRIPS.search(line), dict(_OF_A_LOOP.findall(line))
+        yield parts["body"], int(trips[1]) if trips else None
+        yield parts["condition"], int(trips[1]) + 1 if trips else None
         return
     names = _CALLED.findall(line)
     if branches := _BRANCHES.search(line):
@@ -108,12 +114,15 @@ def _called(line: str) -> Iterator[tuple[str, int | None]]:
 
 
 def collectives(text: str) -> list[Collective]:
-    """All collectives in the text of a compiled program (`compiled.as_text()`).
+    """All collectives in the text of a compiled program (`compiled.as_text()`); of a conditional, those of all branches.
 
     Raises:
-      ValueError: one is in a loop whose trip count the compiler does not know.
+      ValueError: one is in a loop whose trip count the compiler does not know, or of a kind whose bytes are not known here,
+        or the text cannot be read.
     """
     computations, entry = _computations(text)
+    if not entry and re.search(r"^\s*ENTRY ", text, re.MULTILINE):
+        raise ValueError("this text of a program names its computations in a way that is not known here")
 
     def found(name: str, times: int | None) -> Iterator[Collective]:
         for line in computations.get(name, ()):
@@ -121,6 +130,8 @@ def collectives(text: str) -> list[Collective]:
                 if times is None:
                     raise ValueError(f"a collective in a loop of unknown trip count: {line.strip()[:200]}")
                 yield Collective(match["kind"], _result_bytes(match), _group_size(match["rest"]), times)
+            elif unknown := _UNKNOWN.search(line):
+                raise ValueError(f"the bytes of a {unknown[1]} are not known here: {line.strip()[:200]}")
             else:
                 for called, trips in _called(line):
                     yield from found(called, None if times is None or trips is None else times * trips)

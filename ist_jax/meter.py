@@ -58,7 +58,7 @@ def flops_per_local_step(algorithm: Algorithm, state: State, view: View, key: Ke
     """
     given = (jax.eval_shape(algorithm.one_worker, state), view, key)
     on_no_device = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), given)
-    return _flops(jax.make_jaxpr(algorithm.one_step)(*on_no_device))
+    return _flops(jax.make_jaxpr(algorithm.one_step)(*on_no_device)) or None
 
 
 def _flops(program: ClosedJaxpr) -> float | None:
@@ -74,7 +74,7 @@ def _flops(program: ClosedJaxpr) -> float | None:
 
 def _counted(program: ClosedJaxpr) -> float | None:
     found = jax.jit(jaxpr_as_fun(program)).lower(*program.in_avals).cost_analysis()
-    return float(found["flops"]) if found else None
+    return None if found is None else float(found.get("flops", 0))  # of what has none, it names none
 
 
 def _scans(program: Jaxpr) -> Iterator[Any]:

@@ -1,5 +1,6 @@
 """Names of pytree leaves and rule tables over them."""
 
+import difflib
 import math
 import re
 from collections.abc import Callable, Mapping
@@ -42,6 +43,18 @@ def match(rules: Rules, name: str) -> Axes | None:
             return value
     known = ", ".join(repr(pattern) for pattern, _ in rules) or "none"
     raise ValueError(f"every leaf needs a rule, and none matches {name!r}; add one for it (patterns: {known})")
+
+
+def check_all_match(rules: Rules, tree: Any) -> None:
+    """Raises ValueError if a rule matches no leaf of `tree`: misspelt before a rule for all others, it would go unnoticed."""
+    names = leaf_names(tree)
+    for pattern, _ in rules:
+        if not any(re.fullmatch(pattern, name) for name in names):
+            nearest = difflib.get_close_matches(pattern, names, 1, cutoff=0.0)
+            raise ValueError(
+                f"every rule matches a parameter, and {pattern!r} matches none (nearest is {', '.join(map(repr, nearest))}): "
+                "mend the rule, or leave it out"
+            )
 
 
 def leaf_shapes(tree: Any) -> dict[str, list[int]]:

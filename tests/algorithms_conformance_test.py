@@ -273,6 +273,13 @@ def test_options_that_contradict_are_refused():
         ist(two_groups(2), TASK, SGD, batch_size=BATCH, placement=sharded(subnet_mesh(4)))
 
 
+def test_a_rule_that_matches_no_parameter_is_said():
+    split = own(4)
+    misspelt = split._replace(rules=(*split.rules, ("heed/bias", None)))
+    with pytest.raises(ValueError, match="'heed/bias' matches none .nearest is 'head/bias'."):
+        ist(misspelt, TASK, SGD, batch_size=BATCH)
+
+
 def test_a_subnetwork_that_is_not_what_the_rules_give_is_said():
     wrong = own(4)._replace(subnet=Own(5, 2))
     says = r"head/kernel has shape \[5, 5\] in the subnetwork's model and \[4, 5\] by the rules"

@@ -1,18 +1,24 @@
 """Bytes by arithmetic, by hand, and as compiled."""
 
+import itertools
+import math
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from cases import DECOMPOSITIONS, own
+from jax.sharding import PartitionSpec
 
 from ist_jax import costs
 from ist_jax.decompositions import mlp, undivided
 from ist_jax.exchange import over_mesh, settled
+from ist_jax.exchange.routes import OverMesh
 from ist_jax.hlo import bytes_sent, collectives
 from ist_jax.models import MLP
 from ist_jax.partition import partition
-from ist_jax.placement import subnet_mesh
-from ist_jax.subnet import label_axes
+from ist_jax.placement import AXIS, subnet_mesh
+from ist_jax.subnet import Label, label_axes
 
 
 def labelled(decomposition):
@@ -79,7 +85,34 @@ def compiled_bytes(labels, shapes, parts):
     }
     texts = {name: jax.jit(f).lower(*args).compile().as_text() for name, (f, args) in steps.items()}
     assert {c.kind for text in texts.values() for c in collectives(text)} <= {"all-to-all", "all-reduce"}
+    times = {name: [c.kind for c in collectives(text)].count("all-to-all") for name, text in texts.items()}
+    assert max(times.values()) == 1, "all leaves are small, and go together"
     return {name: bytes_sent(text) for name, text in texts.items()}
+
+
+def test_small_blocks_of_a_dtype_share_a_collective_and_large_ones_have_their_own():
+    mesh = subnet_mesh(2)
+    routes = OverMesh(mesh, 2, pack_below=4 * 2 * 5)
+    shapes = [((2, 4), jnp.float32), ((2, 3), jnp.float32), ((2, 4), jnp.int32), ((2, 5), jnp.float32), ((2, 6), jnp.float32)]
+    blocks = [jnp.arange(2 * math.prod(shape), dtype=dtype).reshape(4, -1) for shape, dtype in shapes]
+    send = jax.jit(routes.spread(routes.swap, (PartitionSpec(AXIS),), PartitionSpec(AXIS)))
+    found = [c.result_bytes for c in collectives(send.lower(blocks).compile().as_text())]
+    assert sorted(found) == sorted([4 * 2 * (4 + 3), 4 * 2 * 4, 4 * 2 * 5, 4 * 2 * 6])
+    for block, got in zip(blocks, send(blocks)):
+        np.testing.assert_array_equal(got, np.asarray(block)[[0, 2, 1, 3]])
+
+
+@pytest.mark.parametrize("slots", [4, 6, 12])
+def test_the_bound_of_units_with_several_holders_is_below_what_averaging_takes(slots):
+    """All holders of a unit but one send it, to a next holder if that is among them; all of those but one are sent the mean."""
+    parts = partition("balanced", {"g": 12}, 4, min_units=slots)
+    (leaf,) = costs.leaf_costs({"x": Label(("g",))}, {"x": jax.ShapeDtypeStruct((12,), jnp.float32)}, parts)
+    draw = jax.vmap(lambda key: parts.sample(key, parts.first())["g"])
+    index_RxSxM = np.asarray(draw(jax.random.split(jax.random.key(0), 40)))
+    held_RxSxN = (index_RxSxM[..., None] == np.arange(12)).any(axis=2)
+    taken = lambda old, new: (old.sum(0) - 1) + (new.sum(0) - 1) + ~(old & new).any(0)
+    units_of_all = np.mean([taken(*pair).sum() for pair in itertools.pairwise(held_RxSxN)])
+    assert leaf.lower_bound <= 4 * units_of_all / 4, "bytes of a device, of four"
 
 
 SHARED, BLOCK = (

@@ -11,12 +11,15 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from cases import DECOMPOSITIONS, IMAGES, TASK, exchanged_rounds, inputs, random_params
+from cases import CLASSES, DECOMPOSITIONS, EXAMPLE, FEATURES, IMAGES, TASK, exchanged_rounds, inputs, random_params
 
+from ist_jax.decompositions import gat, gcn, mlp, sage
 from ist_jax.exchange import lying_units, one_device, over_mesh, settled
+from ist_jax.models import GAT, GCN, MLP, GraphSAGE
 from ist_jax.models.graphs import neighbour_mean
 from ist_jax.placement import subnet_mesh
 from ist_jax.subnet import extract, extract_all, label_axes, map_labels, merge
+from ist_jax.trees import check_all_match
 
 CASES = [(name, s) for name in DECOMPOSITIONS for s in ((4,) if name in IMAGES else (1, 4))]
 CASES += [("mlp", 8), ("mlp-uneven", 8), ("own-model", 2), ("gcn-split-input", 8)]  # of the last, 12 features: padded
@@ -120,6 +123,21 @@ def masked_graphsage(full, masked, graph, own):
 
 
 REFERENCES = {"mlp-deep-layer-norm": masked_layer_norm, "sage-layer-norm": masked_graphsage}
+
+
+WITHOUT = {  # options with fewer parameters
+    "mlp-no-norm": lambda: mlp(MLP((8,), CLASSES, norm="none"), EXAMPLE, num_subnets=2),
+    "gcn-no-bias": lambda: gcn(GCN((8,), CLASSES, bias=False), FEATURES, num_subnets=2),
+    "sage-no-bias": lambda: sage(GraphSAGE((8,), CLASSES, bias=False), FEATURES, num_subnets=2),
+    "gat-no-bias": lambda: gat(GAT((8,), CLASSES, heads=2, bias=False), FEATURES, num_subnets=2),
+}
+
+
+@pytest.mark.parametrize("name", [*DECOMPOSITIONS, *WITHOUT])
+def test_every_rule_has_a_leaf(name):
+    split = WITHOUT[name]() if name in WITHOUT else DECOMPOSITIONS[name](2)
+    shapes, _ = shapes_and_labels(split)
+    check_all_match(split.rules, shapes)
 
 
 @by_case

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import jax
 import pytest
 from jax.errors import JaxRuntimeError
 
@@ -31,6 +32,35 @@ def test_the_faster_placement_is_taken_and_kept(made, tmp_path, monkeypatch, cap
     assert fastest.settled(config, dataset, tmp_path).placement == "looped", "a run that goes on keeps what it was started with"
 
 
+def test_what_was_decided_is_kept_before_anything_is_trained(tmp_path, monkeypatch):
+    """A run is killed where training begins, and started again: nothing is measured a second time."""
+
+    def killed(*_, **__):
+        raise KeyboardInterrupt
+
+    command = ["run", *QUICK, "--config.num_devices=1", f"--workdir={tmp_path}"]
+    monkeypatch.setattr(fastest, "WORTH", 1)
+    monkeypatch.setattr(fastest, "_seconds", lambda config, dataset: {"looped": 2e-3, "vmapped": 1e-3})
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "run", killed)
+        assert run.main(command) == 3
+    assert json.loads((tmp_path / "config.json").read_text())["config"]["placement"] == "vmapped"
+    monkeypatch.setattr(fastest, "_seconds", None)
+    assert run.main(command) == 0
+    kept = json.loads((tmp_path / "config.json").read_text())
+    assert kept["config"]["placement"] == kept["environment"]["placement"] == "vmapped"
+
+
+def test_a_run_that_was_begun_without_measuring_is_not_measured_when_it_goes_on(made, tmp_path, monkeypatch):
+    """It did not fit the memory, or lay on a mesh: what a restart would measure could be another placement."""
+    config, dataset = made
+    monkeypatch.setattr(fastest, "WORTH", 1)
+    monkeypatch.setattr(fastest, "_seconds", None)
+    for placement in ("auto", "sharded"):
+        (tmp_path / "config.json").write_text(json.dumps({"config": {"placement": placement}}))
+        assert fastest.settled(config, dataset, tmp_path) is config
+
+
 def test_nothing_is_measured_for_a_run_that_cannot_start(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(fastest, "WORTH", 1)
     monkeypatch.setattr(fastest, "_seconds", None)
@@ -43,6 +73,26 @@ def test_it_is_measured_by_training(made):
     config, dataset = made
     seconds = fastest._seconds(config, dataset)
     assert set(seconds) == {"looped", "vmapped"} and min(seconds.values()) > 0
+
+
+def test_no_more_than_two_states_are_held_while_it_is_measured(made, monkeypatch):
+    config, dataset = made
+    config = dataclasses.replace(config, model=dataclasses.replace(config.model, hidden=(4096,)))
+    algorithm = build.phases(config, dataset.spec)[0][0].algorithm
+    dataset.view(0, jax.random.key(1), algorithm.num_workers, algorithm.sharding)  # data are held once in any case
+    of_state = 4 * algorithm.costs.model_parameters
+    held = lambda: sum(array.nbytes for array in jax.live_arrays() if not array.is_deleted())
+    before, most = held(), []
+
+    def counted(runs, repeats):
+        for run_one in (*runs, *runs):
+            jax.block_until_ready(run_one())
+            most.append(held() - before)
+        return [1.0] * len(runs)
+
+    monkeypatch.setattr(fastest, "median_seconds", counted)
+    fastest._seconds(config, dataset)
+    assert len(most) == 8 and of_state <= max(most) < 2 * of_state
 
 
 def test_the_exchange_of_the_short_rounds_that_are_timed_is_shared_out_over_those_of_the_run():

@@ -65,6 +65,15 @@ def test_all_finite_numbers_stay_finite_and_zero_is_zero(values):
             assert (found[np.asarray(leaf) == 0] == 0).all()
 
 
+@pytest.mark.parametrize("name", REDUCED)
+def test_what_is_not_finite_stays_so(name):
+    """Also nan as some devices write it, all ones, which adding to would make -0.0."""
+    for bits in (0x7FFFFFFF, 0xFFFFFFFF, 0x7FC00000, 0x7F800000, 0xFF800000):
+        leaf = jnp.asarray(np.array([[bits]], np.uint32).view(np.float32))
+        for key in (None, jax.random.key(0)):
+            assert not np.isfinite(coded(name, leaf, key=key)).any(), hex(bits)
+
+
 def session(exchange, params, num_subnets, parts):
     """Three rounds in which units change; what is pulled, and what is left."""
     seen = list(exchanged_rounds(exchange, parts, params, np.arange(num_subnets) != 1, 3, 1.5))

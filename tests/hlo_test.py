@@ -42,6 +42,49 @@ def test_collectives_are_read_from_text():
     assert bytes_sent(text) == 64 + 30 + 56 + 24 + 36 + 64 + 16 + 24 + 12 + 12 + 16
 
 
+def test_what_is_begun_and_ended_apart_counts_once():
+    text = """
+%wrapped (p: f32[8]) -> f32[8] {
+  %a = f32[8]{0} all-to-all(%p), replica_groups={{0,1}}, dimensions={0}
+}
+ENTRY %main (x: f32[8]) -> f32[8] {
+  %s = ((f32[8]{0}), f32[8]{0}, s32[]) async-start(%x), calls=%wrapped
+  %u = ((f32[8]{0}), f32[8]{0}, s32[]) async-update(%s), calls=%wrapped
+  ROOT %d = f32[8]{0} async-done(%u), calls=%wrapped
+}
+"""
+    assert collectives(text) == [Collective("all-to-all", 32, 2)]
+
+
+def test_a_loops_condition_runs_once_more_than_its_body():
+    text = """
+%cond (c: f32[8]) -> pred[] {
+  %r = f32[8]{0} all-reduce(%c), replica_groups={{0,1}}, to_apply=%add
+}
+%body (c: f32[8]) -> f32[8] {
+  %a = f32[8]{0} all-to-all(%c), replica_groups={{0,1}}, dimensions={0}
+}
+ENTRY %main (x: f32[8]) -> f32[8] {
+  %w = f32[8]{0} while(%x), condition=%cond, body=%body, backend_config={"known_trip_count":{"n":"5"}}
+}
+"""
+    assert sorted(collectives(text)) == [Collective("all-reduce", 32, 2, 6), Collective("all-to-all", 32, 2, 5)]
+
+
+@pytest.mark.parametrize(
+    "text,says",
+    [
+        ("  %r = f32[8]{0} ragged-all-to-all(%a, %b), replica_groups={{0,1}}", "bytes of a ragged-all-to-all are not known"),
+        ("  %r = f32[8]{0} collective-broadcast-start(%a), replica_groups={{0,1}}", "bytes of a collective-broadcast are not"),
+        ("  %r = f32[8]{0} all-reduce(%a), replica_groups={}", "cannot read the replica groups"),
+        ("ENTRY main {\n  r = f32[8]{0} all-reduce(a), replica_groups={{0,1}}\n}", "names its computations in a way"),
+    ],
+)
+def test_what_cannot_be_counted_is_an_error_and_never_left_out(text, says):
+    with pytest.raises(ValueError, match=says):
+        collectives(text)
+
+
 def compiled(f, *shapes, num_devices=8):
     mesh = subnet_mesh(num_devices)
     g = jax.shard_map(f, mesh=mesh, in_specs=PartitionSpec(AXIS), out_specs=PartitionSpec(AXIS), check_vma=False)

@@ -50,7 +50,8 @@ def test_when_a_process_dies_the_others_end_and_fewer_devices_go_on(tmp_path, lo
     """Two processes of two devices each; one is killed, or silent as if its host had lost its power, and the other says what to
     do, after whatever JAX says when it ends it. Then one process of two devices takes the run to its end."""
     workdir = tmp_path / "run"
-    arguments = ["--config.epochs=8", "--config.checkpoint_every=2", "--config.eval_every=20", f"--workdir={workdir}"]
+    written = [f"--workdir={workdir}"] if lost else ["--workdir", str(workdir)]  # as absl reads both
+    arguments = ["--config.epochs=8", "--config.checkpoint_every=2", "--config.eval_every=20", *written]
     started = start_two(arguments)
     try:
         wait_until(lambda: (workdir / "checkpoints" / "4.sha256").exists() or started[lost].poll() is not None)
@@ -147,6 +148,22 @@ def test_wrong_flags_are_one_line_and_status_2(arguments, says, capsys):
     assert run.main(["run", DIGITS, "--workdir=x", *arguments]) == 2
     error = capsys.readouterr().err
     assert says in error and error.count("\n") == 1
+
+
+def test_flags_may_be_two_words_and_the_last_of_a_name_counts():
+    address = ["--coordinator", "a:1", "--coordinator=b:2"]
+    own, rest = hosts.split(["--process_id", "1", "--config=x", "-num_processes=2", *address, "--workdir", "w"])
+    assert own == {"process_id": "1", "num_processes": "2", "coordinator": "b:2"} and rest == ["--config=x", "--workdir", "w"]
+    workdir = lambda *words: hosts.taken([*words], ["workdir"])[0].get("workdir")
+    assert workdir("--workdir", "a") == workdir("--workdir=a") == workdir("-workdir", "a") == "a"
+    assert workdir("--workdir=a", "--config.x=--workdir=c", "--workdir", "b=1") == "b=1" and workdir("--config=x") is None
+
+
+def test_a_launcher_that_does_not_say_enough_is_one_line_with_the_flags(monkeypatch):
+    """Open MPI says that there are two processes, and here not where they find each other."""
+    monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "2")
+    with pytest.raises(ConfigError, match="do not find each other .*give each --coordinator, --num_processes, --process_id"):
+        hosts.join(["--config=x"])
 
 
 def test_wrong_launches_are_one_line_and_status_2(capsys):

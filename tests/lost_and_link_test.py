@@ -40,6 +40,15 @@ def test_a_lost_worker_is_counted_and_its_units_keep_their_values(tmp_path):
     assert [row["lost_workers"] for row in rows] == [0, 4] and two.summary["lost_workers"] == 4
 
 
+def test_who_is_lost_changes_no_program():
+    algorithm, data = ist(two_groups(4), TASK, SGD, batch_size=BATCH), dataset()
+    state, view = algorithm.fresh(jax.random.key(0)), data.view(0, jax.random.key(1), 4, algorithm.sharding)
+    for alive in ([1, 1, 1, 1], [1, 0, 1, 1], [0, 0, 0, 0]):
+        alive_S, key = jax.device_put((np.array(alive, bool), jax.random.key(2)), algorithm.sharding)
+        state, _ = algorithm.round(state, view, key, alive_S, steps=2)
+    assert algorithm.round._cache_size() == 1
+
+
 def test_simulated_seconds_are_compute_bytes_and_latency_by_hand():
     """A slow link: 1 kB/s, 0.5 s. IST exchanges once a round; data parallel at every step."""
     slow, config = Link(1000.0, 0.5), {"eval_every": 0}

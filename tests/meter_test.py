@@ -12,6 +12,7 @@ from cases import ALGORITHMS, BATCH, SGD, TASK, dataset, placements, two_groups
 from ist_jax import LoopConfig, data_parallel, ist, meter, run
 from ist_jax.decompositions import blocks, mlp, undivided
 from ist_jax.models import MLP, PreActResNet
+from ist_jax.trees import leaf_names
 
 
 def mlp_flops(batch, widths):
@@ -50,6 +51,15 @@ def test_flops_count_every_block_of_a_loop_over_blocks(num_subnets):
     assert 0.69 * expected < found < 1.2 * expected
 
 
+def test_a_loop_without_floating_point_operations_counts_nothing():
+    def f(x, order):
+        step = lambda i, _: (order[i], None)
+        return x @ x + jax.lax.scan(step, jnp.int32(0), length=3)[0]
+
+    given = jax.ShapeDtypeStruct((4, 4), jnp.float32), jax.ShapeDtypeStruct((5,), jnp.int32)
+    assert 2 * 4**3 <= meter._flops(jax.make_jaxpr(f)(*given)) < 3 * 4**3
+
+
 @pytest.mark.parametrize("name", sorted(ALGORITHMS))
 def test_every_algorithm_is_metered(name, tmp_path):
     algorithm = ALGORITHMS[name](4, placements()["sharded-4"]())
@@ -62,7 +72,12 @@ def test_every_algorithm_is_metered(name, tmp_path):
     sent = summary["bytes_per_sync_per_device"]
     small = 8 * 64  # a lost worker's share, a count: a few scalars beside the parameters
     assert sent["arithmetic"] <= sent["compiled"] <= sent["arithmetic"] + small
-    assert sum(leaf["sent"] for leaf in summary["bytes_per_sync_per_leaf"].values()) <= sent["arithmetic"]
+    leaves = summary["bytes_per_sync_per_leaf"]
+    assert sum(leaf["sent"] for leaf in leaves.values()) == sent["arithmetic"]
+    own = {name for name in leaves if not name.startswith(("opt_state/", "outer_state/"))}
+    assert own == (set() if name == "ensemble" else set(leaf_names(algorithm.shapes())))
+    moves = {"ist-carry": "opt_state", "ist-outer": "outer_state"}
+    assert {leaf.split("/")[0] for leaf in leaves.keys() - own} == {moves[name]} if name in moves else own == leaves.keys()
 
 
 def test_compiled_bytes_are_none_where_workers_share_a_device():

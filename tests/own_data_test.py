@@ -2,6 +2,8 @@
 
 import functools
 import gzip
+import resource
+import tempfile
 
 import jax
 import numpy as np
@@ -133,6 +135,22 @@ def test_means_a_block_at_a_time_are_numpys_to_the_last_bit(rows, columns, dtype
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("ist_jax.data.rows._LEAF", 8192)
         assert mean_and_std(x) == (x.mean(dtype=np.float64), x.std(dtype=np.float64))
+
+
+def test_a_full_tmpdir_is_named_with_the_bytes_it_does_not_take_and_the_remedy(tmp_path, monkeypatch):
+    """No file of this process may be longer than 4 KB, for as long as that: the packed inputs are of 12,000 bytes."""
+    x, y = np.arange(12000, dtype=np.uint8).reshape(400, 6, 5), np.arange(400) % 10
+    _, path = write_npz(tmp_path, np.savez_compressed, x, y)
+    (tmp_path / "small").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "small"))
+    allowed = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, allowed[1]))
+    try:
+        with pytest.raises(OSError, match=r"TMPDIR \(.*small\), which does not take their 12,000 bytes .*: set TMPDIR to"):
+            load("npz", str(path), stored=True)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, allowed)
+    assert not list((tmp_path / "small").iterdir())
 
 
 def test_packed_files_that_are_damaged_are_named_when_their_rows_are_read(tmp_path):

@@ -49,6 +49,16 @@ def test_only_balanced_partitions_travel():
         assert settled(partition(name, split.partition.sizes, 4), labels, shapes).travelling == frozenset()
 
 
+def test_a_group_whose_units_have_several_holders_covers_its_leaves():
+    """With two units at least, 'a' of 4 units overlaps in 4 subnetworks and 'b' of 40 does not: b need not be resident too."""
+    parts = partition("balanced", {"a": 4, "b": 40}, 4, min_units=2)
+    shapes = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((4, 40), (4, 99), (40,))]
+    labels = [Label(("a", "b")), Label(("a", None)), Label(("b",))]
+    assert resident_groups(labels, shapes) == {"b"}, "the cheaper one, if both could travel"
+    assert parts.overlapping == {"a"} and settled(parts, labels, shapes).travelling == {"b"}
+    assert resident_groups(labels[1:], shapes[1:], overlapping=parts.overlapping) == {"a"}
+
+
 @st.composite
 def trees(draw):
     """Leaves of one and of two groups out of five."""

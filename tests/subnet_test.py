@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ist_jax.subnet import extract, label_axes, merge
-from ist_jax.trees import leaf_names, map_with_names, tree_bytes, tree_size
+from ist_jax.trees import check_all_match, leaf_names, map_with_names, tree_bytes, tree_size
 
 PARAMS = {"layer": {"kernel": jnp.ones((3, 4)), "bias": jnp.ones(4)}}
 
@@ -32,6 +32,13 @@ def test_the_first_matching_rule_wins_and_must_match_the_whole_name():
     assert labels["layer"]["kernel"].axes == (None, "h")
     with pytest.raises(ValueError, match="none matches"):
         label_axes(PARAMS, [("kernel", None), ("bias", None)], {})
+
+
+def test_a_rule_that_matches_nothing_is_named_with_the_nearest_leaf():
+    check_all_match([("layer/kernel", None), ("layer/k.*", None), (".*", None)], PARAMS)  # the second is only too late
+    says = "every rule matches a parameter, and 'layer/kernal' matches none .nearest is 'layer/kernel'.: mend the rule"
+    with pytest.raises(ValueError, match=says):
+        check_all_match([("layer/kernal", (None, "h")), (".*", None)], PARAMS)
 
 
 def test_several_holders_are_averaged_by_hand():

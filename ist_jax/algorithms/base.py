@@ -81,7 +81,7 @@ class Costs(NamedTuple):
       steps_per_sync: local steps between two synchronisations; None: one synchronisation a round.
       model_parameters: entries of the full model.
       device_parameters: entries of one worker's model.
-      leaves: of every leaf that is exchanged.
+      leaves: of every leaf that is sent, parameters by their names, optimizer state as 'opt_state/...', 'outer_state/...'.
       messages_per_sync: that a device sends one after another (its blocks to several others count as one): one to the
         next holders, two to home and back, 2 (S - 1) in a ring all-reduce.
     """
@@ -122,17 +122,23 @@ def exchange_costs(
     Args:
       labels: of the parameters.
       shapes: the parameters'.
-      exchanged: of what goes to the subnetworks and back.
+      exchanged: of what goes to the subnetworks and back: ((labels, those of optimizer state), (shapes, its)).
       kept: of what never does, but may rest with the holders of its units.
       partition: with its travelling groups.
       synchronises: whether anything is sent.
       wires: as of `exchange.over_mesh`, of parameters and of optimizer state.
     """
     entries = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, jnp.int8), shapes)
-    leaves = costs.leaf_costs(*exchanged, partition, wires) if synchronises else []
-    sent = sum(leaf.sent for leaf in leaves)
+    (_, state_labels), (_, state_shapes) = exchanged
+    of = lambda place, found: [leaf._replace(name=f"{place}/{leaf.name}") for leaf in found]
+    leaves = [
+        *costs.leaf_costs(labels, shapes, partition, wires[0]),
+        *of("opt_state", costs.leaf_costs(state_labels, state_shapes, partition, wires[1])),
+        *of("outer_state", costs.kept_costs(*kept, partition, wires[1])),
+    ]
+    leaves = leaves if synchronises else []
     return Costs(
-        bytes_per_sync=sent + (costs.kept_bytes(*kept, partition, wires[1]) if synchronises else 0.0),
+        bytes_per_sync=sum((leaf.sent for leaf in leaves), 0.0),
         lower_bound=sum((leaf.lower_bound for leaf in leaves), 0.0),
         all_reduce=costs.all_reduce_bytes(tree_bytes(shapes), partition.num_subnets),
         steps_per_sync=None,

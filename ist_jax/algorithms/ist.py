@@ -31,6 +31,7 @@ from ist_jax.partition import Partition, uneven_groups
 from ist_jax.placement import AXIS, Placement, vmapped
 from ist_jax.subnet import label_axes
 from ist_jax.tasks.base import Task
+from ist_jax.trees import check_all_match
 from ist_jax.types import Array, Batch, Indices, Key, Metrics, Params, Variables
 
 OPT_STATES = ("reset", "carry", "own")
@@ -280,12 +281,14 @@ def ist(
         as bfloat16). Leaves without a group are averaged exactly.
 
     Raises:
-      ValueError: an option outside its values, labels that do not fit, or a partition that a mesh refuses.
+      ValueError: an option outside its values, labels that do not fit, a rule that matches nothing, or a partition that a mesh
+        refuses.
     """
     placement = placement or vmapped()
     _check_options(decomposition.partition, opt_state, wire)
     shapes = jax.eval_shape(decomposition.init, jax.random.key(0))
     labels = label_axes(shapes, decomposition.rules, decomposition.partition.sizes)
+    check_all_match(decomposition.rules, shapes)
     check_subnet(decomposition, labels, shapes)
     exchanged, kept = ((labels, ()), (shapes, ())), ((), ())
     if opt_state == "carry":

@@ -5,6 +5,7 @@ all rows (checks, mean and deviation, fingerprint) is computed a block at a time
 array, mapped from a file where that holds them as they are, or as `Blocks` where it does not.
 """
 
+import contextlib
 import math
 import tempfile
 from collections.abc import Callable, Iterator
@@ -31,6 +32,19 @@ class LengthError(ValueError):
         self.found = found
 
 
+@contextlib.contextmanager
+def _in_tmpdir(num_bytes: int) -> Iterator[BinaryIO]:
+    """A file without a name in TMPDIR, for `num_bytes`."""
+    try:
+        with tempfile.TemporaryFile() as file:
+            yield file
+    except OSError as error:
+        raise OSError(
+            f"training inputs are unpacked into a file in TMPDIR ({tempfile.tempdir}), which does not take their {num_bytes:,} "
+            f"bytes ({error.strerror}): set TMPDIR to a folder with more room, or unpack the data"
+        ) from error
+
+
 class Blocks(NamedTuple):
     """An array that is read from its beginning to its end, in blocks of rows.
 
@@ -53,8 +67,12 @@ class Blocks(NamedTuple):
         return rows
 
     def into_file(self) -> np.ndarray:
-        """All rows, mapped from a file without a name in TMPDIR, which is gone when nobody reads it any more."""
-        with tempfile.TemporaryFile() as file:
+        """All rows, mapped from a file without a name in TMPDIR, which is gone when nobody reads it any more.
+
+        Raises:
+          OSError: TMPDIR cannot take them; the message names it, their bytes and the remedy.
+        """
+        with _in_tmpdir(math.prod(self.shape) * self.dtype.itemsize) as file:
             for block in self.read():
                 file.write(np.ascontiguousarray(block).data)
             file.flush()

@@ -72,7 +72,8 @@ def decompose(
     """A decomposition of any Flax model whose `__call__` takes the inputs of a batch.
 
     Args:
-      rules: (path regex, group per axis), first match wins, None for a leaf that all subnetworks share.
+      rules: (path regex, group per axis), first match wins, None for a leaf that all subnetworks share. Every leaf has a rule
+        and every rule a leaf, which `ist` checks.
       sizes: group -> number of units in the full model.
       num_subnets: S.
       full: the whole model.

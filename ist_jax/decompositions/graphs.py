@@ -73,7 +73,7 @@ def decompose_graph(
     whole = tuple(num_subnets * slot if group else slot for group, slot in zip(named[1:], slots))
     axes = (None,) * len(feature_axes) + ("input",)
     return decompose(
-        rules(named),
+        [rule for rule in rules(named) if model.bias or not rule[0].endswith("/bias")],
         sizes,
         num_subnets=num_subnets,
         full=model,

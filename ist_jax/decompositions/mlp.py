@@ -15,16 +15,16 @@ from ist_jax.types import Rules
 SCALINGS = ("none", "keep", "sqrt")
 
 
-def rules(depth: int, *, split_input: bool = False) -> Rules:
-    """The rules of an MLP with `depth` hidden layers; 'input' is the group of a split input."""
+def rules(model: MLP, *, split_input: bool = False) -> Rules:
+    """The rules of `model`, of the parameters that it has; 'input' is the group of a split input."""
     table: list[tuple[str, tuple[str | None, ...] | None]] = []
+    has_vectors, depth = model.bias or model.norm != "none", len(model.hidden)
     for i in range(depth):
         before = f"hidden_{i - 1}" if i else ("input" if split_input else None)
-        table += [
-            (rf"hidden_{i}/kernel", (before, f"hidden_{i}")),
-            (rf"(hidden|norm)_{i}/(bias|scale)", (f"hidden_{i}",)),
-        ]
-    return (*table, (r"output/kernel", (f"hidden_{depth - 1}", None)), (r"output/bias", None))
+        table.append((rf"hidden_{i}/kernel", (before, f"hidden_{i}")))
+        table += [(rf"(hidden|norm)_{i}/(bias|scale)", (f"hidden_{i}",))] if has_vectors else []
+    shared = ((r"output/bias", None),) if model.bias else ()
+    return (*table, (r"output/kernel", (f"hidden_{depth - 1}", None)), *shared)
 
 
 def sum_scale(scaling: str, num_subnets: int) -> float:
@@ -71,7 +71,7 @@ def mlp(
     why_not = why_not_padded(model.norm, model.activation)
     full, slots = model.clone(sum_scale=sum_scale(scaling, num_subnets)), [-(-width // num_subnets) for width in model.hidden]
     return decompose(
-        rules(len(model.hidden), split_input=split_input),
+        rules(model, split_input=split_input),
         sizes,
         num_subnets=num_subnets,
         full=full,

@@ -44,7 +44,9 @@ class Format(NamedTuple):
 
 
 def _to_bfloat16(leaf: Array, axis: int, key: Key | None) -> tuple[Array]:
-    bits = jax.lax.bitcast_convert_type(leaf.astype(jnp.float32), jnp.uint32)
+    # some devices write nan as all ones, to which nothing can be added
+    value = jnp.where(jnp.isnan(leaf), jnp.nan, leaf).astype(jnp.float32)
+    bits = jax.lax.bitcast_convert_type(value, jnp.uint32)
     if key is None:  # half of what is cut off, ties to even
         below = jnp.uint32(0x7FFF) + ((bits >> 16) & 1)
     else:

@@ -8,6 +8,7 @@ come back. A leaf with two labelled axes has entries that no subnetwork holds, s
 A permuted network is the same function, so that the whole model is evaluated as its units lie.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -39,7 +40,9 @@ def _leaves(labels: Any, shapes: Any) -> list[tuple[Label, int]]:
     return [(label, leaf.size * leaf.dtype.itemsize) for label, leaf in zip(flat, leaves) if label.groups]
 
 
-def resident_groups(labels: Any, shapes: Any, kept: tuple[Any, Any] = ((), ())) -> frozenset[str]:
+def resident_groups(
+    labels: Any, shapes: Any, kept: tuple[Any, Any] = ((), ()), overlapping: Iterable[str] = ()
+) -> frozenset[str]:
     """The resident groups that make a synchronisation cheapest: a vertex cover of least bytes.
 
     Every leaf with several groups has a resident one. A leaf of one group is sent twice if that is resident, once if
@@ -49,6 +52,7 @@ def resident_groups(labels: Any, shapes: Any, kept: tuple[Any, Any] = ((), ())) 
       labels: of everything that goes to the subnetworks and back: parameters, carried optimizer state.
       shapes: its arrays or ShapeDtypeStructs.
       kept: (labels, shapes) of what never goes to the subnetworks: an outer optimizer's state.
+      overlapping: groups whose units have several holders, which are resident whatever that costs.
     """
     exchanged, outer = _leaves(labels, shapes), _leaves(*kept)
     groups = sorted({group for label, _ in exchanged for _, group in label.groups})
@@ -58,8 +62,9 @@ def resident_groups(labels: Any, shapes: Any, kept: tuple[Any, Any] = ((), ())) 
             if len(label.groups) == 1:
                 weight[label.groups[0][1]] += sign * num_bytes
     edges = {tuple(sorted(group for _, group in label.groups)) for label, _ in exchanged if len(label.groups) > 1}
+    forced = [group in set(overlapping) for group in groups]
     if not edges:
-        return frozenset(group for group in groups if weight[group] < 0)
+        return frozenset(group for group, always in zip(groups, forced) if always or weight[group] < 0)
     # among covers of equal bytes the smaller one, then the one of earlier names
     rank = len(groups) ** 2
     cost = [weight[group] * 2 * rank + rank + number for number, group in enumerate(groups)]
@@ -67,7 +72,7 @@ def resident_groups(labels: Any, shapes: Any, kept: tuple[Any, Any] = ((), ())) 
     found = milp(
         cost,
         integrality=np.ones(len(groups)),
-        bounds=Bounds(0, 1),
+        bounds=Bounds(np.array(forced, float), 1),
         constraints=LinearConstraint(member, lb=1),
         options={"mip_rel_gap": 0},
     )
@@ -78,7 +83,7 @@ def settled(partition: Partition, labels: Any, shapes: Any, kept: tuple[Any, Any
     """`partition` with its travelling groups chosen: all that can travel but `resident_groups`."""
     if partition.name != "balanced":
         return partition
-    return partition.with_travelling(set(partition.sizes) - resident_groups(labels, shapes, kept) - partition.overlapping)
+    return partition.with_travelling(set(partition.sizes) - resident_groups(labels, shapes, kept, partition.overlapping))
 
 
 def positions(index_SxM: Array, size: int) -> Array:
