@@ -1,12 +1,18 @@
 """Trains one configuration: python -m experiments.run --config=FILE [--config.x=y ...] --workdir=DIR
 
-FILE is a config file (.py, with get_config()) or the config.json of another run. Exit status 0: trained, or
-already finished; 1: training diverged, or the workdir is in use, full or damaged; 2: the configuration or the data
-are wrong; 3: stopped by SIGINT or SIGTERM. While it trains it saves first, and the same command goes on from there.
+FILE is a config file (.py, with get_config()) or the config.json of another run. Exit status 0: trained, or already
+finished; 1: training diverged, or the workdir is in use, full or damaged; 2: the configuration or the data are wrong, or
+memory has no room for them; 3: stopped by SIGINT or SIGTERM. While it trains it saves first, and the same command goes on
+from there.
 
 On several hosts, the same command on each, with --coordinator=HOST:PORT --num_processes=N --process_id=I; under SLURM,
 Open MPI and on Cloud TPU without them. --profile writes a trace of the training to DIR/profile, for TensorBoard or Perfetto.
 """
+
+if __name__ == "__main__":  # before imports that take seconds
+    from experiments.signals import end_at_once
+
+    end_at_once()
 
 import contextlib
 import pathlib

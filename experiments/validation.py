@@ -109,6 +109,12 @@ FIELDS_OF = {
     "model.bias": ("mlp", "gcn", "sage", "gat"),
     "model.activation": ("mlp", "gcn", "sage", "gat"),
     "min_blocks": ("resnet",),
+    "split_stages": ("resnet",),
+    "model.stage_sizes": ("resnet",),
+    "model.width": ("resnet",),
+    "model.block": ("resnet",),
+    "model.stem": ("resnet",),
+    "model.channels": ("vgg",),
 }
 
 

@@ -29,6 +29,26 @@ def test_a_builder_of_images_of_one_size_by_its_name(tmp_path, name, version):
     np.testing.assert_array_equal(found.test["x"], images[20:])
 
 
+def test_a_builder_by_its_version_and_one_whose_test_split_is_called_validation(tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (30, 8, 8, 3), dtype=np.uint8)
+    files = [(encoded(image, "PNG"), i % 3) for i, image in enumerate(images)]
+    write_builder(tmp_path, "patches", {"train": files[:20], "validation": files[20:]}, (8, 8, 3), 3, "png", "1.2.0")
+    found = data.load("tfds", str(tmp_path), "patches:1.2.0")
+    np.testing.assert_array_equal(found.test["x"], images[20:])
+    assert (
+        found.notes["test split"] == "validation"
+        and found.fingerprint == data.load("tfds", str(tmp_path), "patches").fingerprint
+    )
+    with pytest.raises(DataError, match="holds no TFDS builder 'patches:2.0.0'"):
+        data.load("tfds", str(tmp_path), "patches:2.0.0")
+    with pytest.raises(DataError, match="did you mean 'patches'"):
+        data.load("tfds", str(tmp_path), "pathces")
+    write_builder(tmp_path, "halves", {"train": files[:20], "extra": files[20:]}, (8, 8, 3), 3, "png", "1.0.0")
+    for image_size in (0, 7):
+        with pytest.raises(DataError, match="it has .*extra.*, and no validation"):
+            data.load("tfds", str(tmp_path), "halves", image_size=image_size)
+
+
 def test_an_images_central_square_is_resized():
     image = np.zeros((40, 80, 3), np.uint8)
     image[:, 20:60] = 200  # the central square

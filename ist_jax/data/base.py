@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import hashlib
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -56,8 +57,14 @@ class Spec(NamedTuple):
 
     @classmethod
     def of(cls, kept: Mapping[str, Any]) -> "Spec":
-        """The spec whose `_asdict()` came out of JSON as `kept`. Raises TypeError or KeyError if it is none."""
-        return cls(**(dict(kept) | {"example_shape": tuple(kept["example_shape"])}))
+        """The spec whose `_asdict()` came out of JSON as `kept`. Raises TypeError, ValueError or KeyError if it is none."""
+        found = cls(**(dict(kept) | {"example_shape": tuple(kept["example_shape"])}))
+        counts = (*found.example_shape, found.num_classes, found.num_train)
+        if not all(type(count) is int and count > 0 for count in counts):
+            raise ValueError(f"shapes and counts of data are integers above 0, not {counts}")
+        if not (math.isfinite(found.mean) and math.isfinite(found.std) and found.std > 0):
+            raise ValueError(f"mean and std of data are finite, and std above 0, not {found.mean} and {found.std}")
+        return found
 
     @property
     def example(self) -> jax.ShapeDtypeStruct:
