@@ -298,4 +298,35 @@ def test_the_last_of_two_values_wins_also_for_tuples():
 
 
 def test_validate_returns_the_config():
-    assert validate(Config()) == dataclasses.replace(Config(), decomposition="mlp")
+    model = dataclasses.replace(Config().model, scaling="none")
+    assert validate(Config()) == dataclasses.replace(Config(), decomposition="mlp", model=model)
+
+
+RESNET = ("--config.model.name=resnet", "--config.data.dataset=images")
+
+
+def test_branches_of_dealt_blocks_are_scaled_as_the_paper_says_unless_something_else_is():
+    """ResIST, section 3: 'keep'. Other models, and methods that do not deal blocks, are not scaled."""
+    assert parse(*RESNET).model.scaling == "keep"
+    assert parse(*RESNET, "--config.model.scaling=none").model.scaling == "none"
+    for other in ("--config.method=local_sgd", "--config.method=ensemble", "--config.decomposition=filters"):
+        block = ["--config.model.block=post"] * other.endswith("filters")
+        assert parse(*RESNET, other, *block).model.scaling == "none"
+    assert parse().model.scaling == "none"
+
+
+@pytest.mark.parametrize("method", ["single", "data_parallel", "local_sgd"])
+def test_a_method_that_trains_the_whole_model_is_not_refused_for_a_split_that_it_does_not_use(method):
+    """Stages and blocks to be dealt, filters of a bottleneck or under a group norm; of one worker, whose shards it has."""
+    whole = (*RESNET, f"--config.method={method}", "--config.model.stage_sizes=(1,2)", "--config.model.width=8")
+    images = data.load("digits", dataset="images")
+    for options in (
+        ["--config.split_stages=(3,)", "--config.min_blocks=9"],
+        ["--config.decomposition=filters", "--config.model.block=preact_bottleneck", "--config.num_subnets=16"],
+        ["--config.decomposition=filters", "--config.model.norm=group"],
+    ):
+        made = build.decomposition(parse(*whole, *options), images.spec)
+        assert made.partition.sizes == {} and made.full.stage_sizes == (1, 2)
+        assert made.full.unrolled == ("--config.decomposition=filters" in options), "parameters lie as those of ist do"
+    if method == "single":
+        assert parse("--config.method=single", "--config.batch_size=0", "--config.data.split=disjoint").batch_size == 0

@@ -30,10 +30,14 @@ class Chunk(NamedTuple):
 Chunks = Mapping[str, Chunk]  # by split
 
 
+def spaced_rows(num_examples: int, size: int) -> np.ndarray:
+    """`size` rows (all, if there are fewer) at equal distances, since a data set may be sorted by label."""
+    return np.linspace(0, num_examples - 1, min(size, num_examples)).astype(np.int32)
+
+
 def spaced(arrays: Arrays, size: int) -> Arrays:
-    """`size` examples (all, if there are fewer) at equal distances, since a data set may be sorted by label."""
-    num_examples = len(next(iter(arrays.values())))
-    rows = np.linspace(0, num_examples - 1, min(size, num_examples)).astype(np.int32)
+    """`size` examples (all, if there are fewer) at equal distances."""
+    rows = spaced_rows(len(next(iter(arrays.values()))), size)
     return {name: array[rows] for name, array in arrays.items()}
 
 
@@ -159,9 +163,13 @@ class Dataset:
         put = lambda leaf: self._once((id(leaf), sharding), lambda: jax.device_put(leaf, sharding))
         return jax.tree.map(put, dict(self.resident.get(part, {})))
 
+    def sample(self, size: int) -> Arrays:
+        """`size` training examples, always the same."""
+        return spaced(self.train, size)
+
     def few(self, size: int, sharding: jax.sharding.Sharding) -> Mapping[str, jax.Array]:
-        """`size` training examples, always the same, on the devices of `sharding`."""
-        put = lambda: jax.device_put(spaced(self.train, size), sharding) | self._resident("train", sharding)
+        """`sample(size)` on the devices of `sharding`, with what belongs to no single example."""
+        put = lambda: jax.device_put(self.sample(size), sharding) | self._resident("train", sharding)
         return self._once(("few", size, sharding), put)
 
     def _once(self, name: Any, make: Callable[[], Any]) -> Any:

@@ -20,7 +20,7 @@ import numpy as np
 from ist_jax.data.progress import progress
 from ist_jax.data.raw import DataError, Raw
 from ist_jax.data.streamed import Columns, RawStream
-from ist_jax.data.tfds_images import TEST_SPLITS, Images, Labels, fingerprint
+from ist_jax.data.tfds_images import TEST_SPLITS, Records, fingerprint
 
 
 def _columns(source: Sequence[Any]) -> tuple[np.ndarray, np.ndarray]:
@@ -126,7 +126,8 @@ def stream(directory: str, dataset: str, image_size: int) -> RawStream:
         def columns(split: str) -> Columns:
             undecoded = {"image": tfds.decode.SkipDecoding()}
             source = tfds.data_source(dataset, split=split, data_dir=directory, decoders=undecoded)
-            return {"x": Images(source, f"{dataset}, split {split}", side, channels, lock), "y": Labels(source, lock)}
+            records = Records(source, f"{dataset}, split {split}", side, channels, lock)
+            return Columns(len(records), records.read)
 
         parts = columns("train"), columns(test)
     shape, notes = (image_size, image_size, channels), {"test split": test, "images are resized to": side}
