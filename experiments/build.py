@@ -137,6 +137,8 @@ def phases(config: Config, spec: Spec) -> tuple[list[Phase], Task]:
     """
     split, problem = decomposition(config, spec), task(config, spec)
     workers, batch_size = num_workers(config), config.batch_size or spec.num_train
+    if batch_size > spec.num_train:
+        raise ConfigError(f"batch_size={batch_size} is at most the {spec.num_train} training examples: use 0 for all of them")
     own_steps = (config.local_steps, *config.later_local_steps)
     parts = [(1 - config.warmup_phase - config.dense_phase) / len(own_steps)] * len(own_steps)
     shares = (config.warmup_phase, *parts, config.dense_phase)

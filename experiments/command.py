@@ -5,8 +5,11 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
+from jax.errors import JaxRuntimeError
+
 from experiments.config import ConfigError
 from experiments.config_files import one_line
+from experiments.signals import STOPPED
 from ist_jax.algorithms.base import StartError
 from ist_jax.data import DataError
 from ist_jax.loop import NonFiniteLossError, Stopped
@@ -14,7 +17,13 @@ from ist_jax.processes import OtherProcessError
 from ist_jax.workdir import WorkdirError
 
 RawText = argparse.RawDescriptionHelpFormatter
-FAILED, WRONG, STOPPED = 1, 2, 3
+FAILED, WRONG = 1, 2
+SMALLER = "this does not fit into memory: use a smaller model or batch_size, or more devices (experiments.memory counts)"
+
+
+def is_out_of_memory(error: JaxRuntimeError) -> bool:
+    """Whether a device's memory, or this machine's, has no room for what a run needs."""
+    return "RESOURCE_EXHAUSTED" in str(error) or "out of memory" in str(error).lower()
 
 
 def exit_status(action: Callable[[], object]) -> int:
@@ -23,6 +32,11 @@ def exit_status(action: Callable[[], object]) -> int:
         action()
     except (ConfigError, DataError, StartError) as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
+        return WRONG
+    except JaxRuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        print(f"error: {one_line(error)}: {SMALLER}", file=sys.stderr)
         return WRONG
     except (NonFiniteLossError, WorkdirError, OtherProcessError, OSError) as error:
         print(f"error: {one_line(error)}", file=sys.stderr)

@@ -17,6 +17,7 @@ from experiments import build
 from experiments.command import Parser, exit_status
 from experiments.config import ConfigError, resolve
 from experiments.config_files import one_line
+from experiments.restored import on_this_machine
 from ist_jax import data, export
 from ist_jax.data import EMBEDDED, Dataset, Spec
 from ist_jax.evaluation import evaluate_model
@@ -24,10 +25,15 @@ from ist_jax.evaluation import evaluate_model
 SPLITS = ("test", "validation", "train")
 
 
+def _without_one_channel(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """(28, 28) of (28, 28, 1): sources differ in whether grey images have an axis of channels."""
+    return shape[:-1] if len(shape) == 3 and shape[-1] == 1 else shape
+
+
 def _check(spec: Spec, dataset: Dataset) -> None:
     if dataset.spec.task != spec.task:
         raise ConfigError(f"the model is for {spec.task}; {dataset.name} is {dataset.spec.task}")
-    if dataset.spec.example_shape != spec.example_shape:
+    if _without_one_channel(dataset.spec.example_shape) != _without_one_channel(spec.example_shape):
         raise ConfigError(
             f"the model takes inputs of shape {spec.example_shape}; {dataset.name} has {dataset.spec.example_shape}"
         )
@@ -44,10 +50,11 @@ def score(model: str, name: str, directory: str = "", dataset: str = "", split: 
     """
     try:
         exported = export.read(model)
-        spec, config = Spec.of(exported.about["data"]["spec"]), resolve(exported.about["config"])
+        spec, config = Spec.of(exported.about["data"]["spec"]), on_this_machine(resolve(exported.about["config"]))
         _check_variables(exported, build.decomposition(config, spec).example)
-    except (export.ExportError, KeyError, TypeError, ValueError) as error:
-        raise ConfigError(f"--model={model}: {one_line(error)}") from error
+        task, size = build.task(config, spec), config.eval_batch_size
+    except Exception as error:  # model.json may say anything
+        raise ConfigError(f"--model={model}: {type(error).__name__}: {one_line(error)}") from error
     if not name:
         name, dataset = config.data.name, dataset or config.data.dataset
         if name not in EMBEDDED and not directory:
@@ -55,8 +62,11 @@ def score(model: str, name: str, directory: str = "", dataset: str = "", split: 
     place = dataclasses.replace(config.data, name=name, dir=directory, dataset=dataset)  # the same data are split as they were
     found = build.dataset(dataclasses.replace(config, data=place))
     _check(spec, found)
-    task, size = build.task(config, spec), config.eval_batch_size
-    return evaluate_model(exported.model.apply, task, exported.variables, found, split, size)
+    if spec.task == "classification":
+        apply = lambda variables, x: exported.model.apply(variables, x.reshape(len(x), *spec.example_shape))
+    else:
+        apply = exported.model.apply
+    return evaluate_model(apply, task, exported.variables, found, split, size)
 
 
 def _check_variables(exported: export.Exported, example: Any) -> None:

@@ -24,7 +24,6 @@ from experiments.restored import Restored, restore
 from ist_jax import export
 from ist_jax.algorithms.evaluated import measured
 from ist_jax.data import Dataset
-from ist_jax.data.base import spaced
 from ist_jax.evaluation import evaluate_model, whole_batch
 from ist_jax.trees import tree_size
 from ist_jax.types import Variables
@@ -53,9 +52,7 @@ def _check(run: Restored, subnet: int | None) -> None:
 def chosen(run: Restored, subnet: int | None, dataset: Dataset) -> tuple[nn.Module, Variables]:
     """The whole model, or subnetwork `subnet` of the last round's partition, with what it is evaluated with."""
     on_sample = run.config.model.eval_norm == "train"
-    sample = (
-        whole_batch(run.task, dataset.arrays("train") | spaced(dataset.train, run.config.eval_sample)) if on_sample else None
-    )
+    sample = whole_batch(run.task, dataset.arrays("train") | dataset.sample(run.config.eval_sample)) if on_sample else None
     if subnet is None:
         whole = lambda state, sample: measured(run.split.full, run.task, run.algorithm.params(state), sample)
         return run.split.full, jax.jit(whole)(run.state, sample)

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import jax
 from jax.errors import JaxRuntimeError
 
-from experiments.command import FAILED, exit_status
+from experiments.command import FAILED, exit_status, is_out_of_memory
 from experiments.config import ConfigError
 from experiments.config_files import one_line
 from experiments.last_words import Beside
@@ -104,7 +104,7 @@ def together() -> Iterator[None]:
     try:
         yield
     except JaxRuntimeError as error:
-        if not jax.distributed.is_initialized() or "RESOURCE_EXHAUSTED" in str(error):
+        if not jax.distributed.is_initialized() or is_out_of_memory(error):
             raise
         print(f"error: {one_line(error)}", file=sys.stderr, flush=True)
         os._exit(FAILED)  # leaving in good order waits for the process that is gone

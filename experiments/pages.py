@@ -26,6 +26,7 @@ from PIL import Image
 
 from experiments import benchmark, tables
 from experiments.config import ConfigError
+from experiments.record import CONTINUED
 
 KEPT = ("config.json", "metrics.jsonl", "summary.json")
 _BENCHMARK = re.compile(r"(<!-- benchmark (?P<record>\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -57,6 +58,8 @@ def _copy(workdir: pathlib.Path, target: pathlib.Path) -> None:
     target.mkdir(parents=True, exist_ok=True)
     for name in KEPT:
         shutil.copyfile(workdir / name, target / name)
+    if (workdir / CONTINUED).exists():
+        shutil.copyfile(workdir / CONTINUED, target / CONTINUED)
     content = json.loads((target / "config.json").read_text())
     for name in ("data.dir", "init_from"):
         content["config"][name] = pathlib.PurePath(content["config"].get(name, "")).name

@@ -1,5 +1,6 @@
 """Numbers with units, as people write them: 1Gbps, 2.5ms."""
 
+import math
 import re
 
 from experiments.config import ConfigError
@@ -12,9 +13,12 @@ _SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
 def _number(name: str, text: str, units: dict[str, float]) -> float:
     found = re.fullmatch(rf"([0-9.]+(?:e-?[0-9]+)?) ?({'|'.join(units)})", text)
     try:
-        return float(found[1]) * units[found[2]]
+        number = float(found[1]) * units[found[2]]
     except (TypeError, ValueError):
         raise ConfigError(f"{name} is a number with one of the units {', '.join(units)}, not {text!r}") from None
+    if math.isinf(number):
+        raise ConfigError(f"{name} is a finite number, not {text!r}")
+    return number
 
 
 def bytes_per_second(text: str, name: str = "link.bandwidth") -> float:

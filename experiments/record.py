@@ -1,12 +1,14 @@
 """The record of a run: what it was made from, so that it can be traced and made again."""
 
+import contextlib
 import importlib.metadata
 import json
 import os
 import pathlib
 import platform
 import subprocess
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -18,12 +20,15 @@ from ist_jax.data import Dataset
 from ist_jax.files import write_whole
 from ist_jax.processes import OtherProcessError, all_or_none, is_first
 from ist_jax.version import __version__
-from ist_jax.workdir import WorkdirError
+from ist_jax.workdir import WorkdirError, is_held
+from ist_jax.writers import rows_until
 
 PACKAGES = (
     *("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy"),
     *("scikit-learn", "pillow", "tensorflow-datasets"),  # which read data
 )
+CONTINUED = "continued.jsonl"  # beside config.json: from which round on a run had another environment, and which
+TRACED = ("git_revision", "python", "packages", "devices")  # of the environment, if a run goes on with others
 MAY_CHANGE = ("placement", "num_devices")  # of a run that goes on
 
 
@@ -77,26 +82,49 @@ def start(workdir: pathlib.Path, config: Config, dataset: Dataset, start: Mappin
       ConfigError: another configuration, other data, or checkpoints without a config.json.
       WorkdirError: the workdir cannot be written.
     """
-    made_from = environment(config, dataset, start)
+    made_from, begun = environment(config, dataset, start), (workdir / "config.json").exists()
     try:
         all_or_none(lambda: _start(workdir, config, made_from) if is_first() else None)
         all_or_none(lambda: _check(workdir, config, made_from))  # every process has the same configuration and data
+        all_or_none(lambda: _go_on(workdir, made_from) if begun and is_first() else None)
     except OtherProcessError as error:
         raise WorkdirError(str(error)) from error
 
 
-def _start(workdir: pathlib.Path, config: Config, made_from: Mapping[str, Any]) -> None:
+@contextlib.contextmanager
+def _explained(workdir: pathlib.Path) -> Iterator[None]:
     try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        if not (workdir / "config.json").exists():  # a run that goes on keeps what it was started with
-            if committed_rounds(workdir / "checkpoints"):
-                raise ConfigError(f"--workdir={workdir} holds checkpoints and no config.json: use another workdir")
-            content = {"config": as_json(config), "environment": dict(made_from)}
-            unfinished = workdir / f"config.json.{os.getpid()}"
-            write_whole(unfinished, json.dumps(content, indent=2) + "\n")
-            _rename_once(unfinished, workdir / "config.json")
+        yield
     except OSError as error:
         raise WorkdirError(f"--workdir={workdir} cannot be written: {error.strerror}") from error
+
+
+def _start(workdir: pathlib.Path, config: Config, made_from: Mapping[str, Any]) -> None:
+    with _explained(workdir):
+        workdir.mkdir(parents=True, exist_ok=True)
+        if (workdir / "config.json").exists():  # a run that goes on keeps what it was started with
+            return
+        if committed_rounds(workdir / "checkpoints"):
+            raise ConfigError(f"--workdir={workdir} holds checkpoints and no config.json: use another workdir")
+        content = {"config": as_json(config), "environment": dict(made_from)}
+        unfinished = workdir / f"config.json.{os.getpid()}"
+        write_whole(unfinished, json.dumps(content, indent=2) + "\n")
+        _rename_once(unfinished, workdir / "config.json")
+
+
+def _go_on(workdir: pathlib.Path, made_from: Mapping[str, Any]) -> None:
+    """Says that a run that has no checkpoint starts afresh; notes what one that has goes on with, if that is another."""
+    rounds, noted = committed_rounds(workdir / "checkpoints"), workdir / CONTINUED
+    if not rounds and not (workdir / "lock").exists():  # with a lock, `Workdir` says it
+        print(f"{workdir}: a run was begun here and no checkpoint of it was committed: starting afresh", file=sys.stderr)
+    known = dict(_read(workdir)["environment"])
+    for line in rows_until(noted, sys.maxsize):
+        known |= line["environment"] if isinstance(line.get("environment"), dict) else {}
+    differing = {name: made_from[name] for name in TRACED if made_from[name] != known.get(name)}
+    if rounds and differing and not is_held(workdir):
+        print(f"{workdir}: goes on with another {' and '.join(differing)}, noted in {noted.name}", file=sys.stderr)
+        with _explained(workdir), noted.open("a") as opened:
+            opened.write(json.dumps({"round": rounds[-1], "environment": differing}) + "\n")
 
 
 def _check(workdir: pathlib.Path, config: Config, made_from: Mapping[str, Any]) -> None:

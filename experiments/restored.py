@@ -18,7 +18,9 @@ from ist_jax.checkpoint import CheckpointError, Checkpoints
 from ist_jax.data import Spec
 from ist_jax.decompositions import Decomposition
 from ist_jax.processes import on_host
+from ist_jax.summary import Bookkeeping
 from ist_jax.tasks import Task
+from ist_jax.workdir import WorkdirError
 
 
 class Restored(NamedTuple):
@@ -55,6 +57,11 @@ def _data_of(workdir: pathlib.Path) -> tuple[Spec, str]:
         raise ConfigError(f"{workdir}: its config.json does not describe the data ({one_line(error)})") from error
 
 
+def on_this_machine(config: Config) -> Config:
+    """The config of a run that may have been trained elsewhere. Raises ConfigError if it is none that could be run."""
+    return validate(dataclasses.replace(config, placement="auto", num_devices=0, init_from=""))
+
+
 def restore(workdir: str | pathlib.Path) -> Restored:
     """The run in `workdir`, wherever it was trained; this machine's devices are used.
 
@@ -64,8 +71,7 @@ def restore(workdir: str | pathlib.Path) -> Restored:
     workdir = pathlib.Path(workdir)
     if not (workdir / "config.json").is_file():
         raise ConfigError(f"{workdir} holds no run: there is no config.json")
-    config = resolve(from_json(workdir / "config.json"))
-    config = validate(dataclasses.replace(config, placement="auto", num_devices=0, init_from=""))
+    config = on_this_machine(resolve(from_json(workdir / "config.json")))
     spec, fingerprint = _data_of(workdir)
     phases, task = build.phases(config, spec)
     try:
@@ -73,13 +79,17 @@ def restore(workdir: str | pathlib.Path) -> Restored:
         book: dict[str, Any] | None = checkpoints.bookkeeping()
         if book is None:
             raise ConfigError(f"{workdir} holds no checkpoint: let its run go on until it has one")
-        algorithm = phases[book["phase"]].algorithm
+        saved = Bookkeeping.of(book, len(phases))
+        algorithm = phases[saved.phase].algorithm
         state = checkpoints.restore(algorithm.fresh(jax.random.key(0)), algorithm.shapes())
     except CheckpointError as error:
         raise ConfigError(str(error)) from error
+    except WorkdirError as error:
+        raise ConfigError(f"{workdir}: {error}") from error
     split = build.decomposition(config, spec)
-    other = book["phase"] != (1 if config.warmup_phase else 0)
-    return Restored(config, spec, fingerprint, split, task, algorithm, state, book["round"], other)
+    own = int(config.warmup_phase > 0)  # the method's first phase
+    other = not own <= saved.phase <= own + len(config.later_local_steps)
+    return Restored(config, spec, fingerprint, split, task, algorithm, state, saved.round, other)
 
 
 def start_from(workdir: str | pathlib.Path) -> tuple[Start, dict[str, Any]]:

@@ -1,12 +1,18 @@
 """Trains one configuration: python -m experiments.run --config=FILE [--config.x=y ...] --workdir=DIR
 
-FILE is a config file (.py, with get_config()) or the config.json of another run. Exit status 0: trained, or
-already finished; 1: training diverged, or the workdir is in use, full or damaged; 2: the configuration or the data
-are wrong; 3: stopped by SIGINT or SIGTERM. While it trains it saves first, and the same command goes on from there.
+FILE is a config file (.py, with get_config()) or the config.json of another run. Exit status 0: trained, or already
+finished; 1: training diverged, or the workdir is in use, full or damaged; 2: the configuration or the data are wrong, or
+memory has no room for them; 3: stopped by SIGINT or SIGTERM. While it trains it saves first, and the same command goes on
+from there.
 
 On several hosts, the same command on each, with --coordinator=HOST:PORT --num_processes=N --process_id=I; under SLURM,
 Open MPI and on Cloud TPU without them. --profile writes a trace of the training to DIR/profile, for TensorBoard or Perfetto.
 """
+
+if __name__ == "__main__":  # before imports that take seconds
+    from experiments.signals import end_at_once
+
+    end_at_once()
 
 import contextlib
 import pathlib
@@ -117,6 +123,7 @@ def train(command: Command, signals: Signals | None = None) -> Results | None:
     if origin is not None and is_first():
         print(f"starts from {config.init_from} ({origin['method']}, round {origin['round']})", file=sys.stderr)
     _say_rounding(config, dataset.num_train, phases)
+    _say_padding(phases)
     traced = jax.profiler.trace(str(workdir / "profile")) if profile else contextlib.nullcontext()
     with signals.deferred(), traced:
         results = run(phases, task, dataset, build.loop_config(config), workdir, start=start, stop=signals.received)
@@ -154,6 +161,15 @@ def _say_rounding(config: Config, num_train: int, phases: Sequence[Phase]) -> No
     actual = sum(phase_steps(p) * p.algorithm.num_workers * p.algorithm.batch_size for p in phases)
     if actual != planned and is_first():
         print(f"epochs={config.epochs:g} are {planned:,.1f} samples, rounded up to {actual:,} in whole steps", file=sys.stderr)
+
+
+def _say_padding(phases: Sequence[Phase]) -> None:
+    """What S does not divide costs memory and FLOPs."""
+    found = [phase.algorithm.partition for phase in phases]
+    for group, size, count, slots in sorted({(g, p.sizes[g], p.num_subnets, p.slots[g]) for p in found for g in p.padded}):
+        if is_first():
+            empty = f"{count * slots - size} of them empty, but stored and computed"
+            print(f"{group}: {size} units in {count} x {slots} slots, {empty}", file=sys.stderr)
 
 
 def main(argv: Sequence[str]) -> int:

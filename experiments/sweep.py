@@ -6,6 +6,11 @@ Runs that are finished are not run again, so the same command goes on where it s
 experiments.run; a run that diverges does not stop the others.
 """
 
+if __name__ == "__main__":  # before imports that take seconds
+    from experiments.signals import end_at_once
+
+    end_at_once()
+
 import itertools
 import pathlib
 import sys

@@ -16,6 +16,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from experiments.config import ConfigError
+from experiments.record import MAY_CHANGE
 
 
 class Run(NamedTuple):
@@ -66,8 +67,18 @@ def text(folders: Sequence[pathlib.Path]) -> str:
 
 
 def grouped(runs: Sequence[Run]) -> dict[str, list[Run]]:
-    """Runs by label: the method, and whatever else differs between the runs, but the seed."""
-    varying = [n for n in runs[0].config if n not in ("seed", "method") and len({str(r.config.get(n)) for r in runs}) > 1]
+    """Runs by label: the method, and whatever else differs between the runs, but the seed.
+
+    Where workers train is what `auto` found on a machine, unless one seed was run here and there.
+    """
+    groups = _by_label(runs, ("seed", "method", *MAY_CHANGE))
+    twice = any(len({r.config.get("seed") for r in group}) < len(group) for group in groups.values())
+    return _by_label(runs, ("seed", "method")) if twice else groups
+
+
+def _by_label(runs: Sequence[Run], unsaid: Sequence[str]) -> dict[str, list[Run]]:
+    """Runs by their method and all fields that differ, but those `unsaid`."""
+    varying = [n for n in runs[0].config if n not in unsaid and len({str(r.config.get(n)) for r in runs}) > 1]
     # a field that the method alone decides (its own tuned value) says nothing new
     by_method: dict[str, dict[str, set[str]]] = {}
     for r in runs:
@@ -205,6 +216,8 @@ def curves(workdirs: Sequence[pathlib.Path], picture: pathlib.Path, description:
     try:
         figure.savefig(unfinished, dpi=110, format="png", metadata={"Description": description})
         unfinished.replace(picture)
+    except OSError as error:  # a full disk names no file
+        raise OSError(error.errno, error.strerror, str(picture)) from error
     finally:
         plt.close(figure)
         unfinished.unlink(missing_ok=True)

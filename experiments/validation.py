@@ -1,10 +1,9 @@
 """What makes a configuration impossible, said before anything is loaded: rule, value, remedy."""
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from experiments.architectures import ARCHITECTURES, MODEL_NAMES, decomposition_of
+from experiments.architectures import ARCHITECTURES, MODEL_NAMES, decomposition_of, with_autos
 from experiments.config import FIELDS, METHODS, Config, ConfigError, nearest
 from experiments.quantities import link
 from ist_jax.algorithms import OPT_STATES
@@ -41,6 +40,7 @@ CHOICES: dict[str, Sequence[str]] = {
     "data.name": tuple(SOURCES),
     "data.split": SPLITS,
 } | _of_any_model()
+CHOICES["model.scaling"] = ("auto", *CHOICES["model.scaling"])
 
 # field -> (smallest, largest, whether the bounds themselves are allowed)
 RANGES: dict[str, tuple[float, float, bool]] = {
@@ -109,6 +109,12 @@ FIELDS_OF = {
     "model.bias": ("mlp", "gcn", "sage", "gat"),
     "model.activation": ("mlp", "gcn", "sage", "gat"),
     "min_blocks": ("resnet",),
+    "split_stages": ("resnet",),
+    "model.stage_sizes": ("resnet",),
+    "model.width": ("resnet",),
+    "model.block": ("resnet",),
+    "model.stem": ("resnet",),
+    "model.channels": ("vgg",),
 }
 
 
@@ -175,7 +181,7 @@ def _check_lost_and_link(c: Config) -> None:
 
 
 def _check_data(c: Config) -> None:
-    if c.batch_size == 0 and c.data.split != "shared" and c.num_subnets > 1:
+    if c.batch_size == 0 and c.data.split != "shared" and num_workers(c) > 1:
         raise ConfigError(
             f"batch_size=0 (the whole set) needs data.split=shared, not {c.data.split!r}, whose shards differ in size"
         )
@@ -219,7 +225,7 @@ def num_workers(config: Config) -> int:
 
 
 def validate(config: Config) -> Config:
-    """Returns `config`, with the decomposition that 'auto' stands for.
+    """Returns `config`, with the decomposition and the scaling that 'auto' stands for.
 
     Raises:
       ConfigError: with one line on what is wrong, where, and what would be right.
@@ -227,11 +233,12 @@ def validate(config: Config) -> Config:
     _check_choices(flat_values(config), CHOICES)
     _check_ranges(flat_values(config))
     _check_method(config)
+    config = with_autos(config)
     _check_model(config)
     _check_data(config)
     _check_lost_and_link(config)
     placement_of(config)
-    return dataclasses.replace(config, decomposition=decomposition_of(config))
+    return config
 
 
 def flat_values(config: Config) -> dict[str, Any]:

@@ -1,10 +1,12 @@
 """Checkpoints, so that a run can go on where it stopped. The only module that knows orbax."""
 
+import contextlib
 import hashlib
+import logging
 import os
 import pathlib
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -128,7 +130,8 @@ class Checkpoints:
         path = self._folder / str(round)
         metadata = {"book": dict(bookkeeping), "shapes": leaf_shapes(state), "model": leaf_shapes(params)}
         try:
-            ocp.save(path, state, custom_metadata=metadata, overwrite=True)
+            with _without_tracebacks():
+                ocp.save(path, state, custom_metadata=metadata, overwrite=True)
             all_or_none(lambda: self._commit(round))
         except Exception as error:  # a full disk is many kinds of error in the libraries below
             if (gone := _of_another_process(error)) is not None:
@@ -148,10 +151,17 @@ class Checkpoints:
 
     def bookkeeping(self) -> dict[str, Any] | None:
         """That of the newest undamaged checkpoint, None if there is none."""
-        return None if self._round < 0 else dict(self._metadata()["book"])
+        return None if self._round < 0 else self._metadata()["book"]
 
     def _metadata(self) -> dict[str, Any]:
-        return ocp.metadata(self._folder / str(self._round)).custom_metadata
+        """{'book', 'shapes', 'model'}: a digest says that a file is whole, and nothing of what is in it."""
+        path = self._folder / str(self._round)
+        try:
+            found = ocp.metadata(path).custom_metadata
+            parts = {name: dict(found[name]) for name in ("book", "shapes", "model")}
+        except Exception as error:  # as below
+            raise CheckpointError(f"{path} is no checkpoint of this software ({_first_line(error)})") from error
+        return parts
 
     def restore(self, like: Any, params: Any) -> Any:
         """The state of the newest undamaged checkpoint, with the structure and shardings of `like`.
@@ -192,6 +202,20 @@ class Checkpoints:
             raise CheckpointError(f"{self._folder}: {differing}, and not for zero padding: use another workdir")
         grown = np.pad(kept, [(0, wanted - length) for wanted, length in zip(like.shape, kept.shape)])
         return jax.device_put(grown, like.sharding)
+
+
+@contextlib.contextmanager
+def _without_tracebacks() -> Iterator[None]:
+    """Orbax logs the traceback of every thread that fails before it raises, and ours is one line."""
+    loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels):
+            logger.setLevel(level)
 
 
 def _of_another_process(error: BaseException | None) -> JaxRuntimeError | None:

@@ -24,6 +24,7 @@ from ist_jax.order import View
 from ist_jax.processes import any_says, is_first, on_host
 from ist_jax.summary import Bookkeeping, evaluated_row, summarise
 from ist_jax.tasks.base import Task
+from ist_jax.trees import leaf_names
 from ist_jax.types import Array, Key, Params
 from ist_jax.workdir import Workdir
 from ist_jax.writers import Row, Terminal
@@ -102,6 +103,12 @@ def _is_sound(state: State) -> Array:
     finite = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(state.store)]
     numbers = [~jnp.isnan(leaf).any() for leaf in jax.tree.leaves((state.opt_state, state.outer_state))]
     return jnp.array(finite + numbers).all()
+
+
+def _unsound(state: State) -> str:
+    """What `_is_sound` found, by name."""
+    leaves = zip(leaf_names(state.store), jax.tree.leaves(state.store))
+    return " and ".join(name for name, leaf in leaves if not jnp.isfinite(leaf).all()) or "the optimizer's state"
 
 
 class _Run:
@@ -258,7 +265,8 @@ class _Run:
 
     def _save(self, algorithm: Algorithm, state: State) -> None:
         if not _is_sound(state):  # the loss that shows it is the next round's
-            raise NonFiniteLossError(f"a parameter became nan or infinite in round {self.book.round}: lower the learning rate")
+            found = f"{_unsound(state)} became nan or infinite in round {self.book.round}"
+            raise NonFiniteLossError(f"{found}: lower the learning rate")
         self.workdir.save(self.book.round, state, algorithm.shapes(), dataclasses.asdict(self.book))
 
 

@@ -11,7 +11,8 @@
     fixed     the slices of the first round for ever (an ensemble of subnetworks).
 
 'balanced' and 'blocks' take a minimum depth: subnetworks that would be dealt fewer units hold others' as well
-(ResIST's minimum depth), drawn from all units ('blocks'), or as few as possible of each home's ('balanced').
+(ResIST's minimum depth), drawn from all units ('blocks'), or as few as possible of each home's ('balanced'; of few
+blocks that is one of each, so that neighbours of one home never sit together). All units are held equally often.
 
 All give `indices[group]: int32[S, M]`, sorted in every row, padded with the group's size where S does not
 divide it. The result is a function of (key, previous indices) alone, so all hosts agree without talking.
@@ -71,11 +72,9 @@ class Partition(NamedTuple):
 
     def with_travelling(self, groups: Iterable[str]) -> "Partition":
         """The same partition with other travelling groups. Raises ValueError if it is not 'balanced'."""
-        return (
-            self
-            if frozenset(groups) == self.travelling
-            else partition(self.name, self.sizes, self.num_subnets, min_units=self.min_units, travelling=groups)
-        )
+        if frozenset(groups) == self.travelling:
+            return self
+        return partition(self.name, self.sizes, self.num_subnets, min_units=self.min_units, travelling=groups)
 
     @property
     def equal_blocks(self) -> bool:
@@ -96,10 +95,8 @@ def home_size(size: int, num_subnets: int) -> int:
 
 
 def _pair_units(size: int, num_subnets: int, slots: int) -> int:
-    """The smallest equal share of a home that a subnetwork may hold: S shares are the home, and S homes fill the slots."""
-    home = home_size(size, num_subnets)
-    at_home_S = np.clip(size - home * np.arange(num_subnets), 0, home)
-    return next(k for k in range(-(-home // num_subnets), home + 1) if np.minimum(at_home_S, k).sum() >= slots)
+    """The smallest equal share of a home, of which a subnetwork holds `slots` / `size` on average; without overlap, 1 / S."""
+    return max(-(-home_size(size, num_subnets) // num_subnets), -(-home_size(size, num_subnets) * slots // size))
 
 
 def _sorted_rows(cards_S: Array, size: int, num_subnets: int) -> Array:
@@ -152,33 +149,63 @@ def _dealt_in_counts(key: Key, count_S: Array, size: int) -> Array:
     return jax.random.permutation(key, holder_N)[None] == jnp.arange(count_S.shape[0])[:, None]
 
 
-def _covering(name: str) -> Callable[[Key, Array, int], Array]:
-    """The deals with overlap: every unit is dealt once, then every subnetwork draws others up to its slots."""
-
-    def deal(key: Key, current_SxM: Array, size: int) -> Array:
-        deal_key, fill_key = jax.random.split(key)
-        num_subnets, slots = current_SxM.shape
-        if name == "balanced":
-            unit_SxM = _dealt_by(deal_key, homes(size, num_subnets), size)
-            held_SxN = (
-                jnp.zeros((num_subnets, size), bool).at[jnp.arange(num_subnets)[:, None], unit_SxM].set(True, mode="drop")
-            )
-            return _filled(fill_key, held_SxN, slots, _pair_units(size, num_subnets, slots))
-        count_S = jnp.bincount(jnp.arange(size) % num_subnets, length=num_subnets)
-        return _filled(fill_key, _dealt_in_counts(deal_key, count_S, size), slots, size)
-
-    return deal
-
-
-def _filled(key: Key, held_SxN: Array, slots: int, pair: int) -> Array:
-    """int32[S, slots]: the units held and others at random, at most `pair` of every home."""
-    num_subnets, size = held_SxN.shape
-    home = home_size(size, num_subnets)
-    draw_SxN = jnp.where(held_SxN, -1.0, jax.random.uniform(key, held_SxN.shape))
-    draw_SxHxK = jnp.pad(draw_SxN, ((0, 0), (0, num_subnets * home - size)), constant_values=2.0).reshape(num_subnets, -1, home)
-    rank_SxHxK = jnp.argsort(jnp.argsort(draw_SxHxK, axis=2), axis=2)
-    draw_SxN = jnp.where(rank_SxHxK < pair, draw_SxHxK, 2.0).reshape(num_subnets, -1)
+def _blocks_overlapping(key: Key, current_SxM: Array, size: int) -> Array:
+    """Every unit is dealt once, then every subnetwork draws others of all units up to its slots."""
+    deal_key, fill_key = jax.random.split(key)
+    num_subnets, slots = current_SxM.shape
+    count_S = jnp.bincount(jnp.arange(size) % num_subnets, length=num_subnets)
+    held_SxN = _dealt_in_counts(deal_key, count_S, size)
+    draw_SxN = jnp.where(held_SxN, -1.0, jax.random.uniform(fill_key, held_SxN.shape))
     return jnp.sort(jnp.argsort(draw_SxN, axis=1)[:, :slots], axis=1).astype(jnp.int32)
+
+
+def _balanced_overlapping(key: Key, current_SxM: Array, size: int) -> Array:
+    """Everybody holds M of N units, every unit with probability M / N, and of a home at most ceil(home M / N); all are held.
+
+    The S M slots are copies of units (`_copies`): a unit has S M / N of them, on average and rounded up or down; n neighbours
+    in the row, such as a home's, have n times that, rounded. None is left out (S M >= N) or has more than S (M <= N).
+
+    A home's L copies go, in the order of the row, round its own table of the S subnetworks: those of one unit lie side by side
+    and go to different ones, and everybody gets floor(L / S) of that home or one more, at most ceil(home M / N). Who gets one
+    more sits first at that table (`_tables`): such seats are dealt round a common table, home after home, so that all have as
+    many in the end, M units each. Seats are random, so subnetworks are exchangeable: each holds a unit with the mean of the
+    unit's copies over S, M / N. With a smaller share of a home than ceil(home M / N) no draw could give every unit that.
+    """
+    num_subnets, slots = current_SxM.shape
+    copies_key, tables_key = jax.random.split(key)
+    unit_C, place_H = _copies(copies_key, size, num_subnets, slots)
+    home_C, number_C = unit_C // home_size(size, num_subnets), jnp.arange(num_subnets * slots)
+    begin_H = jnp.full(num_subnets, number_C.size).at[home_C].min(number_C)
+    table_HxS = _tables(tables_key, jnp.bincount(home_C, length=num_subnets), place_H)
+    holder_C = table_HxS[home_C, (number_C - begin_H[home_C]) % num_subnets]
+    held_SxN = jnp.zeros((num_subnets, size), bool).at[holder_C, unit_C].set(True)
+    return jnp.sort(jnp.where(held_SxN, jnp.arange(size)[None], size), axis=1)[:, :slots].astype(jnp.int32)
+
+
+def _copies(key: Key, size: int, num_subnets: int, slots: int) -> tuple[Array, Array]:
+    """S M copies of units in a row, and every home's place in it: homes at random, and at random the units of each.
+
+    The unit at place r has floor(((r + 1) S M + u) / N) - floor((r S M + u) / N) copies, u one random number of 0 .. N - 1: a
+    systematic sample, whose mean over u is S M / N exactly (Hermite's identity).
+    """
+    home_key, unit_key, start_key = jax.random.split(key, 3)
+    copies, home = num_subnets * slots, home_size(size, num_subnets)
+    place_H = jax.random.permutation(home_key, num_subnets)
+    row_N = jnp.lexsort((jax.random.uniform(unit_key, (size,)), place_H[jnp.arange(size) // home]))
+    whole, rest = (jnp.asarray(part, jnp.int32) for part in np.divmod(np.arange(size + 1, dtype=np.int64) * copies, size))
+    count_N = jnp.diff(whole + (rest + jax.random.randint(start_key, (), 0, size) >= size))
+    return jnp.repeat(row_N, count_N, total_repeat_length=copies), place_H
+
+
+def _tables(key: Key, length_H: Array, place_H: Array) -> Array:
+    """[H, S]: the subnetworks at every home's table, of which the first `length_H` mod S are dealt from home to home."""
+    seat_key, table_key = jax.random.split(key)
+    num_subnets = length_H.size
+    more_H = length_H % num_subnets
+    earlier_H = jnp.where(place_H[None] < place_H[:, None], more_H[None], 0).sum(axis=1)
+    seat_S = jax.random.permutation(seat_key, num_subnets)
+    has_more_HxS = (seat_S[None] - earlier_H[:, None]) % num_subnets < more_H[:, None]
+    return jnp.argsort(jax.random.uniform(table_key, has_more_HxS.shape) - has_more_HxS, axis=1)
 
 
 def _rolling(key: Key, current_SxM: Array, size: int) -> Array:
@@ -192,6 +219,7 @@ def _fixed(key: Key, current_SxM: Array, size: int) -> Array:
 
 
 DEALS = {"balanced": _balanced, "uniform": _uniform, "blocks": _blocks, "rolling": _rolling, "fixed": _fixed}
+OVERLAPPING = {"balanced": _balanced_overlapping, "blocks": _blocks_overlapping}
 
 
 def _first(name: str, size: int, num_subnets: int, slots: int, overlaps: bool) -> Array:
@@ -200,7 +228,7 @@ def _first(name: str, size: int, num_subnets: int, slots: int, overlaps: bool) -
     With overlap all have `slots` units: those of 'balanced' are drawn, of others the last slices reach back.
     """
     if name == "balanced" and overlaps:
-        return _covering(name)(jax.random.key(0), jnp.zeros((num_subnets, slots), jnp.int32), size)
+        return _balanced_overlapping(jax.random.key(0), jnp.zeros((num_subnets, slots), jnp.int32), size)
     if name == "balanced":
         return _sorted_rows(jnp.arange(size, dtype=jnp.int32), size, num_subnets)
     count_S = np.array([len(part) for part in np.array_split(np.arange(size), num_subnets)])
@@ -257,7 +285,7 @@ def partition(
 
     def deal(group: str) -> Callable[[Key, Array, int], Array]:
         if group in parts.overlapping:
-            return _covering(name)
+            return OVERLAPPING[name]
         return _travelling if group in travelling else DEALS[name]
 
     def sample(key: Key, current: Indices) -> Indices:

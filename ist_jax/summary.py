@@ -1,6 +1,7 @@
 """Where a run stands, and what it comes to in the end."""
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -58,9 +59,21 @@ class Bookkeeping:
     @classmethod
     def of(cls, saved: Mapping[str, Any], num_phases: int) -> "Bookkeeping":
         """What a checkpoint was saved with. Raises WorkdirError if this software or this run is another."""
-        if saved.keys() != {field.name for field in dataclasses.fields(cls)} or saved["phase"] >= num_phases:
+        fields = {field.name: field for field in dataclasses.fields(cls)}
+        fits = saved.keys() == fields.keys() and all(_is_of(saved[name], field) for name, field in fields.items())
+        if not fits or saved["phase"] >= num_phases:
             raise WorkdirError("its checkpoint is of another version of this software, or of other phases: use another workdir")
         return cls(**saved)
+
+
+def _is_of(value: Any, field: dataclasses.Field) -> bool:
+    """Whether a field of the bookkeeping may have this value; counts and times do not fall below where they start."""
+    if isinstance(value, dict) or field.default_factory is dict:
+        return field.default_factory is dict and isinstance(value, dict) and all(isinstance(of, dict) for of in value.values())
+    if value is None:
+        return field.name == "flops_per_device"
+    of_type = type(value) is int or (type(value) is float and isinstance(field.default, float))
+    return of_type and math.isfinite(value) and value >= (-math.inf if field.name == "loss_sum" else field.default)
 
 
 def evaluated_row(book: Bookkeeping, result: Any, loss_SxJ: Any, *, with_link: bool) -> Row:

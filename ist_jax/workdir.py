@@ -21,6 +21,18 @@ class WorkdirError(RuntimeError):
     """A workdir that is in use, cannot be written, or cannot be gone on from."""
 
 
+def is_held(path: pathlib.Path) -> bool:
+    """Whether a run is writing in the workdir `path` now."""
+    try:
+        with (path / "lock").open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # none, or a file system without locks
+        return False
+    return False
+
+
 class Workdir:
     """The workdir of one run, which holds it alone until `close`. None of its methods does anything without a path.
 
@@ -87,7 +99,10 @@ class Workdir:
     def _rows_until_checkpoint(self, metrics: pathlib.Path) -> list[Row]:
         if self.saved is None:
             return []
-        rows, written = rows_until(metrics, self.saved["round"]), self.saved["rows"]
+        round, written = self.saved.get("round"), self.saved.get("rows")
+        if type(round) is not int or type(written) is not int:
+            raise WorkdirError(f"{self._path}: its checkpoint says neither its round nor its rows: use another workdir")
+        rows = rows_until(metrics, round)
         if len(rows) < written:
             raise WorkdirError(
                 f"{metrics} is damaged: {len(rows)} of its first {written} rows can be read: repair it, or use another workdir"

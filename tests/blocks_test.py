@@ -4,13 +4,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cases import BATCH, SGD, TASK, chain, dataset, random_params, rounds
+from cases import BATCH, ROOT, SGD, TASK, chain, dataset, random_params, rounds
 from costs_test import compiled_bytes
 from decompositions_conformance_test import check_law_6, shapes_and_labels
 
 from ist_jax import costs, ist, undivided
 from ist_jax.decompositions import blocks, channels, filters
+from ist_jax.evaluation import evaluate
 from ist_jax.exchange import settled
+from ist_jax.hlo import collectives
 from ist_jax.models import VGG, PreActResNet, ResNet
 from ist_jax.placement import looped, sharded, subnet_mesh
 from ist_jax.subnet import extract
@@ -39,6 +41,23 @@ def test_the_whole_model_is_evaluated_with_its_blocks_in_order(place, min_units)
     found = jax.jit(lambda state: algorithm.predict(algorithm.variables(state, None), batch))(state)
     expected = decomposition.full.apply({"params": jax.device_get(algorithm.params(state))}, batch["x"])
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("min_units", [0, 4])
+def test_no_device_ever_has_all_blocks(min_units):
+    """Evaluated over a mesh, they come to all devices one at a time: nothing that crosses it is larger than one.
+
+    9 blocks for 4 subnetworks, with a statistic of each norm measured: no device has the 9 that one program would gather.
+    """
+    algorithm = ist(chain(4, min_units=min_units), TASK, SGD, batch_size=BATCH, placement=sharded(subnet_mesh(4)))
+    put = lambda tree: jax.device_put(tree, algorithm.sharding)
+    arrays = put({name: jnp.asarray(array[:12]) for name, array in dataset().test.items()})
+    whole = lambda state: evaluate(algorithm, TASK, state, {"test": arrays}, arrays, batch_size=6, subnets=False)
+    found = collectives(jax.jit(whole).lower(algorithm.fresh(ROOT)).compile().as_text())
+    block = 4 * 8 * 8
+    assert {c.kind for c in found} == {"all-reduce"}
+    assert max(c.result_bytes for c in found) <= block + 2 * 4 * 8, "a kernel, a scale, a bias"
+    assert sum(c.times == 9 for c in found), "in a loop over the blocks"
 
 
 def test_a_sub_resnet_is_the_full_model_with_the_other_blocks_as_the_identity():

@@ -1,17 +1,21 @@
 """The notebooks run from beginning to end, in quick mode, as they are."""
 
+import importlib.metadata
 import os
 import pathlib
+import subprocess
+import sys
 
 import nbformat
 import pytest
 from nbclient import NotebookClient
 
 ROOT = pathlib.Path(__file__).parent.parent
+NOTEBOOKS = sorted((ROOT / "colabs").glob("*.ipynb"))
 
 
 @pytest.mark.filterwarnings("ignore")  # of the kernel's own libraries
-@pytest.mark.parametrize("path", sorted((ROOT / "colabs").glob("*.ipynb")), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
 def test_a_notebook_runs(path, tmp_path, monkeypatch):
     """Cells with the tag 'tfds' need prepared data: IST_DATA_DIR."""
     monkeypatch.setenv("IST_QUICK", "1")
@@ -28,7 +32,27 @@ def test_a_notebook_runs(path, tmp_path, monkeypatch):
     assert {"whole", "subnet_0"} == {folder.name for folder in (tmp_path / "exported").iterdir()}
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "colabs").glob("*.ipynb")), ids=lambda path: path.name)
+def test_what_a_notebook_installs_is_complete(tmp_path):
+    """The first cell's `pip install git+ADDRESS`, of this repository and without its dependencies, into an empty folder."""
+    if not (ROOT / ".git").exists() or int(importlib.metadata.version("setuptools").split(".")[0]) < 77:
+        pytest.skip("this is no git repository, or setuptools is too old to build here")
+    install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", f"--target={tmp_path}"]
+    subprocess.run([*install, f"git+{ROOT.as_uri()}"], check=True, capture_output=True)
+    program = "import ist_jax, experiments.ist.fashion_mnist as found; print(ist_jax.__file__, found.__file__)"
+    isolated = [sys.executable, "-P", "-c", f"import sys; sys.path.insert(0, {str(tmp_path)!r}); {program}"]
+    shown = subprocess.run(isolated, check=True, capture_output=True, text=True, cwd=tmp_path).stdout.split()
+    assert all(pathlib.Path(file).is_relative_to(tmp_path) for file in shown), shown
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
+def test_a_notebook_without_an_address_says_what_is_missing(path):
+    source = nbformat.read(path, as_version=4).cells[1].source
+    assert 'REPOSITORY = ""' in source
+    with pytest.raises(AssertionError, match="REPOSITORY is the address of the repository"):
+        exec(source.replace("%pip", "pip = ''#").replace("find_spec(", "find_spec('no_' + "), {})
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
 def test_a_notebook_is_stored_without_outputs_and_holds_no_logic(path):
     for cell in nbformat.read(path, as_version=4).cells:
         if cell.cell_type == "code":

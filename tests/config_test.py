@@ -87,6 +87,11 @@ WRONG = {
     "--config.link.bandwidth=fast": "link.bandwidth is a number with one of the units bps, .* not 'fast'",
     "--config.link.bandwidth=0Gbps": "link.bandwidth is above 0",
     "--config.link.bandwidth=1Gbps --config.link.latency=3": "link.latency is a number with one of the units s, ms",
+    "--config.link.bandwidth=1Gbps --config.link.latency=1e999s": "link.latency is a finite number, not '1e999s'",
+    "--config.link.bandwidth=1e400Gbps": "link.bandwidth is a finite number",
+    "--config.batch_size=1000000": "batch_size=1000000 is at most the 1,?1.. training examples: use 0 for all",
+    "--config.split_stages=(1,)": "split_stages=.1,. is of resnet, and does nothing for model.name='mlp'",
+    "--config.model.channels=(8,)": "model.channels=.8,. is of vgg, and does nothing",
     "--config.model.name=resnet --config.model.stage_sizes=(1,0)": "model.stage_sizes names the blocks",
     "--config.model.name=resnet --config.num_subnets=23": "num_subnets=23 and min_blocks=0 are at most the 22 blocks",
     "--config.model.name=resnet --config.min_blocks=23": "num_subnets=4 and min_blocks=23 are at most the 22 blocks",
@@ -293,4 +298,35 @@ def test_the_last_of_two_values_wins_also_for_tuples():
 
 
 def test_validate_returns_the_config():
-    assert validate(Config()) == dataclasses.replace(Config(), decomposition="mlp")
+    model = dataclasses.replace(Config().model, scaling="none")
+    assert validate(Config()) == dataclasses.replace(Config(), decomposition="mlp", model=model)
+
+
+RESNET = ("--config.model.name=resnet", "--config.data.dataset=images")
+
+
+def test_branches_of_dealt_blocks_are_scaled_as_the_paper_says_unless_something_else_is():
+    """ResIST, section 3: 'keep'. Other models, and methods that do not deal blocks, are not scaled."""
+    assert parse(*RESNET).model.scaling == "keep"
+    assert parse(*RESNET, "--config.model.scaling=none").model.scaling == "none"
+    for other in ("--config.method=local_sgd", "--config.method=ensemble", "--config.decomposition=filters"):
+        block = ["--config.model.block=post"] * other.endswith("filters")
+        assert parse(*RESNET, other, *block).model.scaling == "none"
+    assert parse().model.scaling == "none"
+
+
+@pytest.mark.parametrize("method", ["single", "data_parallel", "local_sgd"])
+def test_a_method_that_trains_the_whole_model_is_not_refused_for_a_split_that_it_does_not_use(method):
+    """Stages and blocks to be dealt, filters of a bottleneck or under a group norm; of one worker, whose shards it has."""
+    whole = (*RESNET, f"--config.method={method}", "--config.model.stage_sizes=(1,2)", "--config.model.width=8")
+    images = data.load("digits", dataset="images")
+    for options in (
+        ["--config.split_stages=(3,)", "--config.min_blocks=9"],
+        ["--config.decomposition=filters", "--config.model.block=preact_bottleneck", "--config.num_subnets=16"],
+        ["--config.decomposition=filters", "--config.model.norm=group"],
+    ):
+        made = build.decomposition(parse(*whole, *options), images.spec)
+        assert made.partition.sizes == {} and made.full.stage_sizes == (1, 2)
+        assert made.full.unrolled == ("--config.decomposition=filters" in options), "parameters lie as those of ist do"
+    if method == "single":
+        assert parse("--config.method=single", "--config.batch_size=0", "--config.data.split=disjoint").batch_size == 0

@@ -38,6 +38,19 @@ def test_every_experiment_builds_the_papers_network(file, classes, model, device
     assert costs.bytes_per_sync < costs.all_reduce
 
 
+def test_slots_that_are_empty_are_said(capsys):
+    """22 blocks for 4 sub-ResNets of 6; none where they overlap, and none in local SGD's warm-up."""
+    for fields, says in (
+        (["--config.warmup_phase=0.1"], "stage_3: 22 units in 4 x 6 slots, 2 of them empty, but stored and computed\n"),
+        (["--config.min_blocks=6"], ""),
+        (["--config.num_subnets=2"], ""),
+    ):
+        arguments = [f"--config={ROOT}/experiments/resist/cifar10.py", "--config.data.dir=x", "--workdir=x", *fields]
+        phases, _ = build.phases(run.parse(arguments).config, CIFAR)
+        run._say_padding(phases)
+        assert capsys.readouterr().err == says
+
+
 def test_momentum_decays_as_demon_says():
     """beta (1 - t/T) / (1 - beta + beta (1 - t/T)): of 0.9, half way, 0.45 / 0.55."""
     momentum = build.demon(0.9, 100)

@@ -9,9 +9,11 @@ import shutil
 import subprocess
 import sys
 
+import jax.numpy as jnp
 import pytest
 
 from experiments import report, run, sweep, tables
+from experiments.command import exit_status
 from experiments.config import METHODS
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -203,6 +205,26 @@ def test_a_run_is_traced_if_asked_and_says_how_its_units_went(tmp_path, capsys):
     assert run.main(["run", *QUICK, "--profile", f"--workdir={tmp_path}"]) == 0
     assert list((tmp_path / "profile").rglob("*.xplane.pb"))
     assert "units that travel: hidden_0; that come home: hidden_1" in capsys.readouterr().out
+
+
+def test_a_picture_that_a_full_disk_has_no_room_for_is_named(swept, tmp_path):
+    (tmp_path / ".curves.png").symlink_to("/dev/full")
+    with pytest.raises(OSError, match=r"No space left on device: '.*curves.png'"):
+        tables.curves([swept[0] / "method=ist,seed=0"], tmp_path / "curves.png")
+
+
+def test_a_model_beyond_any_memory_is_one_line(capsys):
+    assert exit_status(lambda: jnp.zeros(2**45).block_until_ready()) == 2  # as many bytes as a processor can address
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "does not fit into memory: use a smaller model" in error
+
+
+def test_a_label_tells_placements_apart_only_if_a_seed_was_run_with_both():
+    """`auto` may find another placement for another seed."""
+    made = lambda seed, placement: tables.Run({"method": "ist", "seed": seed, "placement": placement}, [], {})
+    assert list(tables.grouped([made(0, "looped"), made(1, "vmapped")])) == ["ist"]
+    both = tables.grouped([made(0, "looped"), made(0, "vmapped")])
+    assert list(both) == ["ist, placement=looped", "ist, placement=vmapped"]
 
 
 def test_grids_are_parsed():

@@ -78,6 +78,29 @@ def test_other_methods_are_exported_whole_or_by_member(method, tmp_path, capsys)
         assert export.read(tmp_path / "whole").about["test_accuracy"] == pytest.approx(summary["test_accuracy"])
 
 
+def test_a_model_scores_the_same_images_with_and_without_an_axis_of_channels(tmp_path, capsys):
+    """One source gives (28, 28), another (28, 28, 1)."""
+    rng = np.random.default_rng(0)
+    y = np.arange(400) % 4
+    x = (rng.integers(0, 60, (400, 5, 5)) + 40 * y[:, None, None]).astype(np.uint8)
+    for name, images in (("plain", x), ("channel", x[..., None])):
+        np.savez(tmp_path / f"{name}.npz", x_train=images, y_train=y, x_test=images[:100], y_test=y[:100])
+    data = ["--config.data.name=npz", f"--config.data.dir={tmp_path}/plain.npz", "--config.batch_size=32"]
+    workdir, summary = trained(tmp_path / "run", *data)
+    assert exported(workdir, tmp_path / "model") == 0
+    capsys.readouterr()
+    for name in ("plain", "channel"):
+        assert evaluate.main(["evaluate", f"--model={tmp_path}/model", "--name=npz", f"--dir={tmp_path}/{name}.npz"]) == 0
+        assert f"test accuracy {summary['test_accuracy']:.4f}" in capsys.readouterr().out
+
+
+def test_subnetworks_are_exported_from_a_later_part_with_other_local_steps(tmp_path):
+    """The parts of later_local_steps are phases of the method itself, and were taken for a dense one."""
+    workdir, summary = trained(tmp_path / "run", "--config.later_local_steps=(6,)")
+    assert exported(workdir, tmp_path / "one", "--subnet=1") == 0
+    assert export.read(tmp_path / "one").about["test_accuracy"] == pytest.approx(summary["subnet_test_accuracy"][1])
+
+
 def test_what_cannot_be_exported_or_scored_is_one_line(ist_run, tmp_path, capsys):
     workdir, _ = ist_run
     (tmp_path / "full").mkdir()

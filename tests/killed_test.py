@@ -135,6 +135,22 @@ def test_a_signal_saves_and_has_a_status_of_its_own(unbroken, tmp_path, number):
     assert_same_run(workdir, unbroken[0])
 
 
+def catches(process, number):
+    """Whether the process has a handler of its own for a signal."""
+    caught = next(line for line in pathlib.Path(f"/proc/{process.pid}/status").read_text().splitlines() if "SigCgt" in line)
+    return int(caught.split()[1], 16) >> (number - 1) & 1
+
+
+@pytest.mark.skipif(not pathlib.Path("/proc/self/status").exists(), reason="this system does not show who catches signals")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_amid_the_imports_ends_the_command_with_the_same_status(tmp_path, number):
+    process = start(tmp_path / "run")
+    wait_for(process, lambda: catches(process, signal.SIGTERM))  # Python itself catches SIGINT
+    process.send_signal(number)
+    assert process.wait(TIMEOUT) == STOPPED, said(tmp_path / "run")
+    assert said(tmp_path / "run") == f"{number.name}: ended before anything was read\n"
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_before_training_a_signal_ends_the_command_and_in_training_the_second_one_does(number):
     before = signal.getsignal(number)

@@ -114,10 +114,35 @@ def test_a_minimum_depth_overlaps_and_covers(name, size, num_subnets, depth):
 
 
 @pytest.mark.parametrize("name", ["blocks", "balanced"])
-def test_with_a_minimum_depth_every_unit_is_held_as_often_by_everybody(name):
-    drawn = draws(partition(name, {"g": 24}, 8, min_units=5), 4000)
-    held_SxN = np.stack([(drawn == unit).any(axis=2).mean(axis=0) for unit in range(24)], axis=1)
-    assert (np.abs(held_SxN - 5 / 24) < 6 * np.sqrt(5 / 24 * 19 / 24 / 4000)).all()
+@pytest.mark.parametrize("size,num_subnets,depth", [(24, 8, 5), (22, 8, 5), (22, 4, 6), (9, 8, 5), (10, 8, 4)])
+def test_with_a_minimum_depth_every_unit_is_held_as_often_by_everybody(name, size, num_subnets, depth):
+    """Also where S does not divide the units, of which the last home has fewer."""
+    drawn, rate = draws(partition(name, {"g": size}, num_subnets, min_units=depth), 4000), depth / size
+    held_SxN = np.stack([(drawn == unit).any(axis=2).mean(axis=0) for unit in range(size)], axis=1)
+    assert (np.abs(held_SxN - rate) < 5 * np.sqrt(rate * (1 - rate) / 4000)).all()
+    spread = np.sqrt(rate * (1 - rate) / 4000 / num_subnets)  # subnetworks are not independent; under 'balanced' they share out
+    assert (np.abs(held_SxN.mean(axis=0) - rate) < 5 * spread).all()
+
+
+@pytest.mark.parametrize("size,num_subnets,depth", [(24, 8, 5), (22, 8, 5), (22, 4, 6), (9, 8, 5), (32, 4, 10), (8, 4, 8)])
+def test_balanced_with_a_minimum_depth_shares_out(size, num_subnets, depth):
+    """All units have the same number of holders, to one; of a home everybody has its share, rounded up at most."""
+    parts = partition("balanced", {"g": size}, num_subnets, min_units=depth)
+    home, drawn = home_size(size, num_subnets), draws(parts, 200)
+    assert parts.pair_units("g") == -(-home * depth // size)
+    holders_RxN = np.stack([(drawn == unit).sum(axis=(1, 2)) for unit in range(size)], axis=1)
+    assert set(holders_RxN.flat) <= {num_subnets * depth // size, -(-num_subnets * depth // size)}
+    shares = np.stack([(drawn // home == h).sum(axis=2) for h in range(num_subnets)])
+    assert shares.max() <= parts.pair_units("g")
+
+
+def test_subnetworks_of_balanced_meet_alike_with_a_minimum_depth():
+    """Of 20 blocks and S = 8, depth 5, every block has two holders: no two subnetworks are copies of each other."""
+    drawn = draws(partition("balanced", {"g": 20}, 8, min_units=5), 4000)
+    held = (drawn[..., None] == np.arange(20)).any(axis=2).astype(int)
+    together_SxS = np.einsum("rsn,rtn->st", held, held) / 4000
+    others = together_SxS[~np.eye(8, dtype=bool)]
+    assert others == pytest.approx(np.full(56, 20 / 28), abs=0.08), "20 pairs of holders, over 28 pairs of subnetworks"
 
 
 def test_a_minimum_depth_that_all_shares_have_changes_nothing():

@@ -5,7 +5,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ist_jax.partition import partition
+from ist_jax.partition import EQUAL_BLOCKS, partition
 from ist_jax.subnet import extract_all, label_axes, merge
 
 GROUPS = ("a", "b", "c")
@@ -24,7 +24,7 @@ def problems(draw):
     rules.append(("shared", None))
     shapes["shared"] = (2,)
     name = draw(st.sampled_from(["balanced", "uniform", "blocks", "rolling"]))
-    min_units = draw(st.integers(0, min(sizes.values()))) if name == "blocks" else 0
+    min_units = draw(st.integers(0, min(sizes.values()))) if name in EQUAL_BLOCKS else 0
     return rules, sizes, shapes, partition(name, sizes, num_subnets, min_units=min_units), draw(st.integers(0, 1000))
 
 

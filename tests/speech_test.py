@@ -130,8 +130,9 @@ def test_features_are_cached_until_a_file_changes_and_a_damaged_cache_is_compute
         (lambda file: shutil.rmtree(file.parent.parent), "is not a folder"),
     ],
 )
-def test_broken_clips_and_folders_are_said(folder, damage, says):
+def test_broken_clips_and_folders_are_said_before_any_feature_is_computed(folder, damage, says, monkeypatch):
     damage(folder / "yes" / "00000003_nohash_0.wav")
+    monkeypatch.setattr(speech_commands, "log_mel", lambda clip: pytest.fail("the headers of all clips come first"))
     with pytest.raises(DataError, match=says):
         data.load("speech_commands", str(folder))
 

@@ -13,8 +13,9 @@ from cases import ALGORITHMS, TASK, dataset
 from ist_jax import LoopConfig, run
 from ist_jax.data import Dataset, Streamed, streamed
 from ist_jax.data.splits import disjoint, shared
+from ist_jax.data.streamed import Columns
 from ist_jax.loop import Stopped
-from ist_jax.order import ByDevice
+from ist_jax.order import ByDevice, draw
 from ist_jax.placement import looped, sharded, subnet_mesh
 
 SPLITS = {"shared": shared, "disjoint": functools.partial(disjoint, seed=0)}
@@ -22,28 +23,23 @@ CONFIG = LoopConfig(eval_every=3, eval_batch_size=8, eval_sample=24)
 KEY = jax.random.key(5)
 
 
-class Disk:
-    """An array that is not in memory, as far as its user knows; it keeps how many rows were read when."""
+def columns_of(arrays, reads):
+    """Arrays that are not in memory, as far as their user knows; `reads` keeps how many rows were read, and where."""
 
-    def __init__(self, array, read):
-        self.array, self.read = array, read
-
-    def __len__(self):
-        return len(self.array)
-
-    def __getitem__(self, rows):
+    def read(rows):
         assert isinstance(rows, np.ndarray)
-        self.read.append((len(rows), threading.current_thread().name))
-        return self.array[rows]
+        reads.append((len(rows), threading.current_thread().name))
+        return {name: array[rows] for name, array in arrays.items()}
+
+    return Columns(len(arrays["y"]), read)
 
 
 def on_disk(data, read=None):
     """`data` as a streamed set."""
     values = {field.name: getattr(data, field.name) for field in dataclasses.fields(Dataset) if field.name != "_cache"}
     read = [] if read is None else read
-    column = lambda name, array: Disk(array, read if name == "x" else [])
     for part in ("train", "validation", "test"):
-        values[part] = {name: column(name, array) for name, array in values[part].items()}
+        values[part] = columns_of(values[part], read)
     return Streamed(**values | {"example_shape": data.train["x"].shape[1:]})
 
 
@@ -80,6 +76,26 @@ def test_a_round_is_read_ahead_and_once():
     assert all(name.startswith("reading ahead") for _, name in read)
     with pytest.raises(ValueError, match="say which positions"):
         data.view(3, KEY, 2, sharding)
+
+
+def test_streaming_needs_no_cpu_beside_an_accelerator(monkeypatch):
+    """JAX_PLATFORMS=cuda alone leaves none, and to ask for one is a RuntimeError."""
+
+    def on_accelerator(plain):
+        def devices(*args, backend=None):
+            if backend is not None:
+                raise RuntimeError(f"Unknown backend {backend}")
+            return plain(*args)
+
+        return devices
+
+    for name in ("devices", "local_devices"):
+        monkeypatch.setattr(jax, name, on_accelerator(getattr(jax, name)))
+    memory = dataset()
+    found = on_disk(memory).view(0, KEY, 2, looped_sharding(), range(4, 8)).arrays["x"]
+    view = memory.view(0, KEY, 2, looped_sharding())
+    rows = np.concatenate([draw(view, jax.numpy.int32(worker), jax.numpy.int32(4), 4) for worker in range(2)])
+    np.testing.assert_array_equal(found, memory.train["x"][rows])
 
 
 def looped_sharding():

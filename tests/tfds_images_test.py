@@ -1,6 +1,7 @@
 """Prepared TFDS builders: images of one size in memory, images of any size streamed from disk."""
 
 import io
+import threading
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from prepared import encoded, varied, write_builder
 from experiments import run as command
 from ist_jax import data
 from ist_jax.data import DataError, Streamed, tfds_images
-from ist_jax.data.tfds_images import decoded
+from ist_jax.data.tfds_images import Records, decoded
 
 
 @pytest.fixture
@@ -27,6 +28,26 @@ def test_a_builder_of_images_of_one_size_by_its_name(tmp_path, name, version):
     found = data.load("tfds", str(tmp_path), name)
     assert found.train["x"].shape == (18, 32, 32, 3) and found.num_classes == 10
     np.testing.assert_array_equal(found.test["x"], images[20:])
+
+
+def test_a_builder_by_its_version_and_one_whose_test_split_is_called_validation(tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (30, 8, 8, 3), dtype=np.uint8)
+    files = [(encoded(image, "PNG"), i % 3) for i, image in enumerate(images)]
+    write_builder(tmp_path, "patches", {"train": files[:20], "validation": files[20:]}, (8, 8, 3), 3, "png", "1.2.0")
+    found = data.load("tfds", str(tmp_path), "patches:1.2.0")
+    np.testing.assert_array_equal(found.test["x"], images[20:])
+    assert (
+        found.notes["test split"] == "validation"
+        and found.fingerprint == data.load("tfds", str(tmp_path), "patches").fingerprint
+    )
+    with pytest.raises(DataError, match="holds no TFDS builder 'patches:2.0.0'"):
+        data.load("tfds", str(tmp_path), "patches:2.0.0")
+    with pytest.raises(DataError, match="did you mean 'patches'"):
+        data.load("tfds", str(tmp_path), "pathces")
+    write_builder(tmp_path, "halves", {"train": files[:20], "extra": files[20:]}, (8, 8, 3), 3, "png", "1.0.0")
+    for image_size in (0, 7):
+        with pytest.raises(DataError, match="it has .*extra.*, and no validation"):
+            data.load("tfds", str(tmp_path), "halves", image_size=image_size)
 
 
 def test_an_images_central_square_is_resized():
@@ -49,6 +70,25 @@ def test_a_streamed_example_is_its_file_decoded(folder):
     assert found.notes["test split"] == "test" and found.notes["images are resized to"] == 16
     assert found.fingerprint == data.load("tfds", str(folder), "pictures", image_size=14).fingerprint
     assert found.fingerprint != data.load("tfds", str(folder), "pictures", image_size=21).fingerprint
+
+
+class Counted(list):
+    """Records of a data source, and the rows that were asked for."""
+
+    def __getitems__(self, rows):
+        self.asked = [*getattr(self, "asked", []), *rows]
+        return [self[row] for row in rows]
+
+
+def test_a_record_is_read_once_for_its_image_and_its_label(monkeypatch):
+    """Also of more than are read at once."""
+    monkeypatch.setattr(tfds_images, "_AT_ONCE", 3)
+    files = list(varied(9))
+    source = Counted({"image": file, "label": label} for file, label in files)
+    made = Records(source, "pictures", 8, 3, threading.Lock()).read(np.array([5, 0, 5, 8, 2, 1, 3]))
+    assert source.asked == [5, 0, 5, 8, 2, 1, 3]
+    np.testing.assert_array_equal(made["y"], [files[row][1] for row in source.asked])
+    np.testing.assert_array_equal(made["x"], [decoded(files[row][0], 8, 3) for row in source.asked])
 
 
 def test_imagenets_test_split_is_its_validation_split(tmp_path):
@@ -74,8 +114,8 @@ def test_a_run_streams_and_never_has_the_whole_set_in_memory(folder, tmp_path, m
     """Two subnetworks, 2 steps of 4 examples a round: 16 of the 72 training examples, and chunks of 8 in evaluation."""
     monkeypatch.setattr("ist_jax.data.streamed._CHUNK", 8)
     monkeypatch.setattr("ist_jax.data.streamed._SAMPLE", 16)
-    read, plain = [], tfds_images.Images.__getitem__
-    monkeypatch.setattr(tfds_images.Images, "__getitem__", lambda self, rows: read.append(len(rows)) or plain(self, rows))
+    read, plain = [], tfds_images.Records.read
+    monkeypatch.setattr(tfds_images.Records, "read", lambda self, rows: read.append(len(rows)) or plain(self, rows))
     fields = ["data.name=tfds", f"data.dir={folder}", "data.dataset=pictures", "data.image_size=14", "num_subnets=2"]
     fields += ["data.augment=resized_crop_flip", "model.name=resnet", "model.stage_sizes=(1,3)", "model.width=4"]
     fields += ["split_stages=(2,)", "batch_size=4", "local_steps=2", "epochs=2.0", "eval_every=4", "eval_batch_size=8"]

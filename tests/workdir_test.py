@@ -7,13 +7,16 @@ import os
 import pathlib
 import shutil
 import subprocess
+import sys
 
 import chex
 import jax
 import jax.numpy as jnp
 import pytest
 from cases import ALGORITHMS, BATCH, TASK, dataset
+from experiments_test import QUICK
 
+from experiments import run as command_line
 from ist_jax import LoopConfig, checkpoint, run, writers
 from ist_jax import workdir as workdir_module
 from ist_jax.checkpoint import CheckpointError, Checkpoints
@@ -209,24 +212,29 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_once_there_is_space(tmp_pat
     assert [row["test_loss"] for row in results.history] == [row["test_loss"] for row in broken[1].history]
 
 
-def test_a_file_system_that_is_full(tmp_path):
-    """A real one, where this user may mount it."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    if (
-        shutil.which("mount") is None
-        or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", disk], capture_output=True).returncode
-    ):
+@pytest.fixture
+def disk(tmp_path):
+    """A file system of 1 MB of its own, where this user may mount one."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder]
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
         pytest.skip("this user may not mount a small file system")
-    try:
-        (disk / "ballast").write_bytes(bytes(2 * 2**20 - 150_000))
-        with pytest.raises(WorkdirError, match="cannot be written") as error:
-            train(disk / "run", rounds=16)
-        assert "\n" not in str(error.value)
-        (disk / "ballast").unlink()
-        assert train(disk / "run", rounds=16).summary["rounds"] == 16
-    finally:
-        subprocess.run(["umount", "-l", disk], check=True)
+    yield folder
+    subprocess.run(["umount", "-l", folder], check=True)
+
+
+@pytest.mark.parametrize("free", [20, 70])
+def test_a_file_system_that_is_full(disk, free):
+    """Whatever the libraries below log, the command says one line; and it goes on once there is room."""
+    (disk / "ballast").write_bytes(bytes((1024 - free) * 1024))
+    command = [sys.executable, "-m", "experiments.run", *QUICK, f"--workdir={disk}/run"]
+    found = subprocess.run(command, cwd=pathlib.Path(__file__).parent.parent, capture_output=True, text=True)
+    assert found.returncode == 1 and "Traceback" not in found.stderr, found.stderr
+    errors = [line for line in found.stderr.splitlines() if "error" in line.lower()]
+    assert len(errors) == 1 and errors[0].startswith("error: ") and "cannot be written" in errors[0], found.stderr
+    (disk / "ballast").unlink()
+    assert command_line.main(["run", *QUICK, f"--workdir={disk}/run"]) == 0
 
 
 def test_metrics_on_a_full_disk_are_one_line(tmp_path):

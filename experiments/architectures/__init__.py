@@ -1,5 +1,7 @@
 """Families of models and the ways they fall apart, by `config.decomposition`: a new one is one file and a line here."""
 
+import dataclasses
+
 from experiments.architectures import convolutional, graphs, mlp
 from experiments.architectures.base import Architecture
 from experiments.config import Config, ConfigError
@@ -32,4 +34,13 @@ def decomposition_of(config: Config) -> str:
     return name
 
 
-__all__ = ["ARCHITECTURES", "MODEL_NAMES", "Architecture", "decomposition_of"]
+def with_autos(config: Config) -> Config:
+    """`config` with the decomposition and the scaling that 'auto' stands for. Raises ConfigError as `decomposition_of` does."""
+    decomposition, scaling = decomposition_of(config), config.model.scaling
+    if scaling == "auto":
+        scaling = ARCHITECTURES[decomposition].scaling if config.method == "ist" else "none"
+    model = dataclasses.replace(config.model, scaling=scaling)
+    return dataclasses.replace(config, decomposition=decomposition, model=model)
+
+
+__all__ = ["ARCHITECTURES", "MODEL_NAMES", "Architecture", "decomposition_of", "with_autos"]

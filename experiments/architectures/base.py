@@ -22,6 +22,7 @@ class Architecture(NamedTuple):
         What does not fit together is a ValueError.
       graph: config -> how a graph is laid out for the model; None for a model of other data.
       batched: whether an accelerator trains several subnetworks faster as one batch than one after another.
+      scaling: what `model.scaling=auto` stands for under method=ist.
     """
 
     model: str
@@ -31,6 +32,7 @@ class Architecture(NamedTuple):
     decompose: Callable[[Config, Spec, int], Decomposition]
     graph: Callable[[Config], GraphOptions] | None = None
     batched: bool = True
+    scaling: str = "none"
 
 
 DTYPES = {"float32": None, "bfloat16": jnp.bfloat16}  # of compute; None: that of the parameters

@@ -24,11 +24,13 @@ def _check_stages(config: Config) -> None:
 
 def _check_blocks(config: Config) -> None:
     _check_stages(config)
+    if not splits(config):
+        return
     sizes, stages = config.model.stage_sizes, config.split_stages
     if not stages or not set(stages) <= set(range(1, len(sizes) + 1)):
         raise ConfigError(f"split_stages are of the {len(sizes)} of model.stage_sizes={sizes}, counted from 1, not {stages!r}")
     least = min(sizes[stage - 1] - 1 for stage in stages)
-    if splits(config) and least < max(config.num_subnets, config.min_blocks):
+    if least < max(config.num_subnets, config.min_blocks):
         raise ConfigError(
             f"num_subnets={config.num_subnets} and min_blocks={config.min_blocks} are at most the {least} blocks that a stage "
             f"of split_stages={stages} has beside its first (model.stage_sizes={sizes})"
@@ -36,20 +38,23 @@ def _check_blocks(config: Config) -> None:
 
 
 def _decompose_blocks(config: Config, spec: Spec, num_subnets: int) -> Decomposition:
-    options = dict(stages=config.split_stages, min_blocks=config.min_blocks if splits(config) else 0)
-    scaling = config.model.scaling if splits(config) else "none"
-    model = _resnet(config, spec)
-    return blocks(model, spec.example, num_subnets=num_subnets, partition=config.partition, scaling=scaling, **options)
+    options = dict(num_subnets=num_subnets, partition=config.partition)
+    if not splits(config):
+        return blocks(_resnet(config, spec), spec.example, stages=(), **options)
+    options |= dict(stages=config.split_stages, min_blocks=config.min_blocks, scaling=config.model.scaling)
+    return blocks(_resnet(config, spec), spec.example, **options)
 
 
 def _check_filters(config: Config) -> None:
     _check_stages(config)
+    if not splits(config):
+        return
     if expansion(config.model.block) > 1 or config.model.norm != "batch":
         raise ConfigError(
             f"filters are dealt between the two convolutions of a block with model.norm=batch: "
             f"model.block={config.model.block!r} and model.norm={config.model.norm!r} are for decomposition=blocks"
         )
-    if splits(config) and config.model.width < config.num_subnets:
+    if config.model.width < config.num_subnets:
         raise ConfigError(f"model.width={config.model.width} is narrower than num_subnets={config.num_subnets}")
     if config.method == "ist" and config.model.block == "preact":
         raise ConfigError(
@@ -59,7 +64,10 @@ def _check_filters(config: Config) -> None:
 
 
 def _decompose_filters(config: Config, spec: Spec, num_subnets: int) -> Decomposition:
-    return filters(_resnet(config, spec), spec.example, num_subnets=num_subnets, partition=config.partition)
+    model = _resnet(config, spec)
+    if not splits(config):
+        return blocks(model.clone(unrolled=True), spec.example, num_subnets=num_subnets, stages=())
+    return filters(model, spec.example, num_subnets=num_subnets, partition=config.partition)
 
 
 def _check_channels(config: Config) -> None:
@@ -95,6 +103,6 @@ RESNET = {
 FILTERS = RESNET | {"model.scaling": ("none",)}
 PLAIN = {"model.norm": ("batch",), "model.scaling": ("none",), "model.dtype": tuple(DTYPES)}
 # a batch of convolutions with kernels of their own is a grouped convolution, which is slow
-BLOCKS_OF = Architecture("resnet", "classification", RESNET, _check_blocks, _decompose_blocks, batched=False)
+BLOCKS_OF = Architecture("resnet", "classification", RESNET, _check_blocks, _decompose_blocks, batched=False, scaling="keep")
 FILTERS_OF = Architecture("resnet", "classification", FILTERS, _check_filters, _decompose_filters, batched=False)
 CHANNELS_OF = Architecture("vgg", "classification", PLAIN, _check_channels, _decompose_channels, batched=False)

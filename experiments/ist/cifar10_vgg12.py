@@ -6,12 +6,14 @@ DIR is cifar-10-batches-bin, or the folder it lies in. The paper trains its VGG1
 known (here nine convolutions, pooled before a classifier of three dense layers), nor its rate. This has not been run here.
 """
 
+from experiments.config import defaults
 from experiments.ist import cifar10_resnet18
 
 
 def get_config():
     config = cifar10_resnet18.get_config()
     config.model.name = "vgg"
+    config.model.stage_sizes, config.model.block = defaults().model.stage_sizes, defaults().model.block  # of ResNets
     config.model.hidden = (512, 512)
     config.decomposition = "channels"
     return config

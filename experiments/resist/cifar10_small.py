@@ -25,5 +25,4 @@ def get_config():
     config.optimizer.momentum = 0.9
     config.optimizer.weight_decay = 0.0005
     config.optimizer.schedule = "cosine"
-    config.per_method.ist = {"model": {"scaling": "keep"}}
     return config

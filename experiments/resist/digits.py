@@ -29,7 +29,6 @@ def get_config():
     config.optimizer.weight_decay = 0.0005
     config.optimizer.schedule = "cosine"
     config.optimizer.warmup = 0.1
-    config.per_method.ist = {"model": {"scaling": "keep"}}
     config.per_method.single = {"optimizer": {"learning_rate": 0.03}}
     config.per_method.ensemble = {"optimizer": {"learning_rate": 0.03}}
     return config

@@ -40,5 +40,5 @@ def get_config():
     config.optimizer.momentum = 0.9
     config.optimizer.weight_decay = 0.0005
     config.optimizer.schedule = "thirds"
-    config.per_method.ist = {"min_blocks": 10, "model": {"scaling": "keep"}, "warmup_phase": 4 / 90}
+    config.per_method.ist = {"min_blocks": 10, "warmup_phase": 4 / 90}
     return config

@@ -3,10 +3,17 @@
 from typing import Any
 
 import flax.linen as nn
+import jax.numpy as jnp
+from jax.sharding import Mesh
 
+from ist_jax.algorithms.base import State
+from ist_jax.decompositions.base import Decomposition
+from ist_jax.exchange import Exchange, lying_units
 from ist_jax.models.norm import STATS
+from ist_jax.models.residual import Apart
 from ist_jax.tasks.base import Task
-from ist_jax.types import Batch, Params, Variables
+from ist_jax.trees import map_with_names, match
+from ist_jax.types import Array, Batch, Params, Variables
 
 
 def measured(model: nn.Module, task: Task, params: Params, sample: Batch | None) -> Variables:
@@ -22,3 +29,20 @@ def measured(model: nn.Module, task: Task, params: Params, sample: Batch | None)
     measuring = lambda variables, *inputs: model.apply(variables, *inputs, mutable=[STATS])
     _, updates = task.logits(measuring, variables, sample)
     return variables | dict(updates)
+
+
+def in_order(decomposition: Decomposition, exchange: Exchange, state: State, mesh: Mesh | None) -> Params:
+    """The whole model's parameters in original order.
+
+    Over a mesh, blocks whose order matters stay where they lie, until `models.residual.repeated` asks for one.
+    """
+    if mesh is None or not exchange.synchronises:
+        return exchange.params(state.store, state.indices)[0]
+    parts = decomposition.partition
+    units = lying_units(parts, state.indices)
+
+    def stays(name: str, leaf: Array) -> Array | Apart:
+        group = (match(decomposition.rules, name) or (None,))[0]
+        return leaf if group is None else Apart(leaf, jnp.argsort(units[group])[: parts.sizes[group]], mesh)
+
+    return map_with_names(stays, exchange.lying(state.store, state.indices)[0])

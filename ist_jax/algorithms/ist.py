@@ -20,7 +20,7 @@ import optax
 from jax.sharding import NamedSharding, PartitionSpec
 
 from ist_jax.algorithms.base import Algorithm, Costs, Start, State, Worker, exchange_costs
-from ist_jax.algorithms.evaluated import measured
+from ist_jax.algorithms.evaluated import in_order, measured
 from ist_jax.algorithms.optimizer_state import at_step, state_labels
 from ist_jax.algorithms.own_batch import check_subnet, input_sizes, own_batch
 from ist_jax.decompositions.base import Decomposition
@@ -172,7 +172,8 @@ class _Training:
         """The whole model as its units lie, which is the same function, and no device holds all of it."""
         model, inputs = self._evaluated, {}
         if model is None:
-            return {"variables": measured(self.decomposition.full, self.task, self.params(state), sample), "inputs": {}}
+            params = in_order(self.decomposition, self.exchange, state, self.placement.mesh)
+            return {"variables": measured(self.decomposition.full, self.task, params, sample), "inputs": {}}
         params = self.exchange.lying(state.store, state.indices)[0]
         units = lying_units(self.decomposition.partition, state.indices)
         inputs = {group: units[group] for group in input_sizes(self.decomposition)}
@@ -183,7 +184,7 @@ class _Training:
     def _evaluated(self) -> nn.Module | None:
         """The model that is evaluated as it lies, None if there is none for it."""
         parts = self.decomposition.partition
-        if not self.exchange.synchronises or (self.decomposition.ordered and parts.travelling):
+        if not self.exchange.synchronises or (self.decomposition.ordered and parts.sizes):
             return None
         return self.decomposition.padded if uneven_groups(parts.sizes, parts.num_subnets) else self.decomposition.full
 

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import hashlib
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -29,10 +30,14 @@ class Chunk(NamedTuple):
 Chunks = Mapping[str, Chunk]  # by split
 
 
+def spaced_rows(num_examples: int, size: int) -> np.ndarray:
+    """`size` rows (all, if there are fewer) at equal distances, since a data set may be sorted by label."""
+    return np.linspace(0, num_examples - 1, min(size, num_examples)).astype(np.int32)
+
+
 def spaced(arrays: Arrays, size: int) -> Arrays:
-    """`size` examples (all, if there are fewer) at equal distances, since a data set may be sorted by label."""
-    num_examples = len(next(iter(arrays.values())))
-    rows = np.linspace(0, num_examples - 1, min(size, num_examples)).astype(np.int32)
+    """`size` examples (all, if there are fewer) at equal distances."""
+    rows = spaced_rows(len(next(iter(arrays.values()))), size)
     return {name: array[rows] for name, array in arrays.items()}
 
 
@@ -56,8 +61,14 @@ class Spec(NamedTuple):
 
     @classmethod
     def of(cls, kept: Mapping[str, Any]) -> "Spec":
-        """The spec whose `_asdict()` came out of JSON as `kept`. Raises TypeError or KeyError if it is none."""
-        return cls(**(dict(kept) | {"example_shape": tuple(kept["example_shape"])}))
+        """The spec whose `_asdict()` came out of JSON as `kept`. Raises TypeError, ValueError or KeyError if it is none."""
+        found = cls(**(dict(kept) | {"example_shape": tuple(kept["example_shape"])}))
+        counts = (*found.example_shape, found.num_classes, found.num_train)
+        if not all(type(count) is int and count > 0 for count in counts):
+            raise ValueError(f"shapes and counts of data are integers above 0, not {counts}")
+        if not (math.isfinite(found.mean) and math.isfinite(found.std) and found.std > 0):
+            raise ValueError(f"mean and std of data are finite, and std above 0, not {found.mean} and {found.std}")
+        return found
 
     @property
     def example(self) -> jax.ShapeDtypeStruct:
@@ -152,9 +163,13 @@ class Dataset:
         put = lambda leaf: self._once((id(leaf), sharding), lambda: jax.device_put(leaf, sharding))
         return jax.tree.map(put, dict(self.resident.get(part, {})))
 
+    def sample(self, size: int) -> Arrays:
+        """`size` training examples, always the same."""
+        return spaced(self.train, size)
+
     def few(self, size: int, sharding: jax.sharding.Sharding) -> Mapping[str, jax.Array]:
-        """`size` training examples, always the same, on the devices of `sharding`."""
-        put = lambda: jax.device_put(spaced(self.train, size), sharding) | self._resident("train", sharding)
+        """`sample(size)` on the devices of `sharding`, with what belongs to no single example."""
+        put = lambda: jax.device_put(self.sample(size), sharding) | self._resident("train", sharding)
         return self._once(("few", size, sharding), put)
 
     def _once(self, name: Any, make: Callable[[], Any]) -> Any:

@@ -12,7 +12,7 @@ import hashlib
 import os
 import pathlib
 import wave
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from ist_jax.data.raw import DataError, Raw
 from ist_jax.data.rows import Rows
 
 _CLIP = RATE  # samples: one second
+_HEADER = 44  # bytes of a wav file before its samples, at least
 _TEST_PERCENT = 20.0
 _LARGEST = 2**27 - 1  # of Warden's which_set
 _ARRAYS = ("x", "y", "speaker", "dropped")
@@ -41,25 +42,41 @@ def is_test_speaker(name: str, salt: str = "") -> bool:
     return number * 100.0 / _LARGEST < _TEST_PERCENT
 
 
+@contextlib.contextmanager
+def _opened(file: pathlib.Path) -> Iterator[wave.Wave_read]:
+    try:
+        with wave.open(str(file), "rb") as opened:
+            found = opened.getnchannels(), opened.getsampwidth(), opened.getframerate()
+            if found != (1, 2, RATE):
+                raise DataError(f"{file}: clips have one channel, 2 bytes a sample, {RATE} Hz; this one has {found}")
+            yield opened
+    except (OSError, EOFError, wave.Error) as error:
+        raise DataError(f"{file}: not a wav file ({str(error) or 'it is cut off'}); fetch it again") from error
+
+
+def _check_length(file: pathlib.Path, promised: int, follow: int) -> None:
+    if follow < promised:
+        raise DataError(f"{file}: cut off: its header promises {promised} samples, and {follow} follow; fetch it again")
+
+
 def read_clip(file: pathlib.Path) -> np.ndarray:
     """float32[samples] in [-1, 1).
 
     Raises:
       DataError: no wav file, or not of 16 bits, one channel, 16 kHz.
     """
-    try:
-        with wave.open(str(file), "rb") as opened:
-            found, promised = (opened.getnchannels(), opened.getsampwidth(), opened.getframerate()), opened.getnframes()
-            content = opened.readframes(promised)
-    except (OSError, EOFError, wave.Error) as error:
-        raise DataError(f"{file}: not a wav file ({str(error) or 'it is cut off'}); fetch it again") from error
-    if found != (1, 2, RATE):
-        raise DataError(f"{file}: clips have one channel, 2 bytes a sample, {RATE} Hz; this one has {found}")
-    if len(content) != 2 * promised:
-        raise DataError(
-            f"{file}: cut off: its header promises {promised} samples, and {len(content) // 2} follow; fetch it again"
-        )
+    with _opened(file) as opened:
+        promised = opened.getnframes()
+        content = opened.readframes(promised)
+    _check_length(file, promised, len(content) // 2)
     return np.frombuffer(content, "<i2").astype(np.float32) / 2**15
+
+
+def _check_headers(files: Sequence[tuple[pathlib.Path, int]]) -> None:
+    """What is wrong with any clip is said before hours of others are computed."""
+    for file, _ in progress(files, "headers of clips"):
+        with _opened(file) as opened:
+            _check_length(file, opened.getnframes(), (file.stat().st_size - _HEADER) // 2)
 
 
 def _words(folder: pathlib.Path) -> list[pathlib.Path]:
@@ -74,6 +91,7 @@ def _words(folder: pathlib.Path) -> list[pathlib.Path]:
 
 def _compute(files: Sequence[tuple[pathlib.Path, int]]) -> dict[str, np.ndarray]:
     """Features, labels and speakers of all clips of the right length."""
+    _check_headers(files)
     kept: dict[str, list] = {"x": [], "y": [], "speaker": []}
     dropped = 0
     for file, label in progress(files, "log-mel features"):

@@ -9,14 +9,14 @@ import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from ist_jax.data.base import Arrays, Chunk, Chunks, Dataset, random_share, spaced
+from ist_jax.data.base import Arrays, Chunk, Chunks, Dataset, random_share, spaced_rows
 from ist_jax.data.raw import DataError
 from ist_jax.keys import key_on, put_everywhere
 from ist_jax.order import ByDevice, Shards, View, draw
@@ -26,32 +26,45 @@ _CHUNK = 4096  # examples that are evaluated at once; statistics of norms are me
 _SAMPLE = 512  # training examples whose mean and deviation stand for those of all
 
 
-class Column(Protocol):
-    """What stands for an array that is not in memory: `column[rows]` reads these rows."""
+@dataclasses.dataclass(frozen=True)
+class Column:
+    """One of several columns that are read together: `column[rows]` reads these rows, and keeps its own."""
 
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, rows: np.ndarray) -> np.ndarray: ...
-
-
-Columns = Mapping[str, Column]
-
-
-class Rows(NamedTuple):
-    """Some rows of a column."""
-
-    column: Column
-    row_N: np.ndarray
+    columns: "Columns"
+    name: str
 
     def __len__(self) -> int:
-        return len(self.row_N)
+        return self.columns.count
 
     def __getitem__(self, rows: np.ndarray) -> np.ndarray:
-        return self.column[self.row_N[rows]]
+        return self.columns.read(rows)[self.name]
 
 
-def _read(columns: Columns, rows: np.ndarray) -> Arrays:
-    return {name: column[rows] for name, column in columns.items()}
+class Columns(Mapping[str, Column]):
+    """What stands for the arrays of a split that are not in memory.
+
+    Attributes:
+      count: examples.
+      read: rows -> these rows of all columns, every record read once.
+    """
+
+    def __init__(self, count: int, read: Callable[[np.ndarray], Arrays], names: Sequence[str] = ("x", "y")):
+        self.count, self.read, self._names = count, read, tuple(names)
+
+    def chosen(self, row_N: np.ndarray) -> "Columns":
+        """Some rows, as a split of their own."""
+        return Columns(len(row_N), lambda rows: self.read(row_N[rows]), self._names)
+
+    def __getitem__(self, name: str) -> Column:
+        if name not in self._names:
+            raise KeyError(name)
+        return Column(self, name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
 
 
 @jax.jit
@@ -79,33 +92,35 @@ class Streamed(Dataset):
             raise ValueError("a streamed set has the examples of one round at a time: say which positions it draws")
         stream = (num_workers, sharding, jax.random.key_data(key).tobytes())
         if self._cache.get("view", (None,))[0] != (stream, drawn):
-            parts = self._ahead((stream, drawn), lambda: self._parts(key, num_workers, sharding, drawn)).result()
+            parts = self._reading(stream, key, num_workers, sharding, drawn).result()
             self._cache["view"] = ((stream, drawn), self._placed(parts, key, num_workers, sharding, drawn))
             if then:
-                self._ahead((stream, then), lambda: self._parts(key, num_workers, sharding, then), keep=True)
+                self._cache["ahead"] = ((stream, then), self._reading(stream, key, num_workers, sharding, then))
         return self._cache["view"][1]
 
-    def _ahead(self, name: Any, read: Callable[[], Any], keep: bool = False) -> Future:
-        """What `read` returns, begun before if it was kept under this `name`; only the last one is kept."""
-        kept, future = self._cache.pop("ahead", (None, None))
-        if kept != name:
-            if future is not None:
-                future.cancel()
-            thread = self._once("thread", lambda: ThreadPoolExecutor(1, "reading ahead"))
-            future = thread.submit(read)
-        if keep:
-            self._cache["ahead"] = (name, future)
-        return future
+    def _reading(self, stream: Any, key: Key, num_workers: int, sharding: jax.sharding.Sharding, drawn: range) -> Future:
+        """`_parts` in a thread: what is being read ahead, if it is that; what else is, is given up."""
+        ahead, future = self._cache.pop("ahead", (None, None))
+        if ahead == (stream, drawn):
+            return future
+        if future is not None:
+            future.cancel()
+        thread = self._once("thread", lambda: ThreadPoolExecutor(1, "reading ahead"))
+        return thread.submit(self._parts, self._order(key, num_workers, drawn), sharding)
 
-    def _parts(self, key: Key, num_workers: int, sharding: jax.sharding.Sharding, drawn: range) -> Mapping[int, Arrays]:
+    def _order(self, key: Key, num_workers: int, drawn: range) -> jax.Array:
+        """int32[S, P]: what every worker draws. Begun before the round that is trained meanwhile, so that it is done before."""
+        device = jax.local_devices()[0]  # a CPU's may be none: JAX_PLATFORMS=cuda
+        shards = self._once(("shards", num_workers), lambda: jax.device_put(self.shards(num_workers), device))
+        seed = jax.random.wrap_key_data(jax.device_put(np.asarray(jax.random.key_data(key)), device))
+        position_P = jax.device_put(np.arange(drawn.start, drawn.stop, dtype=np.int32), device)
+        return _orders(View((), shards, seed), position_P)
+
+    def _parts(self, order_SxP: jax.Array, sharding: jax.sharding.Sharding) -> Mapping[int, Arrays]:
         """The examples that the workers of every device of this process draw, by the first one's place in the round."""
-        host = jax.local_devices(backend="cpu")[0]  # an accelerator would do it after the round that it is at
-        shards = self._once(("shards", num_workers), lambda: jax.device_put(self.shards(num_workers), host))
-        seed = jax.random.wrap_key_data(jax.device_put(np.asarray(jax.random.key_data(key)), host))
-        position_P = jax.device_put(np.arange(drawn.start, drawn.stop, dtype=np.int32), host)
-        order_N = np.asarray(_orders(View((), shards, seed), position_P)).reshape(-1)
+        order_N = np.asarray(order_SxP).reshape(-1)
         where = _over_devices(sharding).addressable_devices_indices_map(order_N.shape).values()
-        return {part.start or 0: _read(self.train, order_N[part]) for (part,) in where}
+        return {part.start or 0: self.train.read(order_N[part]) for (part,) in where}
 
     def _placed(
         self, parts: Mapping[int, Arrays], key: Key, num_workers: int, sharding: jax.sharding.Sharding, drawn: range
@@ -128,7 +143,7 @@ class Streamed(Dataset):
         """Chunks of equal size, a whole number of batches if there are several; the next one is read meanwhile."""
         pieces = [piece for part in parts for piece in self._pieces(part, batch_size)]
         with ThreadPoolExecutor(1, "reading ahead") as thread:
-            begin = lambda piece: thread.submit(_read, getattr(self, piece[0]), piece[1])
+            begin = lambda piece: thread.submit(getattr(self, piece[0]).read, piece[1])
             waiting = begin(pieces[0])
             for (part, _, count), following in zip(pieces, [*pieces[1:], None]):
                 arrays = waiting.result()
@@ -138,10 +153,13 @@ class Streamed(Dataset):
 
     def _pieces(self, part: str, batch_size: int) -> Iterator[tuple[str, np.ndarray, int]]:
         """(part, rows, how many of them count); the last one's rows go on with the first ones, which do not count."""
-        length = len(getattr(self, part)["y"])
+        length = getattr(self, part).count
         size = min(length, max(_CHUNK // batch_size, 1) * batch_size)
         for start in range(0, length, size):
             yield part, np.arange(start, start + size) % length, min(size, length - start)
+
+    def sample(self, size: int) -> Arrays:
+        return self.train.read(spaced_rows(self.num_train, size))
 
     def arrays(self, part: str) -> Mapping[str, Any]:
         """What belongs to no single example: nothing. The examples themselves are not in memory."""
@@ -189,17 +207,17 @@ def make_streamed(
     Raises:
       DataError: a split is empty.
     """
-    held_out_N = random_share(len(raw.train["y"]), validation_fraction)
+    held_out_N = random_share(raw.train.count, validation_fraction)
     chosen, rest = np.flatnonzero(held_out_N), np.flatnonzero(~held_out_N)
-    if not len(chosen) or not len(rest) or not len(raw.test["y"]):
-        raise DataError(f"{source}: {len(rest)} training, {len(chosen)} validation and {len(raw.test['y'])} test examples")
-    train = {name: Rows(column, rest) for name, column in raw.train.items()}
-    sample = spaced({"x": train["x"]}, _SAMPLE)["x"]
+    if not len(chosen) or not len(rest) or not raw.test.count:
+        raise DataError(f"{source}: {len(rest)} training, {len(chosen)} validation and {raw.test.count} test examples")
+    train = raw.train.chosen(rest)
+    sample = train.read(spaced_rows(train.count, _SAMPLE))["x"]
     std = float(sample.std(dtype=np.float64))
     return Streamed(
         name=name,
         train=train,
-        validation={name: Rows(column, chosen) for name, column in raw.train.items()},
+        validation=raw.train.chosen(chosen),
         test=raw.test,
         num_classes=raw.num_classes,
         mean=float(sample.mean(dtype=np.float64)),

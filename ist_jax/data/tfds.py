@@ -1,11 +1,12 @@
 """Any prepared TFDS image classification builder, by name, read without TensorFlow.
 
-`data.dataset` is the builder ('fashion_mnist', 'cifar10', ...), `data.dir` the TFDS data_dir where it lies
+`data.dataset` is the builder ('fashion_mnist', 'cifar10', 'NAME/CONFIG', 'NAME:VERSION'), `data.dir` the data_dir where it lies
 prepared as array_record: `prepare(name, data_dir)` does that, with TensorFlow. Images of one size are read whole; with
 `data.image_size`, images of any size are streamed from disk.
 """
 
 import contextlib
+import difflib
 import importlib.util
 import json
 import logging
@@ -19,7 +20,7 @@ import numpy as np
 from ist_jax.data.progress import progress
 from ist_jax.data.raw import DataError, Raw
 from ist_jax.data.streamed import Columns, RawStream
-from ist_jax.data.tfds_images import TEST_SPLITS, Images, Labels, fingerprint
+from ist_jax.data.tfds_images import TEST_SPLITS, Records, fingerprint
 
 
 def _columns(source: Sequence[Any]) -> tuple[np.ndarray, np.ndarray]:
@@ -29,7 +30,7 @@ def _columns(source: Sequence[Any]) -> tuple[np.ndarray, np.ndarray]:
 
 def is_prepared(dataset: str, directory: str) -> bool:
     """Whether a builder lies in `directory` as array_record, whole: TFDS writes dataset_info.json last."""
-    for file in pathlib.Path(directory, dataset).glob("**/dataset_info.json"):
+    for file in pathlib.Path(directory, dataset.replace(":", "/")).glob("**/dataset_info.json"):
         with contextlib.suppress(OSError, ValueError, AttributeError):
             if "incomplete" not in str(file) and json.loads(file.read_text()).get("fileFormat") == "array_record":
                 return True
@@ -55,11 +56,22 @@ def _check_prepared(directory: str, dataset: str) -> None:
     if not dataset:
         raise DataError("data.name='tfds' needs data.dataset, the name of a builder such as 'fashion_mnist'")
     if not is_prepared(dataset, directory):
+        there = [path.name for path in pathlib.Path(directory).glob("*/") if is_prepared(path.name, directory)]
+        close = difflib.get_close_matches(dataset, there, 1)
         raise DataError(
             f"data.dir={directory!r} holds no TFDS builder {dataset!r} prepared as array_record: "
-            "ist_jax.data.tfds.prepare does that"
+            + (f"did you mean {close[0]!r}?" if close else "ist_jax.data.tfds.prepare does that")
         )
-    logging.getLogger("absl").setLevel(logging.WARNING)
+    logging.getLogger("absl").setLevel(logging.ERROR)
+
+
+def _test_split(builder: Any) -> str:
+    """'test', or 'validation' where there is none, or none with labels. Raises ValueError if there is neither."""
+    found = TEST_SPLITS.get(builder.name, "test" if "test" in builder.info.splits else "validation")
+    if missing := {"train", found} - set(builder.info.splits):
+        held = f"it has {', '.join(builder.info.splits)}, and no {' and no '.join(sorted(missing))}"
+        raise ValueError(f"a set is trained on its split train and tested on test or validation; {held}")
+    return found
 
 
 @contextlib.contextmanager
@@ -75,7 +87,7 @@ def _said(directory: str, dataset: str) -> Iterator[None]:
 
 
 def load(directory: str, dataset: str) -> Raw:
-    """Reads the splits 'train' and 'test' of the builder `dataset` in `directory`.
+    """Reads the builder `dataset` in `directory`: its split 'train', and 'test' or, without one, 'validation'.
 
     Raises:
       DataError: the builder is not prepared there, it is no image classification set, or its images have several sizes.
@@ -84,12 +96,14 @@ def load(directory: str, dataset: str) -> Raw:
     import tensorflow_datasets as tfds  # seconds to import: only who reads TFDS pays
 
     with _said(directory, dataset):
-        shape = tfds.builder(dataset, data_dir=directory).info.features["image"].shape
+        builder = tfds.builder(dataset, data_dir=directory)
+        shape = builder.info.features["image"].shape
         if None in shape:
             raise DataError(f"{dataset}: its images have several sizes: set data.image_size, such as 224, to stream them")
-        train, test = (tfds.data_source(dataset, split=split, data_dir=directory) for split in ("train", "test"))
+        tested = _test_split(builder)
+        train, test = (tfds.data_source(dataset, split=split, data_dir=directory) for split in ("train", tested))
         (x_train, y_train), (x_test, y_test) = _columns(train), _columns(test)
-    return Raw(x_train, y_train, x_test, y_test)
+    return Raw(x_train, y_train, x_test, y_test, notes={"test split": tested})
 
 
 def stream(directory: str, dataset: str, image_size: int) -> RawStream:
@@ -107,12 +121,13 @@ def stream(directory: str, dataset: str, image_size: int) -> RawStream:
     with _said(directory, dataset):
         builder = tfds.builder(dataset, data_dir=directory)
         channels, classes = builder.info.features["image"].shape[-1], builder.info.features["label"].num_classes
-        test = TEST_SPLITS.get(dataset, "test" if "test" in builder.info.splits else "validation")
+        test = _test_split(builder)
 
         def columns(split: str) -> Columns:
             undecoded = {"image": tfds.decode.SkipDecoding()}
             source = tfds.data_source(dataset, split=split, data_dir=directory, decoders=undecoded)
-            return {"x": Images(source, f"{dataset}, split {split}", side, channels, lock), "y": Labels(source, lock)}
+            records = Records(source, f"{dataset}, split {split}", side, channels, lock)
+            return Columns(len(records), records.read)
 
         parts = columns("train"), columns(test)
     shape, notes = (image_size, image_size, channels), {"test split": test, "images are resized to": side}

@@ -10,7 +10,7 @@ import io
 import os
 import pathlib
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -40,8 +40,8 @@ def decoded(content: bytes, side: int, channels: int) -> np.ndarray:
     return np.asarray(square).reshape(side, side, channels)
 
 
-class Images:
-    """The images of a split, as a column."""
+class Records:
+    """The images of a split and their labels; every record is read once for both."""
 
     def __init__(self, source: Sequence[Any], name: str, side: int, channels: int, lock: threading.Lock):
         self._source, self._name, self._shape, self._lock = source, name, (side, side, channels), lock
@@ -49,36 +49,25 @@ class Images:
     def __len__(self) -> int:
         return len(self._source)
 
-    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
-        images = np.empty((len(rows), *self._shape), np.uint8)
+    def read(self, rows: np.ndarray) -> Mapping[str, np.ndarray]:
+        """{'x': uint8[N, side, side, channels], 'y': int32[N]} of these rows."""
+        images, labels = np.empty((len(rows), *self._shape), np.uint8), np.empty(len(rows), np.int32)
         with ThreadPoolExecutor(_THREADS) as pool:
             for start in range(0, len(rows), _AT_ONCE):
                 wanted = [int(row) for row in rows[start : start + _AT_ONCE]]
                 with self._lock:
-                    files = [example["image"] for example in self._source.__getitems__(wanted)]
+                    found = self._source.__getitems__(wanted)
+                labels[start : start + _AT_ONCE] = [example["label"] for example in found]
+                files = [example["image"] for example in found]
                 for i, image in enumerate(pool.map(self._decoded, wanted, files), start):
                     images[i] = image
-        return images
+        return {"x": images, "y": labels}
 
     def _decoded(self, row: int, content: bytes) -> np.ndarray:
         try:
             return decoded(content, self._shape[0], self._shape[2])
         except OSError as error:
             raise DataError(f"{self._name}: example {row} is no image that can be read ({error}); prepare it again") from error
-
-
-class Labels:
-    """The labels of a split, as a column."""
-
-    def __init__(self, source: Sequence[Any], lock: threading.Lock):
-        self._source, self._lock = source, lock
-
-    def __len__(self) -> int:
-        return len(self._source)
-
-    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
-        with self._lock:
-            return np.array([example["label"] for example in self._source.__getitems__([int(row) for row in rows])], np.int32)
 
 
 def fingerprint(folder: pathlib.Path, side: int) -> str:

@@ -23,8 +23,8 @@ class Decomposition(NamedTuple):
       example: one input (arrays or ShapeDtypeStructs) with a leading batch axis.
       padded: `full` with S * ceil(N / S) units in every group, so that a model whose groups S does not divide is
         evaluated as it lies on a mesh; None: its units are brought into their original order for that.
-      ordered: whether the order of a group's units matters (blocks, one after another), so that units which travel are
-        brought into their original order to be evaluated.
+      ordered: whether the order of a group's units matters (blocks, one after another, a loop by `models.residual.repeated`),
+        so that they are brought into their original order to be evaluated, over a mesh one at a time.
     """
 
     rules: Rules
@@ -87,7 +87,7 @@ def decompose(
       min_units: for the partitions 'balanced' and 'blocks', that every subnetwork holds at least: where that is more than
         size / S, give `subnet` as many.
       padded: the same model with S * ceil(size / S) units in every group; see `Decomposition`.
-      ordered: whether the order of units matters, as that of blocks does.
+      ordered: whether the order of units matters, as that of blocks does; see `Decomposition`.
 
     Raises:
       ValueError: a group smaller than S, or one that S does not divide though padding is not safe.

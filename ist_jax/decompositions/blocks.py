@@ -45,11 +45,11 @@ def blocks(
     """The decomposition of `model`, a `ResNet` as it is before it is divided.
 
     Args:
-      model: the full network, its blocks a loop (`unrolled` is False).
+      model: the full network, its blocks a loop (`unrolled` is False) where there are `stages`.
       example: one image, shape (1, height, width, channels).
       num_subnets: S.
       partition: see `ist_jax.partition`.
-      stages: counted from 1; their further blocks are dealt.
+      stages: counted from 1; their further blocks are dealt. () for a model that is not divided.
       min_blocks: of every stage, that a subnetwork holds at least; above blocks / S subnetworks overlap.
       scaling: of the dealt blocks' branches in the full model, which has S times as many as a subnetwork: 'keep' (the expected
         share of a subnetwork's, 1/S without overlap; the paper), 'sqrt' (its root) or 'none'.
@@ -58,7 +58,7 @@ def blocks(
       ValueError: a stage that is none, or has fewer further blocks than S or than `min_blocks`; post-activation blocks that S
         does not divide.
     """
-    if model.unrolled or not set(stages) <= set(range(1, len(model.stage_sizes) + 1)):
+    if (model.unrolled and stages) or not set(stages) <= set(range(1, len(model.stage_sizes) + 1)):
         raise ValueError(f"stages are of 1 to {len(model.stage_sizes)} and not unrolled, not {tuple(stages)} of {model}")
     sizes = {f"stage_{stage}": model.stage_sizes[stage - 1] - 1 for stage in stages}
 

@@ -4,11 +4,15 @@ Pre-activation: He et al., Identity Mappings in Deep Residual Networks, ECCV 201
 (Dun et al., UAI 2022; no norm on the shortcut). Post-activation: He et al., CVPR 2016.
 """
 
+import dataclasses
 import math
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh, PartitionSpec
 
 from ist_jax.models.conv import Conv
 from ist_jax.models.norm import STATS, BatchNorm
@@ -98,8 +102,46 @@ def conv_norm(norm: str, name: str, dtype: jnp.dtype | None, param_dtype: jnp.dt
     return lambda x: make(x.shape[-1])(x)
 
 
-def repeated(block: Block, count: int, x: Array) -> Array:
-    """`count` blocks one after another as one loop: their parameters and statistics have a leading axis of blocks."""
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Apart:
+    """A parameter of repeated blocks of which every device of a mesh has an equal share, and none has all.
+
+    Attributes:
+      stack: the blocks' values along a leading axis, in any order, which may have other places, too.
+      place_N: int32[N], where in it each block lies.
+      mesh: of one axis, along which `stack` lies.
+    """
+
+    stack: Array
+    place_N: Array
+    mesh: Mesh = dataclasses.field(metadata={"static": True})
+
+    def one(self, number: Array) -> Array:
+        """The value of one block, on every device: its owner's, added to zeros."""
+        axis = self.mesh.axis_names[0]
+
+        def here(own: Array, place: Array) -> Array:
+            at = place - jax.lax.axis_index(axis) * own.shape[0]
+            held = (at >= 0) & (at < own.shape[0])
+            value = jax.lax.dynamic_index_in_dim(own, jnp.clip(at, 0, own.shape[0] - 1), keepdims=False)
+            return jax.lax.psum(jnp.where(held, value, 0), axis)
+
+        specs, same = PartitionSpec(axis), PartitionSpec()
+        return jax.shard_map(here, mesh=self.mesh, in_specs=(specs, same), out_specs=same)(self.stack, self.place_N[number])
+
+
+def _is_apart(value: Any) -> bool:
+    return isinstance(value, Apart)
+
+
+def repeated(block: nn.Module, count: int, x: Array) -> Array:
+    """`count` blocks one after another as one loop: their parameters and statistics have a leading axis of blocks.
+
+    Parameters that are `Apart` come to every device one block at a time.
+    """
+    if any(map(_is_apart, jax.tree.leaves(block.variables.get("params", {}), is_leaf=_is_apart))):
+        return _fetched(block, count, x)
     loop = nn.scan(
         lambda block, x, _: (block(x), None),
         variable_axes={"params": 0, STATS: 0},
@@ -107,3 +149,12 @@ def repeated(block: Block, count: int, x: Array) -> Array:
         length=count,
     )
     return loop(block, x, None)[0]
+
+
+def _fetched(block: nn.Module, count: int, x: Array) -> Array:
+    def step(block: nn.Module, x: Array, number: Array) -> tuple[Array, None]:
+        of_block = lambda params: jax.tree.map(lambda leaf: leaf.one(number), params, is_leaf=_is_apart)
+        return nn.map_variables(lambda block, x: block(x), "params", trans_in_fn=of_block)(block, x), None
+
+    loop = nn.scan(step, variable_broadcast="params", variable_axes={STATS: 0}, length=count)
+    return loop(block, x, jnp.arange(count))[0]

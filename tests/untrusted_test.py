@@ -1,0 +1,120 @@
+"""Files that are whole and say what cannot be: one line, and no traceback."""
+
+import json
+import re
+import shutil
+
+import pytest
+from experiments_test import QUICK
+from export_test import exported, trained
+
+from experiments import evaluate, run
+from ist_jax import checkpoint
+
+GONE = object()
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """(workdir of a run, the model that was exported from it)."""
+    workdir, _ = trained(tmp_path_factory.mktemp("untrusted") / "run")
+    assert exported(workdir, workdir.with_name("model")) == 0
+    return workdir, workdir.with_name("model")
+
+
+def edit(file, path, value):
+    """Sets, or removes, one value of a JSON file."""
+    content = place = json.loads(file.read_text())
+    for name in path[:-1]:
+        place = place[name]
+    if value is GONE:
+        del place[path[-1]]
+    else:
+        place[path[-1]] = value
+    file.write_text(json.dumps(content))
+
+
+def one_line(capsys):
+    error = capsys.readouterr().err.splitlines()
+    assert error and error[-1].startswith("error: ") and not any("Traceback" in line for line in error), error
+    return error[-1]
+
+
+DATA = ("environment", "data")
+CONFIGS = {
+    "a negative shape": ((*DATA, "spec", "example_shape"), [-3], "integers above 0, not .-3, 10"),
+    "a shape that is none": ((*DATA, "spec", "example_shape"), 64, "does not describe the data"),
+    "classes in words": ((*DATA, "spec", "num_classes"), "ten", "integers above 0"),
+    "no mean": ((*DATA, "spec", "mean"), None, "does not describe the data"),
+    "no deviation": ((*DATA, "spec", "std"), 0.0, "std above 0, not"),
+    "a field too many": ((*DATA, "spec", "more"), 1, "does not describe the data"),
+    "no data": (DATA, GONE, "does not describe the data"),
+    "a width in words": (("config", "model.hidden"), ["wide"], "tuple of integers"),
+    "a batch of nothing": (("config", "batch_size"), -1, "batch_size is from 0"),
+}
+
+
+@pytest.mark.parametrize("case", CONFIGS)
+def test_wrong_values_in_a_runs_config_json(case, model, tmp_path, capsys):
+    path, value, says = CONFIGS[case]
+    copy = shutil.copytree(model[0], tmp_path / "run")
+    edit(copy / "config.json", path, value)
+    capsys.readouterr()
+    assert exported(copy, tmp_path / "out") == 2
+    assert re.search(says, error := one_line(capsys)), error
+
+
+BOOK = ("custom_metadata", "book")
+CHECKPOINTS = {
+    "no bookkeeping": (BOOK, GONE, "is no checkpoint of this software"),
+    "bookkeeping that is a number": (BOOK, 3, "is no checkpoint of this software"),
+    "no metadata": (("custom_metadata",), None, "is no checkpoint of this software"),
+    "no round": ((*BOOK, "round"), GONE, "says neither its round|another version of this software"),
+    "a round in words": ((*BOOK, "round"), "six", "says neither its round|another version of this software"),
+    "rows that are a list": ((*BOOK, "rows"), [], "says neither its round|another version of this software"),
+    "a phase that the run has not": ((*BOOK, "phase"), 9, "of other phases"),
+    "a phase before the first": ((*BOOK, "phase"), -1, "of other phases"),
+    "steps in words": ((*BOOK, "steps"), "x", "another version of this software"),
+    "time that is not finite": ((*BOOK, "seconds"), float("nan"), "another version of this software"),
+    "costs that are a number": ((*BOOK, "metered"), 3, "another version of this software"),
+    "a field too many": ((*BOOK, "more"), 1, "another version of this software"),
+    "shapes that are none": (("custom_metadata", "shapes"), 1, "is no checkpoint of this software"),
+    "shapes of another model": (("custom_metadata", "model", "output/kernel"), [1, 1], "of another model"),
+}
+
+
+@pytest.mark.parametrize("case", CHECKPOINTS)
+def test_wrong_values_in_a_checkpoint_whose_digest_is_right(case, model, tmp_path, capsys):
+    path, value, says = CHECKPOINTS[case]
+    copy = shutil.copytree(model[0], tmp_path / "run")
+    (copy / "summary.json").unlink()
+    folder = copy / "checkpoints"
+    newest = folder / str(checkpoint.committed_rounds(folder)[-1])
+    edit(newest / "_CHECKPOINT_METADATA", path, value)
+    newest.with_suffix(".sha256").write_text(checkpoint._digest(newest))
+    capsys.readouterr()
+    assert exported(copy, tmp_path / "out") == 2
+    assert re.search(says, error := one_line(capsys)), error
+    assert run.main(["run", *QUICK, "--config.eval_subnets=True", f"--workdir={copy}"]) == 1
+    assert re.search(says, error := one_line(capsys)), error
+
+
+MODELS = {
+    "batches of nothing": (("about", "config", "eval_batch_size"), 0, "eval_batch_size is from 1"),
+    "a negative shape": (("about", "data", "spec", "example_shape"), [-3], "integers above 0"),
+    "no data": (("about", "data"), GONE, "data"),
+    "a config that is a list": (("about", "config"), [1], "model="),
+    "an unknown model": (("model", "name"), "Transformer", "holds no exported model"),
+    "a width of nothing": (("model", "fields", "hidden"), [0], "model="),
+    "a task that is none": (("about", "data", "spec", "task"), "alchemy", "alchemy"),
+}
+
+
+@pytest.mark.parametrize("case", MODELS)
+def test_wrong_values_in_an_exported_models_json(case, model, tmp_path, capsys):
+    path, value, says = MODELS[case]
+    copy = shutil.copytree(model[1], tmp_path / "model")
+    edit(copy / "model.json", path, value)
+    capsys.readouterr()
+    assert evaluate.main(["evaluate", f"--model={copy}"]) == 2
+    assert says in one_line(capsys)
