@@ -31,7 +31,6 @@ from ist_jax.partition import Partition, uneven_groups
 from ist_jax.placement import AXIS, Placement, vmapped
 from ist_jax.subnet import label_axes
 from ist_jax.tasks.base import Task
-from ist_jax.trees import check_all_match
 from ist_jax.types import Array, Batch, Indices, Key, Metrics, Params, Variables
 
 OPT_STATES = ("reset", "carry", "own")
@@ -289,7 +288,6 @@ def ist(
     _check_options(decomposition.partition, opt_state, wire)
     shapes = jax.eval_shape(decomposition.init, jax.random.key(0))
     labels = label_axes(shapes, decomposition.rules, decomposition.partition.sizes)
-    check_all_match(decomposition.rules, shapes)
     check_subnet(decomposition, labels, shapes)
     exchanged, kept = ((labels, ()), (shapes, ())), ((), ())
     if opt_state == "carry":

@@ -6,7 +6,7 @@ import jax
 
 from ist_jax.decompositions.base import Decomposition
 from ist_jax.subnet import extract, label_axes
-from ist_jax.trees import leaf_shapes, shape_difference
+from ist_jax.trees import check_all_match, leaf_shapes, shape_difference
 from ist_jax.types import Batch, Indices, Params
 
 
@@ -23,7 +23,8 @@ def own_batch(decomposition: Decomposition, batch: Batch, indices: Indices) -> B
 
 
 def check_subnet(decomposition: Decomposition, labels: Any, shapes: Params) -> None:
-    """Raises ValueError if the subnetwork's model does not have the shapes that the rules give it."""
+    """Raises ValueError if a rule matches nothing, or the subnetwork's model does not have the shapes that the rules give it."""
+    check_all_match(decomposition.rules, shapes)
     indices = {group: index_SxM[0] for group, index_SxM in decomposition.partition.first().items()}
     example = decomposition.example
     if input_sizes(decomposition):
