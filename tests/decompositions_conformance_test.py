@@ -18,7 +18,8 @@ from ist_jax.models.graphs import neighbour_mean
 from ist_jax.placement import subnet_mesh
 from ist_jax.subnet import extract, extract_all, label_axes, map_labels, merge
 
-CASES = [(name, s) for name in DECOMPOSITIONS for s in ((4,) if name in IMAGES else (1, 4))]
+ONCE = (*IMAGES, "gcn-scaled", "sage-split-input")  # with one number of subnetworks
+CASES = [(name, s) for name in DECOMPOSITIONS for s in ((4,) if name in ONCE else (1, 4))]
 CASES += [("mlp", 8), ("mlp-uneven", 8), ("own-model", 2), ("gcn-split-input", 8)]  # of the last, 12 features: padded
 by_case = pytest.mark.parametrize("name,num_subnets", CASES)
 
@@ -60,7 +61,7 @@ def case(name, num_subnets):
     decomposition = DECOMPOSITIONS[name](num_subnets)
     parts = decomposition.partition
     _, labels = shapes_and_labels(decomposition)
-    unscaled = {"sum_scale": 1.0, "residual_scales": ()}
+    unscaled = {"sum_scale": 1.0, "sum_scales": (), "residual_scales": ()}
     full = decomposition.full.clone(**{name: one for name, one in unscaled.items() if hasattr(decomposition.full, name)})
 
     @jax.jit
