@@ -29,6 +29,7 @@ from ist_jax.decompositions import gcn
 from ist_jax.models import GCN
 from ist_jax.placement import Placement, looped, vmapped
 from ist_jax.tasks import node_classification
+from ist_jax.types import Sparse
 
 LAYERS = 3
 AUTHORS_MS = {1: 57, 2: 61, 4: 73, 8: 93}  # an epoch of all sub-GCNs of Cora: PyTorch and DGL, 2 CPU cores
@@ -48,6 +49,11 @@ class Sizes(NamedTuple):
 
 FULL, QUICK = Sizes(100_000, 2_000_000, 256, (1, 2, 4, 8), 20, 5), Sizes(1600, 8_000, 16, (1, 4), 2, 1)
 OPTIONS = GraphOptions("symmetric", layers=LAYERS, sparse_below=0.1)
+
+
+def entries(matrix: Sparse) -> int:
+    """Of a sparse matrix, those that are not zero."""
+    return sum(map(np.count_nonzero, matrix.rows.value))
 
 
 def generated(nodes: int, edges: int, features: int = 128, classes: int = 40) -> Dataset:
@@ -70,16 +76,13 @@ def graph_round(found: Dataset, hidden: int, num_subnets: int, steps: int, place
 
 def flops(found: Dataset, hidden: int, num_subnets: int) -> float:
     """Multiplications and additions of a step of one sub-GCN: products and sums over neighbours, both forward and backward."""
-    graph, width = found.arrays("train")["graph"], hidden // num_subnets
-    nodes, entries = len(graph.degree_N), float(graph.degree_N.sum())
-    is_dense = isinstance(graph.features, np.ndarray)
-    first = (
-        graph.features.size
-        if is_dense
-        else np.count_nonzero(graph.features.rows.value_NxW) + np.count_nonzero(graph.features.rows.overflow_value_RxW)
-    )
-    products = 2 * first * width + 3 * nodes * (width * width + width * found.num_classes)
-    sums = 2 * entries * ((0 if is_dense else width) + width + min(width, found.num_classes))
+    graph, width, classes = found.arrays("train")["graph"], hidden // num_subnets, found.num_classes
+    is_sparse = isinstance(graph.features, Sparse)
+    first = entries(graph.features) if is_sparse else graph.features.size
+    *below, middle, last = graph.blocks
+    narrower = middle.shape[0] if classes < width else last.shape[0]  # what is narrower is summed
+    products = 2 * first * width + 3 * width * (middle.shape[0] * width + narrower * classes)
+    sums = 2 * (sum(map(entries, below)) * width + entries(middle) * width + entries(last) * min(width, classes))
     return 2.0 * (products + sums)
 
 
