@@ -6,16 +6,17 @@ import jax
 import jax.numpy as jnp
 import optax
 import pytest
-from cases import CLASSES, TASK
+from cases import CLASSES, TASK, graph_dataset, raw_graph
 
 from ist_jax import ist
 from ist_jax.data.base import spaced
-from ist_jax.decompositions import mlp
+from ist_jax.decompositions import filters, gcn, mlp
 from ist_jax.evaluation import evaluate
 from ist_jax.hlo import bytes_sent, collectives
-from ist_jax.models import MLP
+from ist_jax.models import GCN, MLP, ResNet
 from ist_jax.order import Shards, View
 from ist_jax.placement import sharded, subnet_mesh
+from ist_jax.tasks import node_classification
 
 FEATURES, EXAMPLES, BATCH, SAMPLE = 256, 64, 13, 29  # batches whose activations are as long as no parameter
 NETWORKS = {"two-layers": (512, 512), "three-layers": (512, 256, 512), "one-layer": (512,), "uneven": (500, 510)}
@@ -100,3 +101,38 @@ def test_the_compiled_round_sends_what_the_arithmetic_says_and_is_at_its_lower_b
 def test_losses_leave_the_round_sharded():
     _, programs, _ = compiled("one-layer", 8)
     assert programs["round"].output_shardings[1]["loss_SxJ"].spec == jax.sharding.PartitionSpec("subnet")
+
+
+def of_features():
+    data = graph_dataset(raw_graph(40), first_product="symmetric")
+    return gcn(GCN((256, 128), CLASSES), 12, num_subnets=8), node_classification(0, 2), data.arrays("test"), 1
+
+
+def of_filters():
+    image = jax.ShapeDtypeStruct((1, 4, 4, 2), jnp.float32)
+    arrays = {"x": jnp.zeros((26, 4, 4, 2)), "y": jnp.zeros(26, jnp.int32)}
+    return filters(ResNet((2,), CLASSES, width=64), image, num_subnets=8), TASK, arrays, 13
+
+
+@pytest.mark.parametrize("make", [of_features, of_filters])
+def test_dealt_features_and_filters_are_not_gathered_either(make):
+    """Of the evaluation nothing but activations, of which none is as large as a dealt kernel; of the round what is shared."""
+    split, task, arrays, batch_size = make()
+    algorithm = ist(split, task, optax.sgd(0.1), batch_size=1, placement=sharded(subnet_mesh(8)))
+    key = jax.device_put(jax.random.key(0), algorithm.sharding)
+    init = jax.jit(algorithm.init).lower(key).compile()
+    lay = lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+    state = jax.tree.map(lay, jax.eval_shape(algorithm.init, key), init.output_shardings)
+    arrays, alive_S = jax.device_put((dict(arrays), jnp.ones(8, bool)), algorithm.sharding)
+    many = len(arrays["y"]) if "y" in arrays else 1
+    shards = jax.device_put(Shards(jnp.arange(many), jnp.zeros(8, int), jnp.full(8, many)), algorithm.sharding)
+    round = algorithm.round.lower(state, View(arrays, shards, key), key, alive_S, steps=1).compile()
+    whole = lambda state, arrays: evaluate(algorithm, task, state, {"test": arrays}, None, batch_size=batch_size, subnets=False)
+    evaluation = jax.jit(whole).lower(state, arrays).compile()
+    bytes_of = lambda *ways: [leaf.all_reduce / (2 * 7 / 8) for leaf in algorithm.costs.leaves if leaf.way in ways]
+    found = collectives(round.as_text())
+    assert {c.kind for c in found} == {"all-to-all", "all-reduce"}
+    assert sum(c.result_bytes for c in found if c.kind == "all-reduce") == sum(bytes_of("shared"))
+    kernels = [size for size in bytes_of("travels", "home") if size > 2**16]
+    assert kernels and max(c.result_bytes for c in collectives(evaluation.as_text())) < min(kernels)
+    assert evaluation.memory_analysis().temp_size_in_bytes < 4 * algorithm.costs.model_parameters

@@ -1,8 +1,10 @@
 """Training inputs that stay in their file until rows of them are asked for.
 
 Where several processes train workers with shards of their own, each keeps the rows that its own workers draw. What concerns
-all rows (checks, mean and deviation, fingerprint) is computed a block at a time. A source hands over its training inputs as an
-array, mapped from a file where that holds them as they are, or as `Blocks` where it does not.
+all rows (checks, mean and deviation, fingerprint) is computed a block at a time, so that every process reads the whole file.
+To read less would not pay: a shard's rows are drawn at random, and nearly every page of a file of small rows has one of them. A
+source hands over its training inputs as an array, mapped from a file where that holds them as they are, or as `Blocks` where it
+does not.
 """
 
 import contextlib
