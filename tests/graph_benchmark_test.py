@@ -30,6 +30,18 @@ def test_operations_of_a_step_by_hand():
         assert flops(found, 16, subnets) == 2 * (products + sums)
 
 
+def test_cora_alone_needs_cora(capsys):
+    assert graph_benchmark.main(["graph_benchmark", "--cora_only"]) == 2
+    assert "--cora=DIR is missing" in capsys.readouterr().err
+
+
+def test_cora_alone(tmp_path, real_data):
+    cora = f"--cora={real_data / 'planetoid'}"
+    assert graph_benchmark.main(["graph_benchmark", "--quick", cora, "--cora_only", f"--out={tmp_path}"]) == 0
+    content = json.loads((tmp_path / "graph_benchmark_cora.json").read_text())
+    assert [row[0].split(",")[0] for row in content["rows"]] == ["Cora: the whole GCN", "Cora: 4 sub-GCNs"]
+
+
 def test_a_quick_run_prints_and_writes_what_a_page_shows(tmp_path, capsys):
     assert graph_benchmark.main(["graph_benchmark", "--quick", f"--out={tmp_path}"]) == 0
     content = json.loads((tmp_path / "graph_benchmark.json").read_text())
