@@ -3,8 +3,8 @@
     python -m experiments.run --config=experiments/resist/cifar10_halved.py --config.data.dir=FILE --workdir=runs/cifar10_halved
 
 FILE is an .npz of x_train (10,000 x 16 x 16 x 3), y_train, x_test, y_test; README.md beside this file says how it is made of
-the 32 x 32 images, and has the tables, and what S = 2 was given. Expect 44 % with S = 4, 4 of 8 blocks in each sub-ResNet, after
-a minute or two of training on a CPU core: `cifar10_small.py` for those who have not hours.
+the 32 x 32 images, and has the tables, and what S = 2 was given. Expect 44 % with S = 4, 4 of 8 blocks in each sub-ResNet,
+after a minute or two of training on a CPU core: `cifar10_small.py` for those who have not hours.
 """
 
 from experiments.config import defaults
