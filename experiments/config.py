@@ -54,7 +54,7 @@ class Model:
     split_input: bool = doc(False, "of graph networks: deal the input features, too (d0 of the paper)")
     split_output: bool = doc(True, "of graph networks: deal the last hidden layer, which the output layer reads")
     eval_norm: str = doc("train", "statistics of BatchNorm in evaluation: train (measured on training data), batch (authors)")
-    scaling: str = doc("auto", "in the full model of ist, of sums over hidden units (mlp) or of the branches of dealt blocks (resnet): none, keep (a subnetwork's expected share of them, 1/S), sqrt (its root); auto: keep for decomposition=blocks, none otherwise (the papers)")  # fmt: skip
+    scaling: str = doc("auto", "in the full model of ist, of sums over hidden units (mlp, gcn, sage) or of the branches of dealt blocks (resnet): none, keep (a subnetwork's expected share of them, 1/S), sqrt (its root); auto: keep for decomposition=blocks, none otherwise (the papers)")  # fmt: skip
     bias: bool = doc(False, "whether dense layers have a bias")
     activation: str = doc("relu", "activation: relu, elu, gelu, tanh, silu, sigmoid, softplus")
     stage_sizes: tuple[int, ...] = doc((3, 4, 23, 3), "resnet: blocks of every stage, its first one included")

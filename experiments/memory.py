@@ -66,16 +66,19 @@ def _on_one_device(tree: Any) -> int:
     return tree_bytes(jax.tree.map(shard, tree))
 
 
-def measure(algorithm: Algorithm, task: Task, arrays: Any, spec: Spec, steps: int, eval_batch_size: int) -> dict[str, Any]:
+def measure(
+    algorithm: Algorithm, task: Task, arrays: Any, evaluated: Any, spec: Spec, steps: int, eval_batch_size: int
+) -> dict[str, Any]:
     """What one device holds, in bytes, by programs compiled from shapes.
 
     Args:
       algorithm: one subnetwork on every device.
       task: its batch, loss and metrics.
       arrays: of the training data, or their shapes.
+      evaluated: of the data that are evaluated; a graph in one cluster is whole there, and not in training.
       spec: of the data.
       steps: local steps of the round; they share their memory.
-      eval_batch_size: examples of one batch of an evaluation, of the same arrays.
+      eval_batch_size: examples of one batch of an evaluation.
     """
     here = lambda tree: _on(algorithm.sharding, tree)
     state, key = _state_shapes(algorithm), here(jax.random.key(0))
@@ -86,7 +89,7 @@ def measure(algorithm: Algorithm, task: Task, arrays: Any, spec: Spec, steps: in
     whole = lambda state, arrays: evaluate(
         algorithm, task, state, {"test": arrays}, None, batch_size=eval_batch_size, subnets=False
     )
-    evaluation = jax.jit(whole).lower(state, view.arrays).compile().memory_analysis()
+    evaluation = jax.jit(whole).lower(state, here(evaluated)).compile().memory_analysis()
     if round is None:
         raise ConfigError(f"the compiler of {jax.devices()[0].device_kind} does not say what its programs hold")
     peak = lambda found: (
@@ -119,15 +122,16 @@ def rows(config: Config, subnets: Sequence[int], size: GraphSize | None) -> list
         raise ConfigError(f"data.image_size={config.data.image_size}: a streamed set has no shapes before it is read; use 0")
     if size is None:
         data = build.dataset(config)
-        spec, arrays = data.spec, data.arrays("train")
+        spec, arrays, evaluated = data.spec, data.arrays("train"), data.arrays("test")
     else:
         spec, arrays = graph_shapes(size, graph(config))
+        evaluated = arrays
     found = []
     for number in subnets:
         one = validate(dataclasses.replace(config, num_subnets=number, placement="sharded", num_devices=number))
         phases, task = build.phases(one, spec)
         longest = max(phases, key=lambda phase: phase.samples)
-        found.append(measure(longest.algorithm, task, arrays, spec, 2, one.eval_batch_size))
+        found.append(measure(longest.algorithm, task, arrays, evaluated, spec, 2, one.eval_batch_size))
     return found
 
 

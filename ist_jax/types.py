@@ -27,22 +27,25 @@ Variables = Mapping[str, Any]  # what a Flax module is applied to: {'params': ..
 Apply = Callable[..., Any]  # a bound `flax.linen.Module.apply`
 
 
+def trips(width: int) -> int:
+    """In how many steps rows of so many entries are added up, at least two: 8 entries at once, 32 of the few long rows."""
+    return max(2, -(-width // (8 if width <= 64 else 32)))
+
+
 class Rows(NamedTuple):
-    """A constant sparse matrix [N, D], whose entries come in rows of W: every row of the matrix has one of them, and what does
-    not fit lies in overflow rows of its own. A product is then W gathers of whole matrices and a short sum over segments,
-    whatever the numbers of entries are.
+    """A constant sparse matrix [N, D]. Rows with like numbers of entries lie together, filled up to one width W, so that a
+    product is W gathers of whole matrices for every width, and none of it is a scatter.
 
     Attributes:
-      column_NxW, value_NxW: the entries; 0 where there are fewer.
-      overflow_column_RxW, overflow_value_RxW: further entries.
-      receiver_R: int32, sorted, of which rows.
+      row: of every width, int32[n], which rows of the matrix.
+      column, value: of every width, [n, W], their entries; 0 where there are fewer.
+      place_N: int32, where a row of the matrix lies among those of all widths.
     """
 
-    column_NxW: Array
-    value_NxW: Array
-    overflow_column_RxW: Array
-    overflow_value_RxW: Array
-    receiver_R: Array
+    row: tuple[Array, ...]
+    column: tuple[Array, ...]
+    value: tuple[Array, ...]
+    place_N: Array
 
 
 class Sparse(NamedTuple):
@@ -53,11 +56,14 @@ class Sparse(NamedTuple):
 
     @property
     def shape(self) -> tuple[int, int]:
-        return self.rows.column_NxW.shape[0], self.columns.column_NxW.shape[0]
+        return self.rows.place_N.shape[0], self.columns.place_N.shape[0]
 
 
 class Graph(NamedTuple):
-    """A graph of N nodes with symmetric edges, as graph networks take it; neighbours lie as entries do in `Rows`.
+    """A graph of N nodes with symmetric edges, as graph networks take it.
+
+    Neighbours lie in rows of W: every node has one of them, and what does not fit lies in overflow rows. A sum over them is W
+    gathers of whole matrices and a short sum over segments, whatever the numbers of neighbours are.
 
     Attributes:
       features: [N, D] of every node, or what a model's first layer sums of them over neighbours; an array or `Sparse`.
@@ -76,21 +82,22 @@ class Graph(NamedTuple):
     receiver_R: Array
 
 
-class Sampled(NamedTuple):
-    """Nodes that were drawn layer by layer, as graph networks take them instead of a `Graph`; a layer's nodes are the first of
-    those of the layer below.
+class Layered(NamedTuple):
+    """Nodes layer by layer, as graph networks take them instead of a `Graph` where logits are asked of some nodes alone: every
+    layer has those that the one above reads, and they are the first of those of the layer below.
 
     Attributes:
-      features: of the lowest nodes, what a model's first layer sums of them over neighbours.
-      blocks: of every layer but the first, [nodes of the layer, nodes of the layer below]: what each takes from each.
+      features: of the lowest nodes, as of `Graph`.
+      blocks: of every layer that sums over neighbours, the lowest first, [nodes of the layer, nodes of the layer below]: what
+        each takes from each. Arrays where nodes were drawn; `Sparse` where they are all that the logits depend on.
     """
 
-    features: Array
-    blocks: tuple[Array, ...]
+    features: Array | Sparse
+    blocks: tuple[Array | Sparse, ...]
 
     @property
     def mask_N(self) -> None:
-        """Norms over all nodes are not for nodes that were drawn."""
+        """Norms over all nodes are not for some of them."""
         return None
 
 

@@ -131,6 +131,8 @@ DECOMPOSITIONS: dict[str, Callable[..., Decomposition]] = {
     "own-model": own,
     "gcn-uneven": _graph(gcn, GCN((18, 8), CLASSES)),
     "gcn-split-input": _graph(gcn, GCN((16,), CLASSES), split_input=True, split_output=False),
+    "gcn-scaled": _graph(gcn, GCN((8, 8), CLASSES), split_output=False, scaling="keep"),
+    "sage-split-input": _graph(sage, GraphSAGE((8, 6), CLASSES, norm="none"), split_input=True, scaling="sqrt"),
     "sage-layer-norm": _graph(sage, GraphSAGE((16,), CLASSES)),
     "gat": _graph(gat, GAT((8,), CLASSES, heads=2)),
     "chain": chain,

@@ -68,6 +68,8 @@ WRONG = {
     f"{GCN} --config.model.hidden=(254,)": r"must divide every layer of model.hidden=\(254,\): normalisation runs over",
     f"{GCN} --config.model.hidden=(64,) --config.model.split_output=False": "leave no layer of one hidden layer",
     f"{GCN} --config.model.norm=matrix --config.data.clusters=8": "model.norm=matrix is over all nodes at once",
+    f"{GCN} --config.model.scaling=keep": "model.scaling='keep' stands in for a norm, and model.norm is 'layer'",
+    f"{GCN} --config.model.name=gat --config.model.scaling=keep": "model.scaling is one of none for model.name='gat'",
     f"{GCN} --config.data.split=dirichlet --config.batch_size=1": "dirichlet is by labels, which the clusters",
     f"{GCN} --config.data.split=disjoint --config.data.clusters=8 --config.batch_size=4": "leaves each of 4 workers a share of",
     "--config.model.split_input=True": "model.split_input=True is of gcn and sage and gat",

@@ -21,7 +21,8 @@ from ist_jax.placement import subnet_mesh
 from ist_jax.subnet import extract, extract_all, label_axes, map_labels, merge
 from ist_jax.trees import check_all_match
 
-CASES = [(name, s) for name in DECOMPOSITIONS for s in ((4,) if name in IMAGES else (1, 4))]
+ONCE = (*IMAGES, "gcn-scaled", "sage-split-input")  # with one number of subnetworks
+CASES = [(name, s) for name in DECOMPOSITIONS for s in ((4,) if name in ONCE else (1, 4))]
 CASES += [("mlp", 8), ("mlp-uneven", 8), ("own-model", 2), ("gcn-split-input", 8)]  # of the last, 12 features: padded
 by_case = pytest.mark.parametrize("name,num_subnets", CASES)
 
@@ -63,7 +64,7 @@ def case(name, num_subnets):
     decomposition = DECOMPOSITIONS[name](num_subnets)
     parts = decomposition.partition
     _, labels = shapes_and_labels(decomposition)
-    unscaled = {"sum_scale": 1.0, "residual_scales": ()}
+    unscaled = {"sum_scale": 1.0, "sum_scales": (), "residual_scales": ()}
     full = decomposition.full.clone(**{name: one for name, one in unscaled.items() if hasattr(decomposition.full, name)})
 
     @jax.jit

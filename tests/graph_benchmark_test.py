@@ -5,7 +5,7 @@ import json
 import numpy as np
 
 from experiments import graph_benchmark, pages
-from experiments.graph_benchmark import flops, generated
+from experiments.graph_benchmark import entries, flops, generated
 
 
 def test_a_generated_graph_has_its_numbers():
@@ -18,12 +18,28 @@ def test_a_generated_graph_has_its_numbers():
 def test_operations_of_a_step_by_hand():
     """The first product is constant: its kernel's gradient, and no other; sums go both ways, of logits before the product."""
     found = generated(200, 1000, features=6, classes=4)
-    graph = found.arrays("train")["graph"]
-    nodes, entries = len(graph.degree_N), float(graph.degree_N.sum())
+    graph, whole = found.arrays("train")["graph"], found.arrays("test")["graph"]
+    train = int(found.arrays("train")["counted_N"].sum())
+    near = graph.blocks[1].shape[1]
+    assert graph.blocks[1].shape[0] == train < near == graph.blocks[0].shape[0] <= 200
+    assert entries(graph.blocks[0]) <= 200 + whole.degree_N.sum(), "a node is its own neighbour"
     for subnets, width in ((1, 16), (4, 4)):
-        products = 2 * nodes * 6 * width + 3 * nodes * (width * width + 4 * width)
-        sums = 2 * entries * (width + 4)
+        output = near if width > 4 else train
+        products = 2 * graph.features.size * width + 3 * (near * width * width + output * 4 * width)
+        sums = 2 * (entries(graph.blocks[0]) * width + entries(graph.blocks[1]) * 4)
         assert flops(found, 16, subnets) == 2 * (products + sums)
+
+
+def test_cora_alone_needs_cora(capsys):
+    assert graph_benchmark.main(["graph_benchmark", "--cora_only"]) == 2
+    assert "--cora=DIR is missing" in capsys.readouterr().err
+
+
+def test_cora_alone(tmp_path, real_data):
+    cora = f"--cora={real_data / 'planetoid'}"
+    assert graph_benchmark.main(["graph_benchmark", "--quick", cora, "--cora_only", f"--out={tmp_path}"]) == 0
+    content = json.loads((tmp_path / "graph_benchmark_cora.json").read_text())
+    assert [row[0].split(",")[0] for row in content["rows"]] == ["Cora: the whole GCN", "Cora: 4 sub-GCNs"]
 
 
 def test_a_quick_run_prints_and_writes_what_a_page_shows(tmp_path, capsys):

@@ -186,6 +186,17 @@ def test_clusters_cover_the_graph_and_lie_in_their_cache(metis, tmp_path, monkey
     assert np.bincount(by_bandwidth(ring, 7)).max() <= 9
 
 
+def test_how_a_graph_is_cut_is_recorded_and_part_of_the_fingerprint(monkeypatch):
+    whole, found = graph_dataset(), graph_dataset(clusters=4)
+    cut = "by_metis" if has_metis() else "by_bandwidth"
+    assert found.notes["cut"] == cut and found.notes["parts"] == 4 and len(found.notes["cut_sha256"]) == 64
+    assert "cut" not in whole.notes and whole.fingerprint != found.fingerprint == graph_dataset(clusters=4).fingerprint
+    assert graph_dataset(clusters=5).fingerprint != found.fingerprint
+    monkeypatch.setattr("ist_jax.data.graph_dataset.way", lambda: by_bandwidth)
+    monkeypatch.setattr("ist_jax.data.clusters.way", lambda: lambda matrix, clusters: np.arange(40) % clusters)
+    assert graph_dataset(clusters=4).fingerprint != found.fingerprint, "the same data, cut elsewhere"
+
+
 def test_inductive_training_sees_the_training_nodes_alone():
     found = graph_dataset(raw_graph(inductive=True), first_product="mean")
     inside, whole = found.arrays("train"), found.arrays("test")
@@ -205,6 +216,8 @@ def test_graph_npz(tmp_path):
     assert found.fingerprint == data.load("graph_npz", str(tmp_path / "own.npz")).fingerprint
     assert found.notes["nodes"] == 40 and found.notes["edges"] == graph_dataset().notes["edges"]
     assert len(data.load("graph_npz", str(tmp_path / "own.npz"), "inductive").arrays("train")["label_N"]) == 20
+    cut = data.load("graph_npz", str(tmp_path / "own.npz"), graph=data.GraphOptions(clusters=4))
+    assert len(list(tmp_path.glob("clusters_*.npy"))) == 1 and cut.notes["parts"] == 4, "kept beside the file"
     with pytest.raises(DataError, match="'inductive', not 'deductive'"):
         data.load("graph_npz", str(tmp_path / "own.npz"), "deductive")
     np.savez(tmp_path / "less.npz", **{name: value for name, value in npz_graph().items() if name != "edges"})

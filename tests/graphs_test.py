@@ -11,7 +11,7 @@ from cases import CLASSES, FEATURES, FIRST_PRODUCTS, ROOT, graph_dataset, placem
 
 from ist_jax import ist, run
 from ist_jax.data.graphs import adjacency, sparse
-from ist_jax.decompositions import gcn
+from ist_jax.decompositions import gat, gcn, sage
 from ist_jax.evaluation import evaluate
 from ist_jax.keys import named_key
 from ist_jax.loop import LoopConfig
@@ -51,11 +51,27 @@ def test_rows_are_the_matrix_whatever_the_numbers_of_entries(density):
     matrix = rng.normal(size=(30, 50)) * (rng.random((30, 50)) < density)
     matrix[3], matrix[4] = 1.0, 0.0
     laid, kernel = sparse(matrix.astype(np.float32)), jnp.asarray(rng.normal(size=(50, 4)), jnp.float32)
-    assert laid.shape == (30, 50) and (density > 0.5 or len(laid.rows.receiver_R)), "the full row overflows"
+    assert laid.shape == (30, 50) and (density > 0.5 or len(laid.rows.column) > 1), "the full row is of a width of its own"
     np.testing.assert_allclose(times(laid, kernel), matrix @ kernel, rtol=1e-4, atol=1e-5)
     cotangent = jnp.asarray(rng.normal(size=(30, 4)), jnp.float32)
     (gradient,) = jax.vjp(lambda kernel: times(laid, kernel), kernel)[1](cotangent)
     np.testing.assert_allclose(gradient, matrix.T @ cotangent, rtol=1e-4, atol=1e-5)
+
+
+def test_products_of_all_subnetworks_at_once_are_those_of_each():
+    """Of shared entries, of entries of their own (dropout), and of kernels or entries alone."""
+    rng = np.random.default_rng(0)
+    laid = sparse(np.where(rng.random((30, 50)) < 0.1, 1.0, 0.0).astype(np.float32))
+    kernel_S = jnp.asarray(rng.normal(size=(3, 50, 4)), jnp.float32)
+    keys = jax.random.split(ROOT, 3)
+    product = lambda key, kernel: times(drop_entries(laid, 0.5, key), kernel)
+    back = lambda key, kernel: jax.grad(lambda kernel: (product(key, kernel) ** 2).sum())(kernel)
+    for f, axes in ((product, (0, 0)), (product, (0, None)), (product, (None, 0)), (back, (0, 0)), (back, (0, None))):
+        of = lambda values, axis, s: values if axis is None else values[s]
+        given = [values if axis == 0 else values[0] for values, axis in zip((keys, kernel_S), axes)]
+        found = jax.jit(jax.vmap(f, in_axes=axes))(*given)
+        for s in range(3):
+            np.testing.assert_allclose(found[s], f(of(given[0], axes[0], s), of(given[1], axes[1], s)), rtol=1e-4, atol=1e-5)
 
 
 def test_the_sum_over_neighbours_and_its_gradient_are_those_of_the_dense_matrix():
@@ -123,6 +139,18 @@ def test_gat_is_its_formula_and_its_last_heads_are_averaged_per_node_and_class()
     found = model.apply({"params": params}, graph)
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
     assert found.shape == (len(X), CLASSES) and np.std(found, axis=0).min() > 0.1 and np.std(found, axis=1).min() > 0.01
+
+
+def test_gat_does_not_hold_the_features_of_all_edges_at_once():
+    """Of 60 nodes, each joined to all: temporary memory of a gradient is far below edges x heads x features."""
+    nodes, heads, width = 60, 4, 64
+    pairs = np.stack(np.triu_indices(nodes, 1))
+    graph = graph_dataset(raw_graph(nodes, edges_2xE=pairs)).arrays("test")["graph"]
+    model = GAT((width,), CLASSES, heads=heads)
+    params = random_params(gat(model, FEATURES, num_subnets=1))
+    gradient = jax.jit(jax.grad(lambda params: (model.apply({"params": params}, graph) ** 2).sum()))
+    held = gradient.lower(params).compile().memory_analysis().temp_size_in_bytes
+    assert held < 4 * 2 * pairs.shape[1] * heads * width / 2
 
 
 def test_dropout_is_on_with_a_key_and_off_without():
@@ -237,8 +265,11 @@ def test_training_without_far_nodes_has_the_loss_and_the_gradient_of_the_whole_g
     for options in (dict(layers=None), dict(layers=3), dict(layers=None, sparse_below=2.0), dict(layers=3, sparse_below=2.0)):
         arrays = arrays_of(graph_dataset(raw, first_product="symmetric", **options), "train")
         batch = TASK.batch(arrays, jnp.arange(1), None)
-        size = batch["x"].mask_N.shape[0]
-        assert (size < 40) == (options["layers"] == 3), "a path: far nodes are left out"
+        if options["layers"] == 3:
+            features, *blocks = batch["x"].features.shape[0], *batch["x"].blocks
+            of_layers = [features, *(block.shape[0] for block in blocks)]
+            expected = [6, 5, 4, 3] if options.get("sparse_below") else [5, 4, 3]
+            assert of_layers == expected and len(batch["y"]) == 3, "a path: a layer has the nodes that the next one reads"
         params = random_params(gcn(model, FEATURES, num_subnets=1))
         loss = lambda p, batch=batch: TASK.loss(model.apply, {"params": p}, batch, ROOT)[0]
         results.append(jax.value_and_grad(loss)(params))
@@ -249,6 +280,18 @@ def test_training_without_far_nodes_has_the_loss_and_the_gradient_of_the_whole_g
 def full_batch(num_subnets, placement=None, tx=None, **options):
     split = gcn(GCN((8, 8), CLASSES, dropout=0.5), FEATURES, num_subnets=num_subnets)
     return ist(split, TASK, tx or optax.adam(1e-2), batch_size=1, placement=placement, **options)
+
+
+@pytest.mark.parametrize("model,make", [(GCN, gcn), (GraphSAGE, sage)])
+def test_scaling_is_of_what_reads_dealt_features_in_the_full_model_alone(model, make):
+    """The last hidden layer is whole here: its sums are as long in a subnetwork."""
+    options = dict(num_subnets=4, split_output=False, scaling="keep")
+    split = make(model((8, 6), CLASSES, norm="none"), FEATURES, **options)
+    assert split.full.sum_scales == split.padded.sum_scales == (1.0, 0.25, 1.0) and split.subnet.sum_scales == ()
+    params, graph = weights(split.full)
+    quarter = params["hidden_1"] | {"kernel": 0.25 * params["hidden_1"]["kernel"]}
+    expected = split.subnet.clone(hidden=(8, 6)).apply({"params": params | {"hidden_1": quarter}}, graph)
+    np.testing.assert_allclose(split.full.apply({"params": params}, graph), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_one_sub_gcn_is_full_batch_training_by_hand():

@@ -36,7 +36,7 @@ ALLOWED = {
     "workdir": ("files", "processes", "checkpoint", "writers"),
     "summary": ("algorithms", "costs", "link", "writers", "workdir"),
     "loop": (
-        *("summary", "order", "link", "lost", "meter", "types", "keys", "processes", "algorithms", "tasks", "data"),
+        *("trees", "summary", "order", "link", "lost", "meter", "types", "keys", "processes", "algorithms", "tasks", "data"),
         *("evaluation", "workdir", "writers"),
     ),
 }

@@ -43,6 +43,15 @@ def splits(config: Config) -> bool:
     return config.method in ("ist", "ensemble")
 
 
+def check_scaling(config: Config) -> None:
+    """No `model.scaling` beside a norm."""
+    if config.model.scaling != "none" and config.model.norm != "none":
+        raise ConfigError(
+            f"model.scaling={config.model.scaling!r} stands in for a norm, and model.norm is {config.model.norm!r}: "
+            "use scaling=none"
+        )
+
+
 def check_widths(config: Config, why_not_padded: str, whole: int = 0) -> None:
     """`model.hidden` has units for every subnetwork, and as many for each if they may not be padded.
 

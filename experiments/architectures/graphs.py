@@ -4,22 +4,24 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-from experiments.architectures.base import Architecture, check_widths, splits
+from experiments.architectures.base import Architecture, check_scaling, check_widths, splits
 from experiments.config import Config, ConfigError
 from ist_jax.data import GraphOptions, Spec
 from ist_jax.decompositions import Decomposition, gat, gcn, sage
 from ist_jax.decompositions.graphs import why_not_padded
+from ist_jax.decompositions.mlp import SCALINGS
 from ist_jax.models import ACTIVATIONS, GAT, GCN, GRAPH_NORMS, GraphSAGE
 
 CHOICES = {
     "model.norm": GRAPH_NORMS,
-    "model.scaling": ("none",),
+    "model.scaling": SCALINGS,
     "model.activation": tuple(ACTIVATIONS),
     "model.dtype": ("float32",),
 }
 
 
 def _check(config: Config) -> None:
+    check_scaling(config)
     whole = 0 if config.model.split_output else 1
     check_widths(config, why_not_padded(config.model.norm, config.model.activation), whole)
     if splits(config) and not (config.model.split_input or config.model.split_output or len(config.model.hidden) > 1):
@@ -72,16 +74,18 @@ def _decompose(
 ) -> Decomposition:
     m = config.model
     common = dict(norm=m.norm, dropout=m.dropout, bias=m.bias, activation=m.activation)
-    split = dict(split_input=m.split_input, split_output=m.split_output) if splits(config) else {}
+    split = dict(split_input=m.split_input, split_output=m.split_output, scaling=m.scaling) if splits(config) else {}
     whole = model(m.hidden, spec.num_classes, **common, **own(config))
     return decompose(whole, *spec.example_shape, num_subnets=num_subnets, partition=config.partition, **split)
 
 
-def _architecture(name: str, model: type, decompose: Any, first_product: str, own: Any = lambda config: {}) -> Architecture:
+def _architecture(
+    name: str, model: type, decompose: Any, first_product: str, own: Any = lambda config: {}, choices: Any = CHOICES
+) -> Architecture:
     return Architecture(
         name,
         "node_classification",
-        CHOICES,
+        choices,
         _check,
         functools.partial(_decompose, model, decompose, own),
         functools.partial(_graph_options, first_product),
@@ -90,4 +94,6 @@ def _architecture(name: str, model: type, decompose: Any, first_product: str, ow
 
 GCN_ARCHITECTURE = _architecture("gcn", GCN, gcn, "symmetric")
 SAGE_ARCHITECTURE = _architecture("sage", GraphSAGE, sage, "mean")
-GAT_ARCHITECTURE = _architecture("gat", GAT, gat, "none", lambda config: {"heads": config.model.heads})
+# attention adds up features of its own, which no factor on a layer's input mends
+UNSCALED = CHOICES | {"model.scaling": ("none",)}
+GAT_ARCHITECTURE = _architecture("gat", GAT, gat, "none", lambda config: {"heads": config.model.heads}, UNSCALED)

@@ -1,6 +1,6 @@
 """Fully connected networks, split by the neurons of every hidden layer (IST)."""
 
-from experiments.architectures.base import DTYPES, Architecture, check_widths, splits
+from experiments.architectures.base import DTYPES, Architecture, check_scaling, check_widths, splits
 from experiments.config import Config, ConfigError
 from ist_jax.data import Spec
 from ist_jax.decompositions import Decomposition, mlp
@@ -12,11 +12,7 @@ def _check(config: Config) -> None:
     check_widths(config, why_not_padded(config.model.norm, config.model.activation))
     if config.batch_size == 1 and config.model.norm == "batch":
         raise ConfigError("model.norm=batch needs at least two examples per step, and batch_size is 1")
-    if config.model.scaling != "none" and config.model.norm != "none":
-        raise ConfigError(
-            f"model.scaling={config.model.scaling!r} stands in for a norm, and model.norm is {config.model.norm!r}: "
-            "use scaling=none"
-        )
+    check_scaling(config)
 
 
 def _decompose(config: Config, spec: Spec, num_subnets: int) -> Decomposition:

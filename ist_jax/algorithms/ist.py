@@ -281,8 +281,7 @@ def ist(
         as bfloat16). Leaves without a group are averaged exactly.
 
     Raises:
-      ValueError: an option outside its values, labels that do not fit, a rule that matches nothing, or a partition that a mesh
-        refuses.
+      ValueError: an option outside its values, labels or rules that do not fit, or a partition that a mesh refuses.
     """
     placement = placement or vmapped()
     _check_options(decomposition.partition, opt_state, wire)

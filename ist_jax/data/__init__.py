@@ -1,6 +1,7 @@
 """Data sources: one file each; a new one is that file and a line here."""
 
 import functools
+import pathlib
 
 import jax
 
@@ -80,7 +81,7 @@ def load(
         return make_streamed(stream, label, source=source, validation_fraction=validation_fraction, shards=shards)
     raw = SOURCES[name](directory, dataset)
     if isinstance(raw, RawGraph):
-        cache = "" if name in FILES else directory
+        cache = str(pathlib.Path(directory).parent) if name in FILES else directory
         return make_graph_dataset(raw, label, source=source, options=graph or GraphOptions(), shards=shards, cache=cache)
     if stored is None:
         stored = split != "shared" and jax.process_count() > 1

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import pathlib
+from collections.abc import Callable
 
 import numpy as np
 import scipy.sparse as sp
@@ -34,6 +35,11 @@ def by_bandwidth(matrix: sp.csr_matrix, num_clusters: int) -> np.ndarray:
     return cluster_N
 
 
+def way() -> Callable[[sp.csr_matrix, int], np.ndarray]:
+    """How graphs are cut on this machine."""
+    return by_metis if has_metis() else by_bandwidth
+
+
 def _without_gaps(cluster_N: np.ndarray) -> np.ndarray:
     """METIS may leave a part empty: the others count from 0."""
     return np.unique(cluster_N, return_inverse=True)[1].reshape(-1)
@@ -50,7 +56,7 @@ def clusters_of(matrix: sp.csr_matrix, num_clusters: int, cache: str = "", name:
     """
     if num_clusters == 1:
         return np.zeros(matrix.shape[0], int)
-    method = by_metis if has_metis() else by_bandwidth
+    method = way()
     about = f"{name} {matrix.shape} {matrix.nnz} {num_clusters} {method.__name__}"
     digest = hashlib.sha256(about.encode() + matrix.indices.tobytes()).hexdigest()
     file = pathlib.Path(cache) / f"clusters_{digest[:16]}.npy" if cache else None

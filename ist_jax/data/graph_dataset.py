@@ -1,6 +1,8 @@
 """From a raw graph to a Dataset, whose examples are the clusters that it is cut into: one, the graph itself, by default."""
 
 import functools
+import hashlib
+import itertools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -8,10 +10,21 @@ import numpy as np
 import scipy.sparse as sp
 
 from ist_jax.data.base import Dataset
-from ist_jax.data.clusters import clusters_of
-from ist_jax.data.graphs import RawGraph, adjacency, check, fingerprint, first_product, graph_of, projected, sparse
+from ist_jax.data.clusters import clusters_of, way
+from ist_jax.data.graphs import (
+    RawGraph,
+    adjacency,
+    check,
+    fingerprint,
+    first_product,
+    graph_of,
+    projected,
+    propagation,
+    sparse,
+)
 from ist_jax.data.raw import DataError
 from ist_jax.order import Shards
+from ist_jax.types import Layered
 
 FIRST_PRODUCTS = ("none", "symmetric", "mean")
 
@@ -24,8 +37,9 @@ class GraphOptions(NamedTuple):
         GraphSAGE, 'none' for GAT.
       clusters: into how many the graph is cut, for batches that are unions of some of them (Cluster-GCN; Chiang et al., KDD
         2019).
-      layers: if there is one cluster, training leaves out nodes that do not touch the loss through so many layers. None: all
-        nodes are kept (needed by norms over all nodes).
+      layers: if there is one cluster, training leaves out what does not touch the loss through so many layers: with a first
+        product, in every layer the nodes that the next one does not read (`types.Layered`), otherwise nodes. None: all nodes
+        are kept (needed by norms over all nodes).
       sparse_below: features of which a smaller share is not zero are laid out as `types.Sparse`, without a first product, if
         there is one cluster; what is more depends on the machine, and is faster as dense matrices.
       layer_nodes: how many nodes are drawn for every layer below a batch of training nodes (`tasks.layer_sampling`), which are
@@ -43,11 +57,13 @@ class GraphOptions(NamedTuple):
     seed: int = 0
 
 
-def _near(matrix: sp.csr_matrix, mask_N: np.ndarray, hops: int) -> np.ndarray:
-    """bool[N]: nodes within `hops` edges of the nodes of `mask_N`."""
-    for _ in range(hops):
-        mask_N = mask_N | (matrix @ mask_N.astype(np.float32) > 0)
-    return mask_N
+def _distance(matrix: sp.csr_matrix, mask_N: np.ndarray, hops: int) -> np.ndarray:
+    """int[N]: edges between a node and the nearest of `mask_N`, hops + 1 if there are more than `hops`."""
+    distance_N = np.where(mask_N, 0, hops + 1)
+    for hop in range(1, hops + 1):
+        touched_N = matrix @ (distance_N < hop).astype(np.float32) > 0
+        distance_N = np.where(touched_N, np.minimum(distance_N, hop), distance_N)
+    return distance_N
 
 
 class _Laid(NamedTuple):
@@ -99,6 +115,39 @@ def _laid_alone(
     return _Laid(node_N[laid.node_N], laid.arrays)
 
 
+def _laid_by_layer(seen: _Seen, takes: sp.csr_matrix, train_N: np.ndarray, sums: int) -> _Laid:
+    """The training nodes, and below them in every layer what the one above reads; nearer nodes come first.
+
+    Args:
+      seen: the whole graph.
+      takes: its `propagation`.
+      train_N: bool, of which nodes logits are asked.
+      sums: layers that sum over neighbours.
+    """
+    distance_N = _distance(seen.matrix, train_N, sums)
+    order = np.argsort(distance_N, kind="stable")
+    sizes = [int((distance_N <= hops).sum()) for hops in range(sums + 1)]
+    block = functools.cache(lambda upper, lower: sparse(takes[order[:upper]][:, order[:lower]]))
+    blocks = tuple(block(*pair) for pair in itertools.pairwise(sizes))[::-1]
+    features = np.ascontiguousarray(seen.features[order[: sizes[-1]]])
+    node_N = order[: sizes[0]]
+    arrays = {
+        "graph": Layered(sparse(features) if seen.is_sparse else features, blocks),
+        "label_N": seen.label_N[node_N].astype(np.int32),
+        "start": np.array([0, len(node_N)], np.int32),
+    }
+    return _Laid(node_N, arrays)
+
+
+def _laid_for_training(seen: _Seen, train_N: np.ndarray, options: GraphOptions) -> _Laid:
+    """What of the whole graph the loss of the training nodes reads; first products and degrees are those of the whole graph."""
+    sums = options.layers - (options.first_product != "none" and not seen.is_sparse)
+    if options.first_product != "none" and not options.layer_nodes:
+        return _laid_by_layer(seen, propagation(options.first_product, seen.matrix), train_N, sums)
+    near = np.flatnonzero(_distance(seen.matrix, train_N, sums) <= sums)
+    return _laid(seen, near, np.zeros(len(near), int))
+
+
 def _is_sparse(features_NxD: np.ndarray, options: GraphOptions) -> bool:
     if options.clusters > 1 or options.layer_nodes:  # of which rows are gathered
         return False
@@ -124,9 +173,21 @@ def _weights(first_product: str, degree_N: np.ndarray) -> dict[str, np.ndarray]:
     return {name: value.astype(np.float32) for name, value in dict(take_N=take_N, give_N=give_N, own_N=own_N).items()}
 
 
-def _recorded(options: GraphOptions) -> dict[str, int]:
+def _recorded(options: GraphOptions, whole: _Laid, training: _Laid) -> dict[str, Any]:
+    """What records say of the layout; of a graph that was cut, how and where, for batches follow from that."""
     chosen = {name: getattr(options, name) for name in ("layer_nodes", "projection") if getattr(options, name)}
+    if options.clusters > 1:
+        digest = hashlib.sha256()
+        for laid in (whole, training):
+            for array in (laid.node_N, laid.arrays["start"]):
+                digest.update(array.astype(np.int64).tobytes())
+        chosen |= {"cut": way().__name__, "parts": len(whole.arrays["start"]) - 1, "cut_sha256": digest.hexdigest()}
     return {"clusters": options.clusters, **chosen}
+
+
+def _fingerprint(data: str, cut: str) -> str:
+    """Of the data, and of how they are cut, if they are: a run whose graph is cut in another way sees other batches."""
+    return hashlib.sha256(f"{data} {cut}".encode()).hexdigest() if cut else data
 
 
 def make_graph_dataset(
@@ -164,12 +225,12 @@ def make_graph_dataset(
     training = whole
     if raw.inductive:
         training = _laid_alone(matrix, features_NxD, raw.labels_N, np.flatnonzero(splits.train), options, cut)
-    elif options.layers is not None and options.clusters == 1:  # first products and degrees are those of the whole graph
-        near = np.flatnonzero(_near(matrix, splits.train, options.layers - (product != "none")))
-        training = _laid(seen, near, np.zeros(len(near), int))
+    elif options.layers is not None and options.clusters == 1:
+        training = _laid_for_training(seen, splits.train, options)
     laid = {"train": training, "validation": whole, "test": whole}
     counted = {part: getattr(splits, part)[of.node_N].astype(np.float32) for part, of in laid.items()}
     resident = {part: {**of.arrays, "counted_N": counted[part]} for part, of in laid.items()}
+    recorded = _recorded(options, whole, training)
     ids = {part: {"cluster": np.arange(len(of.arrays["start"]) - 1, dtype=np.int32)} for part, of in laid.items()}
     labels = ids["train"]["cluster"]  # clusters have none
     if options.layer_nodes:
@@ -182,9 +243,9 @@ def make_graph_dataset(
         num_classes=int(raw.labels_N[splits.train].max()) + 1,
         mean=0.0,
         std=1.0,
-        fingerprint=digest,
+        fingerprint=_fingerprint(digest, recorded.get("cut_sha256", "")),
         shards=functools.partial(shards, labels),
-        notes={**raw.notes, **done, "nodes": len(degree_N), "edges": int(matrix.nnz), **_recorded(options)},
+        notes={**raw.notes, **done, "nodes": len(degree_N), "edges": int(matrix.nnz), **recorded},
         task="node_classification",
         example_shape=features_NxD.shape[1:],
         resident=resident,

@@ -24,7 +24,8 @@ class GraphSize(NamedTuple):
 def graph_shapes(size: GraphSize, options: GraphOptions) -> tuple[Spec, Mapping[str, Any]]:
     """The spec and the arrays, as ShapeDtypeStructs, of `size` as `make_graph_dataset` lays it out, dense, for training.
 
-    Nodes all have as many neighbours, and clusters as many nodes: real ones differ, and take somewhat more.
+    Nodes all have as many neighbours, and clusters as many nodes: real ones differ, and take somewhat more. In one cluster, all
+    nodes train, in every layer.
     """
     clusters, degree = options.clusters, -(-2 * size.edges // size.nodes)
     width, in_cluster = row_width(np.array([degree])), -(-size.nodes // clusters)

@@ -9,10 +9,11 @@ import scipy.sparse as sp
 from sklearn.random_projection import GaussianRandomProjection
 
 from ist_jax.data.raw import DataError
-from ist_jax.types import Graph, Rows, Sparse
+from ist_jax.types import Graph, Rows, Sparse, trips
 
 _WIDTHS = (1, 2, 4, 8, 16, 32, 64)
 _ROW = 30  # what a row of a segment sum costs, in entries gathered; measured on a CPU
+_TRIP = 300  # what a step of the loop over rows of one width costs, in the same way
 
 
 class RawGraph(NamedTuple):
@@ -107,8 +108,8 @@ def row_width(degree_N: np.ndarray) -> int:
     return min(_WIDTHS, key=lambda width: len(degree_N) * width + rows(width) * (width + _ROW))
 
 
-def in_rows(matrix: sp.csr_matrix, missing: int = 0) -> Rows:
-    """The entries of a matrix in rows of a width that suits it; `missing` is the column where there is none."""
+def in_rows(matrix: sp.csr_matrix) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The columns of entries in rows of a width that suits them: neighbours_NxW, overflow_RxW and receiver_R of a `Graph`."""
     size, count_N = matrix.shape[0], np.diff(matrix.indptr)
     width = row_width(count_N)
     row_E = np.repeat(np.arange(size), count_N)
@@ -117,24 +118,54 @@ def in_rows(matrix: sp.csr_matrix, missing: int = 0) -> Rows:
     start_N = np.cumsum(further_N) - further_N
     first = place_E < width
     further_row_E = start_N[row_E[~first]] + place_E[~first] // width - 1
-
-    def laid(entries_E: np.ndarray, empty: int) -> tuple[np.ndarray, np.ndarray]:
-        of_rows = np.full((size, width), empty, entries_E.dtype)
-        further = np.full((further_N.sum(), width), empty, entries_E.dtype)
-        of_rows[row_E[first], place_E[first]] = entries_E[first]
-        further[further_row_E, place_E[~first] % width] = entries_E[~first]
-        return of_rows, further
-
-    column_NxW, overflow_column_RxW = laid(matrix.indices.astype(np.int32), missing)
-    value_NxW, overflow_value_RxW = laid(matrix.data.astype(np.float32), 0)
-    receiver_R = np.repeat(np.arange(size, dtype=np.int32), further_N)
-    return Rows(column_NxW, value_NxW, overflow_column_RxW, overflow_value_RxW, receiver_R)
+    neighbours_NxW = np.full((size, width), size, np.int32)
+    overflow_RxW = np.full((further_N.sum(), width), size, np.int32)
+    neighbours_NxW[row_E[first], place_E[first]] = matrix.indices[first]
+    overflow_RxW[further_row_E, place_E[~first] % width] = matrix.indices[~first]
+    return neighbours_NxW, overflow_RxW, np.repeat(np.arange(size, dtype=np.int32), further_N)
 
 
-def sparse(features_NxD: np.ndarray) -> Sparse:
-    """Features, most of which are zero, in rows of those that are not."""
-    matrix = sp.csr_matrix(features_NxD)
-    return Sparse(in_rows(matrix), in_rows(matrix.T.tocsr()))
+def _filled(width: int) -> int:
+    """The least width from `width` on that falls into equal steps."""
+    return trips(width) * -(-width // trips(width))
+
+
+def widths(count_N: np.ndarray) -> np.ndarray:
+    """The widths to which rows of so many entries are filled up so that padding and widths together cost least."""
+    own, number = np.unique(np.maximum(count_N, 1), return_counts=True)
+    counts, kind = np.unique([_filled(count) for count in own], return_inverse=True)
+    rows = np.bincount(kind, number).astype(int)
+    below = np.concatenate([[0], np.cumsum(rows)])  # rows with fewer entries than counts[j]
+    cost, begin = np.zeros(len(counts) + 1), np.zeros(len(counts) + 1, int)
+    for j in range(1, len(counts) + 1):  # of all rows of up to counts[j - 1] entries, the last width from counts[i] on
+        of_begin = cost[:j] + (below[j] - below[:j]) * counts[j - 1] + _TRIP * (trips(counts[j - 1]) + 1)
+        begin[j] = of_begin.argmin()
+        cost[j] = of_begin[begin[j]]
+    chosen, j = [], len(counts)
+    while j:
+        chosen.append(counts[j - 1])
+        j = begin[j]
+    return np.array(chosen[::-1])
+
+
+def in_widths(matrix: sp.csr_matrix) -> Rows:
+    """The entries of a matrix, rows of like numbers of them together."""
+    count_N = np.diff(matrix.indptr)
+    chosen = widths(count_N)
+    column, value = np.append(matrix.indices, 0).astype(np.int32), np.append(matrix.data, 0).astype(np.float32)
+    kind_N = np.searchsorted(chosen, count_N)
+    rows, entries = [np.flatnonzero(kind_N == kind).astype(np.int32) for kind in range(len(chosen))], []
+    for row_n, width in zip(rows, chosen):
+        slot = np.arange(width)
+        entries.append(np.where(slot < count_N[row_n][:, None], matrix.indptr[row_n][:, None] + slot, -1))  # -1: the appended
+    place_N = np.argsort(np.concatenate(rows)).astype(np.int32)
+    return Rows(tuple(rows), tuple(column[entry] for entry in entries), tuple(value[entry] for entry in entries), place_N)
+
+
+def sparse(matrix: np.ndarray | sp.csr_matrix) -> Sparse:
+    """A matrix most of which is zero, by its entries that are not."""
+    matrix = sp.csr_matrix(matrix)
+    return Sparse(in_widths(matrix), in_widths(matrix.T.tocsr()))
 
 
 def projected(features_NxD: np.ndarray, components: int, seed: int) -> np.ndarray:
@@ -145,30 +176,28 @@ def projected(features_NxD: np.ndarray, components: int, seed: int) -> np.ndarra
     return GaussianRandomProjection(components, random_state=seed).fit_transform(features_NxD).astype(np.float32)
 
 
-def first_product(kind: str, matrix: sp.csr_matrix, features_NxD: np.ndarray) -> np.ndarray:
-    """What the first layer reads: the constant product of the adjacency matrix and the features.
-
-    Args:
-      kind: 'none', the features; 'symmetric', D^-1/2 (A + I) D^-1/2 X; 'mean', (X, D^-1 A X), of shape [N, 2, D].
-      matrix: A, symmetric, without a diagonal.
-      features_NxD: X.
-    """
+def propagation(kind: str, matrix: sp.csr_matrix) -> sp.csr_matrix:
+    """What nodes take from nodes in a sum over neighbours: 'symmetric', D^-1/2 (A + I) D^-1/2; 'mean', D^-1 A."""
     degree_N = np.diff(matrix.indptr).astype(np.float32)
-    if kind == "symmetric":
-        scale = sp.diags(1 / np.sqrt(degree_N + 1))
-        return (scale @ (matrix + sp.eye(matrix.shape[0], format="csr")) @ scale @ features_NxD).astype(np.float32)
     if kind == "mean":
-        mean = sp.diags(1 / np.maximum(degree_N, 1)) @ matrix @ features_NxD
-        return np.stack([features_NxD, mean.astype(np.float32)], axis=1)
-    return features_NxD
+        return (sp.diags(1 / np.maximum(degree_N, 1)) @ matrix).tocsr()
+    scale = sp.diags(1 / np.sqrt(degree_N + 1))
+    return (scale @ (matrix + sp.eye(matrix.shape[0], format="csr")) @ scale).tocsr()
+
+
+def first_product(kind: str, matrix: sp.csr_matrix, features_NxD: np.ndarray) -> np.ndarray:
+    """What the first layer reads: 'none', the features X; 'symmetric', P X; 'mean', (X, P X), of shape [N, 2, D], P the
+    `propagation` of the adjacency matrix."""
+    if kind == "none":
+        return features_NxD
+    summed_NxD = (propagation(kind, matrix) @ features_NxD).astype(np.float32)
+    return summed_NxD if kind == "symmetric" else np.stack([features_NxD, summed_NxD], axis=1)
 
 
 def graph_of(matrix: sp.csr_matrix, features: np.ndarray | Sparse, degree_N: np.ndarray) -> Graph:
     """A `Graph` of numpy arrays; `degree_N` may count neighbours that are not part of it."""
-    rows = in_rows(matrix, missing=len(degree_N))
     mask_N = np.ones(len(degree_N), np.float32)
-    neighbours = rows.column_NxW, rows.overflow_column_RxW, rows.receiver_R
-    return Graph(features, degree_N.astype(np.float32), mask_N, *neighbours)
+    return Graph(features, degree_N.astype(np.float32), mask_N, *in_rows(matrix))
 
 
 def fingerprint(raw: RawGraph) -> str:

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from ist_jax.decompositions.base import Decomposition, decompose
+from ist_jax.decompositions.mlp import sum_scale
 from ist_jax.models.mlp import ACTIVATIONS
 from ist_jax.types import Graph, Rules
 
@@ -47,6 +48,7 @@ def decompose_graph(
     partition: str = "balanced",
     split_input: bool = False,
     split_output: bool = True,
+    scaling: str = "none",
 ) -> Decomposition:
     """The decomposition of a graph network, whose hidden widths are those of the full network.
 
@@ -59,6 +61,7 @@ def decompose_graph(
       partition: see `ist_jax.partition`.
       split_input: whether input features are dealt as well (hurts, see Table 1).
       split_output: whether the last hidden layer, which the output layer reads, is dealt (the authors' name for it).
+      scaling: of sums over dealt features in the full model, as of `mlp`; not of GAT, whose attention has sums of its own.
 
     Raises:
       ValueError: nothing is dealt, a layer is narrower than S, or S does not divide one that may not be padded.
@@ -71,14 +74,16 @@ def decompose_graph(
     why_not = why_not_padded(model.norm, model.activation) if uneven_hidden else ""  # an input that is 0 stays without effect
     slots = tuple(-(-width // num_subnets) if group else width for group, width in zip(named[1:], model.hidden))
     whole = tuple(num_subnets * slot if group else slot for group, slot in zip(named[1:], slots))
+    factor = sum_scale(scaling, num_subnets)
+    full = model if factor == 1.0 else model.clone(sum_scales=tuple(factor if group else 1.0 for group in named))
     axes = (None,) * len(feature_axes) + ("input",)
     return decompose(
         [rule for rule in rules(named) if model.bias or not rule[0].endswith("/bias")],
         sizes,
         num_subnets=num_subnets,
-        full=model,
+        full=full,
         subnet=model.clone(hidden=slots),
-        padded=model.clone(hidden=whole),
+        padded=full.clone(hidden=whole),
         example=example_graph(*feature_axes),
         batch_rules=((r"x/features", axes), (r".*", None)) if split_input else ((r".*", None),),
         partition_name=partition,

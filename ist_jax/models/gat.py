@@ -8,14 +8,35 @@ from ist_jax.models.graphs import activated, dropped
 from ist_jax.types import Array, Graph
 
 
-def _edges(graph: Graph) -> tuple[Array, Array]:
-    """(sender_E, receiver_E), every node its own neighbour; a sender that is N is none."""
-    num_nodes = graph.mask_N.shape[0]
-    node_N = jnp.arange(num_nodes)
-    parts = ((node_N[:, None], node_N), (graph.neighbours_NxW, node_N), (graph.overflow_RxW, graph.receiver_R))
-    senders = [sender.reshape(-1) for sender, _ in parts]
-    receivers = [jnp.repeat(receiver, sender.shape[1]) for sender, receiver in parts]
-    return jnp.concatenate(senders), jnp.concatenate(receivers)
+def _attended(weight_RxWxA: Array, z_NxAxH: Array, index_RxW: Array) -> Array:
+    """[R, A, H]: weighted sums over W nodes, of which N is none.
+
+    One node of every row after another, gathered anew for gradients: all edges at once would be E / N times the features.
+    """
+
+    @jax.checkpoint
+    def add(total: Array, entry: tuple[Array, Array]) -> tuple[Array, None]:
+        weight_RxA, index_R = entry
+        return total + weight_RxA[:, :, None] * z_NxAxH.at[index_R].get(mode="fill", fill_value=0), None
+
+    total = jnp.zeros((index_RxW.shape[0], *z_NxAxH.shape[1:]), z_NxAxH.dtype)
+    return jax.lax.scan(add, total, (jnp.moveaxis(weight_RxWxA, 1, 0), index_RxW.T))[0]
+
+
+def _attention(z_NxAxH: Array, to_NxA: Array, from_NxA: Array, graph: Graph) -> Array:
+    """[N, A, H]: of every node, the mean of its own and its neighbours' features, weighted by a softmax over them."""
+    num_nodes, receiver_R, rest_RxW = z_NxAxH.shape[0], graph.receiver_R, graph.overflow_RxW
+    near_NxW = jnp.concatenate([jnp.arange(num_nodes, dtype=jnp.int32)[:, None], graph.neighbours_NxW], axis=1)
+    nodes = lambda index_RxW: from_NxA.at[index_RxW].get(mode="fill", fill_value=-jnp.inf)
+    near_NxWxA = nn.leaky_relu(to_NxA[:, None] + nodes(near_NxW), 0.2)
+    rest_RxWxA = nn.leaky_relu(to_NxA[receiver_R][:, None] + nodes(rest_RxW), 0.2)
+    further_NxA = jax.ops.segment_max(rest_RxWxA.max(axis=1), receiver_R, num_nodes, indices_are_sorted=True)
+    highest_NxA = jax.lax.stop_gradient(jnp.maximum(near_NxWxA.max(axis=1), further_NxA))
+    near_NxWxA = jnp.exp(near_NxWxA - highest_NxA[:, None])
+    rest_RxWxA = jnp.exp(rest_RxWxA - highest_NxA[receiver_R][:, None])
+    added = lambda near, rest: near + jax.ops.segment_sum(rest, receiver_R, num_nodes, indices_are_sorted=True)
+    total_NxA = added(near_NxWxA.sum(axis=1), rest_RxWxA.sum(axis=1))
+    return added(_attended(near_NxWxA, z_NxAxH, near_NxW), _attended(rest_RxWxA, z_NxAxH, rest_RxW)) / total_NxA[:, :, None]
 
 
 class Attention(nn.Module):
@@ -37,22 +58,13 @@ class Attention(nn.Module):
 
     @nn.compact
     def __call__(self, h_NxGxD: Array, graph: Graph) -> Array:
-        num_nodes = h_NxGxD.shape[0]
         shape, glorot = (self.heads, self.width), nn.initializers.glorot_uniform()
         project = nn.DenseGeneral(
             shape, axis=(-2, -1), use_bias=False, kernel_init=glorot, param_dtype=self.param_dtype, name="project"
         )
         z_NxAxH = project(h_NxGxD)
         of_node = lambda name: (z_NxAxH * self.param(name, glorot, shape, self.param_dtype)[None]).sum(axis=-1)
-        to_NxA, from_NxA = of_node("receiver"), of_node("sender")
-        sender_E, receiver_E = _edges(graph)
-        logit_ExA = nn.leaky_relu(to_NxA[receiver_E] + from_NxA.at[sender_E].get(mode="clip"), 0.2)
-        logit_ExA = jnp.where((sender_E < num_nodes)[:, None], logit_ExA, -jnp.inf)
-        highest_NxA = jax.lax.stop_gradient(jax.ops.segment_max(logit_ExA, receiver_E, num_nodes))
-        weight_ExA = jnp.exp(logit_ExA - highest_NxA[receiver_E])
-        message_ExAxH = weight_ExA[:, :, None] * z_NxAxH.at[sender_E].get(mode="clip")
-        total_NxA = jax.ops.segment_sum(weight_ExA, receiver_E, num_nodes)
-        y_NxAxH = jax.ops.segment_sum(message_ExAxH, receiver_E, num_nodes) / total_NxA[:, :, None]
+        y_NxAxH = _attention(z_NxAxH, of_node("receiver"), of_node("sender"), graph)
         y = y_NxAxH if self.concatenated else y_NxAxH.mean(axis=1)
         return y + self.param("bias", nn.initializers.zeros, y.shape[1:], self.param_dtype)[None] if self.bias else y
 

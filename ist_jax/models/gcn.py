@@ -5,8 +5,8 @@ from collections.abc import Callable
 import flax.linen as nn
 import jax.numpy as jnp
 
-from ist_jax.models.graphs import activated, dropped, symmetric_means, times
-from ist_jax.types import Array, Graph, Sampled, Sparse
+from ist_jax.models.graphs import activated, dropped, scaled, symmetric_means, times
+from ist_jax.types import Array, Graph, Layered, Sparse
 
 
 class Convolution(nn.Module):
@@ -49,6 +49,8 @@ class GCN(nn.Module):
       dropout: probability that an input of a layer is zero in training.
       bias: whether layers have a bias.
       activation: a name of `ACTIVATIONS`.
+      sum_scales: of every layer, a factor on the features that it reads, () for none: less than 1 in a full model that has no
+        norm and sums more features than the subnetworks were trained with.
       param_dtype: dtype of the parameters.
     """
 
@@ -58,16 +60,18 @@ class GCN(nn.Module):
     dropout: float = 0.0
     bias: bool = True
     activation: str = "relu"
+    sum_scales: tuple[float, ...] = ()
     param_dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, graph: Graph | Sampled) -> Array:
-        means, h = symmetric_means(graph, len(self.hidden)), graph.features
-        first = means[0] if isinstance(h, Sparse) else lambda x: x
-        for i, (width, over_nodes) in enumerate(zip(self.hidden, [first, *means])):
+    def __call__(self, graph: Graph | Layered) -> Array:
+        means, h = symmetric_means(graph, len(self.hidden) + 1), graph.features
+        for i, (width, over_nodes) in enumerate(zip(self.hidden, means)):
             conv = Convolution(width, over_nodes, self.bias, self.param_dtype, name=f"hidden_{i}")
-            h = activated(conv(self._dropped(h)), self.norm, self.activation, graph.mask_N)
-        return Convolution(self.num_classes, means[-1], self.bias, self.param_dtype, name="output")(self._dropped(h))
+            h = activated(conv(self._read(h, i)), self.norm, self.activation, graph.mask_N)
+        output = Convolution(self.num_classes, means[-1], self.bias, self.param_dtype, name="output")
+        return output(self._read(h, len(self.hidden)))
 
-    def _dropped(self, h: Array | Sparse) -> Array | Sparse:
-        return dropped(h, self.dropout, self.make_rng("dropout") if self.has_rng("dropout") else None)
+    def _read(self, h: Array | Sparse, layer: int) -> Array | Sparse:
+        key = self.make_rng("dropout") if self.has_rng("dropout") else None
+        return dropped(scaled(h, self.sum_scales, layer), self.dropout, key)

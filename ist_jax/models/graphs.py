@@ -1,13 +1,14 @@
 """What graph networks share: sums over neighbours, and normalisation over nodes and features."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from ist_jax.models.mlp import ACTIVATIONS
-from ist_jax.types import Array, Graph, Key, Rows, Sampled, Sparse
+from ist_jax.types import Array, Graph, Key, Layered, Rows, Sparse, trips
 
 GRAPH_NORMS = ("none", "layer", "matrix")
 _AT_ONCE = 8  # gathers that are added up before the sum is written; of narrow features, a sum is mostly that. Measured on a CPU
@@ -41,35 +42,57 @@ def neighbour_sum(h_NxH: Array, graph: Graph) -> Array:
 neighbour_sum.defvjp(lambda h_NxH, graph: (_sum(h_NxH, graph), graph), lambda graph, g_NxH: (_sum(g_NxH, graph), None))
 
 
-def _weighted_sum(values: Array, columns: Array, kernel_DxH: Array) -> Array:
-    add = lambda total, entry: (total + entry[0][:, None] * kernel_DxH[entry[1]], None)
-    total = jnp.zeros((columns.shape[0], kernel_DxH.shape[1]), kernel_DxH.dtype)
-    return jax.lax.scan(
-        add, total, (values.T.astype(kernel_DxH.dtype), columns.T), unroll=min(_AT_ONCE // 2, columns.shape[1])
-    )[0]
+def _weighted_sum(value_nxWxS: Array, column_nxW: Array, kernel_DxSxH: Array) -> Array:
+    """[n, S, H]: the sum over W entries of a value times the row of the kernel that its column names.
+
+    A loop of at least two trips, as all gathers are here: what goes into one and comes out is then made once and whole. Outside
+    of loops XLA's CPU compiler makes an entry anew wherever it is gathered (it ignores barriers).
+    """
+    add = lambda total, entry: (total + entry[0][:, :, None] * kernel_DxSxH[entry[1]], None)
+    num_subnets = max(value_nxWxS.shape[2], kernel_DxSxH.shape[1])
+    total = jnp.zeros((column_nxW.shape[0], num_subnets, kernel_DxSxH.shape[2]), kernel_DxSxH.dtype)
+    entries = jnp.moveaxis(value_nxWxS, 1, 0).astype(kernel_DxSxH.dtype), column_nxW.T
+    return jax.lax.scan(add, total, entries, unroll=-(-column_nxW.shape[1] // trips(column_nxW.shape[1])))[0]
 
 
+def _beside(rows: Rows, values: Sequence[Array], kernel_DxSxH: Array) -> Array:
+    """[N, S, H]: the products of S kernels that lie beside each other with a matrix each, whose values are [n, W, S]."""
+    sums = jnp.concatenate([_weighted_sum(value, column, kernel_DxSxH) for value, column in zip(values, rows.column)])
+    size = rows.place_N.shape[0]
+    place_2xN = jnp.pad(rows.place_N, (0, size % 2)).reshape(2, -1)
+    return jax.lax.map(lambda place_N: sums[place_N], place_2xN).reshape(-1, *sums.shape[1:])[:size]
+
+
+@jax.custom_batching.custom_vmap
 def _times_rows(rows: Rows, kernel_DxH: Array) -> Array:
-    total_NxH = _weighted_sum(rows.value_NxW, rows.column_NxW, kernel_DxH)
-    if not rows.receiver_R.shape[0]:
-        return total_NxH
-    rest_RxH = _weighted_sum(rows.overflow_value_RxW, rows.overflow_column_RxW, kernel_DxH)
-    return total_NxH + jax.ops.segment_sum(rest_RxH, rows.receiver_R, total_NxH.shape[0], indices_are_sorted=True)
+    return _beside(rows, [value[:, :, None] for value in rows.value], kernel_DxH[:, None])[:, 0]
+
+
+@_times_rows.def_vmap
+def _times_rows_of_all(size: int, is_batched: Any, rows: Rows, kernel: Array) -> tuple[Array, bool]:
+    """All subnetworks at once: a gather takes as long a row as of one whole network, not S short ones."""
+    del size
+    in_rows, in_kernel = is_batched
+    assert not any(jax.tree.leaves(in_rows._replace(value=()))), "subnetworks see one graph"
+    beside = lambda value, batched: jnp.moveaxis(value, 0, -1) if batched else value[:, :, None]
+    values = [beside(value, batched) for value, batched in zip(rows.value, in_rows.value)]
+    kernel_DxSxH = jnp.moveaxis(kernel, 0, 1) if in_kernel else kernel[:, None]
+    return jnp.moveaxis(_beside(rows, values, kernel_DxSxH), 1, 0), True
 
 
 @jax.custom_vjp
-def _times_sparse(features: Sparse, kernel_DxH: Array) -> Array:
-    return _times_rows(features.rows, kernel_DxH)
+def _times_sparse(matrix: Sparse, kernel_DxH: Array) -> Array:
+    return _times_rows(matrix.rows, kernel_DxH)
 
 
 _times_sparse.defvjp(
-    lambda features, kernel_DxH: (_times_rows(features.rows, kernel_DxH), features),
-    lambda features, g_NxH: (None, _times_rows(features.columns, g_NxH)),
+    lambda matrix, kernel_DxH: (_times_rows(matrix.rows, kernel_DxH), matrix),
+    lambda matrix, g_NxH: (None, _times_rows(matrix.columns, g_NxH)),
 )
 
 
 def times(h_NxD: Array | Sparse, kernel_DxH: Array) -> Array:
-    """[N, H]: the product of features, dense or sparse, and a kernel."""
+    """[N, H]: the product of a matrix, dense or sparse, and a kernel; the gradient is the kernel's alone if it is sparse."""
     return _times_sparse(h_NxD, jnp.asarray(kernel_DxH)) if isinstance(h_NxD, Sparse) else h_NxD @ kernel_DxH
 
 
@@ -98,15 +121,11 @@ def drop_entries(features: Sparse, rate: float, key: Key) -> Sparse:
     kept = _dropout(rate, key)
 
     def dropped(rows: Rows, is_transpose: bool) -> Rows:
-        turned = lambda values, own, other: kept(values, *((other, own) if is_transpose else (own, other)))
-        own_Nx1, receiver_Rx1 = jnp.arange(rows.value_NxW.shape[0])[:, None], rows.receiver_R[:, None]
-        across = lambda own, other: jnp.broadcast_to(own, other.shape)
-        return rows._replace(
-            value_NxW=turned(rows.value_NxW, across(own_Nx1, rows.column_NxW), rows.column_NxW),
-            overflow_value_RxW=turned(
-                rows.overflow_value_RxW, across(receiver_Rx1, rows.overflow_column_RxW), rows.overflow_column_RxW
-            ),
-        )
+        def of_width(row_n: Array, column: Array, value: Array) -> Array:
+            row = jnp.broadcast_to(row_n[:, None], column.shape)
+            return kept(value, *((column, row) if is_transpose else (row, column)))
+
+        return rows._replace(value=tuple(map(of_width, rows.row, rows.column, rows.value)))
 
     return Sparse(dropped(features.rows, False), dropped(features.columns, True))
 
@@ -132,18 +151,20 @@ def symmetric_mean(graph: Graph) -> Callable[[Array], Array]:
     return propagate
 
 
-def symmetric_means(graph: Graph | Sampled, layers: int) -> list[Callable[[Array], Array]]:
-    """`symmetric_mean` of every layer but the first; of nodes that were drawn, each has its own."""
-    if isinstance(graph, Sampled):
-        return [functools.partial(jnp.matmul, block) for block in graph.blocks]
-    return [symmetric_mean(graph)] * layers
+def symmetric_means(graph: Graph | Layered, layers: int) -> list[Callable[[Array], Array]]:
+    """`symmetric_mean` of every layer; the first one's is the identity if it was made with the data. Of nodes layer by layer,
+    each has its own."""
+    sums = layers if isinstance(graph.features, Sparse) else layers - 1
+    of_blocks = lambda blocks: [functools.partial(times, block) for block in blocks]
+    means = of_blocks(graph.blocks) if isinstance(graph, Layered) else [symmetric_mean(graph)] * sums
+    return [lambda h: h] * (layers - sums) + means
 
 
-def with_neighbours(h_NxH: Array, graph: Graph | Sampled, layer: int) -> Array:
+def with_neighbours(h_NxH: Array, graph: Graph | Layered, layer: int) -> Array:
     """[nodes of the layer, 2, H]: every node's features and the mean of its neighbours'; layers count from 0, but the first."""
-    if isinstance(graph, Sampled):
+    if isinstance(graph, Layered):
         block = graph.blocks[layer]
-        return jnp.stack([h_NxH[: block.shape[0]], block @ h_NxH], axis=1)
+        return jnp.stack([h_NxH[: block.shape[0]], times(block, h_NxH)], axis=1)
     return jnp.stack([h_NxH, neighbour_mean(h_NxH, graph)], axis=1)
 
 
@@ -151,6 +172,11 @@ def neighbour_mean(h_NxH: Array, graph: Graph) -> Array:
     """[N, H]: the mean over every node's neighbours, 0 where there are none; of padding, nobody's neighbour, too."""
     share_Nx1 = (graph.mask_N / jnp.maximum(graph.degree_N, 1))[:, None].astype(h_NxH.dtype)
     return neighbour_sum(h_NxH, graph) * share_Nx1
+
+
+def scaled(h: Array | Sparse, scales: Sequence[float], layer: int) -> Array | Sparse:
+    """What layer `layer` reads, times its factor, if there are factors; `Sparse` features are no sum."""
+    return h if not scales or scales[layer] == 1.0 else h * scales[layer]
 
 
 def activated(h_NxH: Array, norm: str, activation: str, mask_N: Array | None) -> Array:
@@ -173,9 +199,9 @@ def normalised(h_NxH: Array, norm: str, mask_N: Array | None, epsilon: float = 1
     if norm == "none":
         return h_NxH
     if norm == "layer":
-        mean, var = h_NxH.mean(axis=1, keepdims=True), h_NxH.var(axis=1, keepdims=True)
+        average = lambda x: x.mean(axis=1, keepdims=True)
     else:
         weight_Nx1 = mask_N[:, None] / (jnp.maximum(mask_N.sum(), 1) * h_NxH.shape[1])
-        mean = (weight_Nx1 * h_NxH).sum(keepdims=True)
-        var = (weight_Nx1 * (h_NxH - mean) ** 2).sum(keepdims=True)
-    return (h_NxH - mean) * jax.lax.rsqrt(var + epsilon)
+        average = lambda x: (weight_Nx1 * x).sum(keepdims=True)
+    centred_NxH = h_NxH - average(h_NxH)
+    return centred_NxH * jax.lax.rsqrt(average(centred_NxH**2) + epsilon)

@@ -3,8 +3,8 @@
 import flax.linen as nn
 import jax.numpy as jnp
 
-from ist_jax.models.graphs import activated, dropped, with_neighbours
-from ist_jax.types import Array, Graph, Sampled
+from ist_jax.models.graphs import activated, dropped, scaled, with_neighbours
+from ist_jax.types import Array, Graph, Layered
 
 
 class GraphSAGE(nn.Module):
@@ -23,17 +23,21 @@ class GraphSAGE(nn.Module):
     dropout: float = 0.0
     bias: bool = True
     activation: str = "relu"
+    sum_scales: tuple[float, ...] = ()
     param_dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, graph: Graph | Sampled) -> Array:
-        drop = lambda h: dropped(h, self.dropout, self.make_rng("dropout") if self.has_rng("dropout") else None)
+    def __call__(self, graph: Graph | Layered) -> Array:
         pair_Nx2xD = graph.features
         for i, width in enumerate(self.hidden):
-            h = self._dense(width, f"hidden_{i}")(drop(pair_Nx2xD))
+            h = self._dense(width, f"hidden_{i}")(self._read(pair_Nx2xD, i))
             h = activated(h, self.norm, self.activation, graph.mask_N)
             pair_Nx2xD = with_neighbours(h, graph, i)
-        return self._dense(self.num_classes, "output")(drop(pair_Nx2xD))
+        return self._dense(self.num_classes, "output")(self._read(pair_Nx2xD, len(self.hidden)))
+
+    def _read(self, pair_Nx2xD: Array, layer: int) -> Array:
+        key = self.make_rng("dropout") if self.has_rng("dropout") else None
+        return dropped(scaled(pair_Nx2xD, self.sum_scales, layer), self.dropout, key)
 
     def _dense(self, width: int, name: str) -> nn.DenseGeneral:
         return nn.DenseGeneral(width, axis=(-2, -1), use_bias=self.bias, param_dtype=self.param_dtype, name=name)

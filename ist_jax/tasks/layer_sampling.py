@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ist_jax.types import Array, Graph, Key, Sampled
+from ist_jax.types import Array, Graph, Key, Layered
 
 
 def _received(value_N: Array, graph: Graph) -> Array:
@@ -58,7 +58,7 @@ def _block(graph: Graph, upper_B: Array, lower_M: Array) -> Array:
     return found.at[above[graph.receiver_R][:, None], below[graph.overflow_RxW]].add(1, mode="drop")
 
 
-def sampled(arrays: Mapping[str, Any], node_B: Array, key: Key, *, count: int, levels: int) -> Sampled:
+def sampled(arrays: Mapping[str, Any], node_B: Array, key: Key, *, count: int, levels: int) -> Layered:
     """Nodes of `levels` layers below the nodes `node_B`, `count` new ones in each.
 
     Args:
@@ -80,4 +80,4 @@ def sampled(arrays: Mapping[str, Any], node_B: Array, key: Key, *, count: int, l
         block = of(take_N, upper)[:, None] * _block(graph, upper, lower) * (of(give_N, lower) * weight)[None]
         blocks.append(block + jnp.eye(*block.shape) * of(arrays["own_N"], upper)[:, None])
         upper = lower
-    return Sampled(of(graph.features, upper), tuple(reversed(blocks)))
+    return Layered(of(graph.features, upper), tuple(reversed(blocks)))
