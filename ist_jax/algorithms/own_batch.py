@@ -23,7 +23,7 @@ def own_batch(decomposition: Decomposition, batch: Batch, indices: Indices) -> B
 
 
 def check_subnet(decomposition: Decomposition, labels: Any, shapes: Params) -> None:
-    """Raises ValueError if a rule matches nothing, or the subnetwork's model does not have the shapes that the rules give it."""
+    """Raises ValueError if a rule matches nothing, or the subnetwork's model has not the shapes that the rules give it."""
     check_all_match(decomposition.rules, shapes)
     indices = {group: index_SxM[0] for group, index_SxM in decomposition.partition.first().items()}
     example = decomposition.example
