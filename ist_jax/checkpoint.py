@@ -220,9 +220,12 @@ def _without_tracebacks() -> Iterator[None]:
 
 def _of_another_process(error: BaseException | None) -> JaxRuntimeError | None:
     """JAX's error at the bottom of `error`: processes that wait for each other to have written, and one is gone."""
-    while error is not None and not isinstance(error, JaxRuntimeError):
-        error = error.__cause__ or error.__context__
-    return error
+    found = error
+    while found is not None and not isinstance(found, JaxRuntimeError):
+        found = found.__cause__ or found.__context__
+    if found is None and jax.process_count() > 1 and "barrier" in str(error):
+        return JaxRuntimeError(str(error))  # all that orbax keeps of it, at times
+    return found
 
 
 def _first_line(error: Exception) -> str:

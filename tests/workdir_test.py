@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import pytest
 from cases import ALGORITHMS, BATCH, TASK, dataset
 from experiments_test import QUICK
+from jax.errors import JaxRuntimeError
 
 from experiments import run as command_line
 from ist_jax import LoopConfig, checkpoint, run, writers
@@ -210,6 +211,19 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_once_there_is_space(tmp_pat
     results = train(copy)
     chex.assert_trees_all_equal(results.params, broken[1].params)
     assert [row["test_loss"] for row in results.history] == [row["test_loss"] for row in broken[1].history]
+
+
+def test_a_barrier_that_nobody_comes_to_is_another_process_that_is_gone_and_no_full_disk(tmp_path, monkeypatch):
+    """Orbax may raise it without JAX's own error at the bottom."""
+
+    def alone(*args, **options):
+        raise TimeoutError("Timeout waiting at barrier 'sync'. Task 1 heartbeat timeout")
+
+    checkpoints = Checkpoints(tmp_path)
+    monkeypatch.setattr(checkpoint.ocp, "save", alone)
+    monkeypatch.setattr(checkpoint.jax, "process_count", lambda: 2)
+    with pytest.raises(JaxRuntimeError, match="Task 1 heartbeat timeout"):
+        checkpoints.save(1, {}, {}, {})
 
 
 @pytest.fixture
