@@ -3,7 +3,7 @@
     python -m experiments.run --config=experiments/ist/fashion_mnist_10_passes.py --config.data.dir=DIR --workdir=runs/ten
 
 As fashion_mnist.py, with the values that were tuned for 10 passes and 4 workers: a method's best of six on validation data.
-Expect a test accuracy of 88.0 % after 7 s of training on 2 CPU cores. README.md beside this file has the table.
+Expect a test accuracy of 88.0 % after 6 s of training on 2 CPU cores. README.md beside this file has the table.
 """
 
 from experiments.ist import fashion_mnist
