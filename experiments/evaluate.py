@@ -62,10 +62,9 @@ def score(model: str, name: str, directory: str = "", dataset: str = "", split: 
     place = dataclasses.replace(config.data, name=name, dir=directory, dataset=dataset)  # the same data are split as they were
     found = build.dataset(dataclasses.replace(config, data=place))
     _check(spec, found)
-    if spec.task == "classification":
+    apply = exported.model.apply
+    if found.spec.example_shape != spec.example_shape:
         apply = lambda variables, x: exported.model.apply(variables, x.reshape(len(x), *spec.example_shape))
-    else:
-        apply = exported.model.apply
     return evaluate_model(apply, task, exported.variables, found, split, size)
 
 

@@ -20,7 +20,7 @@ from ist_jax.data import Dataset
 from ist_jax.files import write_whole
 from ist_jax.processes import OtherProcessError, all_or_none, is_first
 from ist_jax.version import __version__
-from ist_jax.workdir import WorkdirError, is_held
+from ist_jax.workdir import AFRESH, WorkdirError, is_held
 from ist_jax.writers import rows_until
 
 PACKAGES = (
@@ -116,7 +116,7 @@ def _go_on(workdir: pathlib.Path, made_from: Mapping[str, Any]) -> None:
     """Says that a run that has no checkpoint starts afresh; notes what one that has goes on with, if that is another."""
     rounds, noted = committed_rounds(workdir / "checkpoints"), workdir / CONTINUED
     if not rounds and not (workdir / "lock").exists():  # with a lock, `Workdir` says it
-        print(f"{workdir}: a run was begun here and no checkpoint of it was committed: starting afresh", file=sys.stderr)
+        print(f"{workdir}: {AFRESH}", file=sys.stderr)
     known = dict(_read(workdir)["environment"])
     for line in rows_until(noted, sys.maxsize):
         known |= line["environment"] if isinstance(line.get("environment"), dict) else {}

@@ -68,8 +68,8 @@ class Bookkeeping:
 
 def _is_of(value: Any, field: dataclasses.Field) -> bool:
     """Whether a field of the bookkeeping may have this value; counts and times do not fall below where they start."""
-    if isinstance(value, dict) or field.default_factory is dict:
-        return field.default_factory is dict and isinstance(value, dict) and all(isinstance(of, dict) for of in value.values())
+    if field.default_factory is dict:
+        return isinstance(value, dict) and all(isinstance(of, dict) for of in value.values())
     if value is None:
         return field.name == "flops_per_device"
     of_type = type(value) is int or (type(value) is float and isinstance(field.default, float))

@@ -16,6 +16,8 @@ from ist_jax.files import write_whole
 from ist_jax.processes import OtherProcessError, all_or_none
 from ist_jax.writers import JsonLines, Row, TensorBoard, Writer, rows_until
 
+AFRESH = "a run was begun here and no checkpoint of it was committed: starting afresh"
+
 
 class WorkdirError(RuntimeError):
     """A workdir that is in use, cannot be written, or cannot be gone on from."""
@@ -71,7 +73,7 @@ class Workdir:
             self.saved = self._checkpoints.bookkeeping()
             all_or_none(lambda: self._begin_records(path))
         if begun and self.saved is None:
-            self._say(f"{path}: a run was begun here and no checkpoint of it was committed: starting afresh")
+            self._say(f"{path}: {AFRESH}")
 
     def _take(self, path: pathlib.Path) -> None:
         if jax.process_index() == 0:

@@ -8,7 +8,7 @@ import pytest
 from experiments_test import QUICK
 from export_test import exported, trained
 
-from experiments import evaluate, run
+from experiments import evaluate, export, run
 from ist_jax import checkpoint
 
 GONE = object()
@@ -34,10 +34,20 @@ def edit(file, path, value):
     file.write_text(json.dumps(content))
 
 
-def one_line(capsys):
+def edited(folder, file, path, value, into):
+    """A copy of `folder`, with one value of its JSON file `file` set or removed."""
+    copy = shutil.copytree(folder, into)
+    edit(copy / file, path, value)
+    return copy
+
+
+def refuses(status, main, arguments, says, capsys):
+    """The command ends with that status, and says that in one line."""
+    capsys.readouterr()
+    assert main(["command", *arguments]) == status
     error = capsys.readouterr().err.splitlines()
     assert error and error[-1].startswith("error: ") and not any("Traceback" in line for line in error), error
-    return error[-1]
+    assert re.search(says, error[-1]), error[-1]
 
 
 DATA = ("environment", "data")
@@ -57,11 +67,8 @@ CONFIGS = {
 @pytest.mark.parametrize("case", CONFIGS)
 def test_wrong_values_in_a_runs_config_json(case, model, tmp_path, capsys):
     path, value, says = CONFIGS[case]
-    copy = shutil.copytree(model[0], tmp_path / "run")
-    edit(copy / "config.json", path, value)
-    capsys.readouterr()
-    assert exported(copy, tmp_path / "out") == 2
-    assert re.search(says, error := one_line(capsys)), error
+    copy = edited(model[0], "config.json", path, value, tmp_path / "run")
+    refuses(2, export.main, [f"--workdir={copy}", f"--out={tmp_path}/out"], says, capsys)
 
 
 BOOK = ("custom_metadata", "book")
@@ -86,17 +93,12 @@ CHECKPOINTS = {
 @pytest.mark.parametrize("case", CHECKPOINTS)
 def test_wrong_values_in_a_checkpoint_whose_digest_is_right(case, model, tmp_path, capsys):
     path, value, says = CHECKPOINTS[case]
-    copy = shutil.copytree(model[0], tmp_path / "run")
+    newest = f"checkpoints/{checkpoint.committed_rounds(model[0] / 'checkpoints')[-1]}"
+    copy = edited(model[0], f"{newest}/_CHECKPOINT_METADATA", path, value, tmp_path / "run")
+    (copy / f"{newest}.sha256").write_text(checkpoint._digest(copy / newest))
     (copy / "summary.json").unlink()
-    folder = copy / "checkpoints"
-    newest = folder / str(checkpoint.committed_rounds(folder)[-1])
-    edit(newest / "_CHECKPOINT_METADATA", path, value)
-    newest.with_suffix(".sha256").write_text(checkpoint._digest(newest))
-    capsys.readouterr()
-    assert exported(copy, tmp_path / "out") == 2
-    assert re.search(says, error := one_line(capsys)), error
-    assert run.main(["run", *QUICK, "--config.eval_subnets=True", f"--workdir={copy}"]) == 1
-    assert re.search(says, error := one_line(capsys)), error
+    refuses(2, export.main, [f"--workdir={copy}", f"--out={tmp_path}/out"], says, capsys)
+    refuses(1, run.main, [*QUICK, "--config.eval_subnets=True", f"--workdir={copy}"], says, capsys)
 
 
 MODELS = {
@@ -113,8 +115,5 @@ MODELS = {
 @pytest.mark.parametrize("case", MODELS)
 def test_wrong_values_in_an_exported_models_json(case, model, tmp_path, capsys):
     path, value, says = MODELS[case]
-    copy = shutil.copytree(model[1], tmp_path / "model")
-    edit(copy / "model.json", path, value)
-    capsys.readouterr()
-    assert evaluate.main(["evaluate", f"--model={copy}"]) == 2
-    assert says in one_line(capsys)
+    copy = edited(model[1], "model.json", path, value, tmp_path / "model")
+    refuses(2, evaluate.main, [f"--model={copy}"], says, capsys)
