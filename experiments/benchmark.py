@@ -35,6 +35,7 @@ from experiments.timing import (
     products,
     swap,
 )
+from ist_jax.files import write_whole
 from ist_jax.placement import make_placement
 
 
@@ -238,8 +239,8 @@ def _benchmark(argv: Sequence[str]) -> None:
     if chosen.out:
         folder = pathlib.Path(chosen.out)
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "benchmark.json").write_text(json.dumps({"machine": machine(), "rows": rows}, indent=1) + "\n")
-        (folder / "benchmark.md").write_text(markdown(rows))
+        write_whole(folder / "benchmark.json", json.dumps({"machine": machine(), "rows": rows}, indent=1) + "\n")
+        write_whole(folder / "benchmark.md", markdown(rows))
 
 
 def main(argv: Sequence[str]) -> int:

@@ -18,7 +18,7 @@ from ist_jax.workdir import WorkdirError
 
 RawText = argparse.RawDescriptionHelpFormatter
 FAILED, WRONG = 1, 2
-SMALLER = "this does not fit into memory: use a smaller model or batch_size, or more devices (experiments.memory counts)"
+SMALLER = "use a smaller model or batch_size, or more devices (experiments.memory counts)"
 
 
 def is_out_of_memory(error: JaxRuntimeError) -> bool:
@@ -36,7 +36,7 @@ def exit_status(action: Callable[[], object]) -> int:
     except JaxRuntimeError as error:
         if not is_out_of_memory(error):
             raise
-        print(f"error: {one_line(error)}: {SMALLER}", file=sys.stderr)
+        print(f"error: {one_line(error)}: this does not fit into memory: {SMALLER}", file=sys.stderr)
         return WRONG
     except (NonFiniteLossError, WorkdirError, OtherProcessError, OSError) as error:
         print(f"error: {one_line(error)}", file=sys.stderr)

@@ -27,6 +27,7 @@ from ist_jax import data, ist
 from ist_jax.data import Dataset, GraphOptions, RawGraph, make_graph_dataset
 from ist_jax.data.splits import shared
 from ist_jax.decompositions import gcn
+from ist_jax.files import write_whole
 from ist_jax.models import GCN
 from ist_jax.placement import Placement, looped, vmapped
 from ist_jax.tasks import node_classification
@@ -141,7 +142,7 @@ def _benchmark(argv: Sequence[str]) -> None:
         folder = pathlib.Path(chosen.out)
         folder.mkdir(parents=True, exist_ok=True)
         name = "graph_benchmark_cora.json" if chosen.cora_only else "graph_benchmark.json"
-        (folder / name).write_text(json.dumps(content, indent=1) + "\n")
+        write_whole(folder / name, json.dumps(content, indent=1) + "\n")
 
 
 def main(argv: Sequence[str]) -> int:

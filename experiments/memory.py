@@ -35,6 +35,7 @@ from ist_jax.data import Spec
 from ist_jax.data.graph_shapes import GraphSize, graph_shapes
 from ist_jax.data.splits import shared
 from ist_jax.evaluation import evaluate
+from ist_jax.files import write_whole
 from ist_jax.order import View
 from ist_jax.tasks import Task
 from ist_jax.trees import tree_bytes
@@ -179,7 +180,7 @@ def _show(found: Sequence[dict[str, Any]], out: str) -> None:
         folder = pathlib.Path(out)
         folder.mkdir(parents=True, exist_ok=True)
         content = {"header": HEADER, "rows": cells(found), "bytes": list(found), "note": note}
-        (folder / "memory.json").write_text(json.dumps(content, indent=1) + "\n")
+        write_whole(folder / "memory.json", json.dumps(content, indent=1) + "\n")
 
 
 def main(argv: Sequence[str]) -> int:

@@ -27,6 +27,7 @@ from PIL import Image
 from experiments import benchmark, tables
 from experiments.config import ConfigError
 from experiments.record import CONTINUED
+from ist_jax.files import write_whole
 
 KEPT = ("config.json", "metrics.jsonl", "summary.json")
 _BENCHMARK = re.compile(r"(<!-- benchmark (?P<record>\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -63,7 +64,7 @@ def _copy(workdir: pathlib.Path, target: pathlib.Path) -> None:
     content = json.loads((target / "config.json").read_text())
     for name in ("data.dir", "init_from"):
         content["config"][name] = pathlib.PurePath(content["config"].get(name, "")).name
-    (target / "config.json").write_text(json.dumps(content, indent=2) + "\n")
+    write_whole(target / "config.json", json.dumps(content, indent=2) + "\n")
 
 
 def fingerprint(records: pathlib.Path) -> str:
@@ -149,6 +150,6 @@ def rebuild(page: pathlib.Path) -> None:
     """
     if not page.is_file():
         raise ConfigError(f"--page={page}: there is no such file")
-    page.write_text(rebuilt(page))
+    write_whole(page, rebuilt(page))
     for records, picture in pictures(page):
         tables.curves(tables.find([records]), picture, description=fingerprint(records))

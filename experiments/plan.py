@@ -29,6 +29,7 @@ from experiments.timing import median_seconds
 from experiments.validation import validate
 from ist_jax.algorithms import Algorithm
 from ist_jax.data import Dataset
+from ist_jax.files import write_whole
 from ist_jax.link import Link
 from ist_jax.trees import tree_bytes
 
@@ -196,8 +197,8 @@ def _show(rows: Sequence[dict[str, Any]], assumptions: str, out: str) -> None:
     if out:
         folder = pathlib.Path(out)
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "plan.md").write_text(text)
-        (folder / "plan.json").write_text(json.dumps(list(rows), indent=1) + "\n")
+        write_whole(folder / "plan.md", text)
+        write_whole(folder / "plan.json", json.dumps(list(rows), indent=1) + "\n")
         draw(rows, folder / "plan.png")
 
 

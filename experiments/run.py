@@ -26,6 +26,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from experiments import build, fastest, hosts, record, tables
+from experiments.command import SMALLER
 from experiments.config import Config, ConfigError, described, flatten, nearest, resolve
 from experiments.config_files import load_config, one_line
 from experiments.restored import start_from
@@ -33,6 +34,7 @@ from experiments.signals import Signals
 from experiments.validation import num_workers, placement_of, validate
 from ist_jax.checkpoint import committed_rounds
 from ist_jax.loop import Phase, Results, phase_steps, run
+from ist_jax.meter import installed_bytes
 from ist_jax.partition import Partition
 from ist_jax.processes import all_or_none, is_first
 
@@ -140,6 +142,7 @@ def _prepared(config: Config, workdir: pathlib.Path) -> tuple[Any, ...]:
         )
     dataset = build.dataset(config)
     phases, task = build.phases(config, dataset.spec)
+    _check_memory(phases)
     start, origin = None, None
     if config.init_from and not committed_rounds(workdir / "checkpoints"):  # a run that goes on has its own
         start, origin = start_from(config.init_from)
@@ -147,6 +150,15 @@ def _prepared(config: Config, workdir: pathlib.Path) -> tuple[Any, ...]:
     if (placed := fastest.settled(config, dataset, workdir)) is not config:
         config, (phases, task) = placed, build.phases(placed, dataset.spec)
     return config, dataset, phases, task, start, origin
+
+
+def _check_memory(phases: Sequence[Phase]) -> None:
+    """What cannot be, before anything is written; whether all of a round fits is seen when it runs."""
+    needed = 4 * max(phase.algorithm.costs.model_parameters for phase in phases) / jax.process_count()
+    if needed > (there := installed_bytes()):
+        raise ConfigError(
+            f"the model's parameters alone are {needed / 1e9:,.0f} GB, and the memory is {there / 1e9:,.0f} GB: {SMALLER}"
+        )
 
 
 def _draw(workdir: pathlib.Path) -> None:

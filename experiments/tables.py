@@ -17,6 +17,7 @@ import numpy as np
 
 from experiments.config import ConfigError
 from experiments.record import MAY_CHANGE
+from ist_jax.files import naming, write_whole
 
 
 class Run(NamedTuple):
@@ -214,10 +215,9 @@ def curves(workdirs: Sequence[pathlib.Path], picture: pathlib.Path, description:
     axes[0].legend(fontsize=8)
     unfinished = picture.with_name(f".{picture.name}")
     try:
-        figure.savefig(unfinished, dpi=110, format="png", metadata={"Description": description})
-        unfinished.replace(picture)
-    except OSError as error:  # a full disk names no file
-        raise OSError(error.errno, error.strerror, str(picture)) from error
+        with naming(picture):
+            figure.savefig(unfinished, dpi=110, format="png", metadata={"Description": description})
+            unfinished.replace(picture)
     finally:
         plt.close(figure)
         unfinished.unlink(missing_ok=True)
@@ -229,9 +229,9 @@ def write(folders: Sequence[pathlib.Path], out: pathlib.Path) -> str:
     header, rows = table([read(workdir) for workdir in workdirs])
     text = markdown(header, rows)
     out.mkdir(parents=True, exist_ok=True)
-    (out / "table.md").write_text(text)
+    write_whole(out / "table.md", text)
     buffer = io.StringIO()
     csv.writer(buffer).writerows([header, *rows])
-    (out / "table.csv").write_text(buffer.getvalue())
+    write_whole(out / "table.csv", buffer.getvalue())
     curves(workdirs, out / "curves.png")
     return text

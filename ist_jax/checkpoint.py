@@ -1,11 +1,13 @@
 """Checkpoints, so that a run can go on where it stopped. The only module that knows orbax."""
 
 import contextlib
+import errno
 import hashlib
 import logging
 import os
 import pathlib
 import shutil
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -21,6 +23,7 @@ from ist_jax.trees import leaf_shapes, map_with_names, shape_difference
 
 _KEEP = 2
 _DIGEST = ".sha256"  # DIR/12.sha256 is written after DIR/12, and commits it
+_BESIDE = 2**16  # bytes of a checkpoint's names, shapes and digests, generously
 
 
 class CheckpointError(RuntimeError):
@@ -130,6 +133,7 @@ class Checkpoints:
         path = self._folder / str(round)
         metadata = {"book": dict(bookkeeping), "shapes": leaf_shapes(state), "model": leaf_shapes(params)}
         try:
+            all_or_none(lambda: self._check_space(state))
             with _without_tracebacks():
                 ocp.save(path, state, custom_metadata=metadata, overwrite=True)
             all_or_none(lambda: self._commit(round))
@@ -140,6 +144,12 @@ class Checkpoints:
                 f"{path}: cannot be written ({_first_line(error)}); the checkpoints before it stand"
             ) from error
         self._round = round
+
+    def _check_space(self, state: Any) -> None:
+        """Asked first, as threads of the libraries below each complain in their own way of a full disk."""
+        needed, free = sum(leaf.nbytes for leaf in jax.tree.leaves(state)), shutil.disk_usage(self._folder).free
+        if jax.process_index() == 0 and needed + _BESIDE > free:
+            raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)}: it takes {needed + _BESIDE:,} bytes of {free:,} free")
 
     def _commit(self, round: int) -> None:
         if jax.process_index() != 0:
@@ -206,16 +216,19 @@ class Checkpoints:
 
 @contextlib.contextmanager
 def _without_tracebacks() -> Iterator[None]:
-    """Orbax logs the traceback of every thread that fails before it raises, and ours is one line."""
+    """Orbax and its threads print the traceback of each that fails, before and after it raises, and ours is one line.
+
+    After a failure they stay silent: other threads are still failing.
+    """
     loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]
-    levels = [logger.level for logger in loggers]
+    levels, hook = [logger.level for logger in loggers], sys.unraisablehook
     for logger in loggers:
         logger.setLevel(logging.CRITICAL + 1)
-    try:
-        yield
-    finally:
-        for logger, level in zip(loggers, levels):
-            logger.setLevel(level)
+    sys.unraisablehook = lambda found: None if "loop is closed" in str(found.exc_value) else hook(found)
+    yield
+    sys.unraisablehook = hook
+    for logger, level in zip(loggers, levels):
+        logger.setLevel(level)
 
 
 def _of_another_process(error: BaseException | None) -> JaxRuntimeError | None:

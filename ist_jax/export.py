@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ist_jax.files import write_whole
+from ist_jax.files import naming, write_whole
 from ist_jax.models import MODELS
 from ist_jax.types import Variables
 
@@ -68,8 +68,9 @@ def write(folder: str | pathlib.Path, model: nn.Module, variables: Variables, ab
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as made:
         unfinished = pathlib.Path(made) / folder.name
         unfinished.mkdir()
-        np.savez(unfinished / "variables.npz", **flax.traverse_util.flatten_dict(jax.device_get(dict(variables)), sep="/"))
-        write_whole(unfinished / "model.json", json.dumps(content, indent=2) + "\n")
+        with naming(folder):
+            np.savez(unfinished / "variables.npz", **flax.traverse_util.flatten_dict(jax.device_get(dict(variables)), sep="/"))
+            write_whole(unfinished / "model.json", json.dumps(content, indent=2) + "\n")
         unfinished.replace(folder)
 
 

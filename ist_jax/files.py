@@ -1,14 +1,25 @@
 """Files that are there whole or not at all."""
 
+import contextlib
 import os
 import pathlib
+from collections.abc import Iterator
+
+
+@contextlib.contextmanager
+def naming(path: pathlib.Path) -> Iterator[None]:
+    """What writes `path`: the error of a full disk names no file by itself."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
 
 
 def write_whole(path: pathlib.Path, text: str) -> None:
     """All of `text` or nothing, whenever the process or the machine dies."""
     unfinished = path.with_name(path.name + ".tmp")
     try:
-        with unfinished.open("w") as file:
+        with naming(path), unfinished.open("w") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())

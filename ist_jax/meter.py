@@ -1,5 +1,6 @@
 """What a run costs a device, read from its compiled programs beside the arithmetic of `costs`."""
 
+import os
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -106,6 +107,14 @@ def memory_bytes(program: Any, state: State, view: View) -> dict[str, float] | N
         "data": on_one(view.arrays),
         "temporary": analysis.temp_size_in_bytes,
     }
+
+
+def installed_bytes() -> int:
+    """The memory of this process's devices together; that of the machine where they do not say."""
+    found = [device.memory_stats() or {} for device in jax.local_devices()]
+    if all("bytes_limit" in stats for stats in found):
+        return sum(stats["bytes_limit"] for stats in found)
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def seconds_per_sync(algorithm: Algorithm, state: State, view: View, key: Key, alive_S: Array) -> Seconds | None:

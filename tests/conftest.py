@@ -2,6 +2,8 @@
 
 import os
 import pathlib
+import shutil
+import subprocess
 
 import jax
 import pytest
@@ -21,3 +23,15 @@ def real_data() -> pathlib.Path:
     if "IST_DATA_DIR" not in os.environ:
         pytest.skip("IST_DATA_DIR is not set: it names the folder with real data sets")
     return pathlib.Path(os.environ["IST_DATA_DIR"]).absolute()
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """A file system of 1 MB of its own, where this user may mount one."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder]
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("this user may not mount a small file system")
+    yield folder
+    subprocess.run(["umount", "-l", folder], check=True)

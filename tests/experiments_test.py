@@ -213,6 +213,14 @@ def test_a_picture_that_a_full_disk_has_no_room_for_is_named(swept, tmp_path):
         tables.curves([swept[0] / "method=ist,seed=0"], tmp_path / "curves.png")
 
 
+def test_a_full_disk_names_the_table_that_it_has_no_room_for_and_the_old_one_stands(swept, disk, capsys):
+    (disk / "table.md").write_text("a table")
+    (disk / "ballast").write_bytes(bytes(1020 * 1024))
+    assert report.main(["report", str(swept[0]), f"--out={disk}"]) == 1
+    assert f"No space left on device: '{disk}/table.md'" in capsys.readouterr().err
+    assert (disk / "table.md").read_text() == "a table" and sorted(p.name for p in disk.iterdir()) == ["ballast", "table.md"]
+
+
 def test_a_model_beyond_any_memory_is_one_line(capsys):
     assert exit_status(lambda: jnp.zeros(2**45).block_until_ready()) == 2  # as many bytes as a processor can address
     error = capsys.readouterr().err

@@ -141,6 +141,13 @@ def test_what_cannot_be_exported_or_scored_is_one_line(ist_run, tmp_path, capsys
         assert says in error and error.count("\n") == 1 and error.startswith("error: "), error
 
 
+def test_a_full_disk_names_the_model_that_it_has_no_room_for(ist_run, disk, capsys):
+    (disk / "ballast").write_bytes(bytes(1020 * 1024))
+    assert exported(ist_run[0], disk / "model") == 1
+    assert f"No space left on device: '{disk}/model'" in capsys.readouterr().err
+    assert [path.name for path in disk.iterdir()] == ["ballast"], "no half of it"
+
+
 def test_pickled_variables_are_not_loaded(tmp_path):
     model = MLP((4,), 3)
     export.write(tmp_path / "out", model, {"params": {"hidden_0": {"kernel": np.zeros((2, 4))}}}, {})

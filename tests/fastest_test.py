@@ -1,6 +1,7 @@
 """What placement `auto` stands for on one device."""
 
 import dataclasses
+import gc
 import json
 
 import jax
@@ -82,6 +83,7 @@ def test_no_more_than_two_states_are_held_while_it_is_measured(made, monkeypatch
     dataset.view(0, jax.random.key(1), algorithm.num_workers, algorithm.sharding)  # data are held once in any case
     of_state = 4 * algorithm.costs.model_parameters
     held = lambda: sum(array.nbytes for array in jax.live_arrays() if not array.is_deleted())
+    gc.collect()  # what other tests held
     before, most = held(), []
 
     def counted(runs, repeats):

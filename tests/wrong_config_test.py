@@ -29,6 +29,8 @@ WRONG = {
     "--config.epochs=nan": "epochs is between",
     "--config.epochs=many": "epochs.*many",
     "--config.partition=random": "partition is one of",
+    "--config.model.hidden=(1000000,1000000)": "the model's parameters alone are 4,000 GB, and the memory is",
+    "--config.partition=rolling --config.method=single": "deals units to subnetworks, which single does not have",
     "--config.placement=gpu": "placement is one of",
     "--config.num_devices=99": "num_devices=99 is more than the 8 devices",
     "--config.placement=sharded --config.num_devices=3": "num_subnets=4 is no multiple of num_devices=3",
