@@ -12,8 +12,11 @@ from experiments.config import FIELDS, ConfigError, defaults, nearest
 def load_config(path: str) -> ml_collections.ConfigDict:
     """The ConfigDict of a config file or of a run's config.json."""
     file = pathlib.Path(path)
-    if not file.is_file():
-        raise ConfigError(f"--config={path}: there is no such file")
+    try:
+        if not file.is_file():
+            raise ConfigError(f"--config={path}: there is no such file")
+    except OSError as error:  # no name of a file
+        raise ConfigError(f"--config={path}: {error.strerror}") from error
     if file.suffix == ".json":
         return from_json(file)
     spec = importlib.util.spec_from_file_location("config_file", file)

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import numpy as np
 
 from experiments import build
 from experiments.command import Parser, exit_status
@@ -21,6 +22,7 @@ from experiments.restored import on_this_machine
 from ist_jax import data, export
 from ist_jax.data import EMBEDDED, Dataset, Spec
 from ist_jax.evaluation import evaluate_model
+from ist_jax.models.norm import STATS
 
 SPLITS = ("test", "validation", "train")
 
@@ -69,10 +71,16 @@ def score(model: str, name: str, directory: str = "", dataset: str = "", split: 
 
 
 def _check_variables(exported: export.Exported, example: Any) -> None:
-    shapes = lambda tree: jax.tree.map(lambda leaf: leaf.shape, tree)
-    wanted = jax.eval_shape(exported.model.init, jax.random.key(0), example)["params"]
-    if shapes(exported.variables["params"]) != shapes(wanted):
+    """Raises ConfigError if the arrays are not those of the model, measured statistics of its norms included."""
+    kinds = lambda tree: jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype.name), dict(tree))
+    wanted = {"params": jax.eval_shape(exported.model.init, jax.random.key(0), example)["params"]}
+    if exported.about["eval_norm"] == "train":
+        apply = lambda variables, x: exported.model.apply(variables, x, mutable=[STATS])
+        wanted |= jax.eval_shape(apply, wanted, example)[1]
+    if kinds(exported.variables) != kinds(wanted):
         raise ConfigError("its arrays are not those of its model: export it again")
+    if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(exported.variables)):
+        raise ConfigError("its arrays hold nan or infinity: export it again")
 
 
 def main(argv: Sequence[str]) -> int:

@@ -65,13 +65,16 @@ def _config_argument(argv: Sequence[str]) -> tuple[str, list[str]]:
 
 def _last_wins(argv: Sequence[str]) -> list[str]:
     """One '--option=value' per option, the last: absl would append a second tuple to the first."""
-    last = {argument.split("=", 1)[0]: number for number, argument in enumerate(argv) if "=" in argument}
-    return [argument for number, argument in enumerate(argv) if last.get(argument.split("=", 1)[0], number) == number]
+    name = lambda argument: argument.split("=", 1)[0]
+    last = {name(argument): number for number, argument in enumerate(argv)}
+    return [argument for number, argument in enumerate(argv) if "=" not in argument or last[name(argument)] == number]
 
 
 def _check_names(argv: Sequence[str], known: Sequence[str]) -> None:
     for argument in argv:
         name = argument.lstrip("-").split("=", 1)[0]
+        if argument.startswith("-") and name in ("flagfile", "undefok"):
+            raise ConfigError(f"--{name} is no option: options are --config.x=y and --workdir=DIR")
         if argument.startswith("-") and name.startswith("config.") and name.removeprefix("config.") not in known:
             raise ConfigError(f"--{name} is no field{nearest(name.removeprefix('config.'), known)}")
 

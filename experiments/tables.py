@@ -4,6 +4,7 @@ import csv
 import functools
 import io
 import json
+import math
 import pathlib
 import statistics
 from collections.abc import Callable, Sequence
@@ -18,6 +19,9 @@ import numpy as np
 from experiments.config import ConfigError
 from experiments.record import MAY_CHANGE
 from ist_jax.files import naming, write_whole
+
+_OF_ROW = ("samples_seen", "seconds", "bytes_per_device", "test_accuracy")
+_OF_SUMMARY = (*_OF_ROW, "test_accuracy_at_best_validation", "best_validation_accuracy", "compile_seconds")
 
 
 class Run(NamedTuple):
@@ -42,13 +46,13 @@ def read(workdir: pathlib.Path) -> Run:
 
 def _check(config: dict[str, Any], rows: list[dict[str, Any]], summary: dict[str, Any]) -> None:
     """Raises if a field that a table or a picture needs is missing, or no number."""
-    str(config["method"]), float(summary["parameters"]["per_device"])
-    for name in ("test_accuracy", "test_accuracy_at_best_validation", "best_validation_accuracy", "samples_seen", "seconds"):
-        float(summary[name])
-    float(summary["compile_seconds"]), float(summary["bytes_per_device"])
-    for row in rows or [{}]:
-        for name in ("samples_seen", "seconds", "bytes_per_device", "test_accuracy"):
-            float(row[name])
+    needed = [summary[name] for name in _OF_SUMMARY] + [summary["parameters"]["per_device"]]
+    needed += [row[name] for row in rows or [{}] for name in _OF_ROW]
+    needed += [found["simulated_seconds"] for found in (summary, *rows) if found.get("simulated_seconds") is not None]
+    if wrong := [value for value in needed if type(value) not in (int, float) or not math.isfinite(value)]:
+        raise ValueError(f"{wrong[0]!r} is no finite number")
+    if not isinstance(config["method"], str):
+        raise ValueError(f"method is a name, not {config['method']!r}")
 
 
 def find(folders: Sequence[pathlib.Path]) -> list[pathlib.Path]:

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from experiments.architectures import ARCHITECTURES, MODEL_NAMES, decomposition_of, with_autos
-from experiments.architectures.base import splits
 from experiments.config import FIELDS, METHODS, Config, ConfigError, nearest
 from experiments.quantities import link
 from ist_jax.algorithms import OPT_STATES
@@ -135,10 +134,6 @@ def _check_fields(c: Config) -> None:
 
 
 def _check_method(c: Config) -> None:
-    if c.partition != FIELDS["partition"].default and not splits(c):
-        raise ConfigError(
-            f"partition={c.partition!r} deals units to subnetworks, which {c.method} does not have: leave it out, or use ist"
-        )
     if c.method in ("data_parallel", "single", "ensemble") and c.opt_state not in ("auto",):
         raise ConfigError(
             f"opt_state={c.opt_state!r} is for methods that synchronise parameters; {c.method} always keeps its own: use auto"

@@ -73,6 +73,9 @@ class Evil:
         ({"x": b""}, "ind.cora.x: cannot be read"),
         ({"allx": pointing_outside()}, "ind.cora.allx: cannot be read"),
         ({"graph": pickle.dumps([1, 2])}, "the graph is a dictionary of neighbours, not list"),
+        ({"graph": {0: [10**30]}}, "files of cora do not fit together"),
+        ({"graph": {0: [0.5]}}, "the graph's neighbours are integers"),
+        ({"allx": sp.csr_matrix((6, 10**9), dtype=np.float32)}, "1000000000 features are more than the 65536"),
         ({"graph": {0: [99]}}, "edges join nodes 0 to 7, and one names node 99"),
         ({"allx": sp.csr_matrix(np.ones((6, 4), np.float32))}, "files of cora do not fit together"),
         (

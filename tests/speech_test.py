@@ -126,6 +126,7 @@ def test_features_are_cached_until_a_file_changes_and_a_damaged_cache_is_compute
         (lambda file: os.truncate(file, 20_000), "cut off: its header promises 16000 samples, and 9978 follow"),
         (lambda file: write_clip(file, rate=8000), "16000 Hz; this one has .1, 2, 8000"),
         (lambda file: write_clip(file, channels=2), "one channel"),
+        (lambda file: (file.unlink(), file.symlink_to("nowhere")), "000003_nohash_0.wav: cannot be read .No such file"),
         (lambda file: shutil.rmtree(file.parent), "at least two words; found 1"),
         (lambda file: shutil.rmtree(file.parent.parent), "is not a folder"),
     ],
@@ -135,6 +136,14 @@ def test_broken_clips_and_folders_are_said_before_any_feature_is_computed(folder
     monkeypatch.setattr(speech_commands, "log_mel", lambda clip: pytest.fail("the headers of all clips come first"))
     with pytest.raises(DataError, match=says):
         data.load("speech_commands", str(folder))
+
+
+def test_a_set_of_clips_of_other_lengths_is_said_to_have_none(tmp_path, monkeypatch):
+    monkeypatch.setenv("IST_CACHE_DIR", str(tmp_path / "cache"))
+    for word in ("yes", "no"):
+        write_clip(tmp_path / "set" / word / "00000001_nohash_0.wav", samples=RATE // 2)
+    with pytest.raises(DataError, match="none of its 2 clips is one second long"):
+        data.load("speech_commands", str(tmp_path / "set"))
 
 
 def test_real_clips(real_data, tmp_path, monkeypatch):

@@ -50,6 +50,27 @@ def test_a_builder_by_its_version_and_one_whose_test_split_is_called_validation(
             data.load("tfds", str(tmp_path), "halves", image_size=image_size)
 
 
+@pytest.mark.parametrize("damage", ["missing", "empty", "truncated", "flipped", "description"])
+@pytest.mark.parametrize("image_size", [0, 7])
+def test_a_damaged_builder_is_said(damage, image_size, tmp_path):
+    files = [(encoded(image, "PNG"), i % 3) for i, image in enumerate(np.zeros((30, 8, 8, 3), np.uint8))]
+    write_builder(tmp_path, "patches", {"train": files[:20], "test": files[20:]}, (8, 8, 3), 3, "png")
+    folder = tmp_path / "patches" / "1.0.0"
+    (shard,) = folder.glob("*-train.*")
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 1
+    {
+        "missing": shard.unlink,
+        "empty": lambda: shard.write_bytes(b""),
+        "truncated": lambda: shard.write_bytes(content[: len(content) // 2]),
+        "flipped": lambda: shard.write_bytes(content),
+        "description": lambda: (folder / "dataset_info.json").write_text('{"fileFormat": "array_record", "colour": 1}'),
+    }[damage]()
+    with pytest.raises(DataError, match="patches") as error:
+        data.load("tfds", str(tmp_path), "patches", image_size=image_size).sample(4)
+    assert "\n" not in str(error.value)
+
+
 def test_an_images_central_square_is_resized():
     image = np.zeros((40, 80, 3), np.uint8)
     image[:, 20:60] = 200  # the central square

@@ -4,11 +4,12 @@ import json
 import re
 import shutil
 
+import numpy as np
 import pytest
 from experiments_test import QUICK
 from export_test import exported, trained
 
-from experiments import evaluate, export, run
+from experiments import evaluate, export, report, run
 from ist_jax import checkpoint
 
 GONE = object()
@@ -99,6 +100,46 @@ def test_wrong_values_in_a_checkpoint_whose_digest_is_right(case, model, tmp_pat
     (copy / "summary.json").unlink()
     refuses(2, export.main, [f"--workdir={copy}", f"--out={tmp_path}/out"], says, capsys)
     refuses(1, run.main, [*QUICK, "--config.eval_subnets=True", f"--workdir={copy}"], says, capsys)
+
+
+def arrays_changed(folder, into, change):
+    """A copy of an exported model with other arrays."""
+    copy = shutil.copytree(folder, into)
+    with np.load(folder / "variables.npz") as arrays:
+        np.savez(copy / "variables.npz", **change(dict(arrays)))
+    return copy
+
+
+KERNEL, MEAN = "params/hidden_0/kernel", "norm_stats/norm_0/mean"
+VARIABLES = {
+    "words": (lambda a: a | {KERNEL: np.full(a[KERNEL].shape, "x")}, "its arrays are not those of its model"),
+    "complex numbers": (lambda a: a | {KERNEL: a[KERNEL].astype(complex)}, "its arrays are not those of its model"),
+    "statistics of another shape": (lambda a: a | {MEAN: np.zeros((1, 3))}, "its arrays are not those of its model"),
+    "no statistics": (lambda a: {n: x for n, x in a.items() if "norm_stats" not in n}, "its arrays are not those of its model"),
+    "nan": (lambda a: a | {KERNEL: np.full_like(a[KERNEL], np.nan)}, "its arrays hold nan or infinity"),
+}
+
+
+@pytest.mark.parametrize("case", VARIABLES)
+def test_wrong_arrays_of_an_exported_model(case, model, tmp_path, capsys):
+    change, says = VARIABLES[case]
+    copy = arrays_changed(model[1], tmp_path / "model", change)
+    refuses(2, evaluate.main, [f"--model={copy}"], says, capsys)
+
+
+RECORDS = {
+    "an accuracy in words": ("summary.json", ("test_accuracy",), "0.5", "'0.5' is no finite number"),
+    "endless seconds": ("summary.json", ("seconds",), float("inf"), "inf is no finite number"),
+    "a method that is an object": ("config.json", ("config", "method"), {}, "method is a name"),
+    "simulated seconds in words": ("summary.json", ("simulated_seconds",), "1", "'1' is no finite number"),
+}
+
+
+@pytest.mark.parametrize("case", RECORDS)
+def test_wrong_values_in_a_record_that_is_reported(case, model, tmp_path, capsys):
+    file, path, value, says = RECORDS[case]
+    copy = edited(model[0], file, path, value, tmp_path / "run")
+    refuses(2, report.main, [str(copy)], says, capsys)
 
 
 MODELS = {

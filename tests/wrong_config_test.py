@@ -30,7 +30,6 @@ WRONG = {
     "--config.epochs=many": "epochs.*many",
     "--config.partition=random": "partition is one of",
     "--config.model.hidden=(1000000,1000000)": "the model's parameters alone are 4,000 GB, and the memory is",
-    "--config.partition=rolling --config.method=single": "deals units to subnetworks, which single does not have",
     "--config.placement=gpu": "placement is one of",
     "--config.num_devices=99": "num_devices=99 is more than the 8 devices",
     "--config.placement=sharded --config.num_devices=3": "num_subnets=4 is no multiple of num_devices=3",
@@ -108,6 +107,9 @@ WRONG = {
     "--config.model.name=resnet --config.decomposition=filters": "use model.block=post",
     "--config.model.name=vgg --config.batch_size=1": "needs at least two examples per step",
     "--config.model.name=vgg --config.data.dataset=images": "halves images of side 8 4 times; at most 3 times",
+    "--config.data.dir=somewhere": "data.dir='somewhere': data.name='digits' is embedded and reads no files",
+    "--config.data.name=idx --config.data.dir=x --config.data.dataset=kmnist": "'idx' is one data set: leave",
+    "--flagfile=nowhere": "--flagfile is no option",
     "stray": "unexpected argument 'stray'",
     "--frobnicate=1": "frobnicate",
 }
@@ -130,6 +132,7 @@ def test_missing_arguments_and_files_are_said(capsys, tmp_path):
         (["--workdir=x"], "--config=FILE is missing"),
         ([DIGITS], "--workdir=DIR is missing"),
         (["--config=nowhere.py", "--workdir=x"], "there is no such file"),
+        ([f"--config={'x' * 300}.py", "--workdir=x"], "File name too long"),
         ([f"--config={ROOT}/README.md", "--workdir=x"], "a config file is a .py file"),
         ([DIGITS, "--workdir=x", "--config.data.name=idx", f"--config.data.dir={tmp_path}"], "is missing"),
     ):

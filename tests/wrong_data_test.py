@@ -1,11 +1,15 @@
 """Wrong data from the command line: one line that names the file and the remedy, exit status 2, at once."""
 
+import gzip
+import io
 import re
 import time
+import zipfile
 
 import numpy as np
 import pytest
 from config_test import DIGITS
+from data_test import write_idx
 
 from experiments import run
 from ist_jax import data
@@ -47,7 +51,47 @@ def truncated_npz(folder):
     return ["npz", path]
 
 
+def promising(*shape):
+    """An .npz whose x_train says that it has another shape than its content."""
+
+    def make(folder):
+        buffer = io.BytesIO()
+        np.lib.format.write_array_header_1_0(buffer, {"descr": "<f4", "fortran_order": False, "shape": shape})
+        with zipfile.ZipFile(folder / "data.npz", "w") as archive:
+            archive.writestr("x_train.npy", buffer.getvalue() + X.tobytes())
+            for name, array in {"y_train": Y, "x_test": X, "y_test": Y}.items():
+                with archive.open(f"{name}.npy", "w") as file:
+                    np.save(file, array)
+        return ["npz", folder / "data.npz"]
+
+    return make
+
+
+def idx_header(header, pack=open):
+    """idx files, those of the training images with another header."""
+
+    def make(folder):
+        write_idx(folder / "train-images-idx3-ubyte", np.zeros((40, 2, 2), np.uint8))
+        for part, axes, shape in (("train-labels", 1, (40,)), ("t10k-images", 3, (40, 2, 2)), ("t10k-labels", 1, (40,))):
+            write_idx(folder / f"{part}-idx{axes}-ubyte", np.zeros(shape, np.uint8))
+        file = folder / "train-images-idx3-ubyte"
+        content = file.read_bytes()[16:]
+        file.unlink()
+        with pack(file.with_suffix(".gz" if pack is gzip.open else ""), "wb") as changed:
+            changed.write(header + content)
+        return ["idx", folder]
+
+    return make
+
+
+HUGE = b"\x00\x00\x08\x03" + 3 * b"\xff\xff\xff\xff"
 CASES = {
+    "an .npz that promises more than any memory": (promising(1 << 40, 6), "data.npz: its files promise arrays that cannot be"),
+    "an .npz of a negative size": (promising(-5, 6), "data.npz"),
+    "an .npz of a size beyond 64 bits": (promising(1 << 62, 1 << 10), "data.npz: its files promise arrays that cannot be"),
+    "an idx file that promises too much": (idx_header(HUGE), "its files promise arrays that cannot be"),
+    "a packed idx file that promises too much": (idx_header(HUGE, gzip.open), "its files promise arrays that cannot be"),
+    "an idx file of 255 axes": (idx_header(b"\x00\x00\x08\xff" + 255 * b"\x00\x00\x00\x01"), "that cannot be|255|axes"),
     "nan in the inputs": (npz(x_train=put(X, np.nan)), "data.npz: inputs are finite in float32; train inputs hold nan, inf"),
     "infinity in the test inputs": (npz(x_test=put(X, np.inf)), "test inputs hold nan, inf"),
     "a negative label": (npz(y_train=put(Y, -1)), "labels count from 0; the smallest train label is -1"),

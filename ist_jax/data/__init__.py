@@ -9,7 +9,7 @@ from ist_jax.data import cifar, digits, digits_graph, graph_npz, idx, npz, ogbn,
 from ist_jax.data.base import Dataset, Spec, make_dataset
 from ist_jax.data.graph_dataset import GraphOptions, make_graph_dataset
 from ist_jax.data.graphs import RawGraph
-from ist_jax.data.raw import DataError, Raw
+from ist_jax.data.raw import DataError, Raw, possible
 from ist_jax.data.splits import SPLITS, shards_of
 from ist_jax.data.streamed import RawStream, Streamed, make_streamed
 
@@ -30,8 +30,17 @@ SOURCES = {
 }
 STREAMS = {"tfds": tfds.stream}  # with `image_size`
 EMBEDDED = ("digits", "digits_graph")  # sources that need no folder
+SETS = ("digits", "tfds", "speech_commands", "planetoid", "graph_npz")  # sources with several data sets, which `dataset` names
 FILES = ("npz", "graph_npz")  # sources whose `directory` is a file
 GRAPHS = ("digits_graph", "planetoid", "graph_npz", "ogbn_arxiv", "ogbn_products", "reddit")  # with splits of their own
+
+
+def _check(name: str, directory: str, dataset: str) -> None:
+    """What a source does not read would only name the data in records."""
+    if name in EMBEDDED and directory:
+        raise DataError(f"data.dir={directory!r}: data.name={name!r} is embedded and reads no files: leave data.dir out")
+    if name not in SETS and dataset:
+        raise DataError(f"data.dataset={dataset!r}: data.name={name!r} is one data set: leave data.dataset out")
 
 
 def load(
@@ -67,6 +76,7 @@ def load(
     """
     if name not in SOURCES:
         raise ValueError(f"data.name is one of {sorted(SOURCES)}, not {name!r}")
+    _check(name, directory, dataset)
     label = dataset or (directory.rstrip("/").rsplit("/", 1)[-1] if directory else name)
     shards = functools.partial(shards_of, split, seed, alpha)
     source = directory or name
@@ -79,7 +89,8 @@ def load(
             )
         stream = STREAMS[name](directory, dataset, image_size)
         return make_streamed(stream, label, source=source, validation_fraction=validation_fraction, shards=shards)
-    raw = SOURCES[name](directory, dataset)
+    with possible(source):
+        raw = SOURCES[name](directory, dataset)
     if isinstance(raw, RawGraph):
         cache = str(pathlib.Path(directory).parent) if name in FILES else directory
         return make_graph_dataset(raw, label, source=source, options=graph or GraphOptions(), shards=shards, cache=cache)
@@ -93,6 +104,7 @@ __all__ = [
     "EMBEDDED",
     "FILES",
     "GRAPHS",
+    "SETS",
     "SOURCES",
     "SPLITS",
     "STREAMS",

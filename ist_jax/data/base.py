@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from ist_jax.data.raw import DataError, Raw, check
+from ist_jax.data.raw import DataError, Raw, check, possible
 from ist_jax.data.rows import Rows, blocks, in_memory, mapped, mean_and_std
 from ist_jax.keys import key_on
 from ist_jax.order import ByDevice, Shards, View, by_device
@@ -250,7 +250,8 @@ def make_dataset(
     Raises:
       DataError: the arrays do not fit together, or a split is empty.
     """
-    raw = raw._replace(x_train=(mapped if stored else in_memory)(raw.x_train), x_test=in_memory(raw.x_test))
+    with possible(source):
+        raw = raw._replace(x_train=(mapped if stored else in_memory)(raw.x_train), x_test=in_memory(raw.x_test))
     check(raw, source)
     held_out_N = _held_out(raw, validation_fraction)
     if held_out_N.all() or not held_out_N.any():

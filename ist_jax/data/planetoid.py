@@ -18,6 +18,7 @@ from ist_jax.data.raw import DataError
 NAMES = ("cora", "citeseer", "pubmed")
 PARTS = ("x", "tx", "allx", "y", "ty", "ally", "graph")
 VALIDATION = 500
+_MOST_FEATURES = 2**16  # rows are kept dense
 _ADMITTED = {
     ("numpy", "dtype"),
     ("numpy", "ndarray"),
@@ -70,6 +71,8 @@ def _test_nodes(path: pathlib.Path) -> np.ndarray:
 def _edges(graph: Any, source: str) -> np.ndarray:
     if not isinstance(graph, dict):
         raise DataError(f"{source}: the graph is a dictionary of neighbours, not {type(graph).__name__}")
+    if not all(isinstance(node, int | np.integer) for others in graph.values() for node in others):
+        raise DataError(f"{source}: the graph's neighbours are integers: fetch it again")
     senders = [np.full(len(others), node, np.int64) for node, others in graph.items()]
     return np.stack([np.concatenate(senders), np.concatenate([np.asarray(others, np.int64) for others in graph.values()])])
 
@@ -90,13 +93,17 @@ def load(directory: str, dataset: str) -> RawGraph:
     test = _test_nodes(folder / f"ind.{dataset}.test.index")
     try:
         return _assembled(parts, test, str(folder))
-    except (ValueError, TypeError, IndexError, AttributeError) as error:
+    except DataError:
+        raise
+    except (ValueError, TypeError, IndexError, AttributeError, OverflowError, MemoryError) as error:
         raise DataError(f"{folder}: the files of {dataset} do not fit together ({error}); fetch them again") from error
 
 
 def _assembled(parts: dict[str, Any], test: np.ndarray, source: str) -> RawGraph:
     known, num_train = parts["allx"].shape[0], parts["x"].shape[0]
     size = max(known, int(test.max()) + 1)
+    if parts["allx"].shape[1] > _MOST_FEATURES:
+        raise ValueError(f"{parts['allx'].shape[1]} features are more than the {_MOST_FEATURES} that such a set may have")
     if size > known + 2 * len(test):
         raise ValueError(f"a test node {size - 1} is far beyond the {known} rows of allx and {len(test)} test nodes")
     x, y = sp.lil_matrix((size, parts["allx"].shape[1]), dtype=np.float32), np.zeros(size, np.int64)

@@ -1,6 +1,7 @@
 """What a source reads, and what must be true of it."""
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,6 +11,18 @@ from ist_jax.data.rows import Blocks, Rows, blocks
 
 class DataError(ValueError):
     """The data are not what they should be; the message names the file and the remedy."""
+
+
+@contextlib.contextmanager
+def possible(source: str) -> Iterator[None]:
+    """Reading arrays whose shapes stand in files: a damaged header promises what no memory has room for."""
+    try:
+        yield
+    except DataError:
+        raise
+    except (MemoryError, OverflowError, ValueError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise DataError(f"{source}: its files promise arrays that cannot be ({reason}): damaged, or too large here") from error
 
 
 class Raw(NamedTuple):

@@ -109,7 +109,10 @@ def _cache_file(folder: pathlib.Path, files: Sequence[tuple[pathlib.Path, int]])
     """Named by a fingerprint of the features' definition and of every file's name, size and time of change."""
     digest = hashlib.sha256(_FEATURES.encode())
     for file, _ in files:
-        found = file.stat()
+        try:
+            found = file.stat()
+        except OSError as error:
+            raise DataError(f"{file}: cannot be read ({error.strerror}); fetch it again") from error
         digest.update(f"{file.relative_to(folder)} {found.st_size} {found.st_mtime_ns}\n".encode())
     home = os.environ.get("IST_CACHE_DIR") or os.path.expanduser("~/.cache/ist_jax")
     return pathlib.Path(home) / f"speech_commands-{digest.hexdigest()[:32]}.npz"
@@ -153,6 +156,10 @@ def load(directory: str, dataset: str) -> Raw:
     folder = pathlib.Path(directory)
     files = [(file, label) for label, word in enumerate(_words(folder)) for file in sorted(word.glob("*.wav"))]
     found = _cached(_cache_file(folder, files), files)
+    if not len(found["x"]):
+        raise DataError(
+            f"{folder}: none of its {len(files)} clips is one second long ({_CLIP} samples), as those of this set are"
+        )
     test_N = np.array([is_test_speaker(name, _SALTS[dataset]) for name in found["speaker"]], bool)
     if test_N.all() or not test_N.any():
         only = "test" if test_N.all() else "training"

@@ -81,7 +81,9 @@ def _said(directory: str, dataset: str) -> Iterator[None]:
         yield
     except KeyError as error:
         raise DataError(f"{dataset}: expected features 'image' and 'label', {error} is missing") from error
-    except (ValueError, NotImplementedError, OSError, AssertionError) as error:
+    except DataError:
+        raise
+    except Exception as error:  # damaged files raise whatever the readers of TFDS, array_record and protobuf do
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise DataError(f"{dataset} in {directory}: TFDS cannot read it: {reason}") from error
 

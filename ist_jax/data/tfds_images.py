@@ -55,13 +55,20 @@ class Records:
         with ThreadPoolExecutor(_THREADS) as pool:
             for start in range(0, len(rows), _AT_ONCE):
                 wanted = [int(row) for row in rows[start : start + _AT_ONCE]]
-                with self._lock:
-                    found = self._source.__getitems__(wanted)
-                labels[start : start + _AT_ONCE] = [example["label"] for example in found]
-                files = [example["image"] for example in found]
+                files, labels[start : start + _AT_ONCE] = self._found(wanted)
                 for i, image in enumerate(pool.map(self._decoded, wanted, files), start):
                     images[i] = image
         return {"x": images, "y": labels}
+
+    def _found(self, rows: list[int]) -> tuple[list[bytes], list[int]]:
+        """Files and labels of these rows."""
+        try:
+            with self._lock:
+                found = self._source.__getitems__(rows)
+            return [example["image"] for example in found], [int(example["label"]) for example in found]
+        except Exception as error:  # a damaged file raises whatever its reader does
+            reason = (str(error) or type(error).__name__).splitlines()[0]
+            raise DataError(f"{self._name}: examples from {rows[0]} on cannot be read ({reason}); prepare it again") from error
 
     def _decoded(self, row: int, content: bytes) -> np.ndarray:
         try:
