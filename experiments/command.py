@@ -38,6 +38,9 @@ def exit_status(action: Callable[[], object]) -> int:
             raise
         print(f"error: {one_line(error)}: this does not fit into memory: {SMALLER}", file=sys.stderr)
         return WRONG
+    except MemoryError as error:
+        print(f"error: {one_line(error)}: this does not fit into memory: {SMALLER}", file=sys.stderr)
+        return WRONG
     except (NonFiniteLossError, WorkdirError, OtherProcessError, OSError) as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
         return FAILED

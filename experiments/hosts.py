@@ -28,7 +28,8 @@ HEARTBEAT = 30  # seconds without a sign of life after which a process counts as
 def detected(environ: Mapping[str, str]) -> bool:
     """Whether JAX finds several processes in the environment that a launcher made."""
     more_than_one = lambda name: environ.get(name, "1").isdigit() and int(environ.get(name, "1")) > 1
-    slurm = "SLURM_PROCID" in environ and more_than_one("SLURM_NTASKS")
+    in_step = {"SLURM_PROCID", "SLURM_STEP_NODELIST"} <= environ.keys()  # of srun; sbatch alone may set the first
+    slurm = in_step and more_than_one("SLURM_NTASKS")
     tpu = "," in environ.get("TPU_WORKER_HOSTNAMES", "")
     return slurm or more_than_one("OMPI_COMM_WORLD_SIZE") or tpu
 

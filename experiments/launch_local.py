@@ -6,15 +6,20 @@ Every process is `experiments.run` with its share of the run; `--devices` is how
 finds). Ends with the largest exit status; when a process fails, the others notice.
 """
 
+import math
 import os
 import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 
 from experiments.command import Parser, RawText, exit_status
 from experiments.config import ConfigError
+from experiments.hosts import HEARTBEAT
+
+PATIENCE = 4 * HEARTBEAT  # seconds in which the others of a failed process end by themselves
 
 
 def free_port() -> int:
@@ -51,7 +56,7 @@ def _arguments(argv: Sequence[str]) -> tuple[int, int, list[str]]:
 
 
 def _wait(started: Sequence[subprocess.Popen]) -> int:
-    """The largest exit status; SIGINT and SIGTERM are passed on."""
+    """The largest exit status; SIGINT and SIGTERM are passed on, and what has not noticed that another failed is killed."""
 
     def pass_on(number: int, frame: object) -> None:
         for process in started:
@@ -59,7 +64,15 @@ def _wait(started: Sequence[subprocess.Popen]) -> int:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, pass_on)
-    return max(abs(process.wait()) for process in started)
+    failed_at = math.inf
+    while any(process.poll() is None for process in started):
+        if any(process.returncode for process in started):
+            failed_at = min(failed_at, time.monotonic())
+        if time.monotonic() > failed_at + PATIENCE:  # a process that is frozen notices nothing
+            for process in started:
+                process.kill()
+        time.sleep(0.1)
+    return max(abs(process.returncode) for process in started)
 
 
 def main(argv: Sequence[str]) -> int:

@@ -36,16 +36,18 @@ from ist_jax.data.graph_shapes import GraphSize, graph_shapes
 from ist_jax.data.splits import shared
 from ist_jax.evaluation import evaluate
 from ist_jax.files import write_whole
+from ist_jax.meter import worked_on_bytes
 from ist_jax.order import View
 from ist_jax.tasks import Task
 from ist_jax.trees import tree_bytes
 
 SUBNETS = (1, 2, 4, 8)
-HEADER = ["S", "parameters", "of one subnetwork", "state", "data", "temporary", "at most", "at most, evaluation"]
+HEADER = ["S", "parameters", "of one subnetwork", "state", "data", "temporary", "activations", "at most", "at most, evaluation"]
 ASSUMPTIONS = """\
 MB of one device, by the programs compiled for {device}. State is what rests between rounds: parameters and what is kept of the
-optimizer; temporary is what a round works on: the subnetwork, its gradients and optimizer state, activations; at most is all
-together while a round runs. The parameters are those of the whole model, 4 bytes each.
+optimizer; temporary is what a round works on: the subnetwork, its gradients and optimizer state, activations; activations are
+what remains of that without the others, which are arithmetic; at most is all together while a round runs. The parameters are
+those of the whole model, 4 bytes each.
 """
 
 
@@ -103,6 +105,7 @@ def measure(
         "state": _on_one_device((state.store, state.opt_state, state.outer_state, state.indices)),
         "data": _on_one_device(view.arrays),
         "temporary": round.temp_size_in_bytes,
+        "activations": max(0, round.temp_size_in_bytes - worked_on_bytes(algorithm, state)),
         "peak": peak(round),
         "evaluation_peak": peak(evaluation),
     }
@@ -140,7 +143,7 @@ def cells(found: Sequence[dict[str, Any]]) -> list[list[str]]:
     """The rows as a table has them."""
     in_mb = lambda row, *names: [f"{row[name] / 1e6:,.1f}" for name in names]
     entries = lambda row: [str(row["S"]), f"{row['parameters']:,}", f"{row['subnet_parameters']:,}"]
-    return [entries(row) + in_mb(row, "state", "data", "temporary", "peak", "evaluation_peak") for row in found]
+    return [entries(row) + in_mb(row, "state", "data", "temporary", "activations", "peak", "evaluation_peak") for row in found]
 
 
 def _numbers(name: str, text: str, count: int | None = None) -> list[int]:

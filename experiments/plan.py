@@ -8,7 +8,9 @@ local steps J. Step times are measured on this machine; bytes and memory are ari
 plan.json and plan.png.
 """
 
+import argparse
 import dataclasses
+import itertools
 import json
 import pathlib
 import sys
@@ -76,16 +78,27 @@ def _step_seconds(algorithm: Algorithm, dataset: Dataset, repeats: int) -> float
     return median_seconds([lambda: program(worker, view, key)], repeats)[0] / _STEPS
 
 
-def measure(config: Config, dataset: Dataset, method: str, num_subnets: int, repeats: int) -> Measured:
-    """One method with S workers on this machine.
+def configured(method: str, arguments: Sequence[str]) -> Config:
+    """The configuration of `method`: what the file says of it, without options that are of another method alone.
+
+    Raises:
+      ConfigError: the arguments are wrong, whatever the method.
+    """
+    try:
+        return run.parse([*arguments, f"--config.method={method}", "--workdir=unused"]).config
+    except ConfigError:
+        given, plain = run.parse([*arguments, "--workdir=unused"]).config, Config()
+        return dataclasses.replace(given, method=method, opt_state="auto", outer=plain.outer, exchange=plain.exchange)
+
+
+def measure(config: Config, dataset: Dataset, num_subnets: int, repeats: int) -> Measured:
+    """The config's method with S workers on this machine.
 
     Raises:
       ConfigError: the model does not fall into so many subnetworks.
     """
-    chosen = dict(method=method, num_subnets=num_subnets, placement="looped", num_devices=0, dense_phase=0.0)
-    chosen["opt_state"] = config.opt_state if method == "ist" and config.opt_state != "own" else "auto"
-    plain = dict(outer=Config().outer, exchange=config.exchange if method == "ist" else Config().exchange)
-    config = validate(dataclasses.replace(config, warmup_phase=0.0, drop=Config().drop, **chosen, **plain))
+    method, phases = config.method, dict(dense_phase=0.0, warmup_phase=0.0, later_local_steps=(), drop=Config().drop)
+    config = validate(dataclasses.replace(config, num_subnets=num_subnets, placement="looped", num_devices=0, **phases))
     made = lambda config: build.phases(config, dataset.spec)[0][0].algorithm
     algorithm = made(config)
     # a worker that holds the whole model steps as fast whatever S is, and S whole optimizer states may not fit here
@@ -168,26 +181,32 @@ def _whole_numbers(name: str, text: str) -> list[int]:
     return numbers
 
 
+def _link(own: argparse.Namespace, config: Config) -> Link:
+    """The link that was asked for, else the config's, else one of 1 Gbit/s and 1 ms; written back to `own`."""
+    own.bandwidth = own.bandwidth or config.link.bandwidth or "1Gbps"
+    own.latency = own.latency or (config.link.latency if config.link.bandwidth else "1ms")
+    return Link(quantities.bytes_per_second(own.bandwidth, "--bandwidth"), quantities.seconds(own.latency, "--latency"))
+
+
 def _plan(argv: Sequence[str]) -> None:
     parser = Parser(prog="experiments.plan", description=__doc__, formatter_class=RawText, allow_abbrev=False)
-    for name, default in (("bandwidth", "1Gbps"), ("latency", "1ms"), ("out", "")):
-        parser.add_argument(f"--{name}", default=default)
+    for name in ("bandwidth", "latency", "out"):
+        parser.add_argument(f"--{name}", default="")
     parser.add_argument("--subnets", default=",".join(map(str, SUBNETS)))
     parser.add_argument("--local_steps", default=",".join(map(str, LOCAL_STEPS)))
     parser.add_argument("--repeats", type=int, default=5)
     own, rest = parser.parse_known_args(argv)
-    link = Link(quantities.bytes_per_second(own.bandwidth, "--bandwidth"), quantities.seconds(own.latency, "--latency"))
     subnets, local_steps = _whole_numbers("subnets", own.subnets), _whole_numbers("local_steps", own.local_steps)
-    config = run.parse([*rest, "--workdir=unused"]).config
-    dataset, rows = build.dataset(config), []
-    for method in METHODS:
-        for num_subnets in subnets:
-            try:
-                found = measure(config, dataset, method, num_subnets, max(own.repeats, 1))
-            except ConfigError as error:
-                print(f"{method}, S={num_subnets}: left out ({error})", file=sys.stderr)
-                continue
-            rows += [row(found, steps, link) for steps in local_steps]
+    configs = [configured(method, rest) for method in METHODS]
+    link = _link(own, configs[0])
+    dataset, rows = build.dataset(configs[0]), []
+    for config, num_subnets in itertools.product(configs, subnets):
+        try:
+            found = measure(config, dataset, num_subnets, max(own.repeats, 1))
+        except ConfigError as error:
+            print(f"{config.method}, S={num_subnets}: left out ({error})", file=sys.stderr)
+            continue
+        rows += [row(found, steps, link) for steps in local_steps]
     _show(rows, ASSUMPTIONS.format(**vars(own), device=f"{len(jax.devices())} x {jax.devices()[0].device_kind}"), own.out)
 
 

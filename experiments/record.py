@@ -28,7 +28,8 @@ PACKAGES = (
     *("scikit-learn", "pillow", "tensorflow-datasets"),  # which read data
 )
 CONTINUED = "continued.jsonl"  # beside config.json: from which round on a run had another environment, and which
-TRACED = ("git_revision", "python", "packages", "devices")  # of the environment, if a run goes on with others
+TRACED = ("git_revision", "python", "packages", "devices", "placement")  # of the environment, if a run goes on with others
+PLACES = ("data.dir", "init_from")
 MAY_CHANGE = ("placement", "num_devices")  # of a run that goes on
 
 
@@ -65,8 +66,13 @@ def environment(config: Config, dataset: Dataset, start: Mapping[str, Any] | Non
 
 
 def as_json(config: Config) -> dict[str, Any]:
-    """All values by dotted name, as JSON keeps them."""
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in flat_values(config).items()}
+    """All values by dotted name, as JSON keeps them; places by their whole paths, so that they are found from anywhere."""
+    values = {name: list(value) if isinstance(value, tuple) else value for name, value in flat_values(config).items()}
+    return values | {name: _absolute(values[name]) for name in PLACES}
+
+
+def _absolute(place: str) -> str:
+    return place if not place or "://" in place else os.path.abspath(place)
 
 
 def start(workdir: pathlib.Path, config: Config, dataset: Dataset, start: Mapping[str, Any] | None = None) -> None:
@@ -122,7 +128,7 @@ def _go_on(workdir: pathlib.Path, made_from: Mapping[str, Any]) -> None:
         known |= line["environment"] if isinstance(line.get("environment"), dict) else {}
     differing = {name: made_from[name] for name in TRACED if made_from[name] != known.get(name)}
     if rounds and differing and not is_held(workdir):
-        print(f"{workdir}: goes on with another {' and '.join(differing)}, noted in {noted.name}", file=sys.stderr)
+        print(f"{workdir}: goes on, and differs in {' and '.join(differing)}, noted in {noted.name}", file=sys.stderr)
         with _explained(workdir), noted.open("a") as opened:
             opened.write(json.dumps({"round": rounds[-1], "environment": differing}) + "\n")
 
@@ -161,6 +167,7 @@ def _read(workdir: pathlib.Path) -> dict[str, Any]:
 def _check_config(workdir: pathlib.Path, config: Config) -> None:
     old, new = _read(workdir)["config"], as_json(config)
     old = as_json(Config()) | old  # a field that is newer than the run had its default
+    old |= {name: _absolute(str(old[name])) for name in PLACES}
     if differing := [name for name in new if old[name] != new[name] and name not in MAY_CHANGE]:
         shown = "; ".join(f"{name} was {old[name]!r}, is {new[name]!r}" for name in differing)
         raise ConfigError(f"--workdir={workdir} holds a run of another configuration ({shown}): use another workdir")

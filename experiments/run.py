@@ -34,7 +34,7 @@ from experiments.signals import Signals
 from experiments.validation import num_workers, placement_of, validate
 from ist_jax.checkpoint import committed_rounds
 from ist_jax.loop import Phase, Results, phase_steps, run
-from ist_jax.meter import installed_bytes
+from ist_jax.machine import memory_bytes
 from ist_jax.partition import Partition
 from ist_jax.processes import all_or_none, is_first
 
@@ -119,7 +119,8 @@ def train(command: Command, signals: Signals | None = None) -> Results | None:
     (config, workdir, profile), signals = command, signals or Signals()
     if record.is_finished(workdir, config):
         print(f"{workdir}: finished already", file=sys.stderr)
-        _draw(workdir)
+        with contextlib.suppress(OSError):  # a finished workdir may be for reading only
+            _draw(workdir)
         return None
     prepared: list[Any] = []
     all_or_none(lambda: prepared.extend(_prepared(config, workdir)))
@@ -129,6 +130,7 @@ def train(command: Command, signals: Signals | None = None) -> Results | None:
         print(f"starts from {config.init_from} ({origin['method']}, round {origin['round']})", file=sys.stderr)
     _say_rounding(config, dataset.num_train, phases)
     _say_padding(phases)
+    _say_ways(phases[-1].algorithm.partition)
     traced = jax.profiler.trace(str(workdir / "profile")) if profile else contextlib.nullcontext()
     with signals.deferred(), traced:
         results = run(phases, task, dataset, build.loop_config(config), workdir, start=start, stop=signals.received)
@@ -146,6 +148,7 @@ def _prepared(config: Config, workdir: pathlib.Path) -> tuple[Any, ...]:
     dataset = build.dataset(config)
     phases, task = build.phases(config, dataset.spec)
     _check_memory(phases)
+    _check_drops(config, phases)
     start, origin = None, None
     if config.init_from and not committed_rounds(workdir / "checkpoints"):  # a run that goes on has its own
         start, origin = start_from(config.init_from)
@@ -156,12 +159,19 @@ def _prepared(config: Config, workdir: pathlib.Path) -> tuple[Any, ...]:
 
 
 def _check_memory(phases: Sequence[Phase]) -> None:
-    """What cannot be, before anything is written; whether all of a round fits is seen when it runs."""
-    needed = 4 * max(phase.algorithm.costs.model_parameters for phase in phases) / jax.process_count()
-    if needed > (there := installed_bytes()):
+    """What cannot be, before anything is written: a round holds the model and what its workers train of it."""
+    held = lambda costs, workers: costs.model_parameters + min(costs.model_parameters, workers * costs.device_parameters)
+    needed = 4 * max(held(p.algorithm.costs, p.algorithm.num_workers) for p in phases) / jax.process_count()
+    if needed > (there := memory_bytes()):
         raise ConfigError(
-            f"the model's parameters alone are {needed / 1e9:,.0f} GB, and the memory is {there / 1e9:,.0f} GB: {SMALLER}"
+            f"a round holds at least {needed / 1e9:,.0f} GB of parameters, and the memory is {there / 1e9:,.0f} GB: {SMALLER}"
         )
+
+
+def _check_drops(config: Config, phases: Sequence[Phase]) -> None:
+    rounds = sum(-(-phase_steps(phase) // phase.local_steps) for phase in phases)
+    if beyond := [round for round in config.drop.rounds if round > rounds]:
+        raise ConfigError(f"drop.rounds={config.drop.rounds} names round {beyond[0]}, and the run has {rounds}")
 
 
 def _draw(workdir: pathlib.Path) -> None:
@@ -200,14 +210,14 @@ def _run(arguments: Sequence[str]) -> None:
         results = train(parse(arguments), signals)
     if results is not None and is_first():
         _print_summary(results.summary)
-        _print_ways(results.algorithm.partition)
 
 
-def _print_ways(parts: Partition) -> None:
-    """Which groups' units went from holder to holder, which came home: chosen by labels and sizes."""
-    if parts.travelling:
+def _say_ways(parts: Partition) -> None:
+    """Which groups' units go from holder to holder, which come home: chosen by labels and sizes."""
+    if parts.sizes and parts.num_subnets > 1 and is_first():
         travelling, home = sorted(parts.travelling), sorted(set(parts.sizes) - parts.travelling)
-        print(f"units that travel: {', '.join(travelling)}; that come home: {', '.join(home) or 'none'}")
+        ways = f"units that travel: {', '.join(travelling) or 'none'}; that come home: {', '.join(home) or 'none'}"
+        print(ways, file=sys.stderr)
 
 
 def _print_summary(summary: dict[str, Any]) -> None:

@@ -28,6 +28,8 @@ def grid(arguments: Sequence[str]) -> list[dict[str, str]]:
         name, separator, values = argument.partition("=")
         if not separator or not values:
             raise ConfigError(f"--grid={argument}: write --grid=FIELD=VALUE,VALUE")
+        if any(axis[0][0] == name for axis in axes):
+            raise ConfigError(f"--grid={argument}: {name} has values already: write all of them in one --grid")
         parts, depth = [""], 0
         for character in values:
             depth += {"(": 1, ")": -1}.get(character, 0)

@@ -119,6 +119,8 @@ REACHED = {  # what a run had spent when it first reached a test accuracy: name 
 def _reached(runs: Sequence[Run], name: str, percent: float) -> str:
     """Mean and deviation of what runs had spent at their first evaluation with that test accuracy."""
     field, scale = REACHED[name]
+    if any(field not in row for r in runs for row in r.rows):
+        raise ConfigError(f"'{name} to {percent:g} %' needs {field} in every run, and one has none")
     at = [next((scale * row[field] for row in r.rows if 100 * row["test_accuracy"] >= percent), None) for r in runs]
     if any(value is None for value in at):
         return f"{sum(value is not None for value in at)} of {len(at)} reach it"
@@ -129,6 +131,12 @@ def _simulated(runs: Sequence[Run]) -> bool:
     """Whether all runs had the same link to simulate: times over different ones are not compared."""
     links = {(run.config.get("link.bandwidth"), run.config.get("link.latency")) for run in runs}
     return len(links) == 1 and all(run.summary.get("simulated_seconds") is not None for run in runs)
+
+
+def _lost(runs: Sequence[Run]) -> str:
+    """Of all workers in all rounds, those whose round was lost."""
+    workers = sum(r.summary["rounds"] * r.config["num_subnets"] for r in runs)
+    return f"{100 * sum(r.summary['lost_workers'] for r in runs) / workers:.1f}"
 
 
 MEMORY = {"state": "between rounds", "peak": "at most"}  # of 'memory_bytes_per_device': field -> what it is called
@@ -165,6 +173,8 @@ def table(
         ("parameters per device", lambda g: f"{mean(g, lambda s: s['parameters']['per_device']):,.0f}"),
         ("MB sent per device", lambda g: f"{mean(g, lambda s: s['bytes_per_device']) / 1e6:,.2f}"),
     ]
+    if any(r.summary.get("lost_workers") for r in runs):
+        columns.append(("workers lost (%)", _lost))
     if _simulated(runs):
         columns.append(("over the link, simulated (s)", lambda g: _spread([r.summary["simulated_seconds"] for r in g], 1)))
     for name, percent in targets:

@@ -1,14 +1,16 @@
 """Checkpoints, so that a run can go on where it stopped. The only module that knows orbax."""
 
-import contextlib
 import errno
+import functools
 import hashlib
 import logging
 import os
 import pathlib
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import traceback
+import types
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -134,8 +136,8 @@ class Checkpoints:
         metadata = {"book": dict(bookkeeping), "shapes": leaf_shapes(state), "model": leaf_shapes(params)}
         try:
             all_or_none(lambda: self._check_space(state))
-            with _without_tracebacks():
-                ocp.save(path, state, custom_metadata=metadata, overwrite=True)
+            _silence_what_is_raised()
+            ocp.save(path, state, custom_metadata=metadata, overwrite=True)
             all_or_none(lambda: self._commit(round))
         except Exception as error:  # a full disk is many kinds of error in the libraries below
             if (gone := _of_another_process(error)) is not None:
@@ -147,9 +149,11 @@ class Checkpoints:
 
     def _check_space(self, state: Any) -> None:
         """Asked first, as threads of the libraries below each complain in their own way of a full disk."""
-        needed, free = sum(leaf.nbytes for leaf in jax.tree.leaves(state)), shutil.disk_usage(self._folder).free
-        if jax.process_index() == 0 and needed + _BESIDE > free:
-            raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)}: it takes {needed + _BESIDE:,} bytes of {free:,} free")
+        if jax.process_index() != 0:
+            return
+        needed, free = _BESIDE + sum(leaf.nbytes for leaf in jax.tree.leaves(state)), shutil.disk_usage(self._folder).free
+        if needed > free:
+            raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)}: it takes {needed:,} bytes of {free:,} free")
 
     def _commit(self, round: int) -> None:
         if jax.process_index() != 0:
@@ -214,21 +218,22 @@ class Checkpoints:
         return jax.device_put(grown, like.sharding)
 
 
-@contextlib.contextmanager
-def _without_tracebacks() -> Iterator[None]:
-    """Orbax and its threads print the traceback of each that fails, before and after it raises, and ours is one line.
+def _is_of_orbax(trace: types.TracebackType | None) -> bool:
+    return any("orbax" in frame.f_code.co_filename for frame, _ in traceback.walk_tb(trace))
 
-    After a failure they stay silent: other threads are still failing.
-    """
-    loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]
-    levels, hook = [logger.level for logger in loggers], sys.unraisablehook
-    for logger in loggers:
-        logger.setLevel(logging.CRITICAL + 1)
-    sys.unraisablehook = lambda found: None if "loop is closed" in str(found.exc_value) else hook(found)
-    yield
-    sys.unraisablehook = hook
-    for logger, level in zip(loggers, levels):
-        logger.setLevel(level)
+
+def _is_news(record: logging.LogRecord) -> bool:
+    raised = record.exc_info[2] if record.exc_info else None
+    return record.levelno < logging.ERROR or not ("orbax" in record.pathname or _is_of_orbax(raised))
+
+
+@functools.cache
+def _silence_what_is_raised() -> None:
+    """Orbax logs an error that it raises, and so does every thread of it that fails, some of them later: ours is one line."""
+    for name in ("absl", "asyncio"):
+        logging.getLogger(name).addFilter(_is_news)
+    hook = sys.unraisablehook  # of threads that report to a loop that has ended with an error
+    sys.unraisablehook = lambda found: None if "Event loop is closed" in str(found.exc_value) else hook(found)
 
 
 def _of_another_process(error: BaseException | None) -> JaxRuntimeError | None:

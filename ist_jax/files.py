@@ -12,21 +12,25 @@ def naming(path: pathlib.Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
+        if error.errno is None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def write_whole(path: pathlib.Path, text: str) -> None:
     """All of `text` or nothing, whenever the process or the machine dies."""
     unfinished = path.with_name(path.name + ".tmp")
     try:
-        with naming(path), unfinished.open("w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
+        with naming(path):
+            with unfinished.open("w") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            unfinished.replace(path)
     except OSError:
-        unfinished.unlink(missing_ok=True)  # it may be what fills the disk
+        with contextlib.suppress(OSError):
+            unfinished.unlink()  # it may be what fills the disk
         raise
-    unfinished.replace(path)
     flush_folder(path.parent)
 
 

@@ -1,6 +1,5 @@
 """What a run costs a device, read from its compiled programs beside the arithmetic of `costs`."""
 
-import os
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -13,7 +12,9 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, jaxpr_as_fun
 
 from ist_jax import hlo
 from ist_jax.algorithms.base import Algorithm, State
+from ist_jax.machine import check_fits
 from ist_jax.order import View
+from ist_jax.trees import tree_bytes
 from ist_jax.types import Array, Key
 
 Seconds = float
@@ -89,12 +90,19 @@ def _scans(program: Jaxpr) -> Iterator[Any]:
                 yield from _scans(getattr(part, "jaxpr", part))
 
 
-def memory_bytes(program: Any, state: State, view: View) -> dict[str, float] | None:
+def worked_on_bytes(algorithm: Algorithm, state: State) -> int:
+    """Parameters, gradients and optimizer state of the workers of one device, by their shapes."""
+    worker = jax.eval_shape(algorithm.one_worker, state)
+    of_one = 2 * tree_bytes(worker.params) + tree_bytes(worker.opt_state)
+    return of_one * algorithm.num_workers // len(algorithm.sharding.device_set)
+
+
+def memory_bytes(algorithm: Algorithm, program: Any, state: State, view: View) -> dict[str, float] | None:
     """What one device of this machine holds while `program`, a round, runs; None where the backend does not say.
 
     'state' is what rests between rounds: parameters, optimizer state and indices; 'data' the data set; 'temporary' what
-    is worked on: the subnetworks, their gradients and optimizer state, activations. 'peak' is all of it, without the data
-    that only evaluations use.
+    is worked on: the subnetworks, their gradients and optimizer state, activations; 'activations' is what remains of that
+    without `worked_on_bytes`, the compiler's copies included. 'peak' is all of it, without the data that only evaluations use.
     """
     analysis = program.memory_analysis()
     if analysis is None:
@@ -106,15 +114,8 @@ def memory_bytes(program: Any, state: State, view: View) -> dict[str, float] | N
         "state": on_one((state.store, state.opt_state, state.outer_state, state.indices)),
         "data": on_one(view.arrays),
         "temporary": analysis.temp_size_in_bytes,
+        "activations": max(0, analysis.temp_size_in_bytes - worked_on_bytes(algorithm, state)),
     }
-
-
-def installed_bytes() -> int:
-    """The memory of this process's devices together; that of the machine where they do not say."""
-    found = [device.memory_stats() or {} for device in jax.local_devices()]
-    if all("bytes_limit" in stats for stats in found):
-        return sum(stats["bytes_limit"] for stats in found)
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def seconds_per_sync(algorithm: Algorithm, state: State, view: View, key: Key, alive_S: Array) -> Seconds | None:
@@ -143,9 +144,15 @@ def _median_of_syncs(algorithm: Algorithm, state: State, view: View, key: Key, a
 
 
 def measured(algorithm: Algorithm, program: Any, state: State, view: View, key: Key, steps: int) -> dict[str, Any]:
-    """What a round of `steps` local steps costs by its compiled program, as JSON keeps it."""
+    """What a round of `steps` local steps costs by its compiled program, as JSON keeps it.
+
+    Raises:
+      MemoryError: it takes more memory than the host of CPU devices has.
+    """
+    memory = memory_bytes(algorithm, program, state, view)
+    check_fits((memory or {}).get("peak", 0), algorithm.sharding.device_set)
     return {
         "bytes_per_sync": compiled_bytes_per_sync(algorithm, program, steps),
         "flops_per_local_step": flops_per_local_step(algorithm, state, view, key),
-        "memory": memory_bytes(program, state, view),
+        "memory": memory,
     }

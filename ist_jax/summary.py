@@ -40,9 +40,11 @@ class Bookkeeping:
         self.compile_seconds += seconds
 
     def add_seconds(self, seconds: float, algorithm: Algorithm) -> None:
-        """Seconds of training here, where devices may train several workers."""
+        """Seconds of training here, where devices may train several workers, and CPU devices of a process share its cores."""
         self.seconds += seconds
-        self.device_seconds += seconds * len(algorithm.sharding.device_set) / algorithm.num_workers
+        devices = algorithm.sharding.device_set
+        apart = {device.process_index if device.platform == "cpu" else device.id for device in devices}
+        self.device_seconds += seconds * len(apart) / algorithm.num_workers
 
     def add_round(self, algorithm: Algorithm, steps: int, link: Link | None) -> None:
         """A round of `steps` local steps."""

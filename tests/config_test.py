@@ -176,3 +176,12 @@ def test_a_method_that_trains_the_whole_model_is_not_refused_for_a_split_that_it
         assert made.full.unrolled == ("--config.decomposition=filters" in options), "parameters lie as those of ist do"
     if method == "single":
         assert parse("--config.method=single", "--config.batch_size=0", "--config.data.split=disjoint").batch_size == 0
+
+
+@pytest.mark.parametrize("depth, hidden", [("2layer", (4096,)), ("3layer", (8192, 8192))])
+def test_the_speech_configs_have_the_papers_settings(depth, hidden):
+    config = run.parse([f"--config={ROOT}/experiments/ist/speech_{depth}.py", "--config.data.dir=x", "--workdir=x"]).config
+    assert config.model.hidden == hidden and not config.model.bias and config.model.norm == "batch"
+    assert (config.batch_size, config.local_steps, config.epochs) == (128, 60, 100)
+    assert (config.optimizer.name, config.optimizer.learning_rate, config.optimizer.schedule) == ("sgd", 0.01, "constant")
+    assert config.optimizer.momentum == 0 and config.data.name == "speech_commands"

@@ -2,6 +2,7 @@
 
 import gzip
 import struct
+import sys
 
 import numpy as np
 import pytest
@@ -52,8 +53,10 @@ def test_real_fashion_mnist(real_data):
 
 
 def test_real_tfds_without_tensorflow(real_data):
+    """Also where it is installed: reading does not import it."""
     found = data.load("tfds", str(real_data / "tfds"), "fashion_mnist")
     assert found.train["x"].shape == (54000, 28, 28, 1) and np.bincount(found.test["y"]).tolist() == [1000] * 10
+    assert "tensorflow" not in sys.modules
 
 
 def test_real_cifar_as_npz(real_data):

@@ -14,7 +14,8 @@ import pytest
 
 from experiments import report, run, sweep, tables
 from experiments.command import exit_status
-from experiments.config import METHODS
+from experiments.config import METHODS, ConfigError
+from ist_jax import machine
 
 ROOT = pathlib.Path(__file__).parent.parent
 QUICK = [
@@ -204,7 +205,7 @@ def test_the_module_is_a_command(tmp_path):
 def test_a_run_is_traced_if_asked_and_says_how_its_units_went(tmp_path, capsys):
     assert run.main(["run", *QUICK, "--profile", f"--workdir={tmp_path}"]) == 0
     assert list((tmp_path / "profile").rglob("*.xplane.pb"))
-    assert "units that travel: hidden_0; that come home: hidden_1" in capsys.readouterr().out
+    assert "units that travel: hidden_0; that come home: hidden_1" in capsys.readouterr().err
 
 
 def test_a_picture_that_a_full_disk_has_no_room_for_is_named(swept, tmp_path):
@@ -227,6 +228,13 @@ def test_a_model_beyond_any_memory_is_one_line(capsys):
     assert error.count("\n") == 1 and "does not fit into memory: use a smaller model" in error
 
 
+def test_a_round_beyond_the_memory_of_the_host_is_one_line_and_no_kill(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(machine, "memory_bytes", lambda: 10_000)
+    assert run.main(["run", *QUICK, f"--workdir={tmp_path}/run"]) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert "a round takes 0 GB, and the memory is 0 GB: this does not fit into memory" in error
+
+
 def test_a_label_tells_placements_apart_only_if_a_seed_was_run_with_both():
     """`auto` may find another placement for another seed."""
     made = lambda seed, placement: tables.Run({"method": "ist", "seed": seed, "placement": placement}, [], {})
@@ -238,4 +246,6 @@ def test_a_label_tells_placements_apart_only_if_a_seed_was_run_with_both():
 def test_grids_are_parsed():
     points = sweep.grid(["method=ist,single", "model.hidden=(8,8),(16,)"])
     assert len(points) == 4 and points[1] == {"method": "ist", "model.hidden": "(16,)"}
+    with pytest.raises(ConfigError, match="seed has values already"):
+        sweep.grid(["seed=1", "seed=2"])
     assert sweep.grid([]) == [{}]

@@ -1,7 +1,10 @@
 """A run that goes on says what it starts from, and notes what is another than it was."""
 
+import errno
 import json
+import os
 
+import numpy as np
 import pytest
 from experiments_test import QUICK
 
@@ -16,9 +19,9 @@ def finished(tmp_path):
     return workdir
 
 
-def go_on(workdir):
+def go_on(workdir, *arguments):
     (workdir / "summary.json").unlink()
-    assert run.main(["run", *QUICK, f"--workdir={workdir}"]) == 0
+    assert run.main(["run", *QUICK, *arguments, f"--workdir={workdir}"]) == 0
 
 
 def test_a_run_that_died_before_it_had_a_lock_starts_afresh_and_says_so(finished, tmp_path, capsys):
@@ -40,7 +43,7 @@ def test_going_on_with_another_revision_is_noted_once_and_kept_with_the_record(f
     capsys.readouterr()
     for _ in range(2):
         go_on(finished)
-    assert capsys.readouterr().err.count("goes on with another git_revision, noted in continued.jsonl") == 1
+    assert capsys.readouterr().err.count("goes on, and differs in git_revision, noted in continued.jsonl") == 1
     monkeypatch.setattr(record, "git_revision", lambda: "a third")
     held = Workdir(finished, print)
     (finished / "summary.json").rename(finished / "before.json")
@@ -53,3 +56,36 @@ def test_going_on_with_another_revision_is_noted_once_and_kept_with_the_record(f
     ]
     pages.keep([finished.parent], tmp_path / "records")
     assert (tmp_path / "records" / "run" / record.CONTINUED).read_bytes() == noted.read_bytes()
+
+
+def test_going_on_with_another_placement_is_noted(finished, capsys):
+    go_on(finished, "--config.placement=vmapped")
+    assert "goes on, and differs in placement" in capsys.readouterr().err
+    (noted,) = map(json.loads, (finished / record.CONTINUED).read_text().splitlines())
+    assert noted["environment"] == {"placement": "vmapped"}
+
+
+def test_a_record_runs_again_from_another_folder(tmp_path, monkeypatch):
+    """It keeps the whole paths of what it was given relative ones of."""
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(60, 4)).astype(np.float32), np.arange(60) % 3
+    np.savez(tmp_path / "data.npz", x_train=x, y_train=y, x_test=x, y_test=y)
+    small = ["--config.data.name=npz", "--config.batch_size=8"]
+    monkeypatch.chdir(tmp_path)
+    assert run.main(["run", *QUICK, *small, "--config.data.dir=data.npz", "--workdir=first"]) == 0
+    assert run.main(["run", *QUICK, *small, "--config.data.dir=data.npz", "--config.init_from=first", "--workdir=second"]) == 0
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert run.main(["run", "--config=../second/config.json", "--workdir=third"]) == 0
+    assert run.main(["run", "--config=../second/config.json", "--workdir=../second"]) == 0, "finished already"
+
+
+def test_a_finished_workdir_for_reading_only_is_finished(finished, capsys, monkeypatch):
+    (finished / "curves.png").unlink()
+
+    def read_only(*args):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(run.tables, "curves", read_only)
+    assert run.main(["run", *QUICK, f"--workdir={finished}"]) == 0
+    assert "finished already" in capsys.readouterr().err

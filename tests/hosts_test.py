@@ -94,6 +94,14 @@ def test_two_processes_write_one_record_and_stop_together(tmp_path):
     assert again.returncode == 0 and "finished already" in again.stderr
 
 
+def test_a_frozen_process_does_not_outlive_a_failed_one(monkeypatch):
+    monkeypatch.setattr(launch_local, "PATIENCE", 0.2)
+    monkeypatch.setattr(launch_local.signal, "signal", lambda *args: None)
+    program = lambda code: subprocess.Popen([sys.executable, "-S", "-c", code])
+    assert launch_local._wait([program("import sys; sys.exit(3)"), program("import time; time.sleep(600)")]) == 9
+    assert launch_local._wait([program(""), program("import time; time.sleep(0.5)")]) == 0
+
+
 def test_what_is_wrong_on_one_host_ends_all_with_a_line_each(tmp_path):
     """Process 1 has no data; in another run, another learning rate."""
     for extra, says in (
@@ -124,9 +132,10 @@ def test_last_words_of_a_run_that_has_saved_nothing(tmp_path):
     "environ,found",
     [
         ({}, False),
-        ({"SLURM_PROCID": "0", "SLURM_NTASKS": "4"}, True),
+        ({"SLURM_PROCID": "0", "SLURM_NTASKS": "4", "SLURM_STEP_NODELIST": "n[0-3]"}, True),
         ({"SLURM_NTASKS": "4"}, False),  # in the batch script itself, outside srun
-        ({"SLURM_PROCID": "0", "SLURM_NTASKS": "1"}, False),
+        ({"SLURM_PROCID": "0", "SLURM_NTASKS": "4"}, False),  # there, too
+        ({"SLURM_PROCID": "0", "SLURM_NTASKS": "1", "SLURM_STEP_NODELIST": "n0"}, False),
         ({"OMPI_COMM_WORLD_SIZE": "2"}, True),
         ({"TPU_WORKER_HOSTNAMES": "localhost"}, False),
         ({"TPU_WORKER_HOSTNAMES": "t0,t1"}, True),

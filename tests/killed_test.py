@@ -19,7 +19,7 @@ from experiments.restored import restore
 from experiments.signals import Signals
 
 ROOT = pathlib.Path(__file__).parent.parent
-TIMING = ("seconds", "compile_seconds", "evaluation_seconds", "samples_per_second")
+TIMING = ("seconds", "compile_seconds", "evaluation_seconds", "samples_per_second", "simulated_seconds")
 LONG = [
     *(argument for argument in QUICK if "epochs" not in argument),
     *("--config.epochs=30", "--config.checkpoint_every=6", "--config.eval_every=5", "--config.opt_state=carry"),
@@ -28,6 +28,7 @@ LONG = [
         "--config.optimizer.schedule=cosine",
         "--config.warmup_phase=0.3",
         "--config.dense_phase=0.2",
+        "--config.link.bandwidth=1Gbps",
     ),
 ]
 

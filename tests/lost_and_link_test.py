@@ -6,7 +6,7 @@ import pathlib
 import jax
 import numpy as np
 import pytest
-from cases import BATCH, SGD, TASK, dataset, two_groups
+from cases import BATCH, SGD, TASK, dataset, placements, two_groups
 
 from experiments import run as run_command
 from experiments import tables
@@ -15,6 +15,7 @@ from experiments.quantities import bytes_per_second, link, seconds
 from ist_jax import LoopConfig, data_parallel, ist, run, undivided
 from ist_jax.link import Link
 from ist_jax.lost import Lost
+from ist_jax.summary import Bookkeeping
 
 SAMPLES = 4 * BATCH
 
@@ -59,6 +60,15 @@ def test_simulated_seconds_are_compute_bytes_and_latency_by_hand():
         on_link = syncs * (made.costs.bytes_per_sync / 1000 + messages * 0.5)
         assert summary["simulated_seconds"] == pytest.approx(summary["seconds"] / 4 + on_link)
     assert run([(algorithm, 6 * SAMPLES, 3)], TASK, dataset(), LoopConfig(**config)).summary["simulated_seconds"] is None
+
+
+def test_simulated_seconds_do_not_depend_on_how_a_machine_is_cut_into_cpu_devices():
+    """They share its cores: a worker would have them to itself."""
+    for place in ("looped", "sharded-2", "sharded-4"):
+        algorithm = ist(two_groups(4), TASK, SGD, batch_size=BATCH, placement=placements()[place]())
+        book = Bookkeeping()
+        book.add_seconds(8.0, algorithm)
+        assert (book.seconds, book.device_seconds) == (8.0, 2.0)
 
 
 def test_quantities():

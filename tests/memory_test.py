@@ -51,7 +51,7 @@ def test_a_device_holds_what_the_compiled_round_of_a_real_run_says(tmp_path, cap
     state = algorithm.fresh(jax.random.key(0))
     view = data.view(0, jax.random.key(1), 8, algorithm.sharding)
     key, alive_S = jax.device_put((jax.random.key(2), jnp.ones(8, bool)), algorithm.sharding)
-    real = memory_bytes(algorithm.round.lower(state, view, key, alive_S, steps=2).compile(), state, view)
+    real = memory_bytes(algorithm, algorithm.round.lower(state, view, key, alive_S, steps=2).compile(), state, view)
     assert {name: eight[name] for name in real} == real
 
 

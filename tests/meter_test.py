@@ -69,6 +69,7 @@ def test_every_algorithm_is_metered(name, tmp_path):
     assert summary["energy_estimate_joules_per_device"]["compute"] > 0
     memory = summary["memory_bytes_per_device"]
     assert memory["peak"] == summary["peak_memory_bytes_per_device"] > memory["state"] + memory["data"]
+    assert 0 <= memory["activations"] <= memory["temporary"]
     sent = summary["bytes_per_sync_per_device"]
     small = 8 * 64  # a lost worker's share, a count: a few scalars beside the parameters
     assert sent["arithmetic"] <= sent["compiled"] <= sent["arithmetic"] + small
@@ -84,6 +85,17 @@ def test_compiled_bytes_are_none_where_workers_share_a_device():
     algorithm = ist(two_groups(4), TASK, SGD, batch_size=BATCH, placement=placements()["sharded-2"]())
     summary = run([(algorithm, 3 * 4 * BATCH, 3)], TASK, dataset(), LoopConfig(eval_every=0)).summary
     assert summary["bytes_per_sync_per_device"]["compiled"] is None
+
+
+def test_activations_are_told_apart_and_grow_with_the_batch():
+    found = {}
+    for batch in (BATCH, 16 * BATCH):
+        algorithm = ist(two_groups(4), TASK, SGD, batch_size=batch, placement=placements()["sharded-4"]())
+        summary = run([(algorithm, 3 * 4 * batch, 3)], TASK, dataset(), LoopConfig(eval_every=0)).summary
+        found[batch] = summary["memory_bytes_per_device"]
+    grown = {name: found[16 * BATCH][name] - found[BATCH][name] for name in ("state", "data", "activations")}
+    inputs = 4 * 15 * BATCH * dataset().spec.example_shape[0]
+    assert grown["state"] == grown["data"] == 0 and grown["activations"] >= inputs
 
 
 def test_the_state_of_data_parallel_is_the_whole_model_on_every_device():

@@ -147,6 +147,17 @@ def test_every_mean_in_the_text_is_in_a_table(page):
         assert mean in tables, f"{mean} is in no table of {page.name}"
 
 
+def test_runs_without_a_link_have_no_simulated_seconds_to_show(tmp_path):
+    runs = [tables.Run({}, [{"test_accuracy": 0.9}], {})]
+    with pytest.raises(ConfigError, match="needs simulated_seconds in every run, and one has none"):
+        tables._reached(runs, "simulated s", 80)
+
+
+def test_lost_workers_are_a_share_of_all_in_all_rounds():
+    runs = [tables.Run({"num_subnets": 4}, [], {"rounds": 5, "lost_workers": lost}) for lost in (1, 3)]
+    assert tables._lost(runs) == "10.0"
+
+
 def test_a_page_shows_a_benchmark_and_the_machine_it_ran_on(tmp_path):
     row = {"what": "a round", "seconds": 0.002, "ratio": 1.5, "to": "steps by hand"}
     machine = {"platform": "Linux", "cores": 2, "devices": ["cpu"], "jax": "0.10.2"}

@@ -5,7 +5,7 @@ import pathlib
 
 import pytest
 
-from experiments import plan
+from experiments import build, plan
 from ist_jax.link import Link
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -31,6 +31,23 @@ def test_a_plan_is_printed_and_written(tmp_path, capsys):
     assert of("ist", 4, 50)["bytes_per_round"] < of("local_sgd", 4, 50)["bytes_per_round"] / 4
     assert of("ist", 4, 50)["memory_bytes"] < of("local_sgd", 4, 50)["memory_bytes"] / 3
     assert of("local_sgd", 4, 5)["utilisation"] < of("local_sgd", 4, 50)["utilisation"]
+
+
+def test_a_plan_takes_every_methods_own_values_and_the_link_of_the_config(capsys):
+    """Of a file whose local SGD averages Adam's moments, too: three times the bytes of its parameters."""
+    file = f"--config={ROOT}/experiments/ist/fashion_mnist_10_passes.py"
+    arguments = [file, "--config.data.name=digits", "--config.model.hidden=(16,)", "--config.link.bandwidth=3Mbps"]
+    found = {method: plan.configured(method, arguments) for method in plan.METHODS}
+    assert {m: c.optimizer.learning_rate for m, c in found.items()} == {
+        "ist": 0.01, "data_parallel": 0.002, "local_sgd": 0.001, "diloco": 0.001,
+    }  # fmt: skip
+    measured = [plan.measure(found[method], build.dataset(found[method]), 4, 1) for method in ("local_sgd", "data_parallel")]
+    averaged, plain = (one.algorithm.costs.bytes_per_sync for one in measured)
+    assert 2.9 * plain < averaged <= 3.1 * plain
+    assert plan.main(["plan", *arguments, "--subnets=2", "--local_steps=5", "--repeats=1"]) == 0
+    assert "Over a link of 3Mbps and" in capsys.readouterr().out
+    record = plan.configured("data_parallel", [*arguments, "--config.opt_state=carry", "--config.exchange.wire=int8"])
+    assert record.method == "data_parallel" and record.opt_state == "auto" and record.exchange.wire == "exact"
 
 
 def test_a_row_by_hand():

@@ -38,9 +38,9 @@ GRAPHS = ("digits_graph", "planetoid", "graph_npz", "ogbn_arxiv", "ogbn_products
 def _check(name: str, directory: str, dataset: str) -> None:
     """What a source does not read would only name the data in records."""
     if name in EMBEDDED and directory:
-        raise DataError(f"data.dir={directory!r}: data.name={name!r} is embedded and reads no files: leave data.dir out")
+        raise DataError(f"data.dir={directory!r}: data.name={name!r} is embedded and reads no files: set data.dir to nothing")
     if name not in SETS and dataset:
-        raise DataError(f"data.dataset={dataset!r}: data.name={name!r} is one data set: leave data.dataset out")
+        raise DataError(f"data.dataset={dataset!r}: data.name={name!r} is one data set: set data.dataset to nothing")
 
 
 def load(

@@ -1,0 +1,30 @@
+"""What this machine has."""
+
+import os
+import pathlib
+from collections.abc import Collection
+
+import jax
+
+_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")  # of a container
+
+
+def _of_the_host() -> int:
+    limits = [text for file in map(pathlib.Path, _LIMITS) if file.is_file() and (text := file.read_text().strip()).isdigit()]
+    return min([os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), *map(int, limits)])
+
+
+def memory_bytes() -> int:
+    """The memory of this process's devices together; that of the host, or its container, for CPU devices, which share it."""
+    found = [device.memory_stats() or {} for device in jax.local_devices()]
+    return sum(stats["bytes_limit"] for stats in found) if all("bytes_limit" in stats for stats in found) else _of_the_host()
+
+
+def check_fits(num_bytes: float, devices: Collection[jax.Device]) -> None:
+    """Raises MemoryError if a program takes so many bytes of each of `devices` and the host has not so many.
+
+    Of CPU devices alone, which share the host's memory: it ends a process that takes more of it without a word.
+    """
+    here = [device for device in devices if device.process_index == jax.process_index() and device.platform == "cpu"]
+    if (needed := len(here) * num_bytes) > (there := memory_bytes()):
+        raise MemoryError(f"a round takes {needed / 1e9:,.0f} GB, and the memory is {there / 1e9:,.0f} GB")
