@@ -19,7 +19,7 @@ def get_config():
     config.num_subnets = 4
     config.batch_size = 128
     config.local_steps = 20
-    config.epochs = 1.5
+    config.epochs = 3.0
     config.eval_every = 1
     config.checkpoint_every = 0
     config.optimizer.name = "sgd"
