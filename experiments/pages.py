@@ -4,7 +4,8 @@ A page says what belongs where, in comments that a reader does not see; paths ar
 
     <!-- table records/fashion_mnist -->                     the whole table of `experiments.report`
     <!-- table records/fashion_mnist | seeds | training -->  some of its columns, by the beginnings of their names
-    <!-- table records/slow | MB to 85 % -->                 what was spent until an accuracy was reached (`tables.REACHED`)
+    <!-- table records/slow | MB to 85 % -->                 what was spent until an accuracy was reached (`tables.REACHED`),
+                                                             and `times ist's MB to 85 %`
     <!-- table records/wide | memory of a device at most --> what a device held, by the compiled program (`tables.MEMORY`)
     <!-- benchmark records/benchmark.json -->                the rows of a benchmark, and the machine it ran on
     <!-- rows records/memory.json -->                        the rows and the note that a command wrote as JSON
@@ -34,7 +35,7 @@ _BENCHMARK = re.compile(r"(<!-- benchmark (?P<record>\S+) -->\n).*?(<!-- end -->
 _ROWS = re.compile(r"(<!-- rows (?P<record>\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _TABLE = re.compile(r"(<!-- table (?P<records>[^\s|]+)(?P<columns>[^>]*?) -->\n).*?(<!-- end -->)", re.DOTALL)
 _KINDS = (_TABLE, _BENCHMARK, _ROWS)
-_TARGET = re.compile(rf"({'|'.join(tables.REACHED)}) to ([\d.]+) %")
+_TARGET = re.compile(rf"(?:times ist's )?({'|'.join(tables.REACHED)}) to ([\d.]+) %")
 _PICTURE = re.compile(r"<!-- picture (?P<records>\S+) (?P<picture>\S+) -->")
 
 
@@ -94,7 +95,7 @@ def _chosen(records: pathlib.Path, columns: str) -> str:
     if not tables.find([records]):
         raise ConfigError(f"{records} holds no run records")
     names = [name.strip() for name in columns.split("|") if name.strip()]
-    targets = [(match[1], float(match[2])) for match in map(_TARGET.fullmatch, names) if match]
+    targets = list(dict.fromkeys((match[1], float(match[2])) for match in map(_TARGET.fullmatch, names) if match))
     with_memory = any(name.startswith("memory") for name in names)
     runs = [tables.read(workdir) for workdir in tables.find([records])]
     header, rows = tables.table(runs, targets, with_memory=with_memory)

@@ -7,7 +7,7 @@ import json
 import math
 import pathlib
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import matplotlib
@@ -116,15 +116,30 @@ REACHED = {  # what a run had spent when it first reached a test accuracy: name 
 }
 
 
-def _reached(runs: Sequence[Run], name: str, percent: float) -> str:
-    """Mean and deviation of what runs had spent at their first evaluation with that test accuracy."""
+def _spent(runs: Sequence[Run], name: str, percent: float) -> list[float | None]:
+    """What every run had spent at its first evaluation with that test accuracy; None: it has none."""
     field, scale = REACHED[name]
     if any(field not in row for r in runs for row in r.rows):
         raise ConfigError(f"'{name} to {percent:g} %' needs {field} in every run, and one has none")
-    at = [next((scale * row[field] for row in r.rows if 100 * row["test_accuracy"] >= percent), None) for r in runs]
+    return [next((scale * row[field] for row in r.rows if 100 * row["test_accuracy"] >= percent), None) for r in runs]
+
+
+def _reached(runs: Sequence[Run], name: str, percent: float) -> str:
+    """Mean and deviation of `_spent`."""
+    at = _spent(runs, name, percent)
     if any(value is None for value in at):
         return f"{sum(value is not None for value in at)} of {len(at)} reach it"
     return _spread(at, 1)
+
+
+def _times_ist(runs: Sequence[Run], name: str, percent: float, groups: Mapping[str, Sequence[Run]]) -> str:
+    """The mean of `_spent` over that of IST's runs with the same values; '' where a run does not reach it, or is IST's."""
+    label = next(label for label, group in groups.items() if group is runs)
+    of_ist = groups.get(", ".join(["ist", *label.split(", ")[1:]]), [])
+    ours, theirs = (_spent(group, name, percent) for group in (of_ist, runs))
+    if of_ist is runs or not ours or None in ours or None in theirs:
+        return ""
+    return f"{statistics.mean(theirs) / statistics.mean(ours):.1f}"
 
 
 def _simulated(runs: Sequence[Run]) -> bool:
@@ -155,7 +170,7 @@ def table(
 
     Args:
       runs: of the table.
-      targets: (a name of `REACHED`, test accuracy in per cent), a column each.
+      targets: (a name of `REACHED`, test accuracy in per cent), a column each, and one of how many times IST's that is.
       with_memory: whether there are columns of the memory of a device.
     """
     groups = grouped(runs)
@@ -179,6 +194,8 @@ def table(
         columns.append(("over the link, simulated (s)", lambda g: _spread([r.summary["simulated_seconds"] for r in g], 1)))
     for name, percent in targets:
         columns.append((f"{name} to {percent:g} %", functools.partial(_reached, name=name, percent=percent)))
+        of_ist = functools.partial(_times_ist, name=name, percent=percent, groups=groups)
+        columns.append((f"times ist's {name} to {percent:g} %", of_ist))
     for field, called in MEMORY.items() if with_memory else ():
         columns.append((f"memory of a device {called} (MB)", functools.partial(_memory, field=field)))
     cells = [[label, *(column(group) for _, column in columns)] for label, group in groups.items()]

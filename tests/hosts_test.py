@@ -90,6 +90,9 @@ def test_two_processes_write_one_record_and_stop_together(tmp_path):
     assert summary["bytes_per_sync_per_device"]["compiled"] == summary["bytes_per_sync_per_device"]["arithmetic"]
     environment = json.loads((workdir / "config.json").read_text())["environment"]
     assert len(environment["devices"]) == 4
+    (newest, *_) = sorted((workdir / "checkpoints").glob("*/"), key=lambda path: -int(path.name))
+    written = {path.name for path in newest.rglob("ocdbt.process_*")}
+    assert written == {"ocdbt.process_0", "ocdbt.process_1"}, "each writes its own shards"
     again = run_to_the_end(launch)
     assert again.returncode == 0 and "finished already" in again.stderr
 

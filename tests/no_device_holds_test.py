@@ -10,13 +10,14 @@ from cases import CLASSES, TASK, graph_dataset, raw_graph
 
 from ist_jax import ist
 from ist_jax.data.base import spaced
-from ist_jax.decompositions import filters, gcn, mlp
+from ist_jax.decompositions import channels, filters, gcn, mlp
 from ist_jax.evaluation import evaluate
 from ist_jax.hlo import bytes_sent, collectives
-from ist_jax.models import GCN, MLP, ResNet
+from ist_jax.models import GCN, MLP, VGG, ResNet
 from ist_jax.order import Shards, View
 from ist_jax.placement import sharded, subnet_mesh
 from ist_jax.tasks import node_classification
+from ist_jax.trees import tree_bytes
 
 FEATURES, EXAMPLES, BATCH, SAMPLE = 256, 64, 13, 29  # batches whose activations are as long as no parameter
 NETWORKS = {"two-layers": (512, 512), "three-layers": (512, 256, 512), "one-layer": (512,), "uneven": (500, 510)}
@@ -103,36 +104,90 @@ def test_losses_leave_the_round_sharded():
     assert programs["round"].output_shardings[1]["loss_SxJ"].spec == jax.sharding.PartitionSpec("subnet")
 
 
-def of_features():
+def test_the_program_that_users_run_holds_and_sends_the_same():
+    """The suite compiles without most optimisations (conftest.py)."""
+    jax.config.update("jax_disable_most_optimizations", False)
+    try:
+        algorithm, programs, data = compiled.__wrapped__("three-layers", 8)
+    finally:
+        jax.config.update("jax_disable_most_optimizations", True)
+    assert bytes_sent(programs["round"].as_text()) == algorithm.costs.bytes_per_sync
+    assert {c.kind for c in collectives(programs["round"].as_text())} == {"all-to-all"}
+    held = programs["round"].memory_analysis().argument_size_in_bytes - data
+    assert held < 1.06 * 3 * 4 * algorithm.costs.model_parameters / 8 + 8192
+    assert programs["evaluation"].memory_analysis().temp_size_in_bytes < 3 * 4 * algorithm.costs.model_parameters / 8 + 2**18
+
+
+def of_features(num_subnets=8):
     data = graph_dataset(raw_graph(40), first_product="symmetric")
-    return gcn(GCN((256, 128), CLASSES), 12, num_subnets=8), node_classification(0, 2), data.arrays("test"), 1
+    return gcn(GCN((256, 128), CLASSES), 12, num_subnets=num_subnets), node_classification(0, 2), data.arrays("test"), 1
 
 
-def of_filters():
+def of_filters(num_subnets=8):
     image = jax.ShapeDtypeStruct((1, 4, 4, 2), jnp.float32)
     arrays = {"x": jnp.zeros((26, 4, 4, 2)), "y": jnp.zeros(26, jnp.int32)}
-    return filters(ResNet((2,), CLASSES, width=64), image, num_subnets=8), TASK, arrays, 13
+    return filters(ResNet((2,), CLASSES, width=64), image, num_subnets=num_subnets), TASK, arrays, 13
 
 
-@pytest.mark.parametrize("make", [of_features, of_filters])
-def test_dealt_features_and_filters_are_not_gathered_either(make):
-    """Of the evaluation nothing but activations, of which none is as large as a dealt kernel; of the round what is shared."""
-    split, task, arrays, batch_size = make()
-    algorithm = ist(split, task, optax.sgd(0.1), batch_size=1, placement=sharded(subnet_mesh(8)))
+def of_channels(num_subnets=8):
+    image = jax.ShapeDtypeStruct((1, 4, 4, 2), jnp.float32)
+    arrays = {"x": jnp.zeros((26, 4, 4, 2)), "y": jnp.zeros(26, jnp.int32)}
+    return channels(VGG((64, 128), (64,), CLASSES), image, num_subnets=num_subnets), TASK, arrays, 13
+
+
+def round_of(made, num_subnets, tx, devices=None, **options):
+    """The algorithm, its state's shapes as they lie, its data, and its compiled round of one step."""
+    split, task, arrays, _ = made
+    place = sharded(subnet_mesh(devices or num_subnets))
+    algorithm = ist(split, task, tx, batch_size=1, placement=place, **options)
     key = jax.device_put(jax.random.key(0), algorithm.sharding)
     init = jax.jit(algorithm.init).lower(key).compile()
     lay = lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
     state = jax.tree.map(lay, jax.eval_shape(algorithm.init, key), init.output_shardings)
-    arrays, alive_S = jax.device_put((dict(arrays), jnp.ones(8, bool)), algorithm.sharding)
+    arrays, alive_S = jax.device_put((dict(arrays), jnp.ones(num_subnets, bool)), algorithm.sharding)
     many = len(arrays["y"]) if "y" in arrays else 1
-    shards = jax.device_put(Shards(jnp.arange(many), jnp.zeros(8, int), jnp.full(8, many)), algorithm.sharding)
-    round = algorithm.round.lower(state, View(arrays, shards, key), key, alive_S, steps=1).compile()
-    whole = lambda state, arrays: evaluate(algorithm, task, state, {"test": arrays}, None, batch_size=batch_size, subnets=False)
+    shards = Shards(jnp.arange(many), jnp.zeros(num_subnets, int), jnp.full(num_subnets, many))
+    view = View(arrays, jax.device_put(shards, algorithm.sharding), key)
+    return algorithm, state, arrays, algorithm.round.lower(state, view, key, alive_S, steps=1).compile()
+
+
+def whole_bytes(algorithm, devices, *ways):
+    """Of every leaf that is exchanged in one of these ways, its bytes in the whole model."""
+    return [leaf.all_reduce / (2 * (devices - 1) / devices) for leaf in algorithm.costs.leaves if leaf.way in ways]
+
+
+@pytest.mark.parametrize("make", [of_features, of_filters, of_channels])
+def test_dealt_features_filters_and_channels_are_not_gathered_either(make):
+    """Of the evaluation nothing but activations, of which none is as large as a dealt kernel; of the round what is shared."""
+    made = make()
+    algorithm, state, arrays, round = round_of(made, 8, optax.sgd(0.1))
+    options = dict(batch_size=made[3], subnets=False)
+    whole = lambda state, arrays: evaluate(algorithm, made[1], state, {"test": arrays}, None, **options)
     evaluation = jax.jit(whole).lower(state, arrays).compile()
-    bytes_of = lambda *ways: [leaf.all_reduce / (2 * 7 / 8) for leaf in algorithm.costs.leaves if leaf.way in ways]
     found = collectives(round.as_text())
     assert {c.kind for c in found} == {"all-to-all", "all-reduce"}
-    assert sum(c.result_bytes for c in found if c.kind == "all-reduce") == sum(bytes_of("shared"))
-    kernels = [size for size in bytes_of("travels", "home") if size > 2**16]
+    assert sum(c.result_bytes for c in found if c.kind == "all-reduce") == sum(whole_bytes(algorithm, 8, "shared"))
+    kernels = [size for size in whole_bytes(algorithm, 8, "travels", "home") if size > 2**16]
     assert kernels and max(c.result_bytes for c in collectives(evaluation.as_text())) < min(kernels)
     assert evaluation.memory_analysis().temp_size_in_bytes < 4 * algorithm.costs.model_parameters
+
+
+@pytest.mark.parametrize("make", [of_features, of_filters, of_channels])
+def test_what_rests_of_features_filters_and_channels_falls_as_one_over_s_but_for_what_is_shared(make):
+    """With carried Adam: three copies, of what is dealt a share of 1 / S each."""
+    for num_subnets in (2, 8):
+        algorithm, _, arrays, round = round_of(make(num_subnets), num_subnets, optax.adam(1e-3), opt_state="carry")
+        shared = sum(whole_bytes(algorithm, num_subnets, "shared"))  # a carried moment is a leaf of its own
+        whole = 3 * 4 * algorithm.costs.model_parameters
+        held = round.memory_analysis().argument_size_in_bytes - tree_bytes(arrays)
+        assert held < 1.06 * (shared + (whole - shared) / num_subnets) + 8192
+
+
+@pytest.mark.parametrize("devices", [2, 4])
+def test_several_subnetworks_of_a_device_send_less_as_some_blocks_stay(devices):
+    """Of S / D subnetworks' blocks, D - 1 of D leave the device."""
+    split = mlp(MLP(NETWORKS["three-layers"], CLASSES), jax.ShapeDtypeStruct((1, FEATURES), jnp.float32), num_subnets=8)
+    arrays = {"x": jnp.zeros((EXAMPLES, FEATURES)), "y": jnp.zeros(EXAMPLES, jnp.int32)}
+    algorithm, *_, round = round_of((split, TASK, arrays, 1), 8, optax.sgd(0.1), devices)
+    blocks = algorithm.costs.bytes_per_sync / (7 / 8) * (devices - 1) / devices
+    assert bytes_sent(round.as_text()) == 8 / devices * blocks

@@ -32,6 +32,7 @@ def test_no_table_of_results_is_written_by_hand(page):
     assert "<!-- table " in text and "<!-- picture " in text
     outside = re.sub(r"<!-- (table|benchmark|rows) .*?<!-- end -->", "", text, flags=re.DOTALL)
     assert "---:" not in outside
+    assert not [line for line in outside.splitlines() if line.startswith("|") and "±" in line]
 
 
 def test_records_are_kept_and_a_page_is_made_from_them(tmp_path):
@@ -145,6 +146,22 @@ def test_every_mean_in_the_text_is_in_a_table(page):
     tables = "".join(match.group(0) for match in re.finditer(r"<!-- table .*?<!-- end -->", text, re.DOTALL))
     for mean in re.findall(r"\d+\.\d+ ± \d+\.\d+", re.sub(r"<!-- table .*?<!-- end -->", "", text, flags=re.DOTALL)):
         assert mean in tables, f"{mean} is in no table of {page.name}"
+
+
+def runs_that_reach_90_percent(method, num_subnets, *spent):
+    config, row = {"method": method, "num_subnets": num_subnets}, {"test_accuracy": 0.9}
+    return [tables.Run(config | {"seed": seed}, [row | {"bytes_per_device": 1e6 * mb}], {}) for seed, mb in enumerate(spent)]
+
+
+def test_a_column_says_how_many_times_ists_a_baseline_spent():
+    of = runs_that_reach_90_percent
+    groups = tables.grouped([*of("ist", 2, 1, 3), *of("local_sgd", 2, 8, 10), *of("ist", 4, 1), *of("local_sgd", 4, 5)])
+    times = {label: tables._times_ist(group, "MB", 85, groups) for label, group in groups.items()}
+    assert {label: cell for label, cell in times.items() if cell} == {
+        "local_sgd, num_subnets=2": "4.5",
+        "local_sgd, num_subnets=4": "5.0",
+    }
+    assert {tables._times_ist(group, "MB", 95, groups) for group in groups.values()} == {""}
 
 
 def test_runs_without_a_link_have_no_simulated_seconds_to_show(tmp_path):
