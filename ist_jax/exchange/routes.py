@@ -22,7 +22,7 @@ from ist_jax.subnet import take
 from ist_jax.types import Array
 
 # a device's blocks below this many bytes share one collective, and larger ones are not copied for it: on 8 CPU devices packing
-# takes 0.6 of the time at 64 KiB and 0.9 at 256 KiB, where the copy's memory is worth more (experiments.benchmark)
+# takes 0.5 of the time at 64 KiB and 0.9 at 256 KiB, where the copy's memory is worth more (experiments.benchmark)
 PACK_BELOW = 1 << 16
 
 
