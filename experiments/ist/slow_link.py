@@ -25,4 +25,6 @@ def get_config():
     config.optimizer.name = "sgd"
     config.optimizer.learning_rate = 0.1
     config.per_method.ist = {"local_steps": 60, "epochs": 4.0}
+    config.per_method.local_sgd = {"local_steps": 40}
+    config.per_method.data_parallel = {"optimizer": {"learning_rate": 0.03}}
     return config
