@@ -23,7 +23,7 @@ TUNED = {
         "single": _best(128, 0.002),
         "data_parallel": _best(64, 0.002),
         "local_sgd": _best(64, 0.001, local_steps=20),
-        "diloco": _best(128, 0.002, local_steps=20),
+        "diloco": _best(64, 0.002, local_steps=20),
     },
     4: {
         "ist": _best(64, 0.02, local_steps=200),
