@@ -45,6 +45,10 @@ def _check(run: Restored, subnet: int | None) -> None:
         raise ConfigError(f"an ensemble is {workers} models and no whole one: choose one with --subnet")
     if subnet is not None and (method not in ("ist", "ensemble") or run.in_other_phase):
         raise ConfigError(f"--subnet={subnet}: this run ended training whole models: leave --subnet out")
+    if subnet is not None and run.config.model.split_input:
+        raise ConfigError(
+            f"--subnet={subnet}: with model.split_input a subnetwork reads a share of the inputs: leave --subnet out"
+        )
     if subnet is not None and not 0 <= subnet < workers:
         raise ConfigError(f"--subnet={subnet} is from 0 to {workers - 1}")
 

@@ -14,6 +14,7 @@ import jax
 from jax.errors import JaxRuntimeError
 
 from experiments import build
+from experiments.architectures import ARCHITECTURES, decomposition_of
 from experiments.config import Config
 from experiments.config_files import one_line
 from experiments.timing import median_seconds, round_of
@@ -40,6 +41,8 @@ def settled(config: Config, dataset: Dataset, workdir: pathlib.Path) -> Config:
         return config
     if (kept := _kept(workdir)) is not None:
         return config if kept == "auto" else dataclasses.replace(config, placement=kept)
+    if not ARCHITECTURES[decomposition_of(config)].batched:  # looped is quicker by far
+        return config
     phases, _ = build.phases(config, dataset.spec)
     if phases[0].algorithm.num_workers == 1 or sum(map(phase_steps, phases)) < WORTH:
         return config

@@ -14,6 +14,7 @@ A page says what belongs where, in comments that a reader does not see; paths ar
 If the folder of the records holds a paper.json, {label of a row: percent}, its values stand in a column 'paper (%)'.
 
     <!-- picture records/fashion_mnist fashion_mnist.png -->
+    <!-- picture records/busy busy.png without seconds -->     of runs that were not timed alike
 """
 
 import hashlib
@@ -36,7 +37,7 @@ _ROWS = re.compile(r"(<!-- rows (?P<record>\S+) -->\n).*?(<!-- end -->)", re.DOT
 _TABLE = re.compile(r"(<!-- table (?P<records>[^\s|]+)(?P<columns>[^>]*?) -->\n).*?(<!-- end -->)", re.DOTALL)
 _KINDS = (_TABLE, _BENCHMARK, _ROWS)
 _TARGET = re.compile(rf"(?:times ist's )?({'|'.join(tables.REACHED)}) to ([\d.]+) %")
-_PICTURE = re.compile(r"<!-- picture (?P<records>\S+) (?P<picture>\S+) -->")
+_PICTURE = re.compile(r"<!-- picture (?P<records>\S+) (?P<picture>\S+)(?P<without>[^>]*?) -->")
 
 
 def keep(folders: Sequence[pathlib.Path], out: pathlib.Path) -> list[pathlib.Path]:
@@ -152,5 +153,7 @@ def rebuild(page: pathlib.Path) -> None:
     if not page.is_file():
         raise ConfigError(f"--page={page}: there is no such file")
     write_whole(page, rebuilt(page))
-    for records, picture in pictures(page):
-        tables.curves(tables.find([records]), picture, description=fingerprint(records))
+    for match in _PICTURE.finditer(page.read_text()):
+        records, picture = page.parent / match["records"], page.parent / match["picture"]
+        with_seconds = "without seconds" not in match["without"]
+        tables.curves(tables.find([records]), picture, fingerprint(records), with_seconds=with_seconds)

@@ -12,6 +12,7 @@ import numpy as np
 from experiments import build
 from experiments.restored import restore
 from ist_jax.algorithms import drawn
+from ist_jax.keys import named_key
 from ist_jax.partition import Partition
 
 
@@ -58,7 +59,8 @@ def nodes(workdir: str | pathlib.Path, picture: str | pathlib.Path) -> None:
     run = restore(workdir)
     arrays = build.dataset(run.config).arrays("test")
     figure, axes = plt.subplots(1, 2, figsize=(10, 4.5), layout="constrained")
-    for axis, title, state in ((axes[0], "before", run.algorithm.fresh(jax.random.key(0))), (axes[1], "after", run.state)):
+    first = run.algorithm.fresh(named_key(jax.random.key(run.config.seed), "init"))
+    for axis, title, state in ((axes[0], "before", first), (axes[1], "after", run.state)):
         params = jax.jit(run.algorithm.params)(state)
         logits_NxC = jax.jit(run.split.full.apply)({"params": params}, arrays["graph"])
         place_Nx2 = projected(np.asarray(logits_NxC))

@@ -220,13 +220,18 @@ def _curve(axis: Any, group: Sequence[Run], field: str, scale: float, label: str
         axis.fill_between(x, y.mean(0) - y.std(0, ddof=1), y.mean(0) + y.std(0, ddof=1), color=line.get_color(), alpha=0.2)
 
 
-def curves(workdirs: Sequence[pathlib.Path], picture: pathlib.Path, description: str = "") -> None:
-    """Draws test accuracy over samples, seconds of training and bytes sent per device; PNG, with a description."""
+def curves(
+    workdirs: Sequence[pathlib.Path], picture: pathlib.Path, description: str = "", *, with_seconds: bool = True
+) -> None:
+    """Draws test accuracy over samples, seconds of training (if they can be compared) and bytes sent per device.
+
+    A PNG, with a description.
+    """
     runs = [read(workdir) for workdir in workdirs]
     groups = grouped(runs)
     panels = [
         ("samples_seen", 1, "samples seen, all workers"),
-        ("seconds", 1, "seconds of training"),
+        *([("seconds", 1, "seconds of training")] if with_seconds else []),
         ("bytes_per_device", 1e-6, "MB sent per device"),
     ]
     if _simulated(runs):
@@ -238,8 +243,9 @@ def curves(workdirs: Sequence[pathlib.Path], picture: pathlib.Path, description:
         axis.set_xlabel(title)
         axis.grid(alpha=0.3)
     if any(row["bytes_per_device"] for group in groups.values() for r in group for row in r.rows):
-        for axis in axes[2:]:
-            axis.set_xscale("log")
+        for axis, (field, *_) in zip(axes, panels):
+            if field in ("bytes_per_device", "simulated_seconds"):
+                axis.set_xscale("log")
     final = [100 * row["test_accuracy"] for group in groups.values() for r in group for row in r.rows]
     axes[0].set_ylim(max(0, float(np.percentile(final, 10)) - 3), max(final) + 1)
     axes[0].set_ylabel("test accuracy (%)")

@@ -84,7 +84,7 @@ def leaf_costs(labels: Any, shapes: Any, partition: Partition, wires: Any = "exa
       wires: as of `exchange.over_mesh`.
     """
     num_subnets, others = partition.num_subnets, partition.num_subnets - 1
-    share = {g: n / num_subnets if partition.disjoint else partition.slots[g] for g, n in partition.sizes.items()}
+    share = {g: partition.slots[g] if g in partition.overlapping else n / num_subnets for g, n in partition.sizes.items()}
     names = each_leaf(wires, shapes)
 
     def cost(name: str, label: Label, leaf: Any, wire: str) -> LeafCost:

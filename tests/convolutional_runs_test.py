@@ -27,7 +27,7 @@ CIFAR = Spec((32, 32, 3), 10, 45_000, 120.0, 64.0)
         ("resist/cifar100", 100, 41_396_900, 15_422_116 + 6 * 1_180_672),
         ("resist/cifar10_small", 10, 1_218_650, 1_218_650 - 4 * 73_984),
         ("ist/cifar10_resnet18", 10, 11_173_962, 6_472_362),
-        ("ist/cifar10_vgg12", 10, 9_791_690, 614_714),
+        ("ist/cifar10_vgg12", 10, 9_791_680, 614_704),
     ],
 )
 def test_every_experiment_builds_the_papers_network(file, classes, model, device):
@@ -96,6 +96,20 @@ def test_a_residual_network_runs_from_the_command_line(tmp_path):
     block = 2 * 9 * 4 * 4 + 4 * 4
     assert summary["parameters"]["model"] - summary["parameters"]["per_device"] == block, "two of three blocks"
     assert summary["test_accuracy"] > 0.15 and summary["flops_per_local_step_per_device"] > 0
+
+
+@pytest.mark.parametrize("kind", ["filters", "channels"])
+def test_dealt_filters_and_channels_learn_from_the_command_line(kind, tmp_path):
+    config = f"--config={ROOT}/experiments/ist/digits_{kind}.py"
+    small = {
+        "filters": ["--config.model.stage_sizes=(2,)", "--config.model.width=8"],
+        "channels": ["--config.model.channels=(16,0,16)"],
+    }
+    arguments = ["run", config, *small[kind], "--config.epochs=8", "--config.eval_every=0", f"--workdir={tmp_path}"]
+    assert run.main([*arguments, "--config.eval_subnets=True"]) == 0
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["parameters"]["per_device"] < 0.6 * summary["parameters"]["model"]
+    assert summary["test_accuracy"] > 0.5, "of ten classes"
 
 
 def test_resist_on_imagenet_builds_the_papers_network_with_a_warm_up():

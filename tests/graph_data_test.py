@@ -156,6 +156,38 @@ def test_wrong_graphs_are_said(says):
         graph_dataset(raw_graph()._replace(**WRONG[says]))
 
 
+def test_classes_without_a_training_node_are_known_and_recorded():
+    """ogbn-products has five of them."""
+    raw = raw_graph()
+    label_N = raw.labels_N.copy()
+    label_N[np.flatnonzero(raw.test_N)[0]] = 46
+    found = graph_dataset(raw._replace(labels_N=label_N, num_classes=47))
+    assert found.num_classes == 47 and found.notes["classes without a training node"] == 47 - len(np.unique(raw.labels_N))
+    with pytest.raises(DataError, match="labels are below 46, the number of classes, and one is 46"):
+        graph_dataset(raw._replace(labels_N=label_N, num_classes=46))
+
+
+@pytest.mark.parametrize("label", [-100, 99])
+def test_what_nodes_without_a_label_have_instead_does_not_matter(label):
+    raw = raw_graph()
+    free = np.flatnonzero(raw.test_N)[:3]
+    test_N = raw.test_N & ~np.isin(np.arange(len(raw.test_N)), free)
+    label_N = raw.labels_N.copy()
+    label_N[free] = label
+    for part in ("train", "test"):
+        found = graph_dataset(raw._replace(labels_N=label_N, test_N=test_N)).arrays(part)["label_N"]
+        assert found.min() >= 0 and found.max() < graph_dataset(raw).num_classes
+
+
+def test_a_damaged_cache_of_clusters_is_made_again(tmp_path):
+    matrix, _ = adjacency(raw_graph())
+    whole = clusters_of(matrix, 4, str(tmp_path), "name")
+    (file,) = tmp_path.iterdir()
+    for damaged in (whole - 1, whole.astype(float), whole + 10**6, np.where(whole == 1, 2, whole)):
+        np.save(file, damaged)
+        np.testing.assert_array_equal(clusters_of(matrix, 4, str(tmp_path), "name"), whole)
+
+
 def test_more_clusters_than_training_nodes_are_refused():
     with pytest.raises(DataError, match="clusters are from 1 to 20 training nodes, not 21"):
         graph_dataset(clusters=21)
@@ -245,6 +277,9 @@ def test_reddit_of_a_small_file_of_its_format(tmp_path):
     x = found.arrays("train")["graph"].features
     np.testing.assert_allclose(x.mean(axis=0), 0, atol=1e-5)
     assert len(x) == 20 and found.notes["nodes"] == 40
+    np.savez(tmp_path / "reddit_data.npz", feature=raw.features_NxD, label=raw.labels_N, node_types=types[:-1])
+    with pytest.raises(DataError, match="a type and features of every node"):
+        data.load("reddit", str(tmp_path))
     with pytest.raises(DataError, match="reddit_data.npz.*is not a file; reddit needs one with feature"):
         data.load("reddit", str(tmp_path / "elsewhere"))
 
@@ -266,6 +301,7 @@ def test_ogbn_of_a_small_folder_of_its_format(tmp_path):
     arxiv, products = data.load("ogbn_arxiv", str(tmp_path)), data.load("ogbn_products", str(tmp_path))
     assert arxiv.notes["edges"] == graph_dataset().notes["edges"] and len(arxiv.arrays("train")["label_N"]) == 40
     assert len(products.arrays("train")["label_N"]) == 20, "training sees the training nodes alone"
+    assert (arxiv.num_classes, products.num_classes) == (40, 47), "of the data set, whatever training nodes have"
     write_csv(tmp_path / "split" / "time" / "valid.csv.gz", [[40]])
     with pytest.raises(DataError, match="the valid split names nodes 0 to 39"):
         data.load("ogbn_arxiv", str(tmp_path))

@@ -93,6 +93,13 @@ def test_gcn_is_its_formula(norm, features):
     np.testing.assert_allclose(model.apply({"params": params}, graph), expected, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize("model, first", [(GCN((8, 6), CLASSES), "symmetric"), (GraphSAGE((8, 6), CLASSES), "mean")])
+def test_a_graph_laid_out_for_another_depth_is_refused(model, first):
+    found = graph_dataset(raw_graph(), first_product=first, layers=2).arrays("train")["graph"]
+    with pytest.raises(ValueError, match="laid out for 1 sums over neighbours, and the model has 2"):
+        jax.eval_shape(model.init, jax.random.key(0), found)
+
+
 def test_graphsage_is_its_formula():
     """Hamilton et al.: W (h, mean of neighbours) + b, the norm before the activation; nodes without neighbours have mean 0."""
     model = GraphSAGE((6, 9), CLASSES, norm="layer")

@@ -70,5 +70,10 @@ def check_widths(config: Config, why_not_padded: str, whole: int = 0) -> None:
         raise ConfigError(
             f"model.hidden={hidden} has a layer narrower than num_subnets={num_subnets}: every subnetwork needs a unit"
         )
+    if config.model.norm == "layer" and min(dealt, default=2 * num_subnets) < 2 * num_subnets:
+        raise ConfigError(
+            f"model.norm=layer runs over the units of a subnetwork, at least two: model.hidden={hidden} has a layer of fewer "
+            f"for num_subnets={num_subnets}"
+        )
     if why_not_padded and any(width % num_subnets for width in dealt):
         raise ConfigError(f"num_subnets={num_subnets} must divide every layer of model.hidden={hidden}: {why_not_padded}")

@@ -49,6 +49,11 @@ def _check_filters(config: Config) -> None:
     _check_stages(config)
     if not splits(config):
         return
+    if config.min_blocks or config.split_stages != Config().split_stages:
+        raise ConfigError(
+            f"min_blocks={config.min_blocks} and split_stages={config.split_stages} are of decomposition=blocks, and do "
+            "nothing for filters: leave them out"
+        )
     if expansion(config.model.block) > 1 or config.model.norm != "batch":
         raise ConfigError(
             f"filters are dealt between the two convolutions of a block with model.norm=batch: "

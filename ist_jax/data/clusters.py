@@ -45,6 +45,13 @@ def _without_gaps(cluster_N: np.ndarray) -> np.ndarray:
     return np.unique(cluster_N, return_inverse=True)[1].reshape(-1)
 
 
+def _are_clusters(cluster_N: np.ndarray, num_clusters: int) -> bool:
+    """Whether these are numbers from 0 without gaps, no more than `num_clusters` of them."""
+    if not np.issubdtype(cluster_N.dtype, np.integer) or cluster_N.min() != 0 or cluster_N.max() >= num_clusters:
+        return False
+    return bool(np.bincount(cluster_N).all())
+
+
 def clusters_of(matrix: sp.csr_matrix, num_clusters: int, cache: str = "", name: str = "") -> np.ndarray:
     """int[N]: the cluster of every node.
 
@@ -63,7 +70,7 @@ def clusters_of(matrix: sp.csr_matrix, num_clusters: int, cache: str = "", name:
     try:
         if file is not None and file.is_file():
             found = np.load(file, allow_pickle=False)
-            if found.shape == (matrix.shape[0],):
+            if found.shape == (matrix.shape[0],) and _are_clusters(found, num_clusters):
                 return found
     except (OSError, ValueError):  # a damaged one is made again
         pass

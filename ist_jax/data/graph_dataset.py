@@ -220,17 +220,21 @@ def make_graph_dataset(
     cut = functools.partial(clusters_of, num_clusters=options.clusters, cache=cache, name=digest)
     is_sparse = _is_sparse(features_NxD, options) and not raw.inductive
     product = "none" if is_sparse else options.first_product
-    seen = _Seen(matrix, first_product(product, matrix, features_NxD), raw.labels_N, degree_N, is_sparse)
+    num_classes = raw.num_classes or int(raw.labels_N[splits.train].max()) + 1
+    untrained = num_classes - len(np.unique(raw.labels_N[splits.train]))
+    # whatever nodes without a label have instead of one, a loss that does not count them is finite
+    label_N = np.where((raw.labels_N >= 0) & (raw.labels_N < num_classes), raw.labels_N, 0)
+    seen = _Seen(matrix, first_product(product, matrix, features_NxD), label_N, degree_N, is_sparse)
     whole = _laid(seen, np.arange(len(degree_N)), cut(matrix))
     training = whole
     if raw.inductive:
-        training = _laid_alone(matrix, features_NxD, raw.labels_N, np.flatnonzero(splits.train), options, cut)
+        training = _laid_alone(matrix, features_NxD, label_N, np.flatnonzero(splits.train), options, cut)
     elif options.layers is not None and options.clusters == 1:
         training = _laid_for_training(seen, splits.train, options)
     laid = {"train": training, "validation": whole, "test": whole}
     counted = {part: getattr(splits, part)[of.node_N].astype(np.float32) for part, of in laid.items()}
     resident = {part: {**of.arrays, "counted_N": counted[part]} for part, of in laid.items()}
-    recorded = _recorded(options, whole, training)
+    recorded = _recorded(options, whole, training) | ({"classes without a training node": untrained} if untrained else {})
     ids = {part: {"cluster": np.arange(len(of.arrays["start"]) - 1, dtype=np.int32)} for part, of in laid.items()}
     labels = ids["train"]["cluster"]  # clusters have none
     if options.layer_nodes:
@@ -240,7 +244,7 @@ def make_graph_dataset(
     return Dataset(
         name=name,
         **ids,
-        num_classes=int(raw.labels_N[splits.train].max()) + 1,
+        num_classes=num_classes,
         mean=0.0,
         std=1.0,
         fingerprint=_fingerprint(digest, recorded.get("cut_sha256", "")),

@@ -26,6 +26,7 @@ class RawGraph(NamedTuple):
       train_N, validation_N, test_N: bool, the splits.
       inductive: whether training sees only the graph of the training nodes.
       notes: what was done to the data, for records.
+      num_classes: C where it is known, since some may have no training node; 0: as many as training nodes have.
     """
 
     features_NxD: np.ndarray
@@ -36,6 +37,7 @@ class RawGraph(NamedTuple):
     test_N: np.ndarray
     inductive: bool = False
     notes: Mapping[str, Any] = {}
+    num_classes: int = 0
 
 
 class Splits(NamedTuple):
@@ -77,10 +79,12 @@ def check(raw: RawGraph, source: str) -> Splits:
     used = raw.labels_N[splits.train | splits.validation | splits.test]
     if used.min() < 0:
         raise DataError(f"{source}: labels of nodes in a split count from 0; the smallest is {used.min()}")
-    largest = raw.labels_N[splits.train].max()
+    largest = raw.num_classes - 1 if raw.num_classes else raw.labels_N[splits.train].max()
+    if used.max() > largest and raw.num_classes:
+        raise DataError(f"{source}: labels are below {raw.num_classes}, the number of classes, and one is {used.max()}")
     if used.max() > largest:
         raise DataError(f"{source}: label {used.max()} never occurs in training, whose largest is {largest}")
-    if largest >= splits.train.sum():
+    if largest >= splits.train.sum() and not raw.num_classes:
         raise DataError(f"{source}: labels count from 0 without large gaps; {splits.train.sum()} nodes have a label {largest}")
     return splits
 

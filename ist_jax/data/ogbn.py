@@ -27,7 +27,7 @@ def _table(path: pathlib.Path, dtype: type) -> np.ndarray:
         raise DataError(f"{path}: cannot be read as numbers between commas ({reason}); fetch it again") from error
 
 
-def _load(directory: str, split: str, inductive: bool) -> RawGraph:
+def _load(directory: str, split: str, num_classes: int, inductive: bool) -> RawGraph:
     folder = pathlib.Path(directory)
     read = lambda name, dtype: _table(folder / "raw" / f"{name}.csv.gz", dtype)
     x, y, edges_Ex2 = read("node-feat", np.float32), read("node-label", np.int64), read("edge", np.int64)
@@ -37,16 +37,19 @@ def _load(directory: str, split: str, inductive: bool) -> RawGraph:
         if not len(nodes) or nodes.min() < 0 or nodes.max() >= len(x):
             raise DataError(f"{folder}: the {part} split names nodes 0 to {len(x) - 1}, at least one of them")
         splits.append(np.isin(np.arange(len(x)), nodes))
-    return RawGraph(x, y.reshape(-1), edges_Ex2.T, *splits, inductive=inductive)
+    return RawGraph(x, y.reshape(-1), edges_Ex2.T, *splits, inductive=inductive, num_classes=num_classes)
 
 
 def load_arxiv(directory: str, dataset: str) -> RawGraph:
     """ogbn-arxiv; citations go both ways. Raises DataError: files are missing or damaged."""
     del dataset
-    return _load(directory, "time", inductive=False)
+    return _load(directory, "time", 40, inductive=False)
 
 
 def load_products(directory: str, dataset: str) -> RawGraph:
-    """ogbn-products, which stands for Amazon2M: same nodes, features and classes. Raises DataError as `load_arxiv`."""
+    """ogbn-products, which stands for Amazon2M: same nodes, features and classes, of which some have no training node.
+
+    Raises DataError as `load_arxiv`.
+    """
     del dataset
-    return _load(directory, "sales_ranking", inductive=True)
+    return _load(directory, "sales_ranking", 47, inductive=True)

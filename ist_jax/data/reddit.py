@@ -27,6 +27,8 @@ def load(directory: str, dataset: str) -> RawGraph:
     if kept["row"].shape != kept["col"].shape:
         raise DataError(f"{folder}: edges have as many rows as columns, not {kept['row'].shape} and {kept['col'].shape}")
     types, x = nodes["node_types"], nodes["feature"].astype(np.float32)
+    if types.shape != x.shape[:1] or x.ndim != 2:
+        raise DataError(f"{folder}: a type and features of every node, not of shapes {types.shape} and {x.shape}")
     if not (types == TRAIN).any():
         raise DataError(f"{folder}: node_types name no training node ({TRAIN})")
     train = x[types == TRAIN]

@@ -23,7 +23,7 @@ def channel_rules(convolutions: int, hidden: int) -> Rules:
         norm = f"conv_norm_{number}" if kind == "conv" else f"norm_{number}"
         space = (None, None) if kind == "conv" else ()
         table += [(f"{group}/kernel", (*space, before, group)), (f"{norm}/.*", (group,))]
-    return (*table, (r"output/kernel", (groups[-1], None)), (r"output/bias", None))
+    return (*table, (r"output/kernel", (groups[-1], None)))
 
 
 def channels(

@@ -151,10 +151,20 @@ def symmetric_mean(graph: Graph) -> Callable[[Array], Array]:
     return propagate
 
 
+def check_layers(graph: Graph | Layered, sums: int) -> None:
+    """Raises ValueError if nodes layer by layer are of a model with another number of sums over neighbours."""
+    if isinstance(graph, Layered) and len(graph.blocks) != sums:
+        raise ValueError(
+            f"the graph is laid out for {len(graph.blocks)} sums over neighbours, and the model has {sums}: "
+            "GraphOptions.layers are the model's"
+        )
+
+
 def symmetric_means(graph: Graph | Layered, layers: int) -> list[Callable[[Array], Array]]:
     """`symmetric_mean` of every layer; the first one's is the identity if it was made with the data. Of nodes layer by layer,
     each has its own."""
     sums = layers if isinstance(graph.features, Sparse) else layers - 1
+    check_layers(graph, sums)
     of_blocks = lambda blocks: [functools.partial(times, block) for block in blocks]
     means = of_blocks(graph.blocks) if isinstance(graph, Layered) else [symmetric_mean(graph)] * sums
     return [lambda h: h] * (layers - sums) + means

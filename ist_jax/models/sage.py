@@ -3,7 +3,7 @@
 import flax.linen as nn
 import jax.numpy as jnp
 
-from ist_jax.models.graphs import activated, dropped, scaled, with_neighbours
+from ist_jax.models.graphs import activated, check_layers, dropped, scaled, with_neighbours
 from ist_jax.types import Array, Graph, Layered
 
 
@@ -28,6 +28,7 @@ class GraphSAGE(nn.Module):
 
     @nn.compact
     def __call__(self, graph: Graph | Layered) -> Array:
+        check_layers(graph, len(self.hidden))
         pair_Nx2xD = graph.features
         for i, width in enumerate(self.hidden):
             h = self._dense(width, f"hidden_{i}")(self._read(pair_Nx2xD, i))

@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from ist_jax.models.conv import Conv
+from ist_jax.models.norm import BatchNorm
 from ist_jax.models.residual import conv_norm
 from ist_jax.models.resnet import as_images
 from ist_jax.types import Array
@@ -21,7 +22,8 @@ class VGG(nn.Module):
       channels: of every convolution; 0 is a pooling by 2.
       hidden: widths of the classifier's hidden layers.
       num_classes: width of the logits.
-      norm: 'batch' or 'group'; hidden layers of the classifier have BatchNorm under 'batch', else none.
+      norm: 'batch' or 'group'; under 'batch' hidden layers of the classifier and, not affine, the logits have BatchNorm, as in
+        the IST authors' networks: a subnetwork's logits are sums over fewer neurons; else none.
       dtype: compute dtype, None for that of inputs and parameters.
       param_dtype: dtype of the parameters.
     """
@@ -48,8 +50,9 @@ class VGG(nn.Module):
             x = self._dense(width, f"hidden_{i}", use_bias=self.norm != "batch")(x)
             x = conv_norm("batch", f"norm_{i}", self.dtype, self.param_dtype)(x) if self.norm == "batch" else x
             x = nn.relu(x)
-        logits_BxC = self._dense(self.num_classes, "output")(x)
-        return logits_BxC.astype(jnp.promote_types(logits_BxC.dtype, jnp.float32))
+        logits_BxC = self._dense(self.num_classes, "output", use_bias=self.norm != "batch")(x)
+        logits_BxC = logits_BxC.astype(jnp.promote_types(logits_BxC.dtype, jnp.float32))
+        return BatchNorm(affine=False, name="output_norm")(logits_BxC) if self.norm == "batch" else logits_BxC
 
     def _dense(self, width: int, name: str, use_bias: bool = True) -> nn.Dense:
         return nn.Dense(width, use_bias=use_bias, dtype=self.dtype, param_dtype=self.param_dtype, name=name)
