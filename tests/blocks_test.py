@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from cases import BATCH, ROOT, SGD, TASK, chain, dataset, random_params, rounds
 from costs_test import compiled_bytes
-from decompositions_conformance_test import check_law_6, shapes_and_labels
+from decompositions_conformance_test import check_law_6, masks, shapes_and_labels
 
 from ist_jax import costs, ist, undivided
 from ist_jax.decompositions import blocks, channels, filters
@@ -156,3 +156,27 @@ def test_what_cannot_be_divided_is_said():
     for make, model in ((filters, ResNet((2,), 3, norm="group")), (channels, VGG((4,), (4,), 3, norm="group"))):
         with pytest.raises(ValueError, match="runs over several"):
             make(model, IMAGE, num_subnets=2)
+
+
+@pytest.mark.parametrize(
+    "block, norm, num_subnets",
+    [
+        ("preact", "group", 1),
+        ("post", "batch", 3),
+        ("preact_bottleneck", "group", 4),
+        ("post_bottleneck", "batch", 6),
+    ],
+)
+def test_law_3_with_other_kinds_of_blocks_down_to_one_for_each(block, norm, num_subnets):
+    """Six blocks are dealt; those that a sub-ResNet lacks are the identity, or relu of what is not negative."""
+    image = jax.ShapeDtypeStruct((1, 4, 4, 2), jnp.float32)
+    made = blocks(ResNet((1, 7), 5, width=4, block=block, norm=norm), image, num_subnets=num_subnets, stages=(2,))
+    (_, labels), params, parts = shapes_and_labels(made), random_params(made), made.partition
+    indices = parts.sample(jax.random.key(1), parts.first())
+    x = np.random.default_rng(0).normal(size=(8, 4, 4, 2)).astype(np.float32)
+    full, held_S = made.full.clone(residual_scales=()), masks(labels, params, indices)
+    for s in range(num_subnets):
+        own = {group: index_SxM[s] for group, index_SxM in indices.items()}
+        alone = made.subnet.apply({"params": extract(params, labels, own)}, x)
+        masked = jax.tree.map(lambda leaf, held: jnp.where(held[s] > 0, leaf, 0), params, held_S)
+        np.testing.assert_allclose(alone, full.apply({"params": masked}, x), rtol=1e-3, atol=1e-4)
