@@ -1,5 +1,7 @@
 """ResIST's blocks: overlap on a mesh, evaluation in order, scales by hand, what a sub-ResNet holds."""
 
+import operator
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -178,5 +180,6 @@ def test_law_3_with_other_kinds_of_blocks_down_to_one_for_each(block, norm, num_
     for s in range(num_subnets):
         own = {group: index_SxM[s] for group, index_SxM in indices.items()}
         alone = made.subnet.apply({"params": extract(params, labels, own)}, x)
-        masked = jax.tree.map(lambda leaf, held: jnp.where(held[s] > 0, leaf, 0), params, held_S)
+        held = jax.tree.map(operator.itemgetter(s), held_S)
+        masked = jax.tree.map(lambda leaf, mask: jnp.where(mask > 0, leaf, 0), params, held)
         np.testing.assert_allclose(alone, full.apply({"params": masked}, x), rtol=1e-3, atol=1e-4)
