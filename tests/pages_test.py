@@ -29,7 +29,7 @@ def test_every_table_and_picture_is_made_from_its_records(page):
 def test_no_table_of_results_is_written_by_hand(page):
     """Columns of numbers are right-aligned; what is not made from records has none."""
     text = page.read_text()
-    assert "<!-- table " in text and "<!-- picture " in text
+    assert "<!-- table " in text and ("<!-- picture " in text or page.parent.name == "tuning")
     outside = re.sub(r"<!-- (table|benchmark|rows) .*?<!-- end -->", "", text, flags=re.DOTALL)
     assert "---:" not in outside
     assert not [line for line in outside.splitlines() if line.startswith("|") and "±" in line]
