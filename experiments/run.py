@@ -216,8 +216,7 @@ def _say_ways(parts: Partition) -> None:
     """Which groups' units go from holder to holder, which come home: chosen by labels and sizes."""
     if parts.sizes and parts.num_subnets > 1 and is_first():
         travelling, home = sorted(parts.travelling), sorted(set(parts.sizes) - parts.travelling)
-        ways = f"units that travel: {', '.join(travelling) or 'none'}; that come home: {', '.join(home) or 'none'}"
-        print(ways, file=sys.stderr)
+        print(f"units that travel: {', '.join(travelling) or 'none'}; that come home: {', '.join(home) or 'none'}")
 
 
 def _print_summary(summary: dict[str, Any]) -> None:

@@ -108,7 +108,7 @@ def test_dealt_filters_and_channels_learn_from_the_command_line(kind, tmp_path):
     arguments = ["run", config, *small[kind], "--config.epochs=8", "--config.eval_every=0", f"--workdir={tmp_path}"]
     assert run.main([*arguments, "--config.eval_subnets=True"]) == 0
     summary = json.loads((tmp_path / "summary.json").read_text())
-    assert summary["parameters"]["per_device"] < 0.6 * summary["parameters"]["model"]
+    assert summary["parameters"]["per_device"] < 0.8 * summary["parameters"]["model"]
     assert summary["test_accuracy"] > 0.5, "of ten classes"
 
 

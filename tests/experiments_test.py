@@ -205,7 +205,7 @@ def test_the_module_is_a_command(tmp_path):
 def test_a_run_is_traced_if_asked_and_says_how_its_units_went(tmp_path, capsys):
     assert run.main(["run", *QUICK, "--profile", f"--workdir={tmp_path}"]) == 0
     assert list((tmp_path / "profile").rglob("*.xplane.pb"))
-    assert "units that travel: hidden_0; that come home: hidden_1" in capsys.readouterr().err
+    assert "units that travel: hidden_0; that come home: hidden_1" in capsys.readouterr().out
 
 
 def test_a_picture_that_a_full_disk_has_no_room_for_is_named(swept, tmp_path):
