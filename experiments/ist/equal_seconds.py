@@ -31,7 +31,7 @@ TUNED = {
         "single": _best(128, 0.001),
         "data_parallel": _best(64, 0.001),
         "local_sgd": _best(64, 0.001, local_steps=20),
-        "diloco": _best(128, 0.001, local_steps=20),
+        "diloco": _best(64, 0.001, local_steps=20),
     },
     8: {
         "ist": _best(64, 0.005, local_steps=200),

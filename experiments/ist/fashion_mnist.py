@@ -29,6 +29,6 @@ def get_config():
     }
     config.per_method.local_sgd = {"local_steps": 200, "opt_state": "carry"}
     config.per_method.diloco = {"local_steps": 200, "outer": {"learning_rate": 0.7, "momentum": 0.9}}
-    config.per_method.ensemble = {"optimizer": {"name": "sgd", "learning_rate": 0.3}}
+    config.per_method.ensemble = {"optimizer": {"learning_rate": 0.003}}
     config.per_method.single = {"batch_size": 512}
     return config
