@@ -4,9 +4,9 @@
         [--local_steps=10,100] [--repeats=5] [--out=DIR]
 
 For the configured model and every method's own values, IST beside data parallel, local SGD and DiLoCo, for every number of
-workers S (1 to 64 by default) and of local steps J. Step times are measured on this machine, on the config's data, as medians of
---repeats; bytes and memory are arithmetic. The link is the config's by default, or 1 Gbit/s and 1 ms. Prints a table; --out takes plan.md,
-plan.json and plan.png.
+workers S (1 to 64 by default) and of local steps J. Step times are measured on this machine, on the config's data, as medians
+of --repeats; bytes and memory are arithmetic. The link is the config's by default, or 1 Gbit/s and 1 ms. Prints a table; --out
+takes plan.md, plan.json and plan.png.
 """
 
 import argparse
