@@ -33,12 +33,9 @@ def exit_status(action: Callable[[], object]) -> int:
     except (ConfigError, DataError, StartError) as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
         return WRONG
-    except JaxRuntimeError as error:
-        if not is_out_of_memory(error):
+    except (JaxRuntimeError, MemoryError) as error:
+        if isinstance(error, JaxRuntimeError) and not is_out_of_memory(error):
             raise
-        print(f"error: {one_line(error)}: this does not fit into memory: {SMALLER}", file=sys.stderr)
-        return WRONG
-    except MemoryError as error:
         print(f"error: {one_line(error)}: this does not fit into memory: {SMALLER}", file=sys.stderr)
         return WRONG
     except (NonFiniteLossError, WorkdirError, OtherProcessError, OSError) as error:

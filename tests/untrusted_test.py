@@ -42,7 +42,7 @@ def edited(folder, file, path, value, into):
     return copy
 
 
-def refuses(status, main, arguments, says, capsys):
+def assert_refused(status, main, arguments, says, capsys):
     """The command ends with that status, and says that in one line."""
     capsys.readouterr()
     assert main(["command", *arguments]) == status
@@ -69,7 +69,7 @@ CONFIGS = {
 def test_wrong_values_in_a_runs_config_json(case, model, tmp_path, capsys):
     path, value, says = CONFIGS[case]
     copy = edited(model[0], "config.json", path, value, tmp_path / "run")
-    refuses(2, export.main, [f"--workdir={copy}", f"--out={tmp_path}/out"], says, capsys)
+    assert_refused(2, export.main, [f"--workdir={copy}", f"--out={tmp_path}/out"], says, capsys)
 
 
 BOOK = ("custom_metadata", "book")
@@ -98,8 +98,8 @@ def test_wrong_values_in_a_checkpoint_whose_digest_is_right(case, model, tmp_pat
     copy = edited(model[0], f"{newest}/_CHECKPOINT_METADATA", path, value, tmp_path / "run")
     (copy / f"{newest}.sha256").write_text(checkpoint._digest(copy / newest))
     (copy / "summary.json").unlink()
-    refuses(2, export.main, [f"--workdir={copy}", f"--out={tmp_path}/out"], says, capsys)
-    refuses(1, run.main, [*QUICK, "--config.eval_subnets=True", f"--workdir={copy}"], says, capsys)
+    assert_refused(2, export.main, [f"--workdir={copy}", f"--out={tmp_path}/out"], says, capsys)
+    assert_refused(1, run.main, [*QUICK, "--config.eval_subnets=True", f"--workdir={copy}"], says, capsys)
 
 
 def arrays_changed(folder, into, change):
@@ -124,7 +124,7 @@ VARIABLES = {
 def test_wrong_arrays_of_an_exported_model(case, model, tmp_path, capsys):
     change, says = VARIABLES[case]
     copy = arrays_changed(model[1], tmp_path / "model", change)
-    refuses(2, evaluate.main, [f"--model={copy}"], says, capsys)
+    assert_refused(2, evaluate.main, [f"--model={copy}"], says, capsys)
 
 
 RECORDS = {
@@ -139,7 +139,7 @@ RECORDS = {
 def test_wrong_values_in_a_record_that_is_reported(case, model, tmp_path, capsys):
     file, path, value, says = RECORDS[case]
     copy = edited(model[0], file, path, value, tmp_path / "run")
-    refuses(2, report.main, [str(copy)], says, capsys)
+    assert_refused(2, report.main, [str(copy)], says, capsys)
 
 
 MODELS = {
@@ -157,4 +157,4 @@ MODELS = {
 def test_wrong_values_in_an_exported_models_json(case, model, tmp_path, capsys):
     path, value, says = MODELS[case]
     copy = edited(model[1], "model.json", path, value, tmp_path / "model")
-    refuses(2, evaluate.main, [f"--model={copy}"], says, capsys)
+    assert_refused(2, evaluate.main, [f"--model={copy}"], says, capsys)

@@ -10,37 +10,15 @@ file has the tables and the grids. Expect a test accuracy of 88 % after some sec
 from experiments.ist import fashion_mnist
 
 PASSES = {2: 4.0, 4: 2.0, 8: 1.0}  # of the baselines
-
-
-def _best(batch_size, learning_rate, **others):
-    return {"batch_size": batch_size, "optimizer": {"name": "adam", "learning_rate": learning_rate}, **others}
-
-
+LOCAL_STEPS = {"ist": 200, "local_sgd": 20, "diloco": 20}
+# method -> S -> (batch per worker, learning rate of Adam)
 TUNED = {
-    2: {
-        "ist": _best(64, 0.02, local_steps=200),
-        "ensemble": _best(128, 0.001),
-        "single": _best(128, 0.002),
-        "data_parallel": _best(64, 0.002),
-        "local_sgd": _best(64, 0.001, local_steps=20),
-        "diloco": _best(64, 0.002, local_steps=20),
-    },
-    4: {
-        "ist": _best(64, 0.02, local_steps=200),
-        "ensemble": _best(64, 0.001),
-        "single": _best(128, 0.001),
-        "data_parallel": _best(64, 0.001),
-        "local_sgd": _best(64, 0.001, local_steps=20),
-        "diloco": _best(64, 0.001, local_steps=20),
-    },
-    8: {
-        "ist": _best(64, 0.005, local_steps=200),
-        "ensemble": _best(64, 0.003),
-        "single": _best(128, 0.001),
-        "data_parallel": _best(64, 0.005),
-        "local_sgd": _best(64, 0.001, local_steps=20),
-        "diloco": _best(64, 0.002, local_steps=20),
-    },
+    "ist": {2: (64, 0.02), 4: (64, 0.02), 8: (64, 0.005)},
+    "ensemble": {2: (128, 0.001), 4: (64, 0.001), 8: (64, 0.003)},
+    "single": {2: (128, 0.002), 4: (128, 0.001), 8: (128, 0.001)},
+    "data_parallel": {2: (64, 0.002), 4: (64, 0.001), 8: (64, 0.005)},
+    "local_sgd": {2: (64, 0.001), 4: (64, 0.001), 8: (64, 0.001)},
+    "diloco": {2: (64, 0.002), 4: (64, 0.001), 8: (64, 0.002)},
 }
 
 
@@ -48,8 +26,11 @@ def config_of(num_subnets):
     """The configuration for 2, 4 or 8 subnetworks."""
     config = fashion_mnist.get_config()
     config.num_subnets, config.epochs = num_subnets, PASSES[num_subnets]
-    for method, values in TUNED[num_subnets].items():
-        config.per_method[method].update(values)
+    for method, best in TUNED.items():
+        batch_size, learning_rate = best[num_subnets]
+        config.per_method[method].update({"batch_size": batch_size, "optimizer": {"learning_rate": learning_rate}})
+    for method, steps in LOCAL_STEPS.items():
+        config.per_method[method].local_steps = steps
     for method in ("ist", "ensemble"):
         config.per_method[method].epochs = 10.0
     return config

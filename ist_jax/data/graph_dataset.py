@@ -13,6 +13,7 @@ from ist_jax.data.base import Dataset
 from ist_jax.data.clusters import clusters_of, way
 from ist_jax.data.graphs import (
     RawGraph,
+    Splits,
     adjacency,
     check,
     fingerprint,
@@ -71,6 +72,9 @@ class _Laid(NamedTuple):
 
     node_N: np.ndarray  # in the raw graph
     arrays: dict[str, Any]
+
+
+_Parts = dict[str, _Laid]
 
 
 class _Seen(NamedTuple):
@@ -190,6 +194,28 @@ def _fingerprint(data: str, cut: str) -> str:
     return hashlib.sha256(f"{data} {cut}".encode()).hexdigest() if cut else data
 
 
+def _classes(raw: RawGraph, train_N: np.ndarray) -> tuple[int, np.ndarray, dict[str, int]]:
+    """(C, labels below it, what records say of them): whatever nodes without a label have instead of one, a loss that does not
+    count them is finite."""
+    num_classes = raw.num_classes or int(raw.labels_N[train_N].max()) + 1
+    untrained = num_classes - len(np.unique(raw.labels_N[train_N]))
+    label_N = np.where((raw.labels_N >= 0) & (raw.labels_N < num_classes), raw.labels_N, 0)
+    return num_classes, label_N, {"classes without a training node": untrained} if untrained else {}
+
+
+def _laid_for_all(
+    seen: _Seen, features_NxD: np.ndarray, raw: RawGraph, splits: Splits, options: GraphOptions, cut: Any
+) -> _Parts:
+    """The graph of every split: the whole one but for training, which may see or need a part of it."""
+    whole = _laid(seen, np.arange(len(seen.degree_N)), cut(seen.matrix))
+    training = whole
+    if raw.inductive:
+        training = _laid_alone(seen.matrix, features_NxD, seen.label_N, np.flatnonzero(splits.train), options, cut)
+    elif options.layers is not None and options.clusters == 1:
+        training = _laid_for_training(seen, splits.train, options)
+    return {"train": training, "validation": whole, "test": whole}
+
+
 def make_graph_dataset(
     raw: RawGraph,
     name: str,
@@ -220,21 +246,13 @@ def make_graph_dataset(
     cut = functools.partial(clusters_of, num_clusters=options.clusters, cache=cache, name=digest)
     is_sparse = _is_sparse(features_NxD, options) and not raw.inductive
     product = "none" if is_sparse else options.first_product
-    num_classes = raw.num_classes or int(raw.labels_N[splits.train].max()) + 1
-    untrained = num_classes - len(np.unique(raw.labels_N[splits.train]))
-    # whatever nodes without a label have instead of one, a loss that does not count them is finite
-    label_N = np.where((raw.labels_N >= 0) & (raw.labels_N < num_classes), raw.labels_N, 0)
+    num_classes, label_N, about_classes = _classes(raw, splits.train)
     seen = _Seen(matrix, first_product(product, matrix, features_NxD), label_N, degree_N, is_sparse)
-    whole = _laid(seen, np.arange(len(degree_N)), cut(matrix))
-    training = whole
-    if raw.inductive:
-        training = _laid_alone(matrix, features_NxD, label_N, np.flatnonzero(splits.train), options, cut)
-    elif options.layers is not None and options.clusters == 1:
-        training = _laid_for_training(seen, splits.train, options)
-    laid = {"train": training, "validation": whole, "test": whole}
+    laid = _laid_for_all(seen, features_NxD, raw, splits, options, cut)
+    training = laid["train"]
     counted = {part: getattr(splits, part)[of.node_N].astype(np.float32) for part, of in laid.items()}
     resident = {part: {**of.arrays, "counted_N": counted[part]} for part, of in laid.items()}
-    recorded = _recorded(options, whole, training) | ({"classes without a training node": untrained} if untrained else {})
+    recorded = _recorded(options, laid["test"], training) | about_classes
     ids = {part: {"cluster": np.arange(len(of.arrays["start"]) - 1, dtype=np.int32)} for part, of in laid.items()}
     labels = ids["train"]["cluster"]  # clusters have none
     if options.layer_nodes:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from ist_jax.data.progress import opened
-from ist_jax.data.raw import DataError, Raw
+from ist_jax.data.raw import DataError, Raw, first_line
 from ist_jax.data.rows import Blocks, blocks_of_stream
 
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
@@ -25,7 +25,7 @@ def _explained(path: pathlib.Path) -> Iterator[None]:
     except DataError:
         raise
     except Exception as error:  # a damaged archive raises whatever the damaged byte leads to
-        reason = (str(error) or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         raise DataError(f"{path}: cannot be read as .npz ({reason}); it may be truncated, or hold pickled objects") from error
 
 

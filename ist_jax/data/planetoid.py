@@ -13,7 +13,7 @@ import scipy.sparse as sp
 
 from ist_jax.data.graphs import RawGraph
 from ist_jax.data.progress import opened
-from ist_jax.data.raw import DataError
+from ist_jax.data.raw import DataError, first_line
 
 NAMES = ("cora", "citeseer", "pubmed")
 PARTS = ("x", "tx", "allx", "y", "ty", "ally", "graph")
@@ -54,7 +54,7 @@ def unpickled(path: pathlib.Path) -> Any:
             found.check_format(full_check=True)
         return found
     except Exception as error:  # a damaged pickle raises whatever the damaged byte leads to
-        reason = (str(error) or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         raise DataError(f"{path}: cannot be read ({reason}); fetch it again") from error
 
 

@@ -13,6 +13,11 @@ class DataError(ValueError):
     """The data are not what they should be; the message names the file and the remedy."""
 
 
+def first_line(error: BaseException) -> str:
+    """Of what a library's reader raises, for an error of one line."""
+    return (str(error) or type(error).__name__).splitlines()[0]
+
+
 @contextlib.contextmanager
 def possible(source: str) -> Iterator[None]:
     """Reading arrays whose shapes stand in files: a damaged header promises what no memory has room for."""
@@ -21,8 +26,9 @@ def possible(source: str) -> Iterator[None]:
     except DataError:
         raise
     except (MemoryError, OverflowError, ValueError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise DataError(f"{source}: its files promise arrays that cannot be ({reason}): damaged, or too large here") from error
+        raise DataError(
+            f"{source}: its files promise arrays that cannot be ({first_line(error)}): damaged, or too large here"
+        ) from error
 
 
 class Raw(NamedTuple):

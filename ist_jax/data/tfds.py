@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from ist_jax.data.progress import progress
-from ist_jax.data.raw import DataError, Raw
+from ist_jax.data.raw import DataError, Raw, first_line
 from ist_jax.data.streamed import Columns, RawStream
 from ist_jax.data.tfds_images import TEST_SPLITS, Records, fingerprint
 
@@ -84,7 +84,7 @@ def _said(directory: str, dataset: str) -> Iterator[None]:
     except DataError:
         raise
     except Exception as error:  # damaged files raise whatever the readers of TFDS, array_record and protobuf do
-        reason = (str(error) or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         raise DataError(f"{dataset} in {directory}: TFDS cannot read it: {reason}") from error
 
 

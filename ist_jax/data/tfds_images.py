@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ist_jax.data.raw import DataError
+from ist_jax.data.raw import DataError, first_line
 
 _AT_ONCE = 256  # files of images that are in memory beside the decoded ones
 _THREADS = min(32, os.cpu_count() or 1)
@@ -67,7 +67,7 @@ class Records:
                 found = self._source.__getitems__(rows)
             return [example["image"] for example in found], [int(example["label"]) for example in found]
         except Exception as error:  # a damaged file raises whatever its reader does
-            reason = (str(error) or type(error).__name__).splitlines()[0]
+            reason = first_line(error)
             raise DataError(f"{self._name}: examples from {rows[0]} on cannot be read ({reason}); prepare it again") from error
 
     def _decoded(self, row: int, content: bytes) -> np.ndarray:
