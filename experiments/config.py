@@ -54,7 +54,7 @@ class Model:
     split_input: bool = doc(False, "of graph networks: deal the input features, too (d0 of the paper)")
     split_output: bool = doc(True, "of graph networks: deal the last hidden layer, which the output layer reads")
     eval_norm: str = doc("train", "statistics of BatchNorm in evaluation: train (measured on training data), batch (authors)")
-    scaling: str = doc("auto", "in the full model of ist, of sums over hidden units (mlp, gcn, sage) or of the branches of dealt blocks (resnet): none, keep (a subnetwork's expected share of them, 1/S), sqrt (its root); auto: keep for decomposition=blocks, none otherwise (the papers)")  # fmt: skip
+    scaling: str = doc("auto", "in the full model of ist, of sums over hidden units (mlp, gcn, sage) or of the branches of dealt blocks (resnet): none, keep (a subnetwork's expected share of them: 1/S, or with a minimum depth its share of the blocks), sqrt (its root); auto: keep for decomposition=blocks, none otherwise (the papers)")  # fmt: skip
     bias: bool = doc(False, "whether dense layers have a bias")
     activation: str = doc("relu", "activation: relu, elu, gelu, tanh, silu, sigmoid, softplus")
     stage_sizes: tuple[int, ...] = doc((3, 4, 23, 3), "resnet: blocks of every stage, its first one included")
@@ -149,7 +149,7 @@ class Config:
     partition: str = doc("balanced", "which units a subnetwork gets: balanced, uniform, blocks, rolling")
     placement: str = doc(
         "auto",
-        "where subnetworks train: auto, looped, vmapped, sharded (over num_devices); auto: over several devices if their number divides S; on one, whichever of looped and vmapped is faster, measured if the run has 2,000 local steps or more; config.json keeps the choice, and two fresh runs may choose differently and then agree to rounding",
+        "where subnetworks train: auto, looped, vmapped, sharded (over num_devices); auto: over several devices if their number divides S; on one, whichever of looped and vmapped is faster, measured if the run has 2,000 local steps or more (convolutional networks are looped); config.json keeps the choice, and two fresh runs may choose differently and then agree to rounding",
     )
     num_devices: int = doc(0, "devices of a sharded placement; 0: all")
     opt_state: str = doc("auto", "between rounds: reset, carry (moves with its units), own (stays with the worker); auto: own for diloco, reset for ist and local_sgd")  # fmt: skip

@@ -1,8 +1,8 @@
 """One run on several processes or hosts: the same command on each, and jax.distributed between them.
 
     --coordinator=HOST:PORT --num_processes=N --process_id=I     anywhere; process 0 listens at the coordinator's address
-    nothing                                                      under SLURM (srun) and Open MPI (mpirun), and on Cloud TPU
-                                                                 pods whose TPU_WORKER_HOSTNAMES names their hosts
+    nothing                                                      under SLURM (srun), Open MPI (mpirun) and on Cloud TPU, as
+                                                                 JAX detects them
 
 All read and write one workdir, on a file system that they share.
 """
@@ -22,6 +22,7 @@ from experiments.config_files import one_line
 from experiments.last_words import Beside
 
 FLAGS = ("coordinator", "num_processes", "process_id")
+TPU_HOSTS = ("TPU_PROCESS_ADDRESSES", "TPU_WORKER_HOSTNAMES")  # under Kubernetes
 HEARTBEAT = 30  # seconds without a sign of life after which a process counts as dead
 
 
@@ -30,8 +31,17 @@ def detected(environ: Mapping[str, str]) -> bool:
     more_than_one = lambda name: environ.get(name, "1").isdigit() and int(environ.get(name, "1")) > 1
     in_step = {"SLURM_PROCID", "SLURM_STEP_NODELIST"} <= environ.keys()  # of srun; sbatch alone may set the first
     slurm = in_step and more_than_one("SLURM_NTASKS")
-    tpu = "," in environ.get("TPU_WORKER_HOSTNAMES", "")
+    tpu = any("," in environ.get(name, "") for name in TPU_HOSTS)
     return slurm or more_than_one("OMPI_COMM_WORLD_SIZE") or tpu
+
+
+def may_be_in_pod(environ: Mapping[str, str]) -> bool:
+    """Whether this is a Cloud TPU VM, of whose other hosts, if there are any, its metadata server knows.
+
+    JAX, once imported, says in the environment whether there are TPUs, and whether there is no server to ask.
+    """
+    has_tpus = "TPU_ML_PLATFORM" in environ and "TPU_SKIP_MDS_QUERY" not in environ
+    return has_tpus and "tpu" in environ.get("JAX_PLATFORMS", "tpu") and not any(name in environ for name in TPU_HOSTS)
 
 
 def taken(argv: Sequence[str], names: Sequence[str]) -> tuple[dict[str, str], list[str]]:
@@ -82,7 +92,8 @@ def join(argv: Sequence[str], timeout: int = 300) -> list[str]:
       ConfigError: flags that do not fit together, or the others do not answer.
     """
     own, rest = split(argv)
-    if not own and not detected(os.environ):
+    told = bool(own) or detected(os.environ)
+    if not told and not may_be_in_pod(os.environ):
         return rest
     options = {}
     if own:
@@ -91,7 +102,10 @@ def join(argv: Sequence[str], timeout: int = 300) -> list[str]:
     try:
         patience = dict(heartbeat_timeout_seconds=HEARTBEAT, shutdown_timeout_seconds=HEARTBEAT)
         jax.distributed.initialize(**options, initialization_timeout=timeout, **patience)
-    except (RuntimeError, ValueError) as error:
+    except (RuntimeError, ValueError, OSError) as error:
+        if not told and not isinstance(error, RuntimeError):  # no such server, or it knows of no pod
+            print(f"one process: this machine's metadata name no hosts of a TPU pod ({one_line(error)})", file=sys.stderr)
+            return rest
         raise ConfigError(
             f"the processes of this run do not find each other ({one_line(error)}): start all of them within {timeout} s, or, "
             f"where a launcher does not say enough, give each --{', --'.join(FLAGS)}"

@@ -106,6 +106,7 @@ FIELDS_OF = {
     "model.split_input": ("gcn", "sage", "gat"),
     "model.split_output": ("gcn", "sage", "gat"),
     "model.heads": ("gat",),
+    "model.hidden": ("mlp", "gcn", "sage", "gat", "vgg"),
     "model.bias": ("mlp", "gcn", "sage", "gat"),
     "model.activation": ("mlp", "gcn", "sage", "gat"),
     "min_blocks": ("resnet",),

@@ -110,22 +110,21 @@ def alike(same):
     return make_dataset(raw, "images", source="images", validation_fraction=0.2, shards=shared)
 
 
-def local_sgd(task):
+def local_sgd(task, rate=0.1):
     whole = decompose([(".*", None)], {}, num_subnets=2, full=Flat(), subnet=Flat(), example=alike(True).example)
-    return ist(whole, task, optax.sgd(0.1), batch_size=4)
+    return ist(whole, task, optax.sgd(rate), batch_size=4)
 
 
 def test_workers_and_steps_augment_differently():
-    """Of equal images and labels, losses of two workers differ by augmentation alone."""
+    """Of equal images and labels, and a rate of 0, losses of two workers and of their steps differ by augmentation alone."""
     data, losses = alike(True), {}
     for name in ("none", "crop"):
-        algorithm = local_sgd(classification(augment=name, padding=2))
+        algorithm = local_sgd(classification(augment=name, padding=2), rate=0.0)
         view = data.view(0, jax.random.key(0), 2, algorithm.sharding)
         arrays = {"x": view.arrays["x"], "y": jnp.zeros_like(view.arrays["y"])}
         view, state = view._replace(arrays=arrays), algorithm.fresh(jax.random.key(0))
         losses[name] = np.asarray(algorithm.round(state, view, jax.random.key(1), jnp.ones(2, bool), steps=2)[1]["loss_SxJ"])
-    np.testing.assert_array_equal(losses["none"][0], losses["none"][1])
-    assert losses["crop"][0, 0] != losses["crop"][1, 0] and losses["crop"][0, 1] != losses["crop"][1, 1]
+    assert len(set(losses["none"].ravel().tolist())) == 1 and len(set(losses["crop"].ravel().tolist())) == 4
 
 
 def test_law_10_augmentation_is_exact_under_resume(tmp_path):

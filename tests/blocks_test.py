@@ -118,12 +118,18 @@ def test_what_a_sub_resnet_holds_and_sends(num_subnets, min_blocks, held):
     assert np.array(sent) / 1e6 == pytest.approx(np.array(MB[num_subnets, min_blocks]), abs=0.05)
 
 
-def test_law_6_compiled_bytes_of_resnet101_equal_the_arithmetic():
-    decomposition = blocks(RESNET101, IMAGE, num_subnets=4)
+@pytest.mark.parametrize("partition,column", [("balanced", 0), ("blocks", 2)])
+@pytest.mark.parametrize("num_subnets,min_blocks", MB)
+def test_law_6_compiled_bytes_of_resnet101_equal_the_arithmetic(num_subnets, min_blocks, partition, column):
+    decomposition = blocks(RESNET101, IMAGE, num_subnets=num_subnets, min_blocks=min_blocks, partition=partition)
     shapes, labels = shapes_and_labels(decomposition)
-    sent = compiled_bytes(labels, shapes, settled(decomposition.partition, labels, shapes), together=False)
-    assert sum(sent.values()) / 1e6 == pytest.approx(MB[4, 0][0], abs=0.05)
-    assert sent["pull"] == 0 and sent["move"] / 1e6 == pytest.approx(3 * 2 * 4 * 1.180672, abs=0.05), "two blocks to each other"
+    parts = decomposition.partition if partition == "blocks" else settled(decomposition.partition, labels, shapes)
+    sent = compiled_bytes(labels, shapes, parts, together=False)
+    assert sum(sent.values()) / 1e6 == pytest.approx(MB[num_subnets, min_blocks][column], abs=0.05)
+    if (num_subnets, min_blocks, partition) == (4, 0, "balanced"):
+        assert sent["pull"] == 0 and sent["move"] / 1e6 == pytest.approx(3 * 2 * 4 * 1.180672, abs=0.05), (
+            "two blocks to each other"
+        )
 
 
 def test_inactive_blocks_are_neither_stored_nor_computed():

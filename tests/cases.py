@@ -91,7 +91,6 @@ def chain(num_subnets: int, partition: str = "balanced", min_units: int = 0) -> 
         num_subnets=num_subnets,
         full=Chain(9, 1 / num_subnets),
         subnet=Chain(slots),
-        padded=Chain(num_subnets * -(-9 // num_subnets), 1 / num_subnets),
         example=EXAMPLE,
         partition_name=partition,
         min_units=min_units,

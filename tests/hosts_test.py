@@ -1,11 +1,14 @@
 """Runs of several processes: joined by flags, ended when one dies, gone on with by fewer."""
 
+import contextlib
+import http.server
 import json
 import os
 import pathlib
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -142,10 +145,65 @@ def test_last_words_of_a_run_that_has_saved_nothing(tmp_path):
         ({"OMPI_COMM_WORLD_SIZE": "2"}, True),
         ({"TPU_WORKER_HOSTNAMES": "localhost"}, False),
         ({"TPU_WORKER_HOSTNAMES": "t0,t1"}, True),
+        ({"TPU_PROCESS_ADDRESSES": "t0:8471,t1:8471"}, True),
     ],
 )
 def test_launchers_are_detected(environ, found):
     assert hosts.detected(environ) == found
+
+
+IN_POD = """
+import os, sys, jax
+os.environ.pop("TPU_SKIP_MDS_QUERY", None)  # JAX finds no TPU here
+from experiments import hosts
+hosts.join([], timeout=30)
+from jax._src.distributed import global_state
+print("process", global_state.process_id, "of", global_state.num_processes)
+"""
+
+
+@contextlib.contextmanager
+def metadata_server(**values):
+    """The address of a Cloud TPU VM's metadata server, as far as JAX asks it."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            value = values.get(self.path.rsplit("/", 1)[1].replace("-", "_"))
+            self.send_response(404 if value is None else 200)
+            self.end_headers()
+            self.wfile.write((value or "").encode())
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def on_tpu_vm(address, port="0"):
+    """A process that joins its pod, on what JAX is told is a TPU VM with a metadata server at `address`."""
+    told = {"GCE_METADATA_IP": address, "JAX_FORCE_TPU_INIT": "1", "JAX_COORDINATOR_PORT": port}
+    environ = {name: value for name, value in ENVIRONMENT.items() if name != "JAX_PLATFORMS"} | told
+    options = dict(cwd=ROOT, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen([sys.executable, "-c", IN_POD], **options)
+
+
+def test_the_hosts_of_a_tpu_pod_are_those_of_its_metadata():
+    pod, port = dict(worker_network_endpoints="127.0.0.1,127.0.0.1", tpu_env=""), str(launch_local.free_port())
+    with metadata_server(agent_worker_number="0", **pod) as first, metadata_server(agent_worker_number="1", **pod) as second:
+        said = [process.communicate(timeout=120) for process in [on_tpu_vm(first, port), on_tpu_vm(second, port)]]
+    assert [out for out, _ in said] == ["process 0 of 2\n", "process 1 of 2\n"], said
+
+
+def test_a_tpu_vm_of_no_pod_trains_alone():
+    """Its server does not know of one; or there is no server."""
+    with metadata_server() as address:
+        unknown = on_tpu_vm(address).communicate(timeout=60)
+    silent = on_tpu_vm(f"127.0.0.1:{launch_local.free_port()}").communicate(timeout=60)
+    for out, error in (unknown, silent):
+        assert out == "process 0 of 1\n" and "one process: this machine's metadata name no hosts of a TPU pod" in error, error
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,10 @@ from cases import CLASSES, TASK, graph_dataset, raw_graph
 
 from ist_jax import ist
 from ist_jax.data.base import spaced
-from ist_jax.decompositions import channels, filters, gcn, mlp
+from ist_jax.decompositions import blocks, channels, filters, gcn, mlp
 from ist_jax.evaluation import evaluate
 from ist_jax.hlo import bytes_sent, collectives
-from ist_jax.models import GCN, MLP, VGG, ResNet
+from ist_jax.models import GCN, MLP, VGG, PreActResNet, ResNet
 from ist_jax.order import Shards, View
 from ist_jax.placement import sharded, subnet_mesh
 from ist_jax.tasks import node_classification
@@ -135,6 +135,12 @@ def of_channels(num_subnets=8):
     return channels(VGG((64, 128), (64,), CLASSES), image, num_subnets=num_subnets), TASK, arrays, 13
 
 
+def of_blocks(num_subnets=8):
+    image = jax.ShapeDtypeStruct((1, 4, 4, 2), jnp.float32)
+    arrays = {"x": jnp.zeros((26, 4, 4, 2)), "y": jnp.zeros(26, jnp.int32)}
+    return blocks(PreActResNet((1, 65), CLASSES, width=16), image, num_subnets=num_subnets, stages=(2,)), TASK, arrays, 13
+
+
 def round_of(made, num_subnets, tx, devices=None, **options):
     """The algorithm, its state's shapes as they lie, its data, and its compiled round of one step."""
     split, task, arrays, _ = made
@@ -173,8 +179,8 @@ def test_dealt_features_filters_and_channels_are_not_gathered_either(make):
     assert evaluation.memory_analysis().temp_size_in_bytes < 4 * algorithm.costs.model_parameters
 
 
-@pytest.mark.parametrize("make", [of_features, of_filters, of_channels])
-def test_what_rests_of_features_filters_and_channels_falls_as_one_over_s_but_for_what_is_shared(make):
+@pytest.mark.parametrize("make", [of_features, of_filters, of_channels, of_blocks])
+def test_what_rests_of_dealt_groups_falls_as_one_over_s_but_for_what_is_shared(make):
     """With carried Adam: three copies, of what is dealt a share of 1 / S each."""
     for num_subnets in (2, 8):
         algorithm, _, arrays, round = round_of(make(num_subnets), num_subnets, optax.adam(1e-3), opt_state="carry")

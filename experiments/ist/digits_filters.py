@@ -2,8 +2,8 @@
 
     python -m experiments.run --config=experiments/ist/digits_filters.py --workdir=runs/digits_filters
 
-Dealt are the filters of every block (LoFT's rule). The other
-methods: --config.method=local_sgd, ensemble or single. README.md beside this file has the table.
+Dealt are the filters inside every further block (LoFT's rule); each stage's first block is shared. The other methods:
+--config.method=local_sgd, ensemble or single. README.md beside this file has the table.
 """
 
 from experiments.resist import digits

@@ -3,7 +3,8 @@
     python -m experiments.resist.convolutions [--repeats=5]
 
 Prints two tables for README.md beside this file: seconds of a gradient step, alone and inside of a loop over steps, by this
-code base's convolution and by the plain one; seconds of a local step of all workers by placement. Minutes on 2 CPU cores.
+code base's convolution and by the plain one; seconds of a local step of all workers by placement. Expect some minutes on 2 CPU
+cores, most of them of compilation.
 """
 
 import functools
@@ -43,6 +44,7 @@ class Layer(NamedTuple):
 
 
 LAYERS = (Layer(3, 1, 16, 16, 16), Layer(3, 1, 8, 64, 64), Layer(3, 2, 16, 16, 32), Layer(1, 2, 16, 16, 32))
+CHANNELS = "channels of a VGG (8, 16, 16)"
 PLACEMENTS: dict[str, Callable[[], Placement]] = {
     "looped": looped,
     "vmapped": vmapped,
@@ -75,7 +77,7 @@ def networks(example: jax.ShapeDtypeStruct) -> dict[str, Decomposition]:
     return {
         "blocks of a ResNet (1, 1, 9), 4 channels": blocks(PreActResNet((1, 1, 9), 10, width=4), example, **options),
         "filters of a ResNet (2, 2), 8 channels": filters(ResNet((2, 2), 10, width=8), example, **options),
-        "channels of a VGG (8, 16, 16)": channels(VGG((8, 0, 16, 16), (16,), 10), example, **options),
+        CHANNELS: channels(VGG((8, 0, 16, 16), (16,), 10), example, **options),
     }
 
 

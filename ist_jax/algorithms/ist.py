@@ -268,7 +268,8 @@ def ist(
       task: loss, batch and metrics.
       tx: the local optimizer. Its learning-rate schedule runs on the global step.
       batch_size: examples of one local step of one subnetwork.
-      placement: where subnetworks train; default vmapped on one device.
+      placement: where subnetworks train; default vmapped on one device. Convolutional ones are faster `looped()`, also inside
+        of `sharded`: as a batch, kernels of their own are one slow grouped convolution.
       exchange: factory of the exchange; default `over_mesh` on a mesh, otherwise `one_device`.
       opt_state: 'reset' starts the optimizer anew every round (the authors' releases); 'carry' moves its state
         with the units (averaged where several hold them; an entry held 1/S of the time then has an

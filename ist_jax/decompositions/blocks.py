@@ -78,7 +78,6 @@ def blocks(
         num_subnets=num_subnets,
         full=full,
         subnet=with_blocks(model, slots),
-        padded=with_blocks(full, {group: num_subnets * home for group, home in homes.items()}),
         example=example,
         partition_name=partition,
         min_units=min_blocks,

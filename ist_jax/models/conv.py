@@ -1,4 +1,4 @@
-"""A 2-D convolution whose gradients are as fast inside `lax.scan` and `nn.scan` as outside.
+"""A 2-D convolution whose gradients are fast inside `lax.scan` and `nn.scan`, too.
 
 On a CPU, XLA has a fast convolution for images in NHWC and kernels in HWIO. Automatic differentiation writes the gradients of
 a convolution as convolutions with other dimension orders. Outside of loops XLA brings these into the fast one's; inside, they

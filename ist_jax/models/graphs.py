@@ -74,10 +74,14 @@ def _times_rows_of_all(size: int, is_batched: Any, rows: Rows, kernel: Array) ->
     del size
     in_rows, in_kernel = is_batched
     assert not any(jax.tree.leaves(in_rows._replace(value=()))), "subnetworks see one graph"
+    kernel_DxSxH = jnp.moveaxis(kernel, 0, 1) if in_kernel else kernel[:, None]
+    width = kernel_DxSxH.shape[2]
+    if not any(in_rows.value):  # one matrix: the kernels are one wide one
+        kernel_DxSxH = kernel_DxSxH.reshape(kernel.shape[-2], 1, -1)
     beside = lambda value, batched: jnp.moveaxis(value, 0, -1) if batched else value[:, :, None]
     values = [beside(value, batched) for value, batched in zip(rows.value, in_rows.value)]
-    kernel_DxSxH = jnp.moveaxis(kernel, 0, 1) if in_kernel else kernel[:, None]
-    return jnp.moveaxis(_beside(rows, values, kernel_DxSxH), 1, 0), True
+    products = _beside(rows, values, kernel_DxSxH)
+    return jnp.moveaxis(products.reshape(products.shape[0], -1, width), 1, 0), True
 
 
 @jax.custom_vjp

@@ -1,0 +1,115 @@
+"""Laws 4, 5 and 10 for dealt blocks, filters and channels: one subnetwork, several devices, exact resume."""
+
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from algorithms_conformance_test import assert_close, plain_training
+from cases import BATCH, CLASSES, DECOMPOSITIONS, ROOT, SGD, TASK, chain, dataset, random_params, rounds
+
+from ist_jax import ist, undivided
+from ist_jax.algorithms.base import Start
+from ist_jax.data.base import Raw, make_dataset
+from ist_jax.data.splits import shared
+from ist_jax.decompositions import blocks, channels, filters
+from ist_jax.keys import named_key
+from ist_jax.loop import LoopConfig, Phase, Stopped, run
+from ist_jax.models import VGG, PreActResNet, ResNet
+from ist_jax.placement import looped, make_placement, sharded, subnet_mesh
+
+KINDS = ("blocks", "filters", "channels")
+PLACES = {
+    "looped": looped,
+    "one on a device": lambda: sharded(subnet_mesh(4), looped()),
+    "two on a device": lambda: sharded(subnet_mesh(2), looped()),
+}
+
+
+@functools.cache
+def images(count=60):
+    """Random images of the shape that the cases take."""
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(count + 20, 4, 4, 2)).astype(np.float32), np.arange(count + 20) % CLASSES
+    raw = Raw(x[:count], y[:count], x[count:], y[count:])
+    return make_dataset(raw, "images", source="images", validation_fraction=0.2, shards=shared)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_law_5_all_placements_agree_in_float64(kind):
+    """The partition exactly, parameters to 1e-9; four subnetworks divide no group of these evenly."""
+    with jax.enable_x64(True):
+        decomposition, data = DECOMPOSITIONS[kind](4), images()
+        params = jax.tree.map(jnp.asarray, random_params(decomposition, dtype=np.float64))
+        start = Start(jax.tree.map(lambda leaf: 0.3 * leaf, params), None, jnp.zeros((), jnp.int32))
+        check_placements(lambda place: ist(decomposition, TASK, optax.sgd(0.05), batch_size=4, placement=place), data, start)
+
+
+def test_law_5_for_momentum_that_goes_with_blocks_of_several_holders():
+    """A minimum depth of 4 of 9 blocks: most have two holders, whose momentum is averaged as their parameters are."""
+    with jax.enable_x64(True):
+        decomposition = chain(4, min_units=4)
+        start = Start(jax.tree.map(jnp.asarray, random_params(decomposition, dtype=np.float64)), None, jnp.zeros((), jnp.int32))
+        options = dict(batch_size=BATCH, opt_state="carry")
+        check_placements(lambda place: ist(decomposition, TASK, SGD, placement=place, **options), dataset(), start)
+
+
+def check_placements(make, data, start):
+    results = {}
+    for name, place in PLACES.items():
+        algorithm = make(place())
+        state, _ = rounds(algorithm, 2, 2, data, jax.device_put(start, algorithm.sharding))
+        results[name] = jax.device_get((algorithm.end(state)[:2], state.indices))
+    expected, indices = results["looped"]
+    moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), expected[0], jax.device_get(start.params))
+    assert max(jax.tree.leaves(moved)) > 1e-3
+    for found, found_indices in results.values():
+        jax.tree.map(np.testing.assert_array_equal, found_indices, indices)
+        assert_close(found, expected, rtol=1e-9, atol=1e-9)
+
+
+IMAGE = jax.ShapeDtypeStruct((1, 4, 4, 2), jnp.float32)
+WHOLE = {
+    "blocks": lambda: blocks(PreActResNet((1, 3), CLASSES, width=4), IMAGE, num_subnets=1, stages=(2,)),
+    "filters": lambda: filters(ResNet((2,), CLASSES, width=4), IMAGE, num_subnets=1),
+    "channels": lambda: channels(VGG((4, 0, 4), (4,), CLASSES), IMAGE, num_subnets=1),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_law_4_one_subnetwork_is_plain_training(kind):
+    decomposition, data = WHOLE[kind](), images()
+    algorithm = ist(decomposition, TASK, SGD, batch_size=BATCH, placement=looped())
+    state, _ = rounds(algorithm, 2, 2, data)
+    expected = plain_training(decomposition, SGD, data, 2, 2, decomposition.init(named_key(ROOT, "init")))
+    assert_close(algorithm.params(state), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_law_10_a_run_goes_on_exactly_where_it_stopped(kind, tmp_path):
+    """Stopped in local SGD's warm-up, and again in the phase of its own, with momentum that is carried over mesh or loop."""
+    decomposition, data = DECOMPOSITIONS[kind](4), images()
+    place = sharded(subnet_mesh(4), looped())
+
+    def phases():
+        warmup = ist(undivided(decomposition, 4), TASK, SGD, batch_size=4, opt_state="carry", placement=place)
+        own = ist(decomposition, TASK, SGD, batch_size=4, opt_state="carry", placement=place)
+        return [Phase(warmup, 2 * 2 * 16, 2), Phase(own, 3 * 2 * 16, 2)]
+
+    config = LoopConfig(checkpoint_every=1, eval_every=0)
+    unbroken = run(phases(), TASK, data, config)
+    for rounds_left in (1, 2):
+        asked = iter([False] * (rounds_left - 1) + [True])
+        with pytest.raises(Stopped):
+            run(phases(), TASK, data, config, tmp_path, stop=lambda asked=asked: next(asked))
+    chex.assert_trees_all_equal(run(phases(), TASK, data, config, tmp_path).params, unbroken.params)
+
+
+def test_on_an_accelerator_convolutions_with_kernels_of_their_own_are_no_batch(monkeypatch):
+    """On one device, and in a shard that holds several subnetworks; what is fast as a batch is one."""
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    names = lambda batched: [make_placement("auto", s, d, batched=batched).name for s, d in ((4, 1), (16, 8))]
+    assert names(False) == ["looped", "sharded(looped)"] and names(True) == ["vmapped", "sharded(vmapped)"]
