@@ -8,6 +8,7 @@ of the authors' release in their sizes. Prints a table, and writes benchmark.jso
 something. Expect ten minutes on 2 CPU cores, one with --quick.
 """
 
+import datetime
 import functools
 import json
 import math
@@ -24,6 +25,7 @@ import numpy as np
 
 from experiments.command import Parser, RawText, exit_status
 from experiments.config import ConfigError
+from experiments.record import git_revision
 from experiments.timing import (
     BATCH,
     Network,
@@ -76,6 +78,7 @@ AUTHORS = {
     (4096, (4096, 4096), 2): (0.080, 0.342),
     (4096, (4096, 4096), 4): (0.056, 0.292),
 }
+AUTHORS_WHOLE = {128: 0.057, 256: 0.085}  # batch: a step of their full 4096-4096-35 in one process with 2 threads
 QUICK = Sizes(Network(64, (64, 64), 10, 4), (1, 4), (64, 128), (Network(64, (64,), 10, 2),), (1024,), (5,), 1)
 
 Row = dict[str, Any]
@@ -96,7 +99,7 @@ def round_rows(sizes: Sizes) -> list[Row]:
         runs = [by_hand(network, steps), functools.partial(alone, *given), *(made.run for made in rounds.values())]
         hand, least, *seconds = (value / steps for value in median_seconds(runs, sizes.repeats))
         for (place, made), value in zip(rounds.items(), seconds):
-            what = f"round of {steps} steps, {place}{' (auto)' if place == by_rule else ''}, {network.name}"
+            what = f"round of {steps} steps, {place}{' (the rule)' if place == by_rule else ''}, {network.name}"
             found.append(_row(what, value, hand, "steps by hand", made))
         rate = network.num_subnets * product_flops(network) / 1e9
         made_of = f"{steps} steps by hand, {network.name}: {rate / hand:,.0f} GFLOP/s"
@@ -176,11 +179,25 @@ def author_rows(sizes: Sizes) -> list[Row]:
         if theirs := AUTHORS.get((network.features, network.hidden, network.num_subnets)):
             rows = [row | {"authors_seconds": value} for row, value in zip(rows, theirs)]
         found += rows
-    return found
+    return [*found, *_whole_rows(sizes.authors[0]._replace(num_subnets=1), steps, sizes.repeats)]
+
+
+def _whole_rows(network: Network, steps: int, repeats: int) -> list[Row]:
+    """A step of the whole network, plain training, by batch."""
+    rounds = {batch: network_round(network, steps, method="single", batch=batch) for batch in AUTHORS_WHOLE}
+    seconds = [value / steps for value in median_seconds([made.run for made in rounds.values()], repeats)]
+    theirs = AUTHORS_WHOLE if (network.features, network.hidden, 2) in AUTHORS else {}
+    rows = [
+        _row(f"step of the whole network, batch {batch}, {network.name}", value, seconds[0], "the first", made)
+        for (batch, made), value in zip(rounds.items(), seconds)
+    ]
+    return [row | ({"authors_seconds": theirs[batch]} if theirs else {}) for row, batch in zip(rows, rounds)]
 
 
 def machine() -> dict[str, Any]:
     return {
+        "revision": git_revision(),
+        "date": datetime.date.today().isoformat(),
         "platform": platform.platform(terse=True),
         "processor": platform.processor() or platform.machine(),
         "cores": os.cpu_count(),
@@ -192,7 +209,8 @@ def machine() -> dict[str, Any]:
 def described(machine: dict[str, Any]) -> str:
     """The machine in words."""
     kinds = machine["devices"]
-    return f"{machine['platform']}, {machine['cores']} cores, {len(kinds)} x {kinds[0]}, JAX {machine['jax']}"
+    made = f", {machine['date']}, revision {machine['revision']}" if "revision" in machine else ""
+    return f"{machine['platform']}, {machine['cores']} cores, {len(kinds)} x {kinds[0]}, JAX {machine['jax']}{made}"
 
 
 def _on_mesh(quick: bool) -> list[Row]:

@@ -47,10 +47,11 @@ class Exchange:
 @dataclasses.dataclass(frozen=True)
 class Model:
     name: str = doc("mlp", "model: mlp; of images: resnet, vgg; of graphs: gcn, sage (GraphSAGE), gat")
-    hidden: tuple[int, ...] = doc((1024, 1024), "widths of the hidden layers of the full model (vgg: of its classifier; gat: of one head)")  # fmt: skip
+    hidden: tuple[int, ...] = doc((1024, 1024), "widths of the hidden layers of the full model (vgg: of its classifier; gat: of one head; resnet: has none)")  # fmt: skip
     heads: int = doc(4, "gat: heads of every layer")
     norm: str = doc("batch", "normalisation of hidden layers: batch (mlp: of the logits too, without affine), layer, none; of convolutions: batch, group; of graphs also matrix (all nodes together)")  # fmt: skip
     dropout: float = doc(0.0, "of graph networks: probability that an input of a layer is zero in training")
+    input_dropout: bool = doc(True, "of graph networks: dropout of the input features, too (the authors' small-scale script has none there)")  # fmt: skip
     split_input: bool = doc(False, "of graph networks: deal the input features, too (d0 of the paper)")
     split_output: bool = doc(True, "of graph networks: deal the last hidden layer, which the output layer reads")
     eval_norm: str = doc("train", "statistics of BatchNorm in evaluation: train (measured on training data), batch (authors)")

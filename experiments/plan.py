@@ -42,7 +42,8 @@ LOCAL_STEPS = (10, 100, 1000)
 _STEPS = 10  # in one measurement
 ASSUMPTIONS = """\
 - Every worker has a device of its own, as fast as this machine ({device}); workers wait for each other.
-- A step is one local step of one worker, alone, compiled; the median of {repeats} runs of ten here. Nothing overlaps with it.
+- A step is one local step of one worker, alone, compiled; the median of {repeats} runs of ten here. Nothing overlaps with it,
+  and what a synchronisation costs a device itself (about a local step, see experiments.benchmark) is left out.
 - Over a link of {bandwidth} and {latency}: bytes sent per device / bandwidth, and the latency once for every message that
   waits for the one before it: one to the next holders, two to home and back, 2 (S - 1) in a ring all-reduce.
 - Data parallel synchronises at every step, the others once in J; J is then the steps of the row.

@@ -34,13 +34,22 @@ MAY_CHANGE = ("placement", "num_devices")  # of a run that goes on
 
 
 def git_revision() -> str | None:
-    """The commit of this code, '-dirty' if it was changed since; None outside a repository of its own."""
+    """The commit of this code, '-dirty' if it was changed since; None if neither git nor pip, which installed it, knows."""
     here = pathlib.Path(__file__)
     git = lambda *words: subprocess.run(["git", *words], cwd=here.parent, capture_output=True, text=True, check=True).stdout
     try:
         git("ls-files", "--error-unmatch", here.name)  # installed inside somebody's repository, this file is not theirs
         return git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*").strip()
     except (OSError, subprocess.CalledProcessError):
+        return _installed_revision()
+
+
+def _installed_revision() -> str | None:
+    """The commit that pip installed from (`pip install git+...`)."""
+    try:
+        content = importlib.metadata.distribution("ist_jax").read_text("direct_url.json")
+        return json.loads(content or "{}").get("vcs_info", {}).get("commit_id")
+    except importlib.metadata.PackageNotFoundError:
         return None
 
 

@@ -130,7 +130,7 @@ def train(command: Command, signals: Signals | None = None) -> Results | None:
         print(f"starts from {config.init_from} ({origin['method']}, round {origin['round']})", file=sys.stderr)
     _say_rounding(config, dataset.num_train, phases)
     _say_padding(phases)
-    _say_ways(phases[-1].algorithm.partition)
+    _say_ways([phase.algorithm.partition for phase in phases])
     traced = jax.profiler.trace(str(workdir / "profile")) if profile else contextlib.nullcontext()
     with signals.deferred(), traced:
         results = run(phases, task, dataset, build.loop_config(config), workdir, start=start, stop=signals.received)
@@ -145,13 +145,14 @@ def _prepared(config: Config, workdir: pathlib.Path) -> tuple[Any, ...]:
             f"{jax.process_count()} processes train over a mesh: their devices must divide the {num_workers(config)} workers "
             f"of {config.method} (num_subnets), and partition be balanced or blocks"
         )
+    start, origin = None, None
+    if config.init_from and not committed_rounds(workdir / "checkpoints"):  # a run that goes on has its own
+        start, origin = start_from(config.init_from)  # said before data are read, which may take minutes
     dataset = build.dataset(config)
     phases, task = build.phases(config, dataset.spec)
     _check_memory(phases)
     _check_drops(config, phases)
-    start, origin = None, None
-    if config.init_from and not committed_rounds(workdir / "checkpoints"):  # a run that goes on has its own
-        start, origin = start_from(config.init_from)
+    if start is not None:
         phases[0].algorithm.check(start)
     if (placed := fastest.settled(config, dataset, workdir)) is not config:
         config, (phases, task) = placed, build.phases(placed, dataset.spec)
@@ -212,11 +213,12 @@ def _run(arguments: Sequence[str]) -> None:
         _print_summary(results.summary)
 
 
-def _say_ways(parts: Partition) -> None:
+def _say_ways(found: Sequence[Partition]) -> None:
     """Which groups' units go from holder to holder, which come home: chosen by labels and sizes."""
-    if parts.sizes and parts.num_subnets > 1 and is_first():
+    for parts in [parts for parts in found if parts.sizes and parts.num_subnets > 1][-1:]:
         travelling, home = sorted(parts.travelling), sorted(set(parts.sizes) - parts.travelling)
-        print(f"units that travel: {', '.join(travelling) or 'none'}; that come home: {', '.join(home) or 'none'}")
+        if is_first():
+            print(f"units that travel: {', '.join(travelling) or 'none'}; that come home: {', '.join(home) or 'none'}")
 
 
 def _print_summary(summary: dict[str, Any]) -> None:

@@ -103,10 +103,10 @@ def _check_model(c: Config) -> None:
 # what a user would expect of any model, and only some have
 FIELDS_OF = {
     "model.dropout": ("gcn", "sage", "gat"),
+    "model.input_dropout": ("gcn", "sage", "gat"),
     "model.split_input": ("gcn", "sage", "gat"),
     "model.split_output": ("gcn", "sage", "gat"),
     "model.heads": ("gat",),
-    "model.hidden": ("mlp", "gcn", "sage", "gat", "vgg"),
     "model.bias": ("mlp", "gcn", "sage", "gat"),
     "model.activation": ("mlp", "gcn", "sage", "gat"),
     "min_blocks": ("resnet",),

@@ -21,6 +21,8 @@ class Bookkeeping:
     steps: int = 0  # local steps of this phase
     samples_seen: int = 0
     bytes_per_device: float = 0.0
+    bound_per_device: float = 0.0  # the lower bounds of as many synchronisations
+    all_reduce_per_device: float = 0.0  # and ring all-reduces of the full model
     flops_per_device: float | None = 0.0  # of local steps; None once a backend did not count them
     seconds: float = 0.0
     compile_seconds: float = 0.0
@@ -55,7 +57,10 @@ class Bookkeeping:
         of_step = self.metered.get(str(self.phase), {}).get("flops_per_local_step")
         known = of_step is not None and self.flops_per_device is not None
         self.flops_per_device = self.flops_per_device + steps * of_step if known else None
+        syncs = algorithm.costs.syncs(steps)
         self.bytes_per_device += algorithm.costs.bytes_per_round(steps)
+        self.bound_per_device += syncs * algorithm.costs.lower_bound
+        self.all_reduce_per_device += syncs * algorithm.costs.all_reduce
         self.link_seconds += algorithm.costs.link_seconds(link, steps) if link else 0.0
 
     @classmethod
@@ -105,6 +110,8 @@ def evaluated_row(book: Bookkeeping, result: Any, loss_SxJ: Any, *, with_link: b
         "validation_accuracy": float(validation["accuracy"]),
         "validation_loss": float(validation["loss"]),
         "bytes_per_device": book.bytes_per_device,
+        "bytes_per_device_lower_bound": book.bound_per_device,
+        "bytes_per_device_all_reduce": book.all_reduce_per_device,
         "flops_per_device": book.flops_per_device,
         "loss_per_subnet": loss_SxJ.mean(axis=1).tolist(),
         "lost_workers": book.lost_workers,

@@ -12,7 +12,7 @@ import sys
 import jax.numpy as jnp
 import pytest
 
-from experiments import report, run, sweep, tables
+from experiments import record, report, run, sweep, tables
 from experiments.command import exit_status
 from experiments.config import METHODS, ConfigError
 from ist_jax import machine
@@ -206,6 +206,24 @@ def test_a_run_is_traced_if_asked_and_says_how_its_units_went(tmp_path, capsys):
     assert run.main(["run", *QUICK, "--profile", f"--workdir={tmp_path}"]) == 0
     assert list((tmp_path / "profile").rglob("*.xplane.pb"))
     assert "units that travel: hidden_0; that come home: hidden_1" in capsys.readouterr().out
+
+
+def test_a_run_that_ends_with_a_dense_phase_says_how_its_units_went_before(tmp_path, capsys):
+    assert run.main(["run", *QUICK, "--config.dense_phase=0.5", f"--workdir={tmp_path}"]) == 0
+    assert capsys.readouterr().out.count("units that travel: hidden_0; that come home: hidden_1") == 1
+
+
+def test_the_revision_of_an_installation_is_what_pip_wrote_down(tmp_path, monkeypatch):
+    """PEP 610, of `pip install git+https://...`; no git knows the installed files."""
+    monkeypatch.setattr(record, "__file__", str(tmp_path / "record.py"))
+    installed = tmp_path / "ist_jax-9.dist-info"
+    installed.mkdir()
+    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: ist_jax\nVersion: 9\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert record.git_revision() is None
+    about = {"url": "https://example.org/ist_jax", "vcs_info": {"vcs": "git", "commit_id": "c0ffee"}}
+    (installed / "direct_url.json").write_text(json.dumps(about))
+    assert record.git_revision() == "c0ffee"
 
 
 def test_a_picture_that_a_full_disk_has_no_room_for_is_named(swept, tmp_path):

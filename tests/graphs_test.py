@@ -161,6 +161,21 @@ def test_dropout_is_on_with_a_key_and_off_without():
         assert np.abs(on - off).max() > 0.1
 
 
+@pytest.mark.parametrize("kind", [GCN, GraphSAGE, GAT])
+def test_dropout_may_leave_the_input_out(kind):
+    """Then the first layer is as in evaluation, and the second is not."""
+    graph = graph_dataset(first_product=FIRST_PRODUCTS[kind]).arrays("test")["graph"]
+    seen = {}
+    for of_input in (True, False):
+        model = kind((6,), CLASSES, dropout=0.5, input_dropout=of_input)
+        params = model.init(ROOT, graph)
+        for rngs in ({}, {"dropout": ROOT}):
+            _, found = model.apply(params, graph, rngs=rngs, capture_intermediates=True)
+            seen[of_input, bool(rngs)] = [found["intermediates"][name]["__call__"][0] for name in ("hidden_0", "output")]
+    same = lambda of_input, layer: np.array_equal(seen[of_input, True][layer], seen[of_input, False][layer])
+    assert [same(True, 0), same(True, 1), same(False, 0), same(False, 1)] == [False, False, True, False]
+
+
 def test_dropout_of_sparse_entries_is_one_matrix_in_both_layouts_and_keeps_its_share():
     rng = np.random.default_rng(0)
     matrix = rng.normal(size=(60, 50)) * (rng.random((60, 50)) < 0.3)

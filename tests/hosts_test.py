@@ -190,6 +190,30 @@ def on_tpu_vm(address, port="0"):
     return subprocess.Popen([sys.executable, "-c", IN_POD], **options)
 
 
+def test_srun_says_who_the_processes_are():
+    """Two that have what it gives them, and no flags."""
+    job = {"SLURM_JOB_ID": str(launch_local.free_port()), "SLURM_STEP_NODELIST": "localhost", "SLURM_NTASKS": "2"}
+    options = dict(cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    tasks = [ENVIRONMENT | job | {"SLURM_PROCID": i, "SLURM_LOCALID": i} for i in "01"]
+    started = [subprocess.Popen([sys.executable, "-c", IN_POD], env=task, **options) for task in tasks]
+    said = [process.communicate(timeout=120) for process in started]
+    assert [out for out, _ in said] == ["process 0 of 2\n", "process 1 of 2\n"], said
+
+
+def test_what_one_process_began_two_go_on_with(tmp_path):
+    workdir = tmp_path / "run"
+    arguments = [DIGITS, *SMALL, "--config.epochs=8", "--config.checkpoint_every=2", f"--workdir={workdir}"]
+    alone = subprocess.Popen([sys.executable, "-m", "experiments.run", *arguments], cwd=ROOT, env=ENVIRONMENT)
+    wait_until(lambda: (workdir / "checkpoints" / "2.sha256").exists() or alone.poll() is not None)
+    alone.terminate()
+    assert alone.wait(timeout=60) == 3, "stopped, and saved"
+    launch = [sys.executable, "-m", "experiments.launch_local", "--processes=2", "--devices=2", "--"]
+    together = run_to_the_end([*launch, *arguments])
+    assert together.returncode == 0, together.stderr
+    assert json.loads((workdir / "summary.json").read_text())["status"] == "finished"
+    assert "devices" in json.loads((workdir / "continued.jsonl").read_text())["environment"]
+
+
 def test_the_hosts_of_a_tpu_pod_are_those_of_its_metadata():
     pod, port = dict(worker_network_endpoints="127.0.0.1,127.0.0.1", tpu_env=""), str(launch_local.free_port())
     with metadata_server(agent_worker_number="0", **pod) as first, metadata_server(agent_worker_number="1", **pod) as second:

@@ -67,6 +67,10 @@ def test_records_count_samples_bytes_and_rounds(tmp_path):
     assert rows[-1]["samples_seen"] == 19 * SAMPLES == results.summary["samples_seen"]
     sync = [algorithm.costs.bytes_per_sync for algorithm, _, _ in made]
     assert rows[-1]["bytes_per_device"] == pytest.approx(2 * sync[0] + 4 * sync[1] + 4 * sync[2])
+    for name in ("lower_bound", "all_reduce"):
+        each = [getattr(algorithm.costs, name) for algorithm, _, _ in made]
+        assert min(each) > 0
+        assert rows[-1][f"bytes_per_device_{name}"] == pytest.approx(2 * each[0] + 4 * each[1] + 4 * each[2])
     assert results.summary["local_steps"] == 19 and results.summary["rounds"] == 8
     assert json.loads((tmp_path / "summary.json").read_text()) == results.summary
     assert all(0 <= row["test_accuracy"] <= 1 and np.isfinite(row["train_loss"]) for row in rows)

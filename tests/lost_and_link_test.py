@@ -15,6 +15,7 @@ from experiments.quantities import bytes_per_second, link, seconds
 from ist_jax import LoopConfig, data_parallel, ist, run, undivided
 from ist_jax.link import Link
 from ist_jax.lost import Lost
+from ist_jax.placement import looped, sharded, subnet_mesh
 from ist_jax.summary import Bookkeeping
 
 SAMPLES = 4 * BATCH
@@ -41,8 +42,9 @@ def test_a_lost_worker_is_counted_and_its_units_keep_their_values(tmp_path):
     assert [row["lost_workers"] for row in rows] == [0, 4] and two.summary["lost_workers"] == 4
 
 
-def test_who_is_lost_changes_no_program():
-    algorithm, data = ist(two_groups(4), TASK, SGD, batch_size=BATCH), dataset()
+@pytest.mark.parametrize("place", [looped, lambda: sharded(subnet_mesh(4))], ids=["one device", "mesh"])
+def test_who_is_lost_changes_no_program(place):
+    algorithm, data = ist(two_groups(4), TASK, SGD, batch_size=BATCH, placement=place()), dataset()
     state, view = algorithm.fresh(jax.random.key(0)), data.view(0, jax.random.key(1), 4, algorithm.sharding)
     for alive in ([1, 1, 1, 1], [1, 0, 1, 1], [0, 0, 0, 0]):
         alive_S, key = jax.device_put((np.array(alive, bool), jax.random.key(2)), algorithm.sharding)

@@ -31,17 +31,31 @@ def _example(content, label):
     return example.SerializeToString()
 
 
-def write_builder(data_dir, name, splits, shape=(None, None, 3), classes=4, coding="jpeg", version="1.0.0"):
-    """Writes `splits`, name -> (file, label) of every example, to data_dir/name/version; TFDS knows its own builders' ones."""
+def _write_records(file, records):
+    if ".tfrecord-" in file:
+        import tensorflow as tf
+
+        with tf.io.TFRecordWriter(file) as writer:
+            for record in records:
+                writer.write(record)
+        return
+    writer = ArrayRecordWriter(file, "group_size:1")
+    for record in records:
+        writer.write(record)
+    writer.close()
+
+
+def write_builder(
+    data_dir, name, splits, shape=(None, None, 3), classes=4, coding="jpeg", version="1.0.0", kept_as="array_record"
+):
+    """Writes `splits`, name -> (file, label) of every example, to data_dir/name/version; TFDS knows its own builders' ones.
+    Files of `kept_as` 'tfrecord' are written with TensorFlow."""
     folder = data_dir / name / version
     folder.mkdir(parents=True)
     infos = []
     for split, examples in splits.items():
         records = [_example(*example) for example in examples]
-        writer = ArrayRecordWriter(str(folder / f"{name}-{split}.array_record-00000-of-00001"), "group_size:1")
-        for record in records:
-            writer.write(record)
-        writer.close()
+        _write_records(str(folder / f"{name}-{split}.{kept_as}-00000-of-00001"), records)
         infos.append(
             {
                 "filepathTemplate": "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}",
@@ -61,6 +75,6 @@ def write_builder(data_dir, name, splits, shape=(None, None, 3), classes=4, codi
     }
     kind = f"{core}.features_dict.FeaturesDict"
     (folder / "features.json").write_text(json.dumps({"featuresDict": {"features": features}, "pythonClassName": kind}))
-    info = {"fileFormat": "array_record", "name": name, "splits": infos, "version": version}
+    info = {"fileFormat": kept_as, "name": name, "splits": infos, "version": version}
     (folder / "dataset_info.json").write_text(json.dumps(info))
     return data_dir

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ist_jax.data.idx import read_idx
-from ist_jax.data.progress import opened, progress
+from ist_jax.data.progress import busy, opened, progress
 
 
 class Screen(io.StringIO):
@@ -31,6 +31,16 @@ def test_a_bar_is_shown_on_a_terminal_from_the_third_second_on(monkeypatch, term
         seen.append(item)
     assert seen == [0, 1, 2, 3]
     assert ("counting" in screen.getvalue()) == shown
+
+
+@pytest.mark.parametrize("terminal,pause,shown", [(True, 2.7, True), (True, 0.1, False), (False, 2.7, False)])
+def test_one_long_call_shows_its_seconds(monkeypatch, terminal, pause, shown):
+    screen = Screen(terminal)
+    monkeypatch.setattr("sys.stderr", screen)
+    with pytest.raises(KeyError), busy("cutting"):  # however it ends
+        time.sleep(pause)
+        raise KeyError
+    assert ("cutting: 00:02" in screen.getvalue()) == shown
 
 
 def test_a_file_that_is_slow_to_read_has_a_bar_over_its_bytes(monkeypatch, tmp_path):

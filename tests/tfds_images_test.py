@@ -10,7 +10,7 @@ from prepared import encoded, varied, write_builder
 
 from experiments import run as command
 from ist_jax import data
-from ist_jax.data import DataError, Streamed, tfds_images
+from ist_jax.data import DataError, Streamed, tfds, tfds_images
 from ist_jax.data.tfds_images import Records, decoded
 
 
@@ -48,6 +48,36 @@ def test_a_builder_by_its_version_and_one_whose_test_split_is_called_validation(
     for image_size in (0, 7):
         with pytest.raises(DataError, match="it has .*extra.*, and no validation"):
             data.load("tfds", str(tmp_path), "halves", image_size=image_size)
+
+
+def test_a_builder_prepared_as_tfrecord_is_read_with_tensorflow(tmp_path):
+    pytest.importorskip("tensorflow")
+    images = np.random.default_rng(0).integers(0, 256, (30, 8, 8, 3), dtype=np.uint8)
+    files = [(encoded(image, "PNG"), i % 3) for i, image in enumerate(images)]
+    found = {}
+    for kept_as in ("tfrecord", "array_record"):
+        folder = tmp_path / kept_as
+        write_builder(folder, "patches", {"train": files[:20], "test": files[20:]}, (8, 8, 3), 3, "png", kept_as=kept_as)
+        found[kept_as] = data.load("tfds", str(folder), "patches")
+    assert found["tfrecord"].fingerprint == found["array_record"].fingerprint
+    np.testing.assert_array_equal(found["tfrecord"].test["x"], images[20:])
+
+
+def test_what_tfrecord_cannot_is_said(tmp_path, monkeypatch):
+    """Be read without TensorFlow, streamed, or prepared again in its place."""
+    (tmp_path / "patches" / "1.0.0").mkdir(parents=True)
+    (tmp_path / "patches" / "1.0.0" / "dataset_info.json").write_text('{"fileFormat": "tfrecord"}')
+    monkeypatch.setattr(tfds, "_has_tensorflow", lambda: False)
+    with pytest.raises(
+        DataError, match="prepared as tfrecord, which TFDS does not read without TensorFlow: install tensorflow, or"
+    ):
+        data.load("tfds", str(tmp_path), "patches")
+    with pytest.raises(
+        DataError, match="prepared as tfrecord, which cannot be streamed: prepare it as array_record in another"
+    ):
+        data.load("tfds", str(tmp_path), "patches", image_size=14)
+    with pytest.raises(DataError, match="holds 'patches' as tfrecord: prepare it in another folder"):
+        tfds.prepare("patches", str(tmp_path))
 
 
 @pytest.mark.parametrize("damage", ["missing", "empty", "truncated", "flipped", "description"])
@@ -106,10 +136,23 @@ def test_a_record_is_read_once_for_its_image_and_its_label(monkeypatch):
     monkeypatch.setattr(tfds_images, "_AT_ONCE", 3)
     files = list(varied(9))
     source = Counted({"image": file, "label": label} for file, label in files)
-    made = Records(source, "pictures", 8, 3, threading.Lock()).read(np.array([5, 0, 5, 8, 2, 1, 3]))
+    made = Records(source, "pictures", 8, 3, 9, threading.Lock()).read(np.array([5, 0, 5, 8, 2, 1, 3]))
     assert source.asked == [5, 0, 5, 8, 2, 1, 3]
     np.testing.assert_array_equal(made["y"], [files[row][1] for row in source.asked])
     np.testing.assert_array_equal(made["x"], [decoded(files[row][0], 8, 3) for row in source.asked])
+
+
+def test_labels_out_of_range_and_images_that_pillow_does_not_trust_are_said(monkeypatch):
+    """Also what TFDS lets through: a label is any number."""
+    files = list(varied(4))
+    for label in (-1, 3):
+        source = Counted({"image": file, "label": label if i == 2 else 0} for i, (file, _) in enumerate(files))
+        with pytest.raises(DataError, match=rf"pictures: labels are from 0 to 2; example 2 has {label}"):
+            Records(source, "pictures", 8, 3, 3, threading.Lock()).read(np.arange(4))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 4)
+    source = Counted({"image": file, "label": 0} for file, _ in files)
+    with pytest.raises(DataError, match=r"example 0 is no image that can be read \(Image size .* exceeds limit"):
+        Records(source, "pictures", 8, 3, 3, threading.Lock()).read(np.arange(4))
 
 
 def test_imagenets_test_split_is_its_validation_split(tmp_path):

@@ -103,7 +103,6 @@ WRONG = {
     "--config.later_local_steps=(5,) --config.method=ensemble": "leave them out for method='ensemble'",
     "--config.later_local_steps=(5,) --config.method=diloco": "leave them out for method='diloco'",
     "--config.model.dropout=0.5": "model.dropout=0.5 is of gcn and sage and gat, and does nothing for model.name='mlp'",
-    "--config.model.name=resnet --config.model.hidden=(64,)": "model.hidden=.64,. is of mlp .* for model.name='resnet'",
     "--config.model.name=resnet --config.model.bias=True": "model.bias=True is of mlp .* does nothing for model.name='resnet'",
     "--config.min_blocks=2": "min_blocks=2 is of resnet",
     "--config.model.name=resnet --config.min_blocks=2 --config.method=ensemble": "not with method='ensemble'",

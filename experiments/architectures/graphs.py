@@ -73,7 +73,7 @@ def _decompose(
     num_subnets: int,
 ) -> Decomposition:
     m = config.model
-    common = dict(norm=m.norm, dropout=m.dropout, bias=m.bias, activation=m.activation)
+    common = dict(norm=m.norm, dropout=m.dropout, input_dropout=m.input_dropout, bias=m.bias, activation=m.activation)
     split = dict(split_input=m.split_input, split_output=m.split_output, scaling=m.scaling) if splits(config) else {}
     whole = model(m.hidden, spec.num_classes, **common, **own(config))
     return decompose(whole, *spec.example_shape, num_subnets=num_subnets, partition=config.partition, **split)

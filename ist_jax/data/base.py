@@ -11,6 +11,7 @@ import jax
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
+from ist_jax.data.progress import busy
 from ist_jax.data.raw import DataError, Raw, check, possible
 from ist_jax.data.rows import Rows, blocks, in_memory, mapped, mean_and_std
 from ist_jax.keys import key_on
@@ -262,7 +263,8 @@ def make_dataset(
     train = _arrays(raw.x_train, raw.y_train, rest, stored=stored)
     validation = _arrays(raw.x_train, raw.y_train, chosen)
     test = _arrays(raw.x_test, raw.y_test, np.arange(len(raw.y_test)))
-    mean, std = mean_and_std(train["x"])
+    with busy("mean and deviation"):
+        mean, std = mean_and_std(train["x"])
     return Dataset(
         name=name,
         train=train,

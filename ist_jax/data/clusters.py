@@ -9,6 +9,8 @@ import numpy as np
 import scipy.sparse as sp
 from scipy.sparse.csgraph import reverse_cuthill_mckee
 
+from ist_jax.data.progress import busy
+
 
 def has_metis() -> bool:
     """Whether pymetis can be imported."""
@@ -74,7 +76,8 @@ def clusters_of(matrix: sp.csr_matrix, num_clusters: int, cache: str = "", name:
                 return found
     except (OSError, ValueError):  # a damaged one is made again
         pass
-    found = _without_gaps(method(matrix, num_clusters))
+    with busy(f"cutting the graph into {num_clusters} clusters"):
+        found = _without_gaps(method(matrix, num_clusters))
     if file is not None:
         _keep(file, found)
     return found

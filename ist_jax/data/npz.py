@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from ist_jax.data.progress import opened
+from ist_jax.data.progress import opened, progress
 from ist_jax.data.raw import DataError, Raw, first_line
 from ist_jax.data.rows import Blocks, blocks_of_stream
 
@@ -58,7 +58,7 @@ def read_npz(
 
 def _stored(path: pathlib.Path, name: str) -> np.ndarray | Blocks | None:
     """A member of an archive, mapped from it, or as blocks if it is packed; None if it cannot be read by rows."""
-    with zipfile.ZipFile(path) as archive, archive.open(name) as file:
+    with opened(path) as whole, zipfile.ZipFile(whole) as archive, archive.open(name) as file:
         member, version = archive.getinfo(name), np.lib.format.read_magic(file)
         if version not in _HEADERS:
             return None
@@ -67,7 +67,7 @@ def _stored(path: pathlib.Path, name: str) -> np.ndarray | Blocks | None:
             return None
         begin = file.tell()
         if member.compress_type != zipfile.ZIP_STORED or member.file_size - begin != math.prod(shape) * dtype.itemsize:
-            return Blocks(shape, dtype, lambda: _blocks(path, name, begin, shape, dtype))
+            return Blocks(shape, dtype, lambda: progress(_blocks(path, name, begin, shape, dtype), f"unpacking {name}"))
         while file.read(_BYTES):  # to its end, where its checksum is compared
             pass
     with path.open("rb") as file:

@@ -2,6 +2,8 @@
 
 import contextlib
 import pathlib
+import sys
+import threading
 from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO, TypeVar
 
@@ -14,6 +16,29 @@ _OPTIONS: dict[str, Any] = {"delay": 2, "leave": False, "disable": None}  # None
 def progress(items: Iterable[T], what: str, total: int | None = None) -> Iterable[T]:
     """`items`, with a bar called `what` from the third second on."""
     return tqdm(items, desc=what, total=total, **_OPTIONS)
+
+
+@contextlib.contextmanager
+def busy(what: str) -> Iterator[None]:
+    """The seconds of one long call that cannot be counted, from the third on."""
+    done = threading.Event()
+
+    def show() -> None:
+        if not done.wait(_OPTIONS["delay"]):
+            with tqdm(bar_format=f"{what}: {{elapsed}}", leave=False) as bar:
+                bar.start_t -= _OPTIONS["delay"]
+                while not done.wait(0.5):
+                    bar.refresh()
+
+    thread = threading.Thread(target=show, daemon=True)
+    if sys.stderr.isatty():
+        thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        if thread.ident is not None:
+            thread.join()
 
 
 @contextlib.contextmanager

@@ -1,8 +1,9 @@
-"""Any prepared TFDS image classification builder, by name, read without TensorFlow.
+"""Any prepared TFDS image classification builder, by name.
 
 `data.dataset` is the builder ('fashion_mnist', 'cifar10', 'NAME/CONFIG', 'NAME:VERSION'), `data.dir` the data_dir where it lies
-prepared as array_record: `prepare(name, data_dir)` does that, with TensorFlow. Images of one size are read whole; with
-`data.image_size`, images of any size are streamed from disk.
+prepared. As array_record (`prepare(name, data_dir)` makes it, with TensorFlow) it is read without TensorFlow; as tfrecord, the
+default of TFDS, with it. Images of one size are read whole; with `data.image_size`, images of any size are streamed from disk,
+which needs array_record.
 """
 
 import contextlib
@@ -28,34 +29,54 @@ def _columns(source: Sequence[Any]) -> tuple[np.ndarray, np.ndarray]:
     return np.stack([row["image"] for row in rows]), np.array([row["label"] for row in rows], np.int64)
 
 
-def is_prepared(dataset: str, directory: str) -> bool:
-    """Whether a builder lies in `directory` as array_record, whole: TFDS writes dataset_info.json last."""
+def _formats(dataset: str, directory: str) -> set[str]:
+    """Of files in which a builder lies in `directory`, whole: TFDS writes dataset_info.json last."""
+    found = set()
     for file in pathlib.Path(directory, dataset.replace(":", "/")).glob("**/dataset_info.json"):
         with contextlib.suppress(OSError, ValueError, AttributeError):
-            if "incomplete" not in str(file) and json.loads(file.read_text()).get("fileFormat") == "array_record":
-                return True
-    return False
+            if "incomplete" not in str(file):
+                found.add(str(json.loads(file.read_text()).get("fileFormat")))
+    return found
+
+
+def is_prepared(dataset: str, directory: str) -> bool:
+    """Whether a builder lies in `directory` as array_record, whole."""
+    return "array_record" in _formats(dataset, directory)
+
+
+def _has_tensorflow() -> bool:
+    return importlib.util.find_spec("tensorflow") is not None
 
 
 def prepare(dataset: str, directory: str) -> None:
     """Downloads and prepares a builder as `load` reads it, unless it lies there already.
 
     Raises:
-      DataError: TensorFlow, which TFDS prepares with, is not installed.
+      DataError: TensorFlow, which TFDS prepares with, is not installed; or it lies there as other files.
     """
     if is_prepared(dataset, directory):
         return
-    if importlib.util.find_spec("tensorflow") is None:
+    if there := _formats(dataset, directory):
+        raise DataError(f"{directory} holds {dataset!r} as {' and '.join(sorted(there))}: prepare it in another folder")
+    if not _has_tensorflow():
         raise DataError(f"TFDS needs TensorFlow to prepare {dataset!r} (not to read it): pip install tensorflow")
     import tensorflow_datasets as tfds
 
     tfds.builder(dataset, data_dir=directory, file_format="array_record").download_and_prepare()
 
 
-def _check_prepared(directory: str, dataset: str) -> None:
+def _check_prepared(directory: str, dataset: str, *, whole: bool = False) -> None:
+    """Raises DataError if a builder is not there; one that is read `whole` may be tfrecord."""
     if not dataset:
         raise DataError("data.name='tfds' needs data.dataset, the name of a builder such as 'fashion_mnist'")
-    if not is_prepared(dataset, directory):
+    if not is_prepared(dataset, directory) and not (whole and _formats(dataset, directory) and _has_tensorflow()):
+        if there := _formats(dataset, directory):
+            without = "TFDS does not read without TensorFlow" if whole else "cannot be streamed"
+            raise DataError(
+                f"data.dir={directory!r} holds {dataset!r} prepared as {' and '.join(sorted(there))}, which {without}: "
+                + ("install tensorflow, or " if whole else "")
+                + "prepare it as array_record in another folder (ist_jax.data.tfds.prepare)"
+            )
         there = [path.name for path in pathlib.Path(directory).glob("*/") if is_prepared(path.name, directory)]
         close = difflib.get_close_matches(dataset, there, 1)
         raise DataError(
@@ -88,13 +109,22 @@ def _said(directory: str, dataset: str) -> Iterator[None]:
         raise DataError(f"{dataset} in {directory}: TFDS cannot read it: {reason}") from error
 
 
+def _source(builder: Any, split: str) -> Sequence[Any]:
+    """The examples of a split, in the order of their files."""
+    import tensorflow_datasets as tfds
+
+    if builder.info.file_format.value == "array_record":
+        return builder.as_data_source(split=split)
+    return list(tfds.as_numpy(builder.as_dataset(split=split)))
+
+
 def load(directory: str, dataset: str) -> Raw:
     """Reads the builder `dataset` in `directory`: its split 'train', and 'test' or, without one, 'validation'.
 
     Raises:
       DataError: the builder is not prepared there, it is no image classification set, or its images have several sizes.
     """
-    _check_prepared(directory, dataset)
+    _check_prepared(directory, dataset, whole=True)
     import tensorflow_datasets as tfds  # seconds to import: only who reads TFDS pays
 
     with _said(directory, dataset):
@@ -103,7 +133,7 @@ def load(directory: str, dataset: str) -> Raw:
         if None in shape:
             raise DataError(f"{dataset}: its images have several sizes: set data.image_size, such as 224, to stream them")
         tested = _test_split(builder)
-        train, test = (tfds.data_source(dataset, split=split, data_dir=directory) for split in ("train", tested))
+        train, test = (_source(builder, split) for split in ("train", tested))
         (x_test, y_test), (x_train, y_train) = _columns(test), _columns(train)  # a damaged smaller one is said sooner
     return Raw(x_train, y_train, x_test, y_test, notes={"test split": tested})
 
@@ -128,7 +158,7 @@ def stream(directory: str, dataset: str, image_size: int) -> RawStream:
         def columns(split: str) -> Columns:
             undecoded = {"image": tfds.decode.SkipDecoding()}
             source = tfds.data_source(dataset, split=split, data_dir=directory, decoders=undecoded)
-            records = Records(source, f"{dataset}, split {split}", side, channels, lock)
+            records = Records(source, f"{dataset}, split {split}", side, channels, classes, lock)
             return Columns(len(records), records.read)
 
         parts = columns("train"), columns(test)

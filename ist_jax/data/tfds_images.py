@@ -27,7 +27,7 @@ def decoded(content: bytes, side: int, channels: int) -> np.ndarray:
     """uint8[side, side, channels]: the central square of an image file, resized.
 
     Raises:
-      OSError: no image.
+      Exception: whatever Pillow raises of what is no image.
     """
     from PIL import Image
 
@@ -41,10 +41,20 @@ def decoded(content: bytes, side: int, channels: int) -> np.ndarray:
 
 
 class Records:
-    """The images of a split and their labels; every record is read once for both."""
+    """The images of a split and their labels; every record is read once for both.
 
-    def __init__(self, source: Sequence[Any], name: str, side: int, channels: int, lock: threading.Lock):
+    Args:
+      source: of TFDS, its images undecoded.
+      name: of the split, for errors.
+      side: in pixels, to which images are resized.
+      channels: of an image.
+      classes: that labels count.
+      lock: of readers that may be one.
+    """
+
+    def __init__(self, source: Sequence[Any], name: str, side: int, channels: int, classes: int, lock: threading.Lock):
         self._source, self._name, self._shape, self._lock = source, name, (side, side, channels), lock
+        self._classes = classes
 
     def __len__(self) -> int:
         return len(self._source)
@@ -65,16 +75,21 @@ class Records:
         try:
             with self._lock:
                 found = self._source.__getitems__(rows)
-            return [example["image"] for example in found], [int(example["label"]) for example in found]
+            files, labels = [example["image"] for example in found], [int(example["label"]) for example in found]
         except Exception as error:  # a damaged file raises whatever its reader does
             reason = first_line(error)
             raise DataError(f"{self._name}: examples from {rows[0]} on cannot be read ({reason}); prepare it again") from error
+        for row, label in zip(rows, labels):
+            if not 0 <= label < self._classes:
+                raise DataError(f"{self._name}: labels are from 0 to {self._classes - 1}; example {row} has {label}")
+        return files, labels
 
     def _decoded(self, row: int, content: bytes) -> np.ndarray:
         try:
             return decoded(content, self._shape[0], self._shape[2])
-        except OSError as error:
-            raise DataError(f"{self._name}: example {row} is no image that can be read ({error}); prepare it again") from error
+        except Exception as error:  # Pillow raises more than OSError of what is damaged, or of more pixels than it trusts
+            reason = first_line(error)
+            raise DataError(f"{self._name}: example {row} is no image that can be read ({reason}); prepare it again") from error
 
 
 def fingerprint(folder: pathlib.Path, side: int) -> str:

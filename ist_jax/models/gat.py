@@ -83,6 +83,7 @@ class GAT(nn.Module):
     heads: int = 4
     norm: str = "none"
     dropout: float = 0.0
+    input_dropout: bool = True
     bias: bool = True
     activation: str = "elu"
     param_dtype: jnp.dtype = jnp.float32
@@ -92,7 +93,8 @@ class GAT(nn.Module):
         drop = lambda h: dropped(h, self.dropout, self.make_rng("dropout") if self.has_rng("dropout") else None)
         h_NxAxH = graph.features[:, None]
         for i, width in enumerate(self.hidden):
-            h_NxAxH = self._layer(width, f"hidden_{i}", True)(drop(h_NxAxH), graph)
+            read = drop(h_NxAxH) if i or self.input_dropout else h_NxAxH
+            h_NxAxH = self._layer(width, f"hidden_{i}", True)(read, graph)
             h_NxAxH = self._activated(h_NxAxH, graph)
         return self._layer(self.num_classes, "output", False)(drop(h_NxAxH), graph)
 

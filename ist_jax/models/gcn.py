@@ -47,6 +47,7 @@ class GCN(nn.Module):
       num_classes: width of the logits.
       norm: 'layer' (per node, before the activation), 'matrix' (all nodes together, after it, as the authors do) or 'none'.
       dropout: probability that an input of a layer is zero in training.
+      input_dropout: whether that holds for the first layer, too (the authors' small-scale script leaves it out there).
       bias: whether layers have a bias.
       activation: a name of `ACTIVATIONS`.
       sum_scales: of every layer, a factor on the features that it reads, () for none: less than 1 in a full model that has no
@@ -58,6 +59,7 @@ class GCN(nn.Module):
     num_classes: int
     norm: str = "none"
     dropout: float = 0.0
+    input_dropout: bool = True
     bias: bool = True
     activation: str = "relu"
     sum_scales: tuple[float, ...] = ()
@@ -73,5 +75,5 @@ class GCN(nn.Module):
         return output(self._read(h, len(self.hidden)))
 
     def _read(self, h: Array | Sparse, layer: int) -> Array | Sparse:
-        key = self.make_rng("dropout") if self.has_rng("dropout") else None
+        key = self.make_rng("dropout") if self.has_rng("dropout") and (layer or self.input_dropout) else None
         return dropped(scaled(h, self.sum_scales, layer), self.dropout, key)

@@ -48,11 +48,20 @@ def _weighted_sum(value_nxWxS: Array, column_nxW: Array, kernel_DxSxH: Array) ->
     A loop of at least two trips, as all gathers are here: what goes into one and comes out is then made once and whole. Outside
     of loops XLA's CPU compiler makes an entry anew wherever it is gathered (it ignores barriers).
     """
-    add = lambda total, entry: (total + entry[0][:, :, None] * kernel_DxSxH[entry[1]], None)
-    num_subnets = max(value_nxWxS.shape[2], kernel_DxSxH.shape[1])
-    total = jnp.zeros((column_nxW.shape[0], num_subnets, kernel_DxSxH.shape[2]), kernel_DxSxH.dtype)
+    num_rows, num_kernels, width = kernel_DxSxH.shape
+    num_subnets = max(value_nxWxS.shape[2], num_kernels)
+    # where all have one matrix, their kernels are one wide one: reshaped in the loop, so that before it whole rows are laid out
+    shape = (1, num_subnets * width) if value_nxWxS.shape[2] == 1 else (num_subnets, width)
+
+    def add(total: Array, entry: tuple[Array, Array]) -> tuple[Array, None]:
+        value_nxS, column_n = entry
+        kernel = kernel_DxSxH.reshape(num_rows, *shape) if num_kernels == num_subnets else kernel_DxSxH
+        return total + value_nxS[:, :, None] * kernel[column_n], None
+
+    total = jnp.zeros((column_nxW.shape[0], *shape), kernel_DxSxH.dtype)
     entries = jnp.moveaxis(value_nxWxS, 1, 0).astype(kernel_DxSxH.dtype), column_nxW.T
-    return jax.lax.scan(add, total, entries, unroll=-(-column_nxW.shape[1] // trips(column_nxW.shape[1])))[0]
+    total, _ = jax.lax.scan(add, total, entries, unroll=-(-column_nxW.shape[1] // trips(column_nxW.shape[1])))
+    return total.reshape(-1, num_subnets, width)
 
 
 def _beside(rows: Rows, values: Sequence[Array], kernel_DxSxH: Array) -> Array:
@@ -74,14 +83,10 @@ def _times_rows_of_all(size: int, is_batched: Any, rows: Rows, kernel: Array) ->
     del size
     in_rows, in_kernel = is_batched
     assert not any(jax.tree.leaves(in_rows._replace(value=()))), "subnetworks see one graph"
-    kernel_DxSxH = jnp.moveaxis(kernel, 0, 1) if in_kernel else kernel[:, None]
-    width = kernel_DxSxH.shape[2]
-    if not any(in_rows.value):  # one matrix: the kernels are one wide one
-        kernel_DxSxH = kernel_DxSxH.reshape(kernel.shape[-2], 1, -1)
     beside = lambda value, batched: jnp.moveaxis(value, 0, -1) if batched else value[:, :, None]
     values = [beside(value, batched) for value, batched in zip(rows.value, in_rows.value)]
-    products = _beside(rows, values, kernel_DxSxH)
-    return jnp.moveaxis(products.reshape(products.shape[0], -1, width), 1, 0), True
+    kernel_DxSxH = jnp.moveaxis(kernel, 0, 1) if in_kernel else kernel[:, None]
+    return jnp.moveaxis(_beside(rows, values, kernel_DxSxH), 1, 0), True
 
 
 @jax.custom_vjp

@@ -21,6 +21,7 @@ class GraphSAGE(nn.Module):
     num_classes: int
     norm: str = "layer"
     dropout: float = 0.0
+    input_dropout: bool = True
     bias: bool = True
     activation: str = "relu"
     sum_scales: tuple[float, ...] = ()
@@ -37,7 +38,7 @@ class GraphSAGE(nn.Module):
         return self._dense(self.num_classes, "output")(self._read(pair_Nx2xD, len(self.hidden)))
 
     def _read(self, pair_Nx2xD: Array, layer: int) -> Array:
-        key = self.make_rng("dropout") if self.has_rng("dropout") else None
+        key = self.make_rng("dropout") if self.has_rng("dropout") and (layer or self.input_dropout) else None
         return dropped(scaled(pair_Nx2xD, self.sum_scales, layer), self.dropout, key)
 
     def _dense(self, width: int, name: str) -> nn.DenseGeneral:
