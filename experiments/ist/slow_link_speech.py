@@ -14,7 +14,7 @@ def get_config():
     config.link.bandwidth = "1Gbps"
     config.link.latency = "1ms"
     config.eval_every = 1
-    config.per_method.ist.local_steps = 10
-    config.per_method.local_sgd.local_steps = 10
+    config.per_method.ist.local_steps = 20
+    config.per_method.local_sgd.local_steps = 20
     config.per_method.data_parallel.optimizer.learning_rate = 0.03
     return config
