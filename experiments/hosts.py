@@ -10,6 +10,7 @@ All read and write one workdir, on a file system that they share.
 import contextlib
 import os
 import pathlib
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
@@ -32,7 +33,7 @@ def detected(environ: Mapping[str, str]) -> bool:
     in_step = {"SLURM_PROCID", "SLURM_STEP_NODELIST"} <= environ.keys()  # of srun; sbatch alone may set the first
     slurm = in_step and more_than_one("SLURM_NTASKS")
     tpu = any("," in environ.get(name, "") for name in TPU_HOSTS)
-    return slurm or more_than_one("OMPI_COMM_WORLD_SIZE") or tpu
+    return slurm or more_than_one("OMPI_COMM_WORLD_SIZE") or more_than_one("MEGASCALE_NUM_SLICES") or tpu
 
 
 def may_be_in_pod(environ: Mapping[str, str]) -> bool:
@@ -41,7 +42,7 @@ def may_be_in_pod(environ: Mapping[str, str]) -> bool:
     JAX, once imported, says in the environment whether there are TPUs, and whether there is no server to ask.
     """
     has_tpus = "TPU_ML_PLATFORM" in environ and "TPU_SKIP_MDS_QUERY" not in environ
-    return has_tpus and "tpu" in environ.get("JAX_PLATFORMS", "tpu") and not any(name in environ for name in TPU_HOSTS)
+    return has_tpus and "tpu" in (environ.get("JAX_PLATFORMS") or "tpu") and not any(name in environ for name in TPU_HOSTS)
 
 
 def taken(argv: Sequence[str], names: Sequence[str]) -> tuple[dict[str, str], list[str]]:
@@ -93,7 +94,7 @@ def join(argv: Sequence[str], timeout: int = 300) -> list[str]:
     """
     own, rest = split(argv)
     told = bool(own) or detected(os.environ)
-    if not told and not may_be_in_pod(os.environ):
+    if jax.distributed.is_initialized() or not (told or may_be_in_pod(os.environ)):  # joined for a sweep's run before this one
         return rest
     options = {}
     if own:
@@ -103,8 +104,8 @@ def join(argv: Sequence[str], timeout: int = 300) -> list[str]:
         patience = dict(heartbeat_timeout_seconds=HEARTBEAT, shutdown_timeout_seconds=HEARTBEAT)
         jax.distributed.initialize(**options, initialization_timeout=timeout, **patience)
     except (RuntimeError, ValueError, OSError) as error:
-        if not told and not isinstance(error, RuntimeError):  # no such server, or it knows of no pod
-            print(f"one process: this machine's metadata name no hosts of a TPU pod ({one_line(error)})", file=sys.stderr)
+        if not told and not _is_of_a_pod(error):
+            print(f"this host trains alone ({one_line(error)}); in a TPU pod give --{', --'.join(FLAGS)}", file=sys.stderr)
             return rest
         raise ConfigError(
             f"the processes of this run do not find each other ({one_line(error)}): start all of them within {timeout} s, or, "
@@ -113,13 +114,20 @@ def join(argv: Sequence[str], timeout: int = 300) -> list[str]:
     return rest
 
 
+def _is_of_a_pod(error: Exception) -> bool:
+    """Whether JAX had found hosts when it failed: not if no server answered, if no answer named a pod, or if it was too late to
+    ask, as in a notebook that has computed."""
+    asked_in_vain = re.search("coordinator_address should be|must be called before", str(error))
+    return not isinstance(error, OSError) and asked_in_vain is None
+
+
 @contextlib.contextmanager
 def together() -> Iterator[None]:
     """Ends this process at once if another one of its run dies in what is done here; `last_words` says what to do."""
     try:
         yield
     except JaxRuntimeError as error:
-        if not jax.distributed.is_initialized() or is_out_of_memory(error):
+        if not jax.distributed.is_initialized() or jax.process_count() == 1 or is_out_of_memory(error):
             raise
         print(f"error: {one_line(error)}", file=sys.stderr, flush=True)
         os._exit(FAILED)  # leaving in good order waits for the process that is gone
@@ -136,7 +144,7 @@ def exit_status_of(argv: Sequence[str], run: Callable[[list[str]], None]) -> int
 
     def joined() -> None:
         rest = join(argv)
-        if jax.distributed.is_initialized():
+        if jax.distributed.is_initialized() and jax.process_count() > 1:
             beside.append(_beside(rest))
         with together():
             run(rest)
@@ -144,7 +152,7 @@ def exit_status_of(argv: Sequence[str], run: Callable[[list[str]], None]) -> int
     status = exit_status(joined)
     for process in beside:
         process.all_is_well()
-    if status and jax.distributed.is_initialized():
+    if status and jax.distributed.is_initialized() and jax.process_count() > 1:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)  # leaving in good order waits for the others, who may not know yet

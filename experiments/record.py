@@ -45,12 +45,14 @@ def git_revision() -> str | None:
 
 
 def _installed_revision() -> str | None:
-    """The commit that pip installed from (`pip install git+...`)."""
+    """The commit that pip installed this file from (`pip install git+...`)."""
     try:
-        content = importlib.metadata.distribution("ist_jax").read_text("direct_url.json")
-        return json.loads(content or "{}").get("vcs_info", {}).get("commit_id")
+        installed = importlib.metadata.distribution("ist_jax")
     except importlib.metadata.PackageNotFoundError:
         return None
+    if pathlib.Path(str(installed.locate_file("experiments/record.py"))).resolve() != pathlib.Path(__file__).resolve():
+        return None
+    return json.loads(installed.read_text("direct_url.json") or "{}").get("vcs_info", {}).get("commit_id")
 
 
 def environment(config: Config, dataset: Dataset, start: Mapping[str, Any] | None = None) -> dict[str, Any]:

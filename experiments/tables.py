@@ -132,10 +132,16 @@ def _reached(runs: Sequence[Run], name: str, percent: float) -> str:
     return _spread(at, 1)
 
 
+def _workers(runs: Sequence[Run]) -> Any:
+    return runs[0].config.get("num_subnets")
+
+
 def _times_ist(runs: Sequence[Run], name: str, percent: float, groups: Mapping[str, Sequence[Run]]) -> str:
-    """The mean of `_spent` over that of IST's runs with the same values; '' where a run does not reach it, or is IST's."""
+    """The mean of `_spent` over that of IST's runs with the same values, or, where methods have values of their own, of its only
+    ones with as many workers; '' where a run does not reach it, or is IST's."""
     label = next(label for label, group in groups.items() if group is runs)
-    of_ist = groups.get(", ".join(["ist", *label.split(", ")[1:]]), [])
+    as_many = [g for g in groups.values() if g[0].config["method"] == "ist" and _workers(g) == _workers(runs)]
+    of_ist = groups.get(", ".join(["ist", *label.split(", ")[1:]]), as_many[0] if len(as_many) == 1 else [])
     ours, theirs = (_spent(group, name, percent) for group in (of_ist, runs))
     if of_ist is runs or not ours or None in ours or None in theirs:
         return ""

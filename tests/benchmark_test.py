@@ -24,13 +24,14 @@ def test_the_quick_benchmark_prints_and_writes_its_rows(tmp_path):
     assert content["machine"]["cores"] and content["machine"]["jax"]
     whats = " ".join(row["what"] for row in content["rows"])
     for part in (
-        "round of 5 steps, looped (auto)",
+        "round of 5 steps, looped (the rule)",
         "round of 5 steps, vmapped,",
         "5 steps by hand",
         "one device",
         "4 devices",
         "units travel, sharded",
         "repartition",
+        "step of the whole network, batch 256",
     ):
         assert part in whats
     assert all(row["seconds"] > 0 and row["ratio"] > 0 for row in content["rows"])

@@ -133,7 +133,7 @@ DECOMPOSITIONS: dict[str, Callable[..., Decomposition]] = {
     "gcn-scaled": _graph(gcn, GCN((8, 8), CLASSES), split_output=False, scaling="keep"),
     "sage-split-input": _graph(sage, GraphSAGE((8, 6), CLASSES, norm="none"), split_input=True, scaling="sqrt"),
     "sage-layer-norm": _graph(sage, GraphSAGE((16,), CLASSES)),
-    "gat": _graph(gat, GAT((8,), CLASSES, heads=2)),
+    "gat": _graph(gat, GAT((8, 8), CLASSES, heads=2)),
     "chain": chain,
     "blocks": _images(blocks, PreActResNet((1, 6), CLASSES, width=4), stages=(2,)),
     "filters": _images(filters, ResNet((2,), CLASSES, width=6)),

@@ -40,7 +40,7 @@ def images(count=60):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_law_5_all_placements_agree_in_float64(kind):
-    """The partition exactly, parameters to 1e-9; four subnetworks divide no group of these evenly."""
+    """The partition exactly, parameters to 1e-9; four subnetworks do not divide all groups of any of these."""
     with jax.enable_x64(True):
         decomposition, data = DECOMPOSITIONS[kind](4), images()
         params = jax.tree.map(jnp.asarray, random_params(decomposition, dtype=np.float64))
@@ -90,7 +90,7 @@ def test_law_4_one_subnetwork_is_plain_training(kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_law_10_a_run_goes_on_exactly_where_it_stopped(kind, tmp_path):
-    """Stopped in local SGD's warm-up, and again in the phase of its own, with momentum that is carried over mesh or loop."""
+    """Stopped in local SGD's warm-up, and again in the phase of its own, with momentum that is carried over a mesh."""
     decomposition, data = DECOMPOSITIONS[kind](4), images()
     place = sharded(subnet_mesh(4), looped())
 

@@ -26,7 +26,7 @@ def examples(decomposition, seed, count):
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("name", ["mlp-uneven", "chain", "blocks", "filters", "channels"])
 def test_evaluation_as_units_lie(name, place, with_sample):
-    """Four subnetworks divide none of these evenly: 18, 13 units, 9 blocks, 5 blocks, 6 filters, 6 and 5 channels."""
+    """Four subnetworks do not divide all groups of any: of 18 and 13 units, 9 and 5 blocks, 6 filters, 6, 4 and 5 channels."""
     decomposition = DECOMPOSITIONS[name](4)
     parts = decomposition.partition
     assert uneven_groups(parts.sizes, parts.num_subnets)

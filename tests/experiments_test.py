@@ -215,7 +215,8 @@ def test_a_run_that_ends_with_a_dense_phase_says_how_its_units_went_before(tmp_p
 
 def test_the_revision_of_an_installation_is_what_pip_wrote_down(tmp_path, monkeypatch):
     """PEP 610, of `pip install git+https://...`; no git knows the installed files."""
-    monkeypatch.setattr(record, "__file__", str(tmp_path / "record.py"))
+    (tmp_path / "experiments").mkdir()
+    monkeypatch.setattr(record, "__file__", str(tmp_path / "experiments" / "record.py"))
     installed = tmp_path / "ist_jax-9.dist-info"
     installed.mkdir()
     (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: ist_jax\nVersion: 9\n")
@@ -224,6 +225,9 @@ def test_the_revision_of_an_installation_is_what_pip_wrote_down(tmp_path, monkey
     about = {"url": "https://example.org/ist_jax", "vcs_info": {"vcs": "git", "commit_id": "c0ffee"}}
     (installed / "direct_url.json").write_text(json.dumps(about))
     assert record.git_revision() == "c0ffee"
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.setattr(record, "__file__", str(tmp_path / "elsewhere" / "record.py"))
+    assert record.git_revision() is None, "another copy than the one that is installed"
 
 
 def test_a_picture_that_a_full_disk_has_no_room_for_is_named(swept, tmp_path):

@@ -1,5 +1,7 @@
 """Graph networks and their sums against dense formulas."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -58,7 +60,7 @@ def test_products_of_all_subnetworks_at_once_are_those_of_each():
     keys = jax.random.split(ROOT, 3)
     product = lambda key, kernel: times(drop_entries(laid, 0.5, key), kernel)
     back = lambda key, kernel: jax.grad(lambda kernel: (product(key, kernel) ** 2).sum())(kernel)
-    for f, axes in ((product, (0, 0)), (product, (0, None)), (product, (None, 0)), (back, (0, 0)), (back, (0, None))):
+    for f, axes in itertools.product((product, back), ((0, 0), (0, None), (None, 0))):
         of = lambda values, axis, s: values if axis is None else values[s]
         given = [values if axis == 0 else values[0] for values, axis in zip((keys, kernel_S), axes)]
         found = jax.jit(jax.vmap(f, in_axes=axes))(*given)
@@ -127,13 +129,15 @@ def dense_attention(h_NxGxD, p):
     return out
 
 
-def test_gat_is_its_formula_and_its_last_heads_are_averaged_per_node_and_class():
+def test_g3_gat_is_its_formula_and_its_last_heads_are_averaged_per_node_and_class():
     """G3: the authors' GAT took the mean of its last heads over nodes and classes too, one number for all."""
-    model = GAT((4,), CLASSES, heads=3)
+    model = GAT((4, 2), CLASSES, heads=3)
     params, graph = weights(model)
-    h = dense_attention(X[:, None], params["hidden_0"]) + params["hidden_0"]["bias"]
-    h = np.where(h > 0, h, np.expm1(h))
-    assert h.shape == (len(X), 3, 4), "heads are concatenated inside"
+    h = X[:, None]
+    for name, width in (("hidden_0", 4), ("hidden_1", 2)):
+        h = dense_attention(h, params[name]) + params[name]["bias"]
+        h = np.where(h > 0, h, np.expm1(h))
+        assert h.shape == (len(X), 3, width), "heads are concatenated inside"
     expected = dense_attention(h, params["output"]).mean(axis=1) + params["output"]["bias"]
     found = model.apply({"params": params}, graph)
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)

@@ -146,6 +146,7 @@ def test_last_words_of_a_run_that_has_saved_nothing(tmp_path):
         ({"TPU_WORKER_HOSTNAMES": "localhost"}, False),
         ({"TPU_WORKER_HOSTNAMES": "t0,t1"}, True),
         ({"TPU_PROCESS_ADDRESSES": "t0:8471,t1:8471"}, True),
+        ({"TPU_WORKER_HOSTNAMES": "t0", "MEGASCALE_NUM_SLICES": "2"}, True),
     ],
 )
 def test_launchers_are_detected(environ, found):
@@ -156,7 +157,11 @@ IN_POD = """
 import os, sys, jax
 os.environ.pop("TPU_SKIP_MDS_QUERY", None)  # JAX finds no TPU here
 from experiments import hosts
-hosts.join([], timeout=30)
+if "late" in sys.argv:  # as in a notebook
+    jax.config.update("jax_platforms", "cpu")
+    jax.devices()
+for _ in range(2):  # as a sweep's runs do
+    assert hosts.join(["x"], timeout=30) == ["x"]
 from jax._src.distributed import global_state
 print("process", global_state.process_id, "of", global_state.num_processes)
 """
@@ -182,17 +187,17 @@ def metadata_server(**values):
         server.shutdown()
 
 
-def on_tpu_vm(address, port="0"):
+def on_tpu_vm(address, port="0", *arguments):
     """A process that joins its pod, on what JAX is told is a TPU VM with a metadata server at `address`."""
     told = {"GCE_METADATA_IP": address, "JAX_FORCE_TPU_INIT": "1", "JAX_COORDINATOR_PORT": port}
     environ = {name: value for name, value in ENVIRONMENT.items() if name != "JAX_PLATFORMS"} | told
     options = dict(cwd=ROOT, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    return subprocess.Popen([sys.executable, "-c", IN_POD], **options)
+    return subprocess.Popen([sys.executable, "-c", IN_POD, *arguments], **options)
 
 
 def test_srun_says_who_the_processes_are():
-    """Two that have what it gives them, and no flags."""
-    job = {"SLURM_JOB_ID": str(launch_local.free_port()), "SLURM_STEP_NODELIST": "localhost", "SLURM_NTASKS": "2"}
+    """Two that have what it gives them, and no flags. JAX makes the job's number a port."""
+    job = {"SLURM_JOB_ID": str(os.getpid()), "SLURM_STEP_NODELIST": "localhost", "SLURM_NTASKS": "2"}
     options = dict(cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     tasks = [ENVIRONMENT | job | {"SLURM_PROCID": i, "SLURM_LOCALID": i} for i in "01"]
     started = [subprocess.Popen([sys.executable, "-c", IN_POD], env=task, **options) for task in tasks]
@@ -222,12 +227,13 @@ def test_the_hosts_of_a_tpu_pod_are_those_of_its_metadata():
 
 
 def test_a_tpu_vm_of_no_pod_trains_alone():
-    """Its server does not know of one; or there is no server."""
-    with metadata_server() as address:
-        unknown = on_tpu_vm(address).communicate(timeout=60)
-    silent = on_tpu_vm(f"127.0.0.1:{launch_local.free_port()}").communicate(timeout=60)
-    for out, error in (unknown, silent):
-        assert out == "process 0 of 1\n" and "one process: this machine's metadata name no hosts of a TPU pod" in error, error
+    """Its server does not know of one; there is no server; it is too late to join one. A pod of one host is said nowhere."""
+    port = str(launch_local.free_port())
+    with metadata_server() as none, metadata_server(agent_worker_number="0", worker_network_endpoints="127.0.0.1") as of_one:
+        asked = [on_tpu_vm(none), on_tpu_vm(f"127.0.0.1:{port}"), on_tpu_vm(of_one, port, "late"), on_tpu_vm(of_one, port)]
+        said = [process.communicate(timeout=60) for process in asked]
+    assert [out for out, _ in said] == ["process 0 of 1\n"] * 4, said
+    assert ["this host trains alone" in error for _, error in said] == [True, True, True, False], said
 
 
 @pytest.mark.parametrize(

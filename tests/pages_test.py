@@ -153,6 +153,20 @@ def runs_that_reach_90_percent(method, num_subnets, *spent):
     return [tables.Run(config | {"seed": seed}, [row | {"bytes_per_device": 1e6 * mb}], {}) for seed, mb in enumerate(spent)]
 
 
+def test_methods_with_values_of_their_own_are_compared_by_workers():
+    of = lambda method, s, mb, steps: [
+        tables.Run(run.config | {"local_steps": steps}, run.rows, run.summary)
+        for run in runs_that_reach_90_percent(method, s, mb)
+    ]
+    groups = tables.grouped(
+        [*of("ist", 2, 2, 60), *of("ist", 4, 1, 60), *of("local_sgd", 2, 6, 80), *of("local_sgd", 4, 5, 160)]
+    )
+    times = {label: tables._times_ist(group, "MB", 85, groups) for label, group in groups.items()}
+    assert sorted(times.values()) == ["", "", "3.0", "5.0"] and any("local_steps=160" in label for label in times)
+    both = tables.grouped([*of("ist", 2, 2, 60), *of("ist", 2, 4, 20), *of("local_sgd", 2, 6, 80), *of("local_sgd", 2, 5, 160)])
+    assert not any(tables._times_ist(group, "MB", 85, both) for group in both.values()), "which of the two is not said"
+
+
 def test_a_column_says_how_many_times_ists_a_baseline_spent():
     of = runs_that_reach_90_percent
     groups = tables.grouped([*of("ist", 2, 1, 3), *of("local_sgd", 2, 8, 10), *of("ist", 4, 1), *of("local_sgd", 4, 5)])

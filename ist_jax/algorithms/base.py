@@ -140,7 +140,7 @@ def exchange_costs(
     return Costs(
         bytes_per_sync=sum((leaf.sent for leaf in leaves), 0.0),
         lower_bound=sum((leaf.lower_bound for leaf in leaves), 0.0),
-        all_reduce=costs.all_reduce_bytes(tree_bytes(shapes), partition.num_subnets),
+        all_reduce=costs.all_reduce_bytes(tree_bytes(shapes), partition.num_subnets) if synchronises else 0.0,
         steps_per_sync=None,
         model_parameters=tree_size(shapes),
         device_parameters=costs.subnet_bytes(labels, entries, partition),

@@ -11,6 +11,8 @@ from scipy.sparse.csgraph import reverse_cuthill_mckee
 
 from ist_jax.data.progress import busy
 
+LARGE = 50_000  # nodes; fewer are cut in a moment
+
 
 def has_metis() -> bool:
     """Whether pymetis can be imported."""
@@ -76,7 +78,7 @@ def clusters_of(matrix: sp.csr_matrix, num_clusters: int, cache: str = "", name:
                 return found
     except (OSError, ValueError):  # a damaged one is made again
         pass
-    with busy(f"cutting the graph into {num_clusters} clusters"):
+    with busy(f"cutting the graph into {num_clusters} clusters", holds_python=matrix.shape[0] > LARGE):
         found = _without_gaps(method(matrix, num_clusters))
     if file is not None:
         _keep(file, found)

@@ -52,13 +52,13 @@ def read_npz(
             raise DataError(f"{path}: not an .npz archive")
         if missing := [name for name in names if name not in archive.files]:
             raise DataError(f"{path}: {', '.join(missing)} missing; it holds {', '.join(archive.files) or 'nothing'}")
-        by_rows = {name: found for name in stored if (found := _stored(path, f"{name}.npy")) is not None}
+        by_rows = {name: found for name in stored if (found := _stored(path, archive.zip, f"{name}.npy")) is not None}
         return {name: archive[name] if name not in by_rows else by_rows[name] for name in names}
 
 
-def _stored(path: pathlib.Path, name: str) -> np.ndarray | Blocks | None:
-    """A member of an archive, mapped from it, or as blocks if it is packed; None if it cannot be read by rows."""
-    with opened(path) as whole, zipfile.ZipFile(whole) as archive, archive.open(name) as file:
+def _stored(path: pathlib.Path, archive: zipfile.ZipFile, name: str) -> np.ndarray | Blocks | None:
+    """A member of the archive at `path`, mapped from it, or as blocks if it is packed; None if it cannot be read by rows."""
+    with archive.open(name) as file:
         member, version = archive.getinfo(name), np.lib.format.read_magic(file)
         if version not in _HEADERS:
             return None
@@ -67,7 +67,7 @@ def _stored(path: pathlib.Path, name: str) -> np.ndarray | Blocks | None:
             return None
         begin = file.tell()
         if member.compress_type != zipfile.ZIP_STORED or member.file_size - begin != math.prod(shape) * dtype.itemsize:
-            return Blocks(shape, dtype, lambda: progress(_blocks(path, name, begin, shape, dtype), f"unpacking {name}"))
+            return Blocks(shape, dtype, lambda: iter(progress(_blocks(path, name, begin, shape, dtype), f"unpacking {name}")))
         while file.read(_BYTES):  # to its end, where its checksum is compared
             pass
     with path.open("rb") as file:

@@ -19,8 +19,8 @@ def progress(items: Iterable[T], what: str, total: int | None = None) -> Iterabl
 
 
 @contextlib.contextmanager
-def busy(what: str) -> Iterator[None]:
-    """The seconds of one long call that cannot be counted, from the third on."""
+def busy(what: str, holds_python: bool = False) -> Iterator[None]:
+    """The seconds of one long call, from the third on; of one that holds Python's lock against threads, its name at once."""
     done = threading.Event()
 
     def show() -> None:
@@ -31,7 +31,9 @@ def busy(what: str) -> Iterator[None]:
                     bar.refresh()
 
     thread = threading.Thread(target=show, daemon=True)
-    if sys.stderr.isatty():
+    if sys.stderr.isatty() and holds_python:
+        print(f"{what} ...", file=sys.stderr, flush=True)
+    elif sys.stderr.isatty():
         thread.start()
     try:
         yield

@@ -13,7 +13,7 @@ import json
 import logging
 import pathlib
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -24,8 +24,8 @@ from ist_jax.data.streamed import Columns, RawStream
 from ist_jax.data.tfds_images import TEST_SPLITS, Records, fingerprint
 
 
-def _columns(source: Sequence[Any]) -> tuple[np.ndarray, np.ndarray]:
-    rows = list(progress(source, "reading TFDS", len(source)))
+def _columns(builder: Any, split: str) -> tuple[np.ndarray, np.ndarray]:
+    rows = list(progress(_source(builder, split), "reading TFDS", builder.info.splits[split].num_examples))
     return np.stack([row["image"] for row in rows]), np.array([row["label"] for row in rows], np.int64)
 
 
@@ -35,7 +35,7 @@ def _formats(dataset: str, directory: str) -> set[str]:
     for file in pathlib.Path(directory, dataset.replace(":", "/")).glob("**/dataset_info.json"):
         with contextlib.suppress(OSError, ValueError, AttributeError):
             if "incomplete" not in str(file):
-                found.add(str(json.loads(file.read_text()).get("fileFormat")))
+                found.add(str(json.loads(file.read_text()).get("fileFormat", "tfrecord")))
     return found
 
 
@@ -109,13 +109,17 @@ def _said(directory: str, dataset: str) -> Iterator[None]:
         raise DataError(f"{dataset} in {directory}: TFDS cannot read it: {reason}") from error
 
 
-def _source(builder: Any, split: str) -> Sequence[Any]:
+def _source(builder: Any, split: str) -> Iterable[Any]:
     """The examples of a split, in the order of their files."""
     import tensorflow_datasets as tfds
 
     if builder.info.file_format.value == "array_record":
         return builder.as_data_source(split=split)
-    return list(tfds.as_numpy(builder.as_dataset(split=split)))
+    import tensorflow as tf
+
+    tf.config.set_visible_devices([], "GPU")  # of which it would take nearly all memory
+    in_order = tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False)
+    return tfds.as_numpy(builder.as_dataset(split=split, read_config=in_order))
 
 
 def load(directory: str, dataset: str) -> Raw:
@@ -133,8 +137,7 @@ def load(directory: str, dataset: str) -> Raw:
         if None in shape:
             raise DataError(f"{dataset}: its images have several sizes: set data.image_size, such as 224, to stream them")
         tested = _test_split(builder)
-        train, test = (_source(builder, split) for split in ("train", tested))
-        (x_test, y_test), (x_train, y_train) = _columns(test), _columns(train)  # a damaged smaller one is said sooner
+        (x_test, y_test), (x_train, y_train) = (_columns(builder, split) for split in (tested, "train"))
     return Raw(x_train, y_train, x_test, y_test, notes={"test split": tested})
 
 
@@ -162,5 +165,7 @@ def stream(directory: str, dataset: str, image_size: int) -> RawStream:
             return Columns(len(records), records.read)
 
         parts = columns("train"), columns(test)
+        for part in parts:  # labels of a test split without any are said now
+            part.read(np.array([0, part.count - 1]))
     shape, notes = (image_size, image_size, channels), {"test split": test, "images are resized to": side}
     return RawStream(*parts, classes, shape, fingerprint(pathlib.Path(builder.data_dir), side), notes)

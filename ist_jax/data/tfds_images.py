@@ -76,6 +76,8 @@ class Records:
             with self._lock:
                 found = self._source.__getitems__(rows)
             files, labels = [example["image"] for example in found], [int(example["label"]) for example in found]
+        except MemoryError:
+            raise
         except Exception as error:  # a damaged file raises whatever its reader does
             reason = first_line(error)
             raise DataError(f"{self._name}: examples from {rows[0]} on cannot be read ({reason}); prepare it again") from error
@@ -87,9 +89,12 @@ class Records:
     def _decoded(self, row: int, content: bytes) -> np.ndarray:
         try:
             return decoded(content, self._shape[0], self._shape[2])
+        except MemoryError:
+            raise
         except Exception as error:  # Pillow raises more than OSError of what is damaged, or of more pixels than it trusts
             reason = first_line(error)
-            raise DataError(f"{self._name}: example {row} is no image that can be read ({reason}); prepare it again") from error
+            said = f"{self._name}: example {row} is no image that can be read ({reason}): damaged, or too large"
+            raise DataError(said) from error
 
 
 def fingerprint(folder: pathlib.Path, side: int) -> str:

@@ -1,0 +1,112 @@
+"""Laws 4, 5 and 10 for GCN, GraphSAGE and GAT on a whole graph, as runs train them: laid out layer by layer, with dropout."""
+
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from algorithms_conformance_test import assert_close
+from cases import CLASSES, FEATURES, FIRST_PRODUCTS, ROOT, graph_dataset, random_params, rounds
+
+from ist_jax import ist
+from ist_jax.algorithms.base import Start
+from ist_jax.decompositions import gat, gcn, sage
+from ist_jax.keys import named_key
+from ist_jax.loop import LoopConfig, Phase, Stopped, run
+from ist_jax.models import GAT, GCN, GraphSAGE
+from ist_jax.placement import looped, sharded, subnet_mesh, vmapped
+from ist_jax.tasks import node_classification
+from ist_jax.types import Layered, Sparse
+
+TASK = node_classification()
+# name -> how its graph is laid out, its model, its decomposition
+KINDS = {
+    "gcn": (dict(layers=3, sparse_below=0.9), GCN((8, 8), CLASSES, norm="layer", dropout=0.5), gcn),
+    "gcn, input whole": (dict(layers=3), GCN((8, 8), CLASSES, dropout=0.5, input_dropout=False), gcn),
+    "sage": (dict(layers=3), GraphSAGE((8, 8), CLASSES, dropout=0.5), sage),
+    "gat": ({}, GAT((4, 4), CLASSES, heads=2, dropout=0.5), gat),
+}
+PLACES = {
+    "looped": looped,
+    "vmapped": vmapped,
+    "one on a device": lambda: sharded(subnet_mesh(4)),
+    "two on a device": lambda: sharded(subnet_mesh(2)),
+}
+by_kind = pytest.mark.parametrize("kind", KINDS)
+
+
+@functools.cache
+def data_of(kind):
+    layout, model, _ = KINDS[kind]
+    return graph_dataset(first_product=FIRST_PRODUCTS[type(model)], **layout)
+
+
+def split_of(kind, num_subnets):
+    _, model, decompose = KINDS[kind]
+    return decompose(model, FEATURES, num_subnets=num_subnets)
+
+
+def algorithm_of(kind, num_subnets, tx, place, **options):
+    return ist(split_of(kind, num_subnets), TASK, tx, batch_size=1, placement=place, **options)
+
+
+@by_kind
+def test_the_graphs_are_laid_out_as_those_of_runs(kind):
+    graph = data_of(kind).arrays("train")["graph"]
+    assert isinstance(graph, Layered) == (kind != "gat") and isinstance(graph.features, Sparse) == (kind == "gcn")
+
+
+@by_kind
+@pytest.mark.parametrize("opt_state", ["reset", "carry"])
+def test_law_5_all_placements_agree(kind, opt_state):
+    """The partition and dropout exactly, parameters and momentum to rounding: data are float32."""
+    results, start = {}, Start(random_params(split_of(kind, 4)), None, jnp.zeros((), jnp.int32))
+    for name, place in PLACES.items():
+        algorithm = algorithm_of(kind, 4, optax.sgd(0.05, momentum=0.9), place(), opt_state=opt_state)
+        state, _ = rounds(algorithm, 2, 2, data_of(kind), jax.device_put(start, algorithm.sharding))
+        results[name] = jax.device_get((algorithm.end(state)[:2], state.indices))
+    expected, indices = results["looped"]
+    moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), expected[0], start.params)
+    assert max(jax.tree.leaves(moved)) > 1e-3
+    for found, found_indices in results.values():
+        jax.tree.map(np.testing.assert_array_equal, found_indices, indices)
+        assert_close(found, expected, rtol=1e-3, atol=1e-4)
+
+
+@by_kind
+def test_law_4_one_subnetwork_is_plain_training(kind):
+    """Without dropout: a loop as anybody would write it, over the same graph."""
+    _, model, decompose = KINDS[kind]
+    model, tx = model.clone(dropout=0.0), optax.sgd(0.05, momentum=0.9)
+    split = decompose(model, FEATURES, num_subnets=1)
+    algorithm = ist(split, TASK, tx, batch_size=1, placement=looped(), opt_state="carry")
+    state, _ = rounds(algorithm, 2, 2, data_of(kind))
+    view = data_of(kind).view(0, jax.random.key(5), 1, jax.sharding.SingleDeviceSharding(jax.devices()[0]))
+    batch = TASK.batch(view.arrays, jnp.arange(1), None)
+
+    @jax.jit
+    def step(params, opt_state):
+        gradient = jax.grad(lambda p: TASK.loss(split.full.apply, {"params": p}, batch, ROOT)[0])(params)
+        updates, opt_state = tx.update(gradient, opt_state, params)
+        return optax.apply_updates(params, updates), opt_state
+
+    params = split.init(named_key(ROOT, "init"))
+    opt_state = tx.init(params)
+    for _ in range(4):
+        params, opt_state = step(params, opt_state)
+    assert_close(algorithm.params(state), params, rtol=1e-3, atol=1e-5)
+
+
+@by_kind
+def test_law_10_a_run_goes_on_exactly_where_it_stopped(kind, tmp_path):
+    """With dropout and moments of Adam that go with their features."""
+    phases = lambda: [Phase(algorithm_of(kind, 4, optax.adam(1e-2), vmapped(), opt_state="carry"), 4 * 2 * 4, 2)]
+    config = LoopConfig(checkpoint_every=1, eval_every=0)
+    unbroken = run(phases(), TASK, data_of(kind), config)
+    asked = iter([False, True])
+    with pytest.raises(Stopped):
+        run(phases(), TASK, data_of(kind), config, tmp_path, stop=lambda: next(asked))
+    chex.assert_trees_all_equal(run(phases(), TASK, data_of(kind), config, tmp_path).params, unbroken.params)
