@@ -137,8 +137,8 @@ def _workers(runs: Sequence[Run]) -> Any:
 
 
 def _times_ist(runs: Sequence[Run], name: str, percent: float, groups: Mapping[str, Sequence[Run]]) -> str:
-    """The mean of `_spent` over that of IST's runs with the same values, or, where methods have values of their own, of its only
-    ones with as many workers; '' where a run does not reach it, or is IST's."""
+    """The mean of `_spent` over that of IST's runs with the same values, or its only ones with as many workers, where methods
+    have values of their own; '' where a run does not reach it, or is IST's."""
     label = next(label for label, group in groups.items() if group is runs)
     as_many = [g for g in groups.values() if g[0].config["method"] == "ist" and _workers(g) == _workers(runs)]
     of_ist = groups.get(", ".join(["ist", *label.split(", ")[1:]]), as_many[0] if len(as_many) == 1 else [])

@@ -112,4 +112,6 @@ def test_on_an_accelerator_convolutions_with_kernels_of_their_own_are_no_batch(m
     """On one device, and in a shard that holds several subnetworks; what is fast as a batch is one."""
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     names = lambda batched: [make_placement("auto", s, d, batched=batched).name for s, d in ((4, 1), (16, 8))]
-    assert names(False) == ["looped", "sharded(looped)"] and names(True) == ["vmapped", "sharded(vmapped)"]
+    assert names("never") == ["looped", "sharded(looped)"] and names("accelerators") == ["vmapped", "sharded(vmapped)"]
+    monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
+    assert names("accelerators") == names("never") and names("everywhere") == ["vmapped", "sharded(vmapped)"]
