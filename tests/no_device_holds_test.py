@@ -10,10 +10,10 @@ from cases import CLASSES, TASK, graph_dataset, raw_graph
 
 from ist_jax import ist
 from ist_jax.data.base import spaced
-from ist_jax.decompositions import blocks, channels, filters, gcn, mlp
+from ist_jax.decompositions import blocks, channels, filters, gcn, mlp, sage
 from ist_jax.evaluation import evaluate
 from ist_jax.hlo import bytes_sent, collectives
-from ist_jax.models import GCN, MLP, VGG, PreActResNet, ResNet
+from ist_jax.models import GCN, MLP, VGG, GraphSAGE, PreActResNet, ResNet
 from ist_jax.order import Shards, View
 from ist_jax.placement import sharded, subnet_mesh
 from ist_jax.tasks import node_classification
@@ -188,6 +188,36 @@ def test_what_rests_of_dealt_groups_falls_as_one_over_s_but_for_what_is_shared(m
         whole = 3 * 4 * algorithm.costs.model_parameters
         held = round.memory_analysis().argument_size_in_bytes - tree_bytes(arrays)
         assert held < 1.06 * (shared + (whole - shared) / num_subnets) + 8192
+
+
+def as_large_as_runs(kind):
+    """A decomposition, its task, arrays of many examples (nodes), how many are evaluated at once, and the sample."""
+    if kind == "sage":
+        data = graph_dataset(raw_graph(3000), first_product="mean")
+        return sage(GraphSAGE((256, 128), CLASSES), 12, num_subnets=8), node_classification(), data.arrays("test"), 3000, None
+    split = mlp(MLP((512, 256, 512), CLASSES), jax.ShapeDtypeStruct((1, FEATURES), jnp.float32), num_subnets=8)
+    arrays = {"x": jax.ShapeDtypeStruct((2000, FEATURES), jnp.float32), "y": jax.ShapeDtypeStruct((2000,), jnp.int32)}
+    return split, TASK, arrays, 1000, arrays
+
+
+@pytest.mark.parametrize("kind", ["mlp", "sage"])
+def test_with_as_many_rows_as_in_runs_the_evaluation_still_gathers_activations_and_no_parameters(kind):
+    """A partitioner may choose what it moves by size; here activations are the larger."""
+    split, task, arrays, rows, sample = as_large_as_runs(kind)
+    algorithm = ist(split, task, optax.sgd(0.1), batch_size=1, placement=sharded(subnet_mesh(8)))
+    key = jax.device_put(jax.random.key(0), algorithm.sharding)
+    shardings = jax.jit(algorithm.init).lower(key).compile().output_shardings
+    laid = lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+    state = jax.tree.map(laid, jax.eval_shape(algorithm.init, key), shardings)
+    whole = lambda state, arrays, sample: evaluate(
+        algorithm, task, state, {"test": arrays}, sample, batch_size=rows if kind == "mlp" else 1, subnets=False
+    )
+    everywhere = lambda tree: jax.tree.map(lambda leaf: laid(leaf, algorithm.sharding), tree)
+    program = jax.jit(whole).lower(state, everywhere(arrays), everywhere(sample)).compile()
+    found = collectives(program.as_text())
+    kernels = [size for size in whole_bytes(algorithm, 8, "travels", "home") if size > 2**16]
+    assert kernels and all(size % (4 * rows) for size in kernels)
+    assert found and all(c.result_bytes % (4 * rows) == 0 for c in found), "of whole rows: activations"
 
 
 @pytest.mark.parametrize("devices", [2, 4])
