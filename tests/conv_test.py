@@ -35,6 +35,18 @@ def test_its_gradients_are_those_of_automatic_differentiation(size, stride, heig
         np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("size,stride", [(3, 1), (3, 2), (1, 2)])
+def test_its_gradients_in_bfloat16_are_those_in_float32_but_for_rounding(size, stride):
+    keys = jax.random.split(jax.random.key(0), 3)
+    x, kernel = jax.random.normal(keys[0], (2, 6, 6, 3)), jax.random.normal(keys[1], (size, size, 3, 4))
+    y, back = jax.vjp(lambda x, kernel: conv(x, kernel, stride), x.astype(jnp.bfloat16), kernel.astype(jnp.bfloat16))
+    dy = jax.random.normal(keys[2], y.shape)
+    wanted = jax.vjp(lambda x, kernel: plain_conv(x, kernel, stride), x, kernel)[1](dy)
+    for found, expected in zip(back(dy.astype(jnp.bfloat16)), wanted):
+        assert found.dtype == jnp.bfloat16
+        np.testing.assert_allclose(found.astype(jnp.float32), expected, rtol=0.05, atol=0.1)
+
+
 def step(convolve, kernel, stride):
     """A gradient step on the kernel of two convolutions, one after the other."""
     x = jnp.ones((16, 16, 16, 16))

@@ -191,6 +191,7 @@ def test_a_start_that_does_not_fit_is_said(ist_run, tmp_path, capsys):
     same = ["run", *QUICK, f"--workdir={tmp_path}/next"]
     assert run.main([*same, f"--config.init_from={ist_run[0]}", "--config.model.hidden=(32,16)"]) == 2
     assert "hidden_0/kernel has shape [64, 16] there and [64, 32] here" in capsys.readouterr().err
-    assert run.main([*same, "--config.init_from=nowhere"]) == 2
-    assert "nowhere holds no run" in capsys.readouterr().err
+    for data in ([], ["--config.data.name=npz", "--config.data.dir=none.npz"]):  # before data are read
+        assert run.main([*same, "--config.init_from=nowhere", *data]) == 2
+        assert "nowhere holds no run" in capsys.readouterr().err
     assert not (tmp_path / "next").exists()

@@ -155,6 +155,12 @@ def test_labels_out_of_range_and_images_that_pillow_does_not_trust_are_said(monk
         Records(source, "pictures", 8, 3, 3, threading.Lock()).read(np.arange(4))
 
 
+def test_a_test_split_without_labels_is_said_before_anything_is_trained(tmp_path):
+    write_builder(tmp_path, "pictures", {"train": varied(8), "test": ((file, -1) for file, _ in varied(4))})
+    with pytest.raises(DataError, match="pictures, split test: labels are from 0 to 3; example 0 has -1"):
+        data.load("tfds", str(tmp_path), "pictures", image_size=14)
+
+
 def test_imagenets_test_split_is_its_validation_split(tmp_path):
     splits = {"train": varied(20), "validation": varied(12), "test": ((file, 0) for file, _ in varied(5))}
     write_builder(tmp_path, "imagenet2012", splits, version="5.1.0")

@@ -6,7 +6,8 @@ DIR is cifar-10-batches-bin, or the folder it lies in. S = 4, batch 128 per work
 momentum 0.9 (reset every round), 0.03 divided by 10 at half and at three quarters, weight decay 5e-4, 50 local steps. For S = 2
 --config.num_subnets=2 --config.epochs=80; for S = 8, five blocks at least: --config.num_subnets=8 --config.min_blocks=5, and
 fewer local steps (the paper does not say how many). The paper's accuracies are 91.95, 92.35 and 91.45 % for S = 2, 4, 8; this
-has not been run here, for want of an accelerator (on one, --config.model.dtype=bfloat16 computes in it).
+has not been run here, for want of an accelerator (on one, --config.model.dtype=bfloat16 computes in it). The same network and
+budget without ResIST: --config.method=single.
 """
 
 from experiments.config import defaults

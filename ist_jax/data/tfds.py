@@ -49,12 +49,12 @@ def _has_tensorflow() -> bool:
 
 
 def prepare(dataset: str, directory: str) -> None:
-    """Downloads and prepares a builder as `load` reads it, unless it lies there already.
+    """Downloads and prepares a builder as array_record, unless it lies there already as `load` reads it.
 
     Raises:
-      DataError: TensorFlow, which TFDS prepares with, is not installed; or it lies there as other files.
+      DataError: TensorFlow, which TFDS prepares with, is not installed; or it lies there as files that need it.
     """
-    if is_prepared(dataset, directory):
+    if is_prepared(dataset, directory) or (_formats(dataset, directory) and _has_tensorflow()):
         return
     if there := _formats(dataset, directory):
         raise DataError(f"{directory} holds {dataset!r} as {' and '.join(sorted(there))}: prepare it in another folder")
