@@ -78,7 +78,8 @@ def grouped(runs: Sequence[Run]) -> dict[str, list[Run]]:
     """
     groups = _by_label(runs, ("seed", "method", *MAY_CHANGE))
     twice = any(len({r.config.get("seed") for r in group}) < len(group) for group in groups.values())
-    return _by_label(runs, ("seed", "method")) if twice else groups
+    groups = _by_label(runs, ("seed", "method")) if twice else groups
+    return dict(sorted(groups.items(), key=lambda found: (_method(found[1]), _workers(found[1]) or 0)))
 
 
 def _by_label(runs: Sequence[Run], unsaid: Sequence[str]) -> dict[str, list[Run]]:
@@ -109,6 +110,7 @@ def _until(run: Run, limit: float) -> float:
     return next((row["test_accuracy"] for row in reversed(run.rows) if row["seconds"] <= limit), float("nan"))
 
 
+LINES = ("-", "--", ":", "-.")
 REACHED = {  # what a run had spent when it first reached a test accuracy: name -> (its field, scale)
     "simulated s": ("simulated_seconds", 1),
     "training s": ("seconds", 1),
@@ -132,6 +134,10 @@ def _reached(runs: Sequence[Run], name: str, percent: float) -> str:
     return _spread(at, 1)
 
 
+def _method(runs: Sequence[Run]) -> str:
+    return runs[0].config["method"]
+
+
 def _workers(runs: Sequence[Run]) -> Any:
     return runs[0].config.get("num_subnets")
 
@@ -140,7 +146,7 @@ def _times_ist(runs: Sequence[Run], name: str, percent: float, groups: Mapping[s
     """The mean of `_spent` over that of IST's runs with the same values, or its only ones with as many workers, where methods
     have values of their own; '' where a run does not reach it, or is IST's."""
     label = next(label for label, group in groups.items() if group is runs)
-    as_many = [g for g in groups.values() if g[0].config["method"] == "ist" and _workers(g) == _workers(runs)]
+    as_many = [g for g in groups.values() if _method(g) == "ist" and _workers(g) == _workers(runs)]
     of_ist = groups.get(", ".join(["ist", *label.split(", ")[1:]]), as_many[0] if len(as_many) == 1 else [])
     ours, theirs = (_spent(group, name, percent) for group in (of_ist, runs))
     if of_ist is runs or not ours or None in ours or None in theirs:
@@ -213,17 +219,28 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
-def _curve(axis: Any, group: Sequence[Run], field: str, scale: float, label: str) -> None:
+def _styles(groups: Mapping[str, Sequence[Run]]) -> dict[str, dict[str, Any]]:
+    """A colour for every method, and a kind of line for every one of its groups."""
+    methods = list(dict.fromkeys(map(_method, groups.values())))
+    styles: dict[str, dict[str, Any]] = {}
+    for label, group in groups.items():
+        colour = f"C{methods.index(_method(group))}"
+        before = sum(style["color"] == colour for style in styles.values())
+        styles[label] = {"color": colour, "linestyle": LINES[before % len(LINES)], "linewidth": 1.5 + before // len(LINES)}
+    return styles
+
+
+def _curve(axis: Any, group: Sequence[Run], field: str, scale: float, style: Mapping[str, Any]) -> None:
     """The mean over seeds, and a band of one standard deviation."""
     length = min(len(r.rows) for r in group)
     x = np.mean([[row[field] for row in r.rows[:length]] for r in group], axis=0) * scale
     y = 100 * np.array([[row["test_accuracy"] for row in r.rows[:length]] for r in group])
-    if not x.any():  # nothing is ever sent: a level to compare with
-        axis.axhline(y[:, -1].mean(), linestyle=":", linewidth=1, color=axis._get_lines.get_next_color(), label=label)
+    if not x.any():  # nothing is ever sent: a level to compare with, its last accuracy
+        axis.axhline(y[:, -1].mean(), **style, alpha=0.5)
         return
-    (line,) = axis.plot(x, y.mean(axis=0), label=label, linewidth=1.5)
+    axis.plot(x, y.mean(axis=0), marker="o" if length == 1 else "", **style)
     if len(group) > 1:
-        axis.fill_between(x, y.mean(0) - y.std(0, ddof=1), y.mean(0) + y.std(0, ddof=1), color=line.get_color(), alpha=0.2)
+        axis.fill_between(x, y.mean(0) - y.std(0, ddof=1), y.mean(0) + y.std(0, ddof=1), color=style["color"], alpha=0.15)
 
 
 def curves(
@@ -242,10 +259,12 @@ def curves(
     ]
     if _simulated(runs):
         panels.append(("simulated_seconds", 1, f"seconds over a link of {runs[0].config['link.bandwidth']}, simulated"))
-    figure, axes = plt.subplots(1, len(panels), figsize=(4.4 * len(panels), 4), sharey=True, layout="constrained")
+    styles, columns = _styles(groups), len(panels)
+    size = (4.4 * columns, 4 + 0.2 * -(-len(groups) // columns))
+    figure, axes = plt.subplots(1, columns, figsize=size, sharey=True, layout="constrained")
     for axis, (field, scale, title) in zip(axes, panels):
         for label, group in groups.items():
-            _curve(axis, group, field, scale, label)
+            _curve(axis, group, field, scale, {"label": label, **styles[label]})
         axis.set_xlabel(title)
         axis.grid(alpha=0.3)
     if any(row["bytes_per_device"] for group in groups.values() for r in group for row in r.rows):
@@ -255,7 +274,7 @@ def curves(
     final = [100 * row["test_accuracy"] for group in groups.values() for r in group for row in r.rows]
     axes[0].set_ylim(max(0, float(np.percentile(final, 10)) - 3), max(final) + 1)
     axes[0].set_ylabel("test accuracy (%)")
-    axes[0].legend(fontsize=8)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=columns, fontsize=8)
     unfinished = picture.with_name(f".{picture.name}")
     try:
         with naming(picture):

@@ -12,7 +12,7 @@ import pytest
 from cases import ALGORITHMS, BATCH, DECOMPOSITIONS, SGD, TASK, dataset, two_groups
 from tensorboardX.proto import event_pb2
 
-from ist_jax import LoopConfig, data_parallel, ist, run, undivided
+from ist_jax import LoopConfig, data_parallel, ensemble, ist, run, undivided
 from ist_jax.algorithms.base import Start, StartError
 from ist_jax.checkpoint import Checkpoints
 from ist_jax.loop import NonFiniteLossError, Stopped
@@ -179,6 +179,17 @@ def test_law_10_a_checkpoint_of_uneven_groups_restores_with_another_padding(tmp_
     assert len(calls) == 2
     unbroken = run(on_devices(uneven, 0), TASK, dataset(), CONFIG)
     chex.assert_trees_all_close(jax.device_get(results.params), jax.device_get(unbroken.params), rtol=1e-4, atol=1e-5)
+
+
+def test_members_of_an_ensemble_send_nothing_and_are_compared_with_nothing(tmp_path):
+    members = ensemble(two_groups(4), TASK, SGD, batch_size=BATCH)
+    run([(members, 3 * SAMPLES, 3)], TASK, dataset(), LoopConfig(eval_every=1), tmp_path)
+    (row,) = rows_of(tmp_path)
+    assert {name: value for name, value in row.items() if name.startswith("bytes")} == {
+        "bytes_per_device": 0.0,
+        "bytes_per_device_lower_bound": 0.0,
+        "bytes_per_device_all_reduce": 0.0,
+    }
 
 
 def test_phases_may_lie_on_different_devices():
