@@ -1,5 +1,6 @@
 """The convolution: the gradients of automatic differentiation, at full speed inside a loop."""
 
+import json
 import re
 import time
 
@@ -96,14 +97,16 @@ def test_in_a_loop_it_is_faster_than_the_plain_one(size, stride):
     assert min(times[plain]) > 3 * min(times[ours]), "the plain one has become fast in loops: ours can go"
 
 
-def test_the_pages_tables_of_convolutions_and_placements_are_made():
+def test_the_pages_tables_of_convolutions_and_placements_are_made(tmp_path, capsys):
     """A small layer and a small network, timed once."""
     images = data.load("digits", dataset="images")
     layer = convolutions.layer_row(convolutions.Layer(1, 2, 4, 2, 2), 1)
     network = convolutions.network_row("small", convolutions.networks(images.example)[convolutions.CHANNELS], images, 1)
     for row in (layer, network):
         assert len(row) == 5 and all(float(value) >= 0 for value in row[1:])
-    assert convolutions.table(["ms", "a"], [["x", "1"]]) == "| ms | a |\n| --- | ---: |\n| x | 1 |"
+    convolutions.show(["ms", "a"], [["x", "1"]], tmp_path / "out" / "rows.json")
+    assert capsys.readouterr().out.startswith("| ms | a |\n| --- | ---: |\n| x | 1 |\n")
+    assert json.loads((tmp_path / "out" / "rows.json").read_text())["rows"] == [["x", "1"]]
 
 
 @pytest.mark.parametrize("platform,used", [("cpu", "conv"), ("gpu", "plain_conv"), ("tpu", "plain_conv")])

@@ -24,7 +24,7 @@ from ist_jax.types import Layered, Sparse
 TASK = node_classification()
 # name -> how its graph is laid out, its model, its decomposition
 KINDS = {
-    "gcn": (dict(layers=3, sparse_below=0.9), GCN((8, 8), CLASSES, norm="layer", dropout=0.5), gcn),
+    "gcn": (dict(layers=3, sparse_below=2.0), GCN((8, 8), CLASSES, norm="layer", dropout=0.5), gcn),
     "gcn, input whole": (dict(layers=3), GCN((8, 8), CLASSES, dropout=0.5, input_dropout=False), gcn),
     "sage": (dict(layers=3), GraphSAGE((8, 8), CLASSES, dropout=0.5), sage),
     "gat": ({}, GAT((4, 4), CLASSES, heads=2, dropout=0.5), gat),

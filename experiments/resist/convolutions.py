@@ -1,13 +1,15 @@
 """What the convolution's own gradients are worth on this machine, and where sub-ResNets train fastest:
 
-    python -m experiments.resist.convolutions [--repeats=5]
+    python -m experiments.resist.convolutions [--repeats=5] [--out=DIR]
 
-Prints two tables for README.md beside this file: seconds of a gradient step, alone and inside of a loop over steps, by this
-code base's convolution and by the plain one; seconds of a local step of all workers by placement. Expect some minutes on 2 CPU
-cores, most of them of compilation.
+Prints two tables, and writes them as convolutions.json and placements.json to DIR; README.md beside this file has them. They
+are of a gradient step, alone and inside of a loop over steps, by this code base's convolution and by the plain one; and of a
+local step of all workers by placement. Expect some minutes on 2 CPU cores, most of them of compilation.
 """
 
 import functools
+import json
+import pathlib
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -15,10 +17,13 @@ from typing import Any, NamedTuple
 import jax
 import optax
 
+from experiments.benchmark import described, machine
 from experiments.command import Parser, exit_status
+from experiments.tables import markdown
 from experiments.timing import Round, median_seconds, round_of
 from ist_jax import data, ist
 from ist_jax.decompositions import Decomposition, blocks, channels, filters
+from ist_jax.files import write_whole
 from ist_jax.models import VGG, PreActResNet, ResNet
 from ist_jax.models.conv import conv, plain_conv
 from ist_jax.placement import Placement, looped, sharded, subnet_mesh, vmapped
@@ -93,24 +98,28 @@ def network_row(name: str, made: Decomposition, images: data.Dataset, repeats: i
     return [name, *(f"{1e3 * value / ROUND_STEPS:.1f}" for value in seconds)]
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Markdown."""
-    lines = [columns, ["---", *["---:"] * (len(columns) - 1)], *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+def show(header: Sequence[str], rows: Sequence[Sequence[str]], file: pathlib.Path | None) -> None:
+    """Prints a table, and writes it as pages read it."""
+    note = described(machine())
+    print(f"{markdown(header, rows)}\n{note}\n", flush=True)
+    if file is not None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(file, json.dumps({"header": header, "rows": rows, "note": note}, indent=1) + "\n")
 
 
 def main(argv: Sequence[str]) -> int:
     parser = Parser(prog="experiments.resist.convolutions", description=__doc__.split("\n")[0], allow_abbrev=False)
     parser.add_argument("--repeats", type=int, default=5, help="of every timing")
+    parser.add_argument("--out", default="", help="folder for the tables")
 
     def act() -> None:
-        repeats = parser.parse_args(argv[1:]).repeats
+        chosen = parser.parse_args(argv[1:])
+        file = lambda name: pathlib.Path(chosen.out, name) if chosen.out else None
         kinds = ("ours, alone", "ours, in a loop", "plain, alone", "plain, in a loop")
-        print(table(["ms of a step", *kinds], [layer_row(layer, repeats) for layer in LAYERS]), flush=True)
+        show(["ms of a step", *kinds], [layer_row(layer, chosen.repeats) for layer in LAYERS], file("convolutions.json"))
         images = data.load("digits", dataset="images")
-        found = networks(images.example)
-        rows = [network_row(name, made, images, repeats) for name, made in found.items()]
-        print("\n" + table(["ms of a step of all workers", *PLACEMENTS], rows))
+        rows = [network_row(name, made, images, chosen.repeats) for name, made in networks(images.example).items()]
+        show(["ms of a step of all workers", *PLACEMENTS], rows, file("placements.json"))
 
     return exit_status(act)
 
