@@ -1,7 +1,7 @@
 """One run on several processes or hosts: the same command on each, and jax.distributed between them.
 
     --coordinator=HOST:PORT --num_processes=N --process_id=I     anywhere; process 0 listens at the coordinator's address
-    nothing                                                      under SLURM (srun), Open MPI (mpirun) and on Cloud TPU, as
+    nothing                                                      under SLURM (srun), Open MPI 4 (mpirun), on Cloud TPU, as
                                                                  JAX detects them
 
 All read and write one workdir, on a file system that they share.

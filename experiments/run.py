@@ -6,7 +6,8 @@ memory has no room for them; 3: stopped by SIGINT or SIGTERM. While it trains it
 from there.
 
 On several hosts, the same command on each, with --coordinator=HOST:PORT --num_processes=N --process_id=I; under SLURM,
-Open MPI and on Cloud TPU without them. --profile writes a trace of the training to DIR/profile, for TensorBoard or Perfetto.
+Open MPI (before 5) and on Cloud TPU without them. --profile writes a trace of the training to DIR/profile, for TensorBoard or
+Perfetto.
 """
 
 if __name__ == "__main__":  # before imports that take seconds

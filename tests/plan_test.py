@@ -50,6 +50,23 @@ def test_a_plan_takes_every_methods_own_values_and_the_link_of_the_config(capsys
     assert record.method == "data_parallel" and record.opt_state == "auto" and record.exchange.wire == "exact"
 
 
+@pytest.mark.parametrize(
+    "file,fields",
+    [
+        ("ist/digits_channels.py", ["--config.model.channels=(4,0,4)", "--config.model.hidden=(4,)"]),
+        ("gist/digits_graph.py", ["--config.model.hidden=(8,8)"]),
+    ],
+    ids=["channels", "graph"],
+)
+def test_a_plan_of_other_models(file, fields, tmp_path):
+    arguments = [f"--config={ROOT}/experiments/{file}", *fields, "--subnets=1,2", "--local_steps=5", "--repeats=1"]
+    assert plan.main(["plan", *arguments, f"--out={tmp_path}"]) == 0
+    of = {(r["method"], r["S"]): r for r in json.loads((tmp_path / "plan.json").read_text())}
+    assert len(of) == 8 and all(r["step_seconds"] > 0 for r in of.values())
+    assert 0 < of["ist", 2]["bytes_per_round"] < of["local_sgd", 2]["bytes_per_round"]
+    assert of["ist", 2]["memory_bytes"] < of["local_sgd", 2]["memory_bytes"]
+
+
 def test_a_row_by_hand():
     class Costs:
         link_seconds = staticmethod(lambda link, steps: link.seconds(1000, 2))
