@@ -138,28 +138,26 @@ def subnet_mesh(num_devices: int = 0) -> Mesh:
     return jax.make_mesh((len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices)
 
 
-def _on_one_device(batched: str) -> Placement:
-    """The faster one, as far as it is known without measuring."""
-    is_batch = batched == "everywhere" or (batched == "accelerators" and jax.default_backend() != "cpu")
-    return vmapped() if is_batch else looped()
+def _on_one_device(batched: bool) -> Placement:
+    """The faster one: batched matrix products of a CPU are slower than single ones."""
+    return looped() if jax.default_backend() == "cpu" or not batched else vmapped()
 
 
 def make_placement(
-    name: str, num_subnets: int, num_devices: int = 0, *, on_mesh: bool = True, batched: str = "accelerators"
+    name: str, num_subnets: int, num_devices: int = 0, *, on_mesh: bool = True, batched: bool = True
 ) -> Placement:
     """A placement by its configured name.
 
-    'auto' is 'sharded' where the machine has several devices that divide S; on one device 'vmapped' where the model is faster
-    as a batch, else 'looped'.
+    'auto' is 'sharded' where the machine has several devices that divide S; on one device 'looped' on a CPU, whose
+    batched matrix products are slower than single ones, and for models that are not fast as a batch; else 'vmapped'.
 
     Args:
       name: 'auto', 'looped', 'vmapped' or 'sharded'.
       num_subnets: S.
       num_devices: of a mesh; 0: all.
       on_mesh: whether a mesh will do; if not, 'auto' stays on one device.
-      batched: where several subnetworks train faster as one batch than one after another: on 'accelerators', but not on a
-        CPU, whose batched matrix products are slower than single ones; 'never' (convolutions with kernels of their own become
-        grouped ones); or 'everywhere'.
+      batched: whether an accelerator trains several subnetworks faster as one batch; convolutions with kernels of their own
+        become grouped ones, which it does not.
 
     Raises:
       ValueError: unknown name, too many devices, devices that do not divide S, or a number of devices for a

@@ -2,7 +2,6 @@
 
 import functools
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +9,7 @@ import optax
 import pytest
 from algorithms_conformance_test import assert_close, plain_training
 from cases import BATCH, CLASSES, DECOMPOSITIONS, ROOT, SGD, TASK, chain, dataset, random_params, rounds
+from laws import check_law_5, check_law_10
 
 from ist_jax import ist, undivided
 from ist_jax.algorithms.base import Start
@@ -17,7 +17,7 @@ from ist_jax.data.base import Raw, make_dataset
 from ist_jax.data.splits import shared
 from ist_jax.decompositions import blocks, channels, filters
 from ist_jax.keys import named_key
-from ist_jax.loop import LoopConfig, Phase, Stopped, run
+from ist_jax.loop import Phase
 from ist_jax.models import VGG, PreActResNet, ResNet
 from ist_jax.placement import looped, make_placement, sharded, subnet_mesh
 
@@ -45,7 +45,8 @@ def test_law_5_all_placements_agree_in_float64(kind):
         decomposition, data = DECOMPOSITIONS[kind](4), images()
         params = jax.tree.map(jnp.asarray, random_params(decomposition, dtype=np.float64))
         start = Start(jax.tree.map(lambda leaf: 0.3 * leaf, params), None, jnp.zeros((), jnp.int32))
-        check_placements(lambda place: ist(decomposition, TASK, optax.sgd(0.05), batch_size=4, placement=place), data, start)
+        make = lambda place: ist(decomposition, TASK, optax.sgd(0.05), batch_size=4, placement=place)
+        check_law_5(make, PLACES, data, start, rtol=1e-9, atol=1e-9)
 
 
 def test_law_5_for_momentum_that_goes_with_blocks_of_several_holders():
@@ -54,21 +55,8 @@ def test_law_5_for_momentum_that_goes_with_blocks_of_several_holders():
         decomposition = chain(4, min_units=4)
         start = Start(jax.tree.map(jnp.asarray, random_params(decomposition, dtype=np.float64)), None, jnp.zeros((), jnp.int32))
         options = dict(batch_size=BATCH, opt_state="carry")
-        check_placements(lambda place: ist(decomposition, TASK, SGD, placement=place, **options), dataset(), start)
-
-
-def check_placements(make, data, start):
-    results = {}
-    for name, place in PLACES.items():
-        algorithm = make(place())
-        state, _ = rounds(algorithm, 2, 2, data, jax.device_put(start, algorithm.sharding))
-        results[name] = jax.device_get((algorithm.end(state)[:2], state.indices))
-    expected, indices = results["looped"]
-    moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), expected[0], jax.device_get(start.params))
-    assert max(jax.tree.leaves(moved)) > 1e-3
-    for found, found_indices in results.values():
-        jax.tree.map(np.testing.assert_array_equal, found_indices, indices)
-        assert_close(found, expected, rtol=1e-9, atol=1e-9)
+        make = lambda place: ist(decomposition, TASK, SGD, placement=place, **options)
+        check_law_5(make, PLACES, dataset(), start, rtol=1e-9, atol=1e-9)
 
 
 IMAGE = jax.ShapeDtypeStruct((1, 4, 4, 2), jnp.float32)
@@ -99,19 +87,13 @@ def test_law_10_a_run_goes_on_exactly_where_it_stopped(kind, tmp_path):
         own = ist(decomposition, TASK, SGD, batch_size=4, opt_state="carry", placement=place)
         return [Phase(warmup, 2 * 2 * 16, 2), Phase(own, 3 * 2 * 16, 2)]
 
-    config = LoopConfig(checkpoint_every=1, eval_every=0)
-    unbroken = run(phases(), TASK, data, config)
-    for rounds_left in (1, 2):
-        asked = iter([False] * (rounds_left - 1) + [True])
-        with pytest.raises(Stopped):
-            run(phases(), TASK, data, config, tmp_path, stop=lambda asked=asked: next(asked))
-    chex.assert_trees_all_equal(run(phases(), TASK, data, config, tmp_path).params, unbroken.params)
+    check_law_10(phases, TASK, data, tmp_path, [1, 2])
 
 
 def test_on_an_accelerator_convolutions_with_kernels_of_their_own_are_no_batch(monkeypatch):
     """On one device, and in a shard that holds several subnetworks; what is fast as a batch is one."""
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     names = lambda batched: [make_placement("auto", s, d, batched=batched).name for s, d in ((4, 1), (16, 8))]
-    assert names("never") == ["looped", "sharded(looped)"] and names("accelerators") == ["vmapped", "sharded(vmapped)"]
+    assert names(False) == ["looped", "sharded(looped)"] and names(True) == ["vmapped", "sharded(vmapped)"]
     monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
-    assert names("accelerators") == names("never") and names("everywhere") == ["vmapped", "sharded(vmapped)"]
+    assert names(True) == names(False) == ["looped", "sharded(looped)"]

@@ -2,20 +2,19 @@
 
 import functools
 
-import chex
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 import pytest
 from algorithms_conformance_test import assert_close
 from cases import CLASSES, FEATURES, FIRST_PRODUCTS, ROOT, graph_dataset, random_params, rounds
+from laws import check_law_5, check_law_10
 
 from ist_jax import ist
 from ist_jax.algorithms.base import Start
 from ist_jax.decompositions import gat, gcn, sage
 from ist_jax.keys import named_key
-from ist_jax.loop import LoopConfig, Phase, Stopped, run
+from ist_jax.loop import Phase
 from ist_jax.models import GAT, GCN, GraphSAGE
 from ist_jax.placement import looped, sharded, subnet_mesh, vmapped
 from ist_jax.tasks import node_classification
@@ -63,17 +62,9 @@ def test_the_graphs_are_laid_out_as_those_of_runs(kind):
 @pytest.mark.parametrize("opt_state", ["reset", "carry"])
 def test_law_5_all_placements_agree(kind, opt_state):
     """The partition and dropout exactly, parameters and momentum to rounding: data are float32."""
-    results, start = {}, Start(random_params(split_of(kind, 4)), None, jnp.zeros((), jnp.int32))
-    for name, place in PLACES.items():
-        algorithm = algorithm_of(kind, 4, optax.sgd(0.05, momentum=0.9), place(), opt_state=opt_state)
-        state, _ = rounds(algorithm, 2, 2, data_of(kind), jax.device_put(start, algorithm.sharding))
-        results[name] = jax.device_get((algorithm.end(state)[:2], state.indices))
-    expected, indices = results["looped"]
-    moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), expected[0], start.params)
-    assert max(jax.tree.leaves(moved)) > 1e-3
-    for found, found_indices in results.values():
-        jax.tree.map(np.testing.assert_array_equal, found_indices, indices)
-        assert_close(found, expected, rtol=1e-3, atol=1e-4)
+    start = Start(random_params(split_of(kind, 4)), None, jnp.zeros((), jnp.int32))
+    make = lambda place: algorithm_of(kind, 4, optax.sgd(0.05, momentum=0.9), place, opt_state=opt_state)
+    check_law_5(make, PLACES, data_of(kind), start, rtol=1e-3, atol=1e-4)
 
 
 @by_kind
@@ -104,9 +95,4 @@ def test_law_4_one_subnetwork_is_plain_training(kind):
 def test_law_10_a_run_goes_on_exactly_where_it_stopped(kind, tmp_path):
     """With dropout and moments of Adam that go with their features."""
     phases = lambda: [Phase(algorithm_of(kind, 4, optax.adam(1e-2), vmapped(), opt_state="carry"), 4 * 2 * 4, 2)]
-    config = LoopConfig(checkpoint_every=1, eval_every=0)
-    unbroken = run(phases(), TASK, data_of(kind), config)
-    asked = iter([False, True])
-    with pytest.raises(Stopped):
-        run(phases(), TASK, data_of(kind), config, tmp_path, stop=lambda: next(asked))
-    chex.assert_trees_all_equal(run(phases(), TASK, data_of(kind), config, tmp_path).params, unbroken.params)
+    check_law_10(phases, TASK, data_of(kind), tmp_path, [2])

@@ -141,15 +141,20 @@ def of_blocks(num_subnets=8):
     return blocks(PreActResNet((1, 65), CLASSES, width=16), image, num_subnets=num_subnets, stages=(2,)), TASK, arrays, 13
 
 
+def laid(algorithm, key):
+    """The shapes of the algorithm's fresh state, as it lies."""
+    shardings = jax.jit(algorithm.init).lower(key).compile().output_shardings
+    lay = lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+    return jax.tree.map(lay, jax.eval_shape(algorithm.init, key), shardings)
+
+
 def round_of(made, num_subnets, tx, devices=None, **options):
     """The algorithm, its state's shapes as they lie, its data, and its compiled round of one step."""
     split, task, arrays, _ = made
     place = sharded(subnet_mesh(devices or num_subnets))
     algorithm = ist(split, task, tx, batch_size=1, placement=place, **options)
     key = jax.device_put(jax.random.key(0), algorithm.sharding)
-    init = jax.jit(algorithm.init).lower(key).compile()
-    lay = lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
-    state = jax.tree.map(lay, jax.eval_shape(algorithm.init, key), init.output_shardings)
+    state = laid(algorithm, key)
     arrays, alive_S = jax.device_put((dict(arrays), jnp.ones(num_subnets, bool)), algorithm.sharding)
     many = len(arrays["y"]) if "y" in arrays else 1
     shards = Shards(jnp.arange(many), jnp.zeros(num_subnets, int), jnp.full(num_subnets, many))
@@ -206,14 +211,12 @@ def test_with_as_many_rows_as_in_runs_the_evaluation_still_gathers_activations_a
     split, task, arrays, rows, sample = as_large_as_runs(kind)
     algorithm = ist(split, task, optax.sgd(0.1), batch_size=1, placement=sharded(subnet_mesh(8)))
     key = jax.device_put(jax.random.key(0), algorithm.sharding)
-    shardings = jax.jit(algorithm.init).lower(key).compile().output_shardings
-    laid = lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
-    state = jax.tree.map(laid, jax.eval_shape(algorithm.init, key), shardings)
     whole = lambda state, arrays, sample: evaluate(
         algorithm, task, state, {"test": arrays}, sample, batch_size=rows if kind == "mlp" else 1, subnets=False
     )
-    everywhere = lambda tree: jax.tree.map(lambda leaf: laid(leaf, algorithm.sharding), tree)
-    program = jax.jit(whole).lower(state, everywhere(arrays), everywhere(sample)).compile()
+    shape = lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=algorithm.sharding)
+    everywhere = lambda tree: jax.tree.map(shape, tree)
+    program = jax.jit(whole).lower(laid(algorithm, key), everywhere(arrays), everywhere(sample)).compile()
     found = collectives(program.as_text())
     kernels = [size for size in whole_bytes(algorithm, 8, "travels", "home") if size > 2**16]
     assert kernels and all(size % (4 * rows) for size in kernels)

@@ -31,7 +31,7 @@ class Architecture(NamedTuple):
     check: Callable[[Config], None]
     decompose: Callable[[Config, Spec, int], Decomposition]
     graph: Callable[[Config], GraphOptions] | None = None
-    batched: str = "accelerators"
+    batched: bool = True
     scaling: str = "none"
 
 

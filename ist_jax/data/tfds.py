@@ -54,9 +54,10 @@ def prepare(dataset: str, directory: str) -> None:
     Raises:
       DataError: TensorFlow, which TFDS prepares with, is not installed; or it lies there as files that need it.
     """
-    if is_prepared(dataset, directory) or (_formats(dataset, directory) and _has_tensorflow()):
+    there = _formats(dataset, directory)
+    if "array_record" in there or (there and _has_tensorflow()):
         return
-    if there := _formats(dataset, directory):
+    if there:
         raise DataError(f"{directory} holds {dataset!r} as {' and '.join(sorted(there))}: prepare it in another folder")
     if not _has_tensorflow():
         raise DataError(f"TFDS needs TensorFlow to prepare {dataset!r} (not to read it): pip install tensorflow")
@@ -69,11 +70,12 @@ def _check_prepared(directory: str, dataset: str, *, whole: bool = False) -> Non
     """Raises DataError if a builder is not there; one that is read `whole` may be tfrecord."""
     if not dataset:
         raise DataError("data.name='tfds' needs data.dataset, the name of a builder such as 'fashion_mnist'")
-    if not is_prepared(dataset, directory) and not (whole and _formats(dataset, directory) and _has_tensorflow()):
-        if there := _formats(dataset, directory):
+    found = _formats(dataset, directory)
+    if "array_record" not in found and not (whole and found and _has_tensorflow()):
+        if found:
             without = "TFDS does not read without TensorFlow" if whole else "cannot be streamed"
             raise DataError(
-                f"data.dir={directory!r} holds {dataset!r} prepared as {' and '.join(sorted(there))}, which {without}: "
+                f"data.dir={directory!r} holds {dataset!r} prepared as {' and '.join(sorted(found))}, which {without}: "
                 + ("install tensorflow, or " if whole else "")
                 + "prepare it as array_record in another folder (ist_jax.data.tfds.prepare)"
             )

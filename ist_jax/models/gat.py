@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ist_jax.models.graphs import activated, dropped
+from ist_jax.models.graphs import activated, dropped_in
 from ist_jax.types import Array, Graph
 
 
@@ -90,13 +90,11 @@ class GAT(nn.Module):
 
     @nn.compact
     def __call__(self, graph: Graph) -> Array:
-        drop = lambda h: dropped(h, self.dropout, self.make_rng("dropout") if self.has_rng("dropout") else None)
         h_NxAxH = graph.features[:, None]
         for i, width in enumerate(self.hidden):
-            read = drop(h_NxAxH) if i or self.input_dropout else h_NxAxH
-            h_NxAxH = self._layer(width, f"hidden_{i}", True)(read, graph)
+            h_NxAxH = self._layer(width, f"hidden_{i}", True)(dropped_in(self, h_NxAxH, i), graph)
             h_NxAxH = self._activated(h_NxAxH, graph)
-        return self._layer(self.num_classes, "output", False)(drop(h_NxAxH), graph)
+        return self._layer(self.num_classes, "output", False)(dropped_in(self, h_NxAxH, len(self.hidden)), graph)
 
     def _layer(self, width: int, name: str, concatenated: bool) -> Attention:
         return Attention(self.heads, width, concatenated, self.bias, self.param_dtype, name=name)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import flax.linen as nn
 import jax.numpy as jnp
 
-from ist_jax.models.graphs import activated, dropped, scaled, symmetric_means, times
+from ist_jax.models.graphs import activated, dropped_in, scaled, symmetric_means, times
 from ist_jax.types import Array, Graph, Layered, Sparse
 
 
@@ -75,5 +75,4 @@ class GCN(nn.Module):
         return output(self._read(h, len(self.hidden)))
 
     def _read(self, h: Array | Sparse, layer: int) -> Array | Sparse:
-        key = self.make_rng("dropout") if self.has_rng("dropout") and (layer or self.input_dropout) else None
-        return dropped(scaled(h, self.sum_scales, layer), self.dropout, key)
+        return dropped_in(self, scaled(h, self.sum_scales, layer), layer)

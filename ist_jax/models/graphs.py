@@ -4,6 +4,7 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
@@ -147,6 +148,12 @@ def dropped(h: Array | Sparse, rate: float, key: Key | None) -> Array | Sparse:
         return drop_entries(h, rate, key)
     row = jnp.arange(h.shape[0]).reshape(-1, *[1] * (h.ndim - 1))
     return _dropout(rate, key)(h, row, jnp.arange(h[0].size).reshape(1, *h.shape[1:]))
+
+
+def dropped_in(model: nn.Module, h: Array | Sparse, layer: int) -> Array | Sparse:
+    """What layer `layer` of a model reads of `h`, by its `dropout` and `input_dropout`."""
+    key = model.make_rng("dropout") if model.has_rng("dropout") and (layer or model.input_dropout) else None
+    return dropped(h, model.dropout, key)
 
 
 def symmetric_mean(graph: Graph) -> Callable[[Array], Array]:

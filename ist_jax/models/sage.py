@@ -3,7 +3,7 @@
 import flax.linen as nn
 import jax.numpy as jnp
 
-from ist_jax.models.graphs import activated, check_layers, dropped, scaled, with_neighbours
+from ist_jax.models.graphs import activated, check_layers, dropped_in, scaled, with_neighbours
 from ist_jax.types import Array, Graph, Layered
 
 
@@ -38,8 +38,7 @@ class GraphSAGE(nn.Module):
         return self._dense(self.num_classes, "output")(self._read(pair_Nx2xD, len(self.hidden)))
 
     def _read(self, pair_Nx2xD: Array, layer: int) -> Array:
-        key = self.make_rng("dropout") if self.has_rng("dropout") and (layer or self.input_dropout) else None
-        return dropped(scaled(pair_Nx2xD, self.sum_scales, layer), self.dropout, key)
+        return dropped_in(self, scaled(pair_Nx2xD, self.sum_scales, layer), layer)
 
     def _dense(self, width: int, name: str) -> nn.DenseGeneral:
         return nn.DenseGeneral(width, axis=(-2, -1), use_bias=self.bias, param_dtype=self.param_dtype, name=name)
