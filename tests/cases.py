@@ -134,6 +134,7 @@ DECOMPOSITIONS: dict[str, Callable[..., Decomposition]] = {
     "sage-split-input": _graph(sage, GraphSAGE((8, 6), CLASSES, norm="none"), split_input=True, scaling="sqrt"),
     "sage-layer-norm": _graph(sage, GraphSAGE((16,), CLASSES)),
     "gat": _graph(gat, GAT((8, 8), CLASSES, heads=2)),
+    "gat-split-input": _graph(gat, GAT((8,), CLASSES, heads=2, norm="layer"), split_input=True, split_output=False),
     "chain": chain,
     "blocks": _images(blocks, PreActResNet((1, 6), CLASSES, width=4), stages=(2,)),
     "filters": _images(filters, ResNet((2,), CLASSES, width=6)),
@@ -218,9 +219,9 @@ def graph_dataset(raw: RawGraph | None = None, **options: Any) -> Dataset:
 FIRST_PRODUCTS = {GCN: "symmetric", GraphSAGE: "mean", GAT: "none"}
 
 
-def inputs(decomposition: Decomposition, count: int = 8) -> Any:
+def inputs(decomposition: Decomposition, count: int = 8, seed: int = 1) -> Any:
     """Random inputs of a batch of `count` examples: an array, or a graph of so many nodes."""
-    rng = np.random.default_rng(1)
+    rng = np.random.default_rng(seed)
     if type(decomposition.full) not in FIRST_PRODUCTS:
         return rng.normal(size=(count, *decomposition.example.shape[1:])).astype(np.float32)
     split = np.eye(3, count, dtype=bool)

@@ -17,6 +17,13 @@ jax.config.update("jax_compilation_cache_dir", os.environ.get("JAX_COMPILATION_C
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def programs():
+    """Those of a file of tests are forgotten after it: the suite's together take more memory than a small machine has."""
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture
 def real_data() -> pathlib.Path:
     """The folder of real data sets, from the environment variable IST_DATA_DIR."""

@@ -12,6 +12,7 @@ import threading
 import time
 
 import pytest
+from processes import PATIENCE, ended, wait_until
 
 from experiments import hosts, launch_local, run
 from experiments.config import ConfigError
@@ -26,14 +27,6 @@ SMALL = ["--config.model.hidden=(32,32)", "--config.num_subnets=4", "--config.lo
 IMPATIENT = "import sys; from experiments import hosts, run; hosts.HEARTBEAT = 5; sys.exit(run.main(sys.argv))"
 CACHE = os.environ.get("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".jax_cache"))
 ENVIRONMENT = os.environ | {"JAX_NUM_CPU_DEVICES": "2", "JAX_PLATFORMS": "cpu", "JAX_COMPILATION_CACHE_DIR": CACHE}
-TIMEOUT = 240
-
-
-def wait_until(condition, seconds=TIMEOUT):
-    limit = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < limit, "it did not come to that"
-        time.sleep(0.05)
 
 
 def start_two(arguments, of_second=()):
@@ -45,7 +38,7 @@ def start_two(arguments, of_second=()):
 
 
 def run_to_the_end(command):
-    return subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=TIMEOUT)
+    return subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=PATIENCE)
 
 
 @pytest.mark.parametrize("lost,number", [(1, signal.SIGKILL), (0, signal.SIGKILL), (1, signal.SIGSTOP)])
@@ -60,7 +53,7 @@ def test_when_a_process_dies_the_others_end_and_fewer_devices_go_on(tmp_path, lo
         wait_until(lambda: (workdir / "checkpoints" / "4.sha256").exists() or started[lost].poll() is not None)
         started[lost].send_signal(number)
         began = time.monotonic()
-        printed = started[1 - lost].communicate(timeout=60)[1]
+        printed = ended([started[1 - lost]])[0][1]
     finally:
         started[lost].kill()
         started[lost].communicate()
@@ -115,7 +108,7 @@ def test_what_is_wrong_on_one_host_ends_all_with_a_line_each(tmp_path):
         (["--config.optimizer.learning_rate=0.5"], "optimizer.learning_rate was"),
     ):
         started = start_two([f"--workdir={tmp_path / 'run'}"], extra)
-        (_, first), (_, second) = (process.communicate(timeout=120) for process in started)
+        (_, first), (_, second) = ended(started)
         assert started[1].returncode == 2 and says in second, second
         assert started[0].returncode == 1 and "another process of this run" in first, first
         assert "Traceback" not in first + second and "has ended before" not in first + second
@@ -201,7 +194,7 @@ def test_srun_says_who_the_processes_are():
     options = dict(cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     tasks = [ENVIRONMENT | job | {"SLURM_PROCID": i, "SLURM_LOCALID": i} for i in "01"]
     started = [subprocess.Popen([sys.executable, "-c", IN_POD], env=task, **options) for task in tasks]
-    said = [process.communicate(timeout=120) for process in started]
+    said = ended(started)
     assert [out for out, _ in said] == ["process 0 of 2\n", "process 1 of 2\n"], said
 
 
@@ -211,7 +204,8 @@ def test_what_one_process_began_two_go_on_with(tmp_path):
     alone = subprocess.Popen([sys.executable, "-m", "experiments.run", *arguments], cwd=ROOT, env=ENVIRONMENT)
     wait_until(lambda: (workdir / "checkpoints" / "2.sha256").exists() or alone.poll() is not None)
     alone.terminate()
-    assert alone.wait(timeout=60) == 3, "stopped, and saved"
+    ended([alone])
+    assert alone.returncode == 3, "stopped, and saved"
     launch = [sys.executable, "-m", "experiments.launch_local", "--processes=2", "--devices=2", "--"]
     together = run_to_the_end([*launch, *arguments])
     assert together.returncode == 0, together.stderr
@@ -222,7 +216,7 @@ def test_what_one_process_began_two_go_on_with(tmp_path):
 def test_the_hosts_of_a_tpu_pod_are_those_of_its_metadata():
     pod, port = dict(worker_network_endpoints="127.0.0.1,127.0.0.1", tpu_env=""), str(launch_local.free_port())
     with metadata_server(agent_worker_number="0", **pod) as first, metadata_server(agent_worker_number="1", **pod) as second:
-        said = [process.communicate(timeout=120) for process in [on_tpu_vm(first, port), on_tpu_vm(second, port)]]
+        said = ended([on_tpu_vm(first, port), on_tpu_vm(second, port)])
     assert [out for out, _ in said] == ["process 0 of 2\n", "process 1 of 2\n"], said
 
 
@@ -231,7 +225,7 @@ def test_a_tpu_vm_of_no_pod_trains_alone():
     port = str(launch_local.free_port())
     with metadata_server() as none, metadata_server(agent_worker_number="0", worker_network_endpoints="127.0.0.1") as of_one:
         asked = [on_tpu_vm(none), on_tpu_vm(f"127.0.0.1:{port}"), on_tpu_vm(of_one, port, "late"), on_tpu_vm(of_one, port)]
-        said = [process.communicate(timeout=60) for process in asked]
+        said = ended(asked)
     assert [out for out, _ in said] == ["process 0 of 1\n"] * 4, said
     assert ["this host trains alone" in error for _, error in said] == [True, True, True, False], said
 

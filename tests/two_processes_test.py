@@ -10,6 +10,7 @@ import jax
 import numpy as np
 import optax
 from cases import BATCH, TASK, dataset, two_groups
+from processes import ended
 
 from experiments.launch_local import free_port
 from ist_jax import LoopConfig, ist, run
@@ -28,7 +29,7 @@ def test_two_processes_end_in_the_parameters_of_one(tmp_path):
         subprocess.Popen([*command, str(i), str(out)], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         for i in range(2)
     ]
-    printed = [process.communicate(timeout=240)[0].decode() for process in started]
+    printed = [out.decode() for out, _ in ended(started)]
     assert [process.returncode for process in started] == [0, 0], printed
     algorithm = ist(two_groups(4), TASK, optax.sgd(0.1), batch_size=BATCH, placement=sharded(subnet_mesh(4)))
     results = run([(algorithm, 6 * 4 * BATCH, 3)], TASK, dataset(), LoopConfig(eval_every=1, eval_subnets=True))
