@@ -36,8 +36,8 @@ def _classification(config: Config, spec: Spec) -> Task:
 def dataset(config: Config) -> Dataset:
     """The data of the config."""
     d, architecture = config.data, ARCHITECTURES[decomposition_of(config)]
-    split = dict(split=d.split, alpha=d.alpha, validation_fraction=d.validation_fraction, seed=config.seed)
-    split["image_size"] = d.image_size
+    held_out = None if d.name in data.GRAPHS else d.validation_fraction
+    split = dict(split=d.split, alpha=d.alpha, validation_fraction=held_out, seed=config.seed, image_size=d.image_size)
     return data.load(d.name, d.dir, d.dataset, **split, graph=architecture.graph(config) if architecture.graph else None)
 
 

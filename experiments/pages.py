@@ -6,7 +6,7 @@ A page says what belongs where, in comments that a reader does not see; paths ar
     <!-- table records/fashion_mnist | seeds | training -->  some of its columns, by the beginnings of their names
     <!-- table records/slow | MB to 85 % -->                 what was spent until an accuracy was reached (`tables.REACHED`),
                                                              and `times ist's MB to 85 %`
-    <!-- table records/wide | memory of a device at most --> what a device held, by the compiled program (`tables.MEMORY`)
+    <!-- table records/wide | MB per sync -->                one of the columns that have to be named (`tables.IF_NAMED`)
     <!-- benchmark records/benchmark.json -->                the rows of a benchmark, and the machine it ran on
     <!-- rows records/memory.json -->                        the rows and the note that a command wrote as JSON
     <!-- end -->
@@ -97,9 +97,9 @@ def _chosen(records: pathlib.Path, columns: str) -> str:
         raise ConfigError(f"{records} holds no run records")
     names = [name.strip() for name in columns.split("|") if name.strip()]
     targets = list(dict.fromkeys((match[1], float(match[2])) for match in map(_TARGET.fullmatch, names) if match))
-    with_memory = any(name.startswith("memory") for name in names)
+    named = [title for title in tables.IF_NAMED if any(title.startswith(name) for name in names)]
     runs = [tables.read(workdir) for workdir in tables.find([records])]
-    header, rows = tables.table(runs, targets, with_memory=with_memory)
+    header, rows = tables.table(runs, targets, named)
     header, rows = _with_paper(records, header, rows)
     wanted = names or header[1:]
     positions = [0]

@@ -1,10 +1,13 @@
 """Pictures of what the mechanism does."""
 
+import functools
 import pathlib
+from collections.abc import Callable
 
 import matplotlib
 
 matplotlib.use("agg")
+import flax.linen as nn
 import jax
 import matplotlib.pyplot as plt
 import numpy as np
@@ -14,6 +17,7 @@ from experiments.restored import restore
 from ist_jax.algorithms import drawn
 from ist_jax.keys import named_key
 from ist_jax.partition import Partition
+from ist_jax.types import Array, Graph, Params
 
 
 def holders(parts: Partition, group: str, seed: int, rounds: int) -> np.ndarray:
@@ -44,14 +48,28 @@ def partition(parts: Partition, group: str, picture: str | pathlib.Path, *, seed
     plt.close(figure)
 
 
-def projected(logits_NxC: np.ndarray) -> np.ndarray:
+def embeddings(model: nn.Module, params: Params, graph: Graph) -> Array:
+    """[N, H]: what the layer of a graph network that is called 'output' reads of every node."""
+    read: list[Array] = []
+
+    def noting(call: Callable[..., Array], args: tuple, options: dict, context: nn.module.InterceptorContext) -> Array:
+        if context.module.name == "output" and context.method_name == "__call__":
+            read.append(args[0])
+        return call(*args, **options)
+
+    with nn.intercept_methods(noting):
+        model.apply({"params": params}, graph)
+    return read[0].reshape(read[0].shape[0], -1)
+
+
+def projected(x_NxH: np.ndarray) -> np.ndarray:
     """[N, 2]: the two directions in which the rows differ most (principal components)."""
-    centred_NxC = logits_NxC - logits_NxC.mean(axis=0)
-    return centred_NxC @ np.linalg.svd(centred_NxC, full_matrices=False)[2][:2].T
+    centred_NxH = x_NxH - x_NxH.mean(axis=0)
+    return centred_NxH @ np.linalg.svd(centred_NxH, full_matrices=False)[2][:2].T
 
 
 def nodes(workdir: str | pathlib.Path, picture: str | pathlib.Path) -> None:
-    """Draws what the whole model of a run says of every node of its graph, before training and after, by class; PNG.
+    """Draws the whole model's embeddings of all nodes of a run's graph, before training and after, by class; PNG.
 
     Raises:
       ConfigError: no run in `workdir`, or its data are not where its configuration says.
@@ -62,9 +80,8 @@ def nodes(workdir: str | pathlib.Path, picture: str | pathlib.Path) -> None:
     first = run.algorithm.fresh(named_key(jax.random.key(run.config.seed), "init"))
     for axis, title, state in ((axes[0], "before", first), (axes[1], "after", run.state)):
         params = jax.jit(run.algorithm.params)(state)
-        logits_NxC = jax.jit(run.split.full.apply)({"params": params}, arrays["graph"])
-        place_Nx2 = projected(np.asarray(logits_NxC))
-        shown = axis.scatter(*place_Nx2.T, c=arrays["label_N"], cmap="tab10", s=4)
+        found_NxH = jax.jit(functools.partial(embeddings, run.split.full))(params, arrays["graph"])
+        shown = axis.scatter(*projected(np.asarray(found_NxH)).T, c=arrays["label_N"], cmap="tab10", s=4)
         axis.set(title=f"{title} training", xticks=[], yticks=[])
     figure.colorbar(shown, ax=axes, label="class")
     figure.savefig(picture, dpi=110)

@@ -167,24 +167,30 @@ def _lost(runs: Sequence[Run]) -> str:
     return f"{100 * sum(r.summary['lost_workers'] for r in runs) / workers:.1f}"
 
 
-MEMORY = {"state": "between rounds", "peak": "at most"}  # of 'memory_bytes_per_device': field -> what it is called
+IF_NAMED = {  # columns of a page that asks for them: name -> (field of the summary, field of that, decimals)
+    "MB per synchronisation": ("bytes_per_sync_per_device", "arithmetic", 3),
+    "memory of a device between rounds (MB)": ("memory_bytes_per_device", "state", 1),
+    "memory of a device at most (MB)": ("memory_bytes_per_device", "peak", 1),
+}
 
 
-def _memory(runs: Sequence[Run], field: str) -> str:
-    """MB per device of the machine that runs were on; they depend on shapes alone."""
-    found = {(r.summary.get("memory_bytes_per_device") or {}).get(field) for r in runs}
-    return "not measured" if None in found else " to ".join(f"{value / 1e6:,.1f}" for value in sorted({min(found), max(found)}))
+def _megabytes(runs: Sequence[Run], field: str, part: str, decimals: int) -> str:
+    """Of a device; memory is that of the machine that runs were on, and both depend on shapes alone."""
+    found = {(r.summary.get(field) or {}).get(part) for r in runs}
+    if None in found:
+        return "not measured"
+    return " to ".join(f"{value / 1e6:,.{decimals}f}" for value in sorted({min(found), max(found)}))
 
 
 def table(
-    runs: Sequence[Run], targets: Sequence[tuple[str, float]] = (), *, with_memory: bool = False
+    runs: Sequence[Run], targets: Sequence[tuple[str, float]] = (), named: Sequence[str] = ()
 ) -> tuple[list[str], list[list[str]]]:
     """Column names, and one row of cells per group.
 
     Args:
       runs: of the table.
       targets: (a name of `REACHED`, test accuracy in per cent), a column each, and one of how many times IST's that is.
-      with_memory: whether there are columns of the memory of a device.
+      named: columns of `IF_NAMED`.
     """
     groups = grouped(runs)
     limit = min(max(r.summary["seconds"] for r in group) for group in groups.values())
@@ -209,8 +215,8 @@ def table(
         columns.append((f"{name} to {percent:g} %", functools.partial(_reached, name=name, percent=percent)))
         of_ist = functools.partial(_times_ist, name=name, percent=percent, groups=groups)
         columns.append((f"times ist's {name} to {percent:g} %", of_ist))
-    for field, called in MEMORY.items() if with_memory else ():
-        columns.append((f"memory of a device {called} (MB)", functools.partial(_memory, field=field)))
+    for name in named:
+        columns.append((name, lambda g, given=IF_NAMED[name]: _megabytes(g, *given)))
     cells = [[label, *(column(group) for _, column in columns)] for label, group in groups.items()]
     return ["method", *(name for name, _ in columns)], cells
 

@@ -1,5 +1,7 @@
 """A model evaluated as it lies over a mesh is the full model, norms measured, in original order on one device."""
 
+import itertools
+
 import jax
 import numpy as np
 import pytest
@@ -12,13 +14,15 @@ from ist_jax.partition import uneven_groups
 from ist_jax.placement import looped, sharded, subnet_mesh
 
 EVEN = ("gcn-split-input", "gcn-scaled", "sage-layer-norm", "gat", "gat-split-input")
+NORMALISED = ("mlp-uneven", "chain", "blocks", "filters", "channels")  # with statistics, measured on a sample or of the batch
 GRAPHS = ("gcn-uneven", "sage-split-input", *EVEN)
 PLACES = {"one device": looped, "mesh": lambda: sharded(subnet_mesh(4)), "two on a device": lambda: sharded(subnet_mesh(2))}
 
 
-@pytest.mark.parametrize("with_sample", [True, False], ids=["measured on a sample", "of the batch"])
 @pytest.mark.parametrize("place", PLACES)
-@pytest.mark.parametrize("name", ["mlp-uneven", "chain", "blocks", "filters", "channels", *GRAPHS])
+@pytest.mark.parametrize(
+    "name,with_sample", [*itertools.product(NORMALISED, [True, False]), *((name, False) for name in GRAPHS)]
+)
 def test_evaluation_as_units_lie(name, place, with_sample):
     """Four subnetworks do not divide all groups of any that may be uneven: of 18 and 13 units, 9 and 5 blocks, 6 filters, 6, 4
     and 5 channels, 18 features."""

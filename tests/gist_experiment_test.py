@@ -5,6 +5,7 @@ import pathlib
 
 import numpy as np
 import pytest
+from cases import DECOMPOSITIONS, inputs, random_params
 
 from experiments import evaluate, export, pictures, run
 from ist_jax.export import read
@@ -85,3 +86,18 @@ def test_a_picture_of_the_nodes_before_and_after_training(gist, tmp_path):
     place = pictures.projected(line + 5)
     np.testing.assert_allclose(np.abs(np.diff(place[:, 0])), np.sqrt(6), rtol=1e-6)
     np.testing.assert_allclose(place[:, 1], 0, atol=1e-6)
+
+
+def test_the_embedding_of_a_node_is_what_the_output_layer_reads():
+    """Of GraphSAGE, whose output is their product with its kernel; of the others, in their sizes."""
+    found = {}
+    for name in ("gcn-uneven", "sage-layer-norm", "gat"):
+        split = DECOMPOSITIONS[name](2)
+        params, graph = random_params(split), inputs(split)
+        found[name] = pictures.embeddings(split.full, params, graph)
+    assert {name: x.shape[1] for name, x in found.items()} == {"gcn-uneven": 8, "sage-layer-norm": 2 * 16, "gat": 2 * 8}
+    split = DECOMPOSITIONS["sage-layer-norm"](2)
+    params, graph = random_params(split), inputs(split)
+    kernel, bias = (params["output"][name] for name in ("kernel", "bias"))
+    logits = found["sage-layer-norm"] @ kernel.reshape(32, -1) + bias
+    np.testing.assert_allclose(logits, split.full.apply({"params": params}, graph), rtol=1e-4, atol=1e-4)

@@ -106,6 +106,11 @@ def test_missing_planetoid_files_are_said(tmp_path):
         data.load("planetoid", str(tmp_path), "corra")
 
 
+def test_a_graph_has_a_validation_split_of_its_own():
+    with pytest.raises(DataError, match="'digits_graph' has a validation split of its own: leave validation_fraction=0.2 out"):
+        data.load("digits_graph", validation_fraction=0.2)
+
+
 def test_projected_features_are_dense_keep_distances_and_follow_the_seed():
     features = sp.random(40, 3000, 0.01, random_state=0).toarray().astype(np.float32)
     raw = raw_graph(features_NxD=features)

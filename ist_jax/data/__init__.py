@@ -43,6 +43,16 @@ def _check(name: str, directory: str, dataset: str) -> None:
         raise DataError(f"data.dataset={dataset!r}: data.name={name!r} is one data set: set data.dataset to nothing")
 
 
+def _held_out(name: str, validation_fraction: float | None) -> float:
+    if validation_fraction is None:
+        return 0.1
+    if name in GRAPHS:
+        raise DataError(
+            f"data.name={name!r} has a validation split of its own: leave validation_fraction={validation_fraction} out"
+        )
+    return validation_fraction
+
+
 def load(
     name: str,
     directory: str = "",
@@ -50,7 +60,7 @@ def load(
     *,
     split: str = "shared",
     alpha: float = 1.0,
-    validation_fraction: float = 0.1,
+    validation_fraction: float | None = None,
     seed: int = 0,
     graph: GraphOptions | None = None,
     stored: bool | None = None,
@@ -64,10 +74,11 @@ def load(
       dataset: which of a source's data sets, where it has several.
       split: how workers see the training data: 'shared', 'disjoint' or 'dirichlet'.
       alpha: concentration of the Dirichlet split; smaller is less IID.
-      validation_fraction: share of the training examples held out for validation.
+      validation_fraction: share of the training examples held out for validation, by default a tenth; graphs have a
+        validation split of their own.
       seed: of the disjoint and Dirichlet splits.
       image_size: 0, or the side of a model's images, of a source in `STREAMS`: it is then streamed from disk.
-      graph: how a graph is laid out; it has a validation split of its own.
+      graph: how a graph is laid out.
       stored: whether training inputs stay in their files until rows of them are asked for; by default, where several processes
         train workers with shards of their own.
 
@@ -77,6 +88,7 @@ def load(
     if name not in SOURCES:
         raise ValueError(f"data.name is one of {sorted(SOURCES)}, not {name!r}")
     _check(name, directory, dataset)
+    held_out = _held_out(name, validation_fraction)
     label = dataset or (directory.rstrip("/").rsplit("/", 1)[-1] if directory else name)
     shards = functools.partial(shards_of, split, seed, alpha)
     source = directory or name
@@ -88,7 +100,7 @@ def load(
                 "data.split='dirichlet' looks at all labels, which a streamed set has on disk: use disjoint or shared"
             )
         stream = STREAMS[name](directory, dataset, image_size)
-        return make_streamed(stream, label, source=source, validation_fraction=validation_fraction, shards=shards)
+        return make_streamed(stream, label, source=source, validation_fraction=held_out, shards=shards)
     with possible(source):
         raw = SOURCES[name](directory, dataset)
     if isinstance(raw, RawGraph):
@@ -96,7 +108,7 @@ def load(
         return make_graph_dataset(raw, label, source=source, options=graph or GraphOptions(), shards=shards, cache=cache)
     if stored is None:
         stored = split != "shared" and jax.process_count() > 1
-    options = dict(validation_fraction=validation_fraction, shards=shards, stored=stored)
+    options = dict(validation_fraction=held_out, shards=shards, stored=stored)
     return make_dataset(raw, label, source=source, **options)
 
 
