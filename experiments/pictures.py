@@ -21,11 +21,17 @@ from ist_jax.types import Array, Graph, Params
 
 
 def holders(parts: Partition, group: str, seed: int, rounds: int) -> np.ndarray:
-    """int[rounds, N]: the subnetwork that holds each unit of `group` in the first rounds (the last of several)."""
+    """int[rounds, N]: the subnetwork that holds each unit of `group` in the first rounds.
+
+    Raises:
+      ValueError: a unit has several holders.
+    """
     size = parts.sizes[group]
     found_RxN = np.full((rounds, size + 1), -1)  # one past the end: padding
     for round, indices in enumerate(drawn(parts, seed, rounds)):
         for subnet, index_M in enumerate(np.asarray(indices[group])):
+            if (found_RxN[round, index_M[index_M < size]] >= 0).any():
+                raise ValueError(f"units of {group!r} have several holders: a picture of min_blocks=0 has one colour each")
             found_RxN[round, index_M] = subnet
     return found_RxN[:, :size]
 

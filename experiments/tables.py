@@ -5,6 +5,7 @@ import functools
 import io
 import json
 import math
+import os
 import pathlib
 import statistics
 from collections.abc import Callable, Mapping, Sequence
@@ -282,7 +283,7 @@ def curves(
     axes[0].set_ylim(max(0, float(np.percentile(final, 10)) - 3), max(final) + 1)
     axes[0].set_ylabel("test accuracy (%)")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=columns, fontsize=8)
-    unfinished = picture.with_name(f".{picture.name}")
+    unfinished = picture.with_name(f".{os.getpid()}.{picture.name}")  # another sweep may write here
     try:
         with naming(picture):
             figure.savefig(unfinished, dpi=110, format="png", metadata={"Description": description})

@@ -19,7 +19,7 @@ def naming(path: pathlib.Path) -> Iterator[None]:
 
 def write_whole(path: pathlib.Path, text: str) -> None:
     """All of `text` or nothing, whenever the process or the machine dies."""
-    unfinished = path.with_name(path.name + ".tmp")
+    unfinished = path.with_name(f"{path.name}.{os.getpid()}.tmp")  # two sweeps may write their table into one folder
     try:
         with naming(path):
             with unfinished.open("w") as file:

@@ -134,7 +134,7 @@ def test_law_6_compiled_bytes_of_resnet101_equal_the_arithmetic(num_subnets, min
 
 
 def test_inactive_blocks_are_neither_stored_nor_computed():
-    """Memory and FLOPs of the compiled step of a sub-ResNet fall with its blocks, as by arithmetic."""
+    """The memory of the compiled step of a sub-ResNet falls with its blocks; meter_test.py has its FLOPs."""
     model = PreActResNet((1, 1, 25), 3, width=4, unrolled=False)
     decomposition = blocks(model, IMAGE, num_subnets=4)
     sub, full = (jax.eval_shape(m.init, jax.random.key(0), jnp.zeros(IMAGE.shape)) for m in (decomposition.subnet, model))

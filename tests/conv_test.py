@@ -82,7 +82,7 @@ def test_in_a_loop_all_convolutions_have_the_order_of_dimensions_that_is_fast(st
 @on_cpu
 @pytest.mark.parametrize("size,stride", [(3, 1), (3, 2), (1, 2)])
 def test_in_a_loop_it_is_faster_than_the_plain_one(size, stride):
-    """20 to 50 times on the machine where this was written; both are timed in turns, so that other work slows both. Compiled as
+    """Both are timed in turns, so that other work slows both. Compiled as
     users' programs are, not as this suite's (conftest.py)."""
     jax.config.update("jax_disable_most_optimizations", False)
     try:

@@ -67,13 +67,30 @@ WHOLE = {
 }
 
 
+@pytest.mark.parametrize("place", ["looped", "one on a device"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_law_4_one_subnetwork_is_plain_training(kind):
+def test_law_4_one_subnetwork_is_plain_training(kind, place):
+    """Bit for bit; for blocks to rounding, since their loop in the loop over steps is another program."""
     decomposition, data = WHOLE[kind](), images()
-    algorithm = ist(decomposition, TASK, SGD, batch_size=BATCH, placement=looped())
+    placement = looped() if place == "looped" else sharded(subnet_mesh(1))
+    algorithm = ist(decomposition, TASK, SGD, batch_size=BATCH, placement=placement)
     state, _ = rounds(algorithm, 2, 2, data)
     expected = plain_training(decomposition, SGD, data, 2, 2, decomposition.init(named_key(ROOT, "init")))
-    assert_close(algorithm.params(state), expected, rtol=1e-4, atol=1e-5)
+    if kind == "blocks":
+        assert_close(algorithm.params(state), expected, rtol=1e-5, atol=2e-6)
+    else:
+        jax.tree.map(np.testing.assert_array_equal, algorithm.params(state), expected)
+
+
+def test_a_network_trains_in_bfloat16_and_keeps_its_parameters_in_float32():
+    decomposition = blocks(PreActResNet((1, 4), CLASSES, width=4, dtype=jnp.bfloat16), IMAGE, num_subnets=2, stages=(2,))
+    algorithm = ist(decomposition, TASK, SGD, batch_size=BATCH, placement=looped())
+    state, metrics = rounds(algorithm, 2, 2, images())
+    params = algorithm.params(state)
+    assert {leaf.dtype.name for leaf in jax.tree.leaves(params)} == {"float32"} and np.isfinite(metrics["loss_SxJ"]).all()
+    start = decomposition.init(named_key(ROOT, "init"))
+    moved = jax.tree.map(lambda a, b: float(np.abs(a - b).max()), params, start)
+    assert max(jax.tree.leaves(moved)) > 1e-3
 
 
 @pytest.mark.parametrize("kind", KINDS)

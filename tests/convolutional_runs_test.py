@@ -119,3 +119,20 @@ def test_resist_on_imagenet_builds_the_papers_network_with_a_warm_up():
     assert [phase.local_steps for phase in phases] == [15, 15]
     assert warmup.device_parameters == warmup.model_parameters == resist.model_parameters == 41_866_280
     assert resist.model_parameters - resist.device_parameters == 12 * 1_180_672, "10 of 22 blocks"
+
+
+@pytest.mark.parametrize(
+    "file,batch,passes,local_steps,rate,schedule",
+    [
+        ("cifar10", 128, 160, 50, 0.03, "step"),
+        ("cifar100", 128, 160, 50, 0.03, "step"),
+        ("imagenet", 256, 90, 15, 0.1, "thirds"),
+    ],
+)
+def test_the_configs_have_the_papers_schedule(file, batch, passes, local_steps, rate, schedule):
+    config = run.parse([f"--config={ROOT}/experiments/resist/{file}.py", "--config.data.dir=x", "--workdir=x"]).config
+    assert (config.batch_size, config.epochs, config.local_steps) == (batch, passes, local_steps)
+    optimizer = config.optimizer
+    assert (optimizer.name, optimizer.learning_rate, optimizer.schedule) == ("sgd", rate, schedule)
+    assert (optimizer.momentum, optimizer.weight_decay, config.model.width) == (0.9, 0.0005, 64)
+    assert config.model.stage_sizes == (3, 4, 23, 3) and config.num_subnets == 4

@@ -61,6 +61,31 @@ def as_unrolled(tree):
     return found
 
 
+@pytest.mark.parametrize("kind", ["preact", "post"])
+def test_a_scale_is_of_the_branch_and_not_of_what_goes_past_it(kind):
+    """By hand: x + scale * f(x), f found from the block without one."""
+    x = jnp.abs(jax.random.normal(jax.random.key(1), (2, 4, 4, 3))) + 9.0  # large, so that post-activation's relu does nothing
+    block, scaled = Block(kind, 3), Block(kind, 3, scale=0.25)
+    params = block.init(jax.random.key(0), x)
+    branch = block.apply(params, x) - x
+    assert np.abs(branch).max() > 0.1 and (block.apply(params, x) > 0).all()
+    np.testing.assert_allclose(scaled.apply(params, x), x + 0.25 * branch, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("unrolled", [False, True])
+def test_only_further_blocks_are_scaled(unrolled):
+    """A scale of 0 leaves the first block of its stage, and the stages before, as they are, and nothing of those after."""
+    x = jax.random.normal(jax.random.key(1), (2, 4, 4, 3))
+    model = PreActResNet((1, 3), 5, width=4, unrolled=unrolled)
+    params = model.init(jax.random.key(0), x)["params"]
+    further = ("stage_2_rest",) if not unrolled else ("stage_2_block_1", "stage_2_block_2")
+    first = {name: value for name, value in params.items() if name not in further}
+    alone = PreActResNet((1, 1), 5, width=4, unrolled=unrolled).apply({"params": first}, x)
+    scaled = model.clone(residual_scales=(1.0, 0.0)).apply({"params": params}, x)
+    np.testing.assert_allclose(scaled, alone, rtol=1e-4, atol=1e-5)
+    assert np.abs(model.apply({"params": params}, x) - alone).max() > 1e-2
+
+
 @pytest.mark.parametrize("norm", ["batch", "group"])
 def test_a_loop_over_blocks_computes_what_unrolled_blocks_do(norm):
     looped = PreActResNet((1, 4), 3, width=4, norm=norm, residual_scales=(1.0, 0.5))

@@ -105,6 +105,8 @@ def test_the_picture_of_a_partition_shows_the_partitions_of_the_run(tmp_path):
         for subnet in range(4):
             assert (row[indices["unit"][subnet]] == subnet).all()
     assert (shown[0] != shown[1]).any()
+    with pytest.raises(ValueError, match="units of 'unit' have several holders"):
+        holders(make_partition("balanced", {"unit": 16}, 4, min_units=6), "unit", 0, 1)
     partition(parts, "unit", tmp_path / "one.png")
     assert (tmp_path / "one.png").read_bytes().startswith(b"\x89PNG")
 
