@@ -38,6 +38,7 @@ from experiments.timing import (
     swap,
 )
 from ist_jax.files import write_whole
+from ist_jax.machine import cores, processor
 from ist_jax.placement import make_placement
 
 
@@ -200,8 +201,8 @@ def machine() -> dict[str, Any]:
         "revision": git_revision(),
         "date": datetime.date.today().isoformat(),
         "platform": platform.platform(terse=True),
-        "processor": platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
+        "processor": processor(),
+        "cores": cores(),
         "devices": [str(device.device_kind) for device in jax.devices()],
         "jax": jax.__version__,
     }
@@ -210,8 +211,9 @@ def machine() -> dict[str, Any]:
 def described(machine: dict[str, Any]) -> str:
     """The machine in words."""
     kinds = machine["devices"]
+    kind = f"{machine['processor']}, " if machine.get("processor") not in (None, "x86_64") else ""  # of older records
     made = f", {machine['date']}, revision {machine['revision']}" if "revision" in machine else ""
-    return f"{machine['platform']}, {machine['cores']} cores, {len(kinds)} x {kinds[0]}, JAX {machine['jax']}{made}"
+    return f"{kind}{machine['platform']}, {machine['cores']} cores, {len(kinds)} x {kinds[0]}, JAX {machine['jax']}{made}"
 
 
 def _on_mesh(quick: bool) -> list[Row]:

@@ -207,22 +207,30 @@ def defaults() -> ml_collections.ConfigDict:
 def nearest(name: str, known: typing.Iterable[str]) -> str:
     """': did you mean X?' for a typo, or ''."""
     known = list(known)
-    last = {k.rsplit(".", 1)[-1]: k for k in known}
-    close = difflib.get_close_matches(name, known, 1) or [last[c] for c in difflib.get_close_matches(name, last, 1)]
+    whole, last = {k.lower(): k for k in known}, {k.rsplit(".", 1)[-1].lower(): k for k in known}
+    close = [found[c] for found in (whole, last) for c in difflib.get_close_matches(name.lower(), found, 1)]
     return f": did you mean {close[0]!r}?" if close else ""
+
+
+KINDS = {int: "an integer", float: "a number", bool: "true or false", str: "text"}
+
+
+def kind_of(name: str) -> str:
+    """What values of a field are, in words."""
+    wanted = FIELDS[name].type
+    return "a tuple of integers such as (256, 256)" if typing.get_origin(wanted) is tuple else KINDS[wanted]
 
 
 def _typed(name: str, value: Any) -> Any:
     wanted = FIELDS[name].type
     if typing.get_origin(wanted) is tuple:
-        if not isinstance(value, tuple | list) or not all(type(item) is int for item in value):
-            raise ConfigError(f"{name} is a tuple of integers such as (256, 256), not {value!r}")
-        return tuple(value)
-    if wanted is float and type(value) is int:
+        if isinstance(value, tuple | list) and all(type(item) is int for item in value):
+            return tuple(value)
+    elif wanted is float and type(value) is int:
         return float(value)
-    if type(value) is not wanted:
-        raise ConfigError(f"{name} is of type {wanted.__name__}, not {value!r}")
-    return value
+    elif type(value) is wanted:
+        return value
+    raise ConfigError(f"{name} is {kind_of(name)}, not {value!r}")
 
 
 def _build(kind: type, flat: Mapping[str, Any], prefix: str = "") -> Any:

@@ -1,6 +1,7 @@
 """The record of a run: what it was made from, so that it can be traced and made again."""
 
 import contextlib
+import datetime
 import importlib.metadata
 import json
 import os
@@ -18,6 +19,7 @@ from experiments.validation import flat_values, num_workers, placement_of
 from ist_jax.checkpoint import committed_rounds
 from ist_jax.data import Dataset
 from ist_jax.files import write_whole
+from ist_jax.machine import cores, memory_bytes, processor
 from ist_jax.processes import OtherProcessError, all_or_none, is_first
 from ist_jax.version import __version__
 from ist_jax.workdir import AFRESH, WorkdirError, is_held
@@ -28,7 +30,8 @@ PACKAGES = (
     *("scikit-learn", "pillow", "tensorflow-datasets"),  # which read data
 )
 CONTINUED = "continued.jsonl"  # beside config.json: from which round on a run had another environment, and which
-TRACED = ("git_revision", "python", "packages", "devices", "placement")  # of the environment, if a run goes on with others
+# of the environment, what is noted if a run goes on with another
+TRACED = ("git_revision", "python", "packages", "machine", "devices", "placement")
 PLACES = ("data.dir", "init_from")
 MAY_CHANGE = ("placement", "num_devices")  # of a run that goes on
 
@@ -56,13 +59,15 @@ def _installed_revision() -> str | None:
 
 
 def environment(config: Config, dataset: Dataset, start: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Revision, versions, devices, where workers train, the data, and what the run started from."""
+    """Revision, versions, machine, when it was started, where workers train, the data, and what the run started from."""
     return {
         "git_revision": git_revision(),
         "ist_jax": __version__,
         "python": platform.python_version(),
         "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
         "platform": platform.platform(terse=True),
+        "machine": {"processor": processor(), "cores": cores(), "memory_gb": round(memory_bytes() / 1e9, 1)},
+        "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "devices": [str(device.device_kind) for device in jax.devices()],
         "placement": placement_of(config).name,
         "num_workers": num_workers(config),

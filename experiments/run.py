@@ -17,6 +17,7 @@ if __name__ == "__main__":  # before imports that take seconds
 
 import contextlib
 import pathlib
+import re
 import sys
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -28,7 +29,7 @@ from ml_collections import config_flags
 
 from experiments import build, fastest, hosts, record, tables
 from experiments.command import SMALLER
-from experiments.config import Config, ConfigError, described, flatten, nearest, resolve
+from experiments.config import FIELDS, Config, ConfigError, described, flatten, kind_of, nearest, resolve
 from experiments.config_files import load_config, one_line
 from experiments.restored import start_from
 from experiments.signals import Signals
@@ -77,7 +78,19 @@ def _check_names(argv: Sequence[str], known: Sequence[str]) -> None:
         if argument.startswith("-") and name in ("flagfile", "undefok"):
             raise ConfigError(f"--{name} is no option: options are --config.x=y and --workdir=DIR")
         if argument.startswith("-") and name.startswith("config.") and name.removeprefix("config.") not in known:
-            raise ConfigError(f"--{name} is no field{nearest(name.removeprefix('config.'), known)}")
+            hint = nearest(name.removeprefix("config."), known) or " (--help lists the fields)"
+            raise ConfigError(f"--{name} is no field{hint}")
+
+
+def _in_our_words(error: Exception) -> str:
+    """What absl says of a value of the wrong type, or of an option that is none."""
+    if isinstance(error, flags.UnrecognizedFlagError):
+        return f"--{error.flagname} is no option; options are --config.x=y, --workdir=DIR and --profile"
+    wrong = re.match(r"flag --config\.([\w.]+)=(.*?): ", str(error))
+    if wrong is not None and wrong[1] in FIELDS:
+        return f"{wrong[1]} is {kind_of(wrong[1])}, not {wrong[2]!r}"
+    missing = re.match(r"Missing value for flag --([\w.]+)", str(error))
+    return f"--{missing[1]} has no value: write --{missing[1]}=VALUE" if missing else one_line(error)
 
 
 def parse(argv: Sequence[str]) -> Command:
@@ -97,7 +110,7 @@ def parse(argv: Sequence[str]) -> Command:
     try:
         others = values(["run", *rest])[1:]
     except (flags.Error, AttributeError, TypeError, ValueError) as error:
-        raise ConfigError(one_line(error)) from error
+        raise ConfigError(_in_our_words(error)) from error
     if others:
         raise ConfigError(f"unexpected argument {others[0]!r}; options are --config.x=y and --workdir=DIR")
     if not values.workdir:
@@ -150,6 +163,7 @@ def _prepared(config: Config, workdir: pathlib.Path) -> tuple[Any, ...]:
     if config.init_from and not committed_rounds(workdir / "checkpoints"):  # a run that goes on has its own
         start, origin = start_from(config.init_from)  # said before data are read, which may take minutes
     dataset = build.dataset(config)
+    dataset.shards(num_workers(config))  # whether every worker has examples
     phases, task = build.phases(config, dataset.spec)
     _check_memory(phases)
     _check_drops(config, phases)

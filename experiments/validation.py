@@ -1,6 +1,6 @@
 """What makes a configuration impossible, said before anything is loaded: rule, value, remedy."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from experiments.architectures import ARCHITECTURES, MODEL_NAMES, decomposition_of, with_autos
@@ -119,8 +119,25 @@ FIELDS_OF = {
 }
 
 
+def _is_outer(c: Config) -> bool:
+    return c.outer.name == "sgd" or (c.outer.name == "auto" and c.method == "diloco")
+
+
+# fields that do something only beside others: names -> (whether they do, what they are of)
+BESIDE: dict[tuple[str, ...], tuple[Callable[[Config], bool], str]] = {
+    ("outer.learning_rate", "outer.momentum"): (_is_outer, "an outer optimizer (outer.name=sgd, or method=diloco)"),
+    ("link.latency",): (lambda c: bool(c.link.bandwidth), "a simulated link (link.bandwidth=1Gbps)"),
+    ("data.alpha",): (lambda c: c.data.split == "dirichlet", "data.split=dirichlet"),
+    ("data.crop_padding",): (lambda c: c.data.augment != "none", "an augmentation (data.augment=crop_flip)"),
+}
+
+
 def _check_fields(c: Config) -> None:
     values = flat_values(c)
+    for names, (does, of) in BESIDE.items():
+        for name in names:
+            if values[name] != FIELDS[name].default and not does(c):
+                raise ConfigError(f"{name}={values[name]} is of {of}, which this run does not have: leave it out")
     for name, models in FIELDS_OF.items():
         if values[name] != FIELDS[name].default and c.model.name not in models:
             raise ConfigError(

@@ -2,11 +2,25 @@
 
 import os
 import pathlib
+import platform
+import re
 from collections.abc import Collection
 
 import jax
 
 _LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")  # of a container
+
+
+def processor() -> str:
+    """The kind of this machine's processor; Linux alone says more than its instruction set."""
+    said = pathlib.Path("/proc/cpuinfo")
+    named = re.search(r"^model name\s*:\s*(.+)$", said.read_text(), re.MULTILINE) if said.is_file() else None
+    return named[1] if named else platform.processor() or platform.machine()
+
+
+def cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _of_the_host() -> int:

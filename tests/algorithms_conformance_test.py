@@ -206,8 +206,24 @@ def test_outer_momentum_by_hand():
     assert_close(outer.params(rounds(outer, 1)[0]), expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("place", ["looped", "sharded-4"])
+def test_outer_momentum_goes_where_its_units_go(place):
+    """One round trains; then the rate is 0, and momentum alone changes every parameter by 0.9 of what the first round did."""
+    tx = optax.sgd(optax.piecewise_constant_schedule(0.1, {3: 0.0}))
+    options = dict(batch_size=BATCH, outer_tx=optax.sgd(1.0, momentum=0.9), placement=placements()[place]())
+    algorithm, start = ist(own(4), TASK, tx, **options), Start(random_params(own(4)))
+    assert algorithm.partition.travelling, "units go from holder to holder"
+    (first, held), (second, held_then) = (
+        (algorithm.params(state), state.indices) for state in (rounds(algorithm, n, start=start)[0] for n in (1, 2))
+    )
+    assert any((held[group] != held_then[group]).any() for group in held)
+    change = lambda new, old: jax.tree.map(lambda a, b: a - b, new, old)
+    assert_close(change(second, first), jax.tree.map(lambda d: 0.9 * d, change(first, start.params)), rtol=1e-3, atol=1e-5)
+    assert max(np.abs(leaf).max() for leaf in jax.tree.leaves(change(first, start.params))) > 1e-2
+
+
 @pytest.mark.parametrize(
-    "name", ["ist", "ist-own-model", "ist-chain", "ist-carry", "local-sgd", "diloco", "ensemble", "data-parallel"]
+    "name", ["ist", "ist-own-model", "ist-chain", "ist-carry", "ist-outer", "local-sgd", "diloco", "ensemble", "data-parallel"]
 )
 def test_law_5_all_placements_agree_in_float64(name):
     """looped == vmapped == sharded over 1, 2, 4, 8 devices: the partition exactly, parameters to 1e-9."""

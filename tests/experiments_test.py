@@ -1,6 +1,7 @@
 """From the command line to the records: run, sweep, report."""
 
 import csv
+import datetime
 import json
 import pathlib
 import re
@@ -8,6 +9,7 @@ import resource
 import shutil
 import subprocess
 import sys
+import time
 
 import jax.numpy as jnp
 import pytest
@@ -64,6 +66,9 @@ def test_a_run_leaves_its_records(swept):
     config = json.loads((workdir / "config.json").read_text())
     assert re.fullmatch(r"[0-9a-f]{40}(-dirty)?|None", str(config["environment"]["git_revision"]))
     assert config["config"]["model.hidden"] == [16, 16] and config["environment"]["packages"]["jax"]
+    made_on = config["environment"]["machine"]
+    assert made_on["processor"] and made_on["cores"] >= 1 and made_on["memory_gb"] > 0
+    assert abs(datetime.datetime.fromisoformat(config["environment"]["started"]).timestamp() - time.time()) < 3600
     assert (workdir / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 

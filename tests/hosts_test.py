@@ -198,9 +198,19 @@ def test_srun_says_who_the_processes_are():
     assert [out for out, _ in said] == ["process 0 of 2\n", "process 1 of 2\n"], said
 
 
+def test_mpirun_says_who_the_processes_are():
+    """Of Open MPI before 5. JAX makes the job's number, a multiple of 4096, a port."""
+    job = {"OMPI_MCA_orte_hnp_uri": f"{4096 * os.getpid()}.0;tcp://127.0.0.1,10.0.0.1:34911", "OMPI_COMM_WORLD_SIZE": "2"}
+    options = dict(cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    ranks = [ENVIRONMENT | job | {"OMPI_COMM_WORLD_RANK": i, "OMPI_COMM_WORLD_LOCAL_RANK": i} for i in "01"]
+    said = ended([subprocess.Popen([sys.executable, "-c", IN_POD], env=rank, **options) for rank in ranks])
+    assert [out for out, _ in said] == ["process 0 of 2\n", "process 1 of 2\n"], said
+
+
 def test_what_one_process_began_two_go_on_with(tmp_path):
     workdir = tmp_path / "run"
-    arguments = [DIGITS, *SMALL, "--config.epochs=8", "--config.checkpoint_every=2", f"--workdir={workdir}"]
+    uneven = "--config.model.hidden=(30,30)"  # which 4 subnetworks do not divide
+    arguments = [DIGITS, *SMALL, uneven, "--config.epochs=8", "--config.checkpoint_every=2", f"--workdir={workdir}"]
     alone = subprocess.Popen([sys.executable, "-m", "experiments.run", *arguments], cwd=ROOT, env=ENVIRONMENT)
     wait_until(lambda: (workdir / "checkpoints" / "2.sha256").exists() or alone.poll() is not None)
     alone.terminate()

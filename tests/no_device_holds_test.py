@@ -178,6 +178,7 @@ def test_dealt_features_filters_and_channels_are_not_gathered_either(make):
     found = collectives(round.as_text())
     shared = {"all-reduce"} if whole_bytes(algorithm, 8, "shared") else set()
     assert {c.kind for c in found} == {"all-to-all"} | shared
+    assert bytes_sent(round.as_text()) == algorithm.costs.bytes_per_sync
     assert sum(c.result_bytes for c in found if c.kind == "all-reduce") == sum(whole_bytes(algorithm, 8, "shared"))
     kernels = [size for size in whole_bytes(algorithm, 8, "travels", "home") if size > 2**16]
     assert kernels and max(c.result_bytes for c in collectives(evaluation.as_text())) < min(kernels)
@@ -193,6 +194,30 @@ def test_what_rests_of_dealt_groups_falls_as_one_over_s_but_for_what_is_shared(m
         whole = 3 * 4 * algorithm.costs.model_parameters
         held = round.memory_analysis().argument_size_in_bytes - tree_bytes(arrays)
         assert held < 1.06 * (shared + (whole - shared) / num_subnets) + 8192
+
+
+@pytest.mark.parametrize("make", [of_features, of_filters, of_channels, of_blocks])
+def test_the_state_is_donated_and_no_number_is_float64(make):
+    """A round's result lies where its argument lay; nothing is computed in more than float32."""
+    _, state, _, round = round_of(make(), 8, optax.adam(1e-3), opt_state="carry")
+    own = lambda leaf: jax.ShapeDtypeStruct(leaf.sharding.shard_shape(leaf.shape), leaf.dtype)
+    assert round.memory_analysis().alias_size_in_bytes > 0.95 * tree_bytes(jax.tree.map(own, state)), "all but small counts"
+    assert "f64[" not in round.as_text() and "f32[" in round.as_text()
+
+
+@pytest.mark.parametrize("make", [of_features, of_filters, of_channels, of_blocks])
+def test_dealt_features_filters_channels_and_blocks_are_initialised_in_shares(make):
+    """What is drawn to begin with, beside what is shared, falls with S; only units are sent."""
+    worked = {}
+    for num_subnets in (2, 8):
+        split, task, *_ = make(num_subnets)
+        algorithm = ist(split, task, optax.sgd(0.1), batch_size=1, placement=sharded(subnet_mesh(num_subnets)))
+        key = jax.device_put(jax.random.key(0), algorithm.sharding)
+        program = jax.jit(algorithm.init).lower(key).compile()
+        assert {c.kind for c in collectives(program.as_text())} <= {"all-to-all"}
+        worked[num_subnets] = program.memory_analysis().temp_size_in_bytes
+        dealt = sum(whole_bytes(algorithm, num_subnets, "travels", "home"))
+    assert dealt > 2**16 and worked[8] < worked[2] - dealt / 4, "a quarter and more of what is dealt, with 8 for 2"
 
 
 def as_large_as_runs(kind):

@@ -80,6 +80,36 @@ def test_what_tfrecord_cannot_is_said(tmp_path, monkeypatch):
         tfds.prepare("patches", str(tmp_path))
 
 
+@pytest.mark.parametrize("key", ["pythonClassName", "python_class_name", r"python\u0043lassName"])
+def test_modules_that_a_builders_files_name_are_not_imported(tmp_path, key, monkeypatch):
+    write_builder(tmp_path, "patches", {"train": varied(8), "test": varied(4)}, kept_as="array_record")
+    features, trap = tmp_path / "patches" / "1.0.0" / "features.json", tmp_path / "modules" / "of_a_stranger.py"
+    trap.parent.mkdir()
+    trap.write_text("raise SystemExit('imported')")
+    monkeypatch.syspath_prepend(trap.parent)
+    own = '"pythonClassName": "tensorflow_datasets.core.features.class_label_feature.ClassLabel"'
+    assert own in features.read_text()
+    features.write_text(features.read_text().replace(own, f'"{key}": "of_a_stranger.Label"'))
+    with pytest.raises(DataError, match="'of_a_stranger.Label' is no feature of TFDS, which would import it"):
+        data.load("tfds", str(tmp_path), "patches", image_size=7)
+
+
+@pytest.mark.parametrize("dataset", ["..", "patches/..", "/patches", "../patches"])
+def test_a_builder_is_named_and_no_path(tmp_path, dataset):
+    with pytest.raises(DataError, match="is the name of a builder in data.dir, and no path"):
+        data.load("tfds", str(tmp_path), dataset)
+
+
+def test_a_folder_that_is_not_one_of_builders_is_not_searched(tmp_path):
+    """A home folder, say: only folders whose name is like the builder's are looked into, two levels deep."""
+    deep = tmp_path / "patches" / "a" / "b" / "c"
+    deep.mkdir(parents=True)
+    (deep / "dataset_info.json").write_text('{"fileFormat": "array_record"}')
+    (tmp_path / "other").mkdir(mode=0)
+    with pytest.raises(DataError, match="holds no TFDS builder 'patches' prepared as array_record"):
+        data.load("tfds", str(tmp_path), "patches")
+
+
 @pytest.mark.parametrize("damage", ["missing", "empty", "truncated", "flipped", "description"])
 @pytest.mark.parametrize("image_size", [0, 7])
 def test_a_damaged_builder_is_said(damage, image_size, tmp_path):

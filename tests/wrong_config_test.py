@@ -16,7 +16,7 @@ WRONG = {
     "--config.method=its": "method is one of .* not 'its': did you mean 'ist'",
     "--config.decomposition=neurons": "decomposition is one of auto, mlp",
     "--config.model.name=mpl": "model.name is one of mlp.* not 'mpl': did you mean 'mlp'",
-    "--config.num_subnets=0.5": "num_subnets.*0.5",
+    "--config.num_subnets=0.5": "num_subnets is an integer, not '0.5'",
     "--config.num_subnets=0": "num_subnets is from 1 to .* not 0",
     "--config.num_subnets=-2": "num_subnets is from 1",
     "--config.num_subnets=512": "narrower than num_subnets=512",
@@ -69,7 +69,7 @@ WRONG = {
     f"{GCN} --config.model.dropout=1": "model.dropout is from 0 to 0.99",
     f"{GCN} --config.data.name=planetoid": "data.name='planetoid' needs data.dir, the folder",
     f"{GCN} --config.data.name=graph_npz": "data.name='graph_npz' needs data.dir, the file",
-    "--config.eval_subnets=maybe": "eval_subnets=maybe",
+    "--config.eval_subnets=maybe": "eval_subnets is true or false, not 'maybe'",
     "--config.exchange.wire=int4": "exchange.wire is one of exact, bfloat16, int8, not 'int4'",
     "--config.exchange.wire=int8 --config.method=local_sgd": "which local_sgd does not exchange",
     "--config.drop.rate=1.5": "drop.rate is from 0 to 1",
@@ -114,7 +114,16 @@ WRONG = {
     "--config.data.name=idx --config.data.dir=x --config.data.dataset=kmnist": "'idx' is one data set: set",
     "--flagfile=nowhere": "--flagfile is no option",
     "stray": "unexpected argument 'stray'",
-    "--frobnicate=1": "frobnicate",
+    "--config.seed=1e3": "seed is an integer, not '1e3'",
+    "--config.seed": "--config.seed has no value: write --config.seed=VALUE",
+    "--config.x=1": "config.x is no field .--help lists the fields",
+    "--config.method=IST": "not 'IST': did you mean 'ist'",
+    "--config.method=local_sgd --config.outer.learning_rate=0.4": "outer.learning_rate=0.4 is of an outer optimizer",
+    "--config.link.latency=5ms": "link.latency=5ms is of a simulated link",
+    "--config.data.alpha=0.5": "data.alpha=0.5 is of data.split=dirichlet, which this run does not have: leave it out",
+    "--config.data.crop_padding=5": "data.crop_padding=5 is of an augmentation",
+    "--config.model.eval_norm=batch --config.eval_batch_size=1": "at least two examples per batch, and eval_batch_size is 1",
+    "--frobnicate=1": "--frobnicate is no option; options are --config.x=y",
 }
 
 
@@ -160,7 +169,7 @@ def test_a_workdir_that_cannot_be_written_is_said(tmp_path, capsys):
     [
         (lambda c: c.per_method.update({"singel": {}}), "did you mean 'single'"),
         (lambda c: c.per_method.ist.update({"batch": 3}), "did you mean 'batch_size'"),
-        (lambda c: c.per_method.ist.update({"batch_size": 0.5}), "batch_size is of type int, not 0.5"),
+        (lambda c: c.per_method.ist.update({"batch_size": 0.5}), "batch_size is an integer, not 0.5"),
         (lambda c: c.per_method.ist.update({"model": {"hidden": (8.5,)}}), "tuple of integers"),
     ],
 )

@@ -11,7 +11,8 @@ import pytest
 from config_test import DIGITS
 from data_test import write_idx
 
-from experiments import run
+from experiments import export, run
+from experiments.config import ConfigError
 from ist_jax import data
 
 X, Y = np.random.default_rng(0).random((40, 3, 2), np.float32), np.arange(40) % 4
@@ -148,3 +149,38 @@ def test_wrong_data_are_one_line_and_status_2(case, tmp_path, capsys):
     assert error.startswith("error: ") and error.count("\n") == 1
     assert re.search(says, error), error
     assert not (tmp_path / "run").exists(), "nothing was started"
+
+
+@pytest.mark.parametrize(
+    "split,says",
+    [
+        (["--config.data.split=disjoint", "--config.num_subnets=32"], "every worker needs an example"),
+        (
+            ["--config.data.split=dirichlet", "--config.data.alpha=0.001", "--config.num_subnets=8"],
+            "alpha=0.001 leaves some",
+        ),
+    ],
+)
+def test_a_split_that_leaves_a_worker_without_examples_is_said_before_anything_is_started(split, says, tmp_path, capsys):
+    _, path = npz(x_train=X[:24], y_train=Y[:24])(tmp_path)
+    arguments = ["--config.data.name=npz", f"--config.data.dir={path}", "--config.batch_size=2", f"--workdir={tmp_path}/run"]
+    assert run.main(["run", DIGITS, *arguments, *split, "--config.model.hidden=(64,64)"]) == 2
+    assert says in capsys.readouterr().err and not (tmp_path / "run").exists()
+
+
+def test_data_that_changed_since_are_other_data(tmp_path, capsys):
+    """For a run that goes on, and for what is exported of it; nothing is changed there."""
+    _, path = npz()(tmp_path)
+    arguments = ["--config.data.name=npz", f"--config.data.dir={path}", "--config.model.hidden=(8,8)", "--config.epochs=1"]
+    arguments += ["--config.batch_size=4", f"--workdir={tmp_path}/run"]
+    assert run.main(["run", DIGITS, *arguments]) == 0
+    (tmp_path / "run" / "summary.json").unlink()  # as if it had been killed before
+    before = {file: file.read_bytes() for file in (tmp_path / "run").rglob("*") if file.is_file()}
+    npz(x_train=put(X, 7))(tmp_path)
+    capsys.readouterr()
+    assert run.main(["run", DIGITS, *arguments]) == 2
+    assert "was started on other data (data.npz): use another workdir" in capsys.readouterr().err
+    with pytest.raises(ConfigError, match="holds other data than the run was trained on"):
+        export.write(str(tmp_path / "run"), str(tmp_path / "out"), None)
+    assert not (tmp_path / "out").exists()
+    assert {file: file.read_bytes() for file in (tmp_path / "run").rglob("*") if file.is_file()} == before

@@ -12,6 +12,8 @@ def _check(config: Config) -> None:
     check_widths(config, why_not_padded(config.model.norm, config.model.activation))
     if config.batch_size == 1 and config.model.norm == "batch":
         raise ConfigError("model.norm=batch needs at least two examples per step, and batch_size is 1")
+    if config.eval_batch_size == 1 and config.model.norm == config.model.eval_norm == "batch":
+        raise ConfigError("model.eval_norm=batch needs at least two examples per batch, and eval_batch_size is 1")
     check_scaling(config)
 
 

@@ -23,20 +23,46 @@ from ist_jax.data.raw import DataError, Raw, first_line
 from ist_jax.data.streamed import Columns, RawStream
 from ist_jax.data.tfds_images import TEST_SPLITS, Records, fingerprint
 
+_OF_TFDS = "tensorflow_datasets.core.features."
+
 
 def _columns(builder: Any, split: str) -> tuple[np.ndarray, np.ndarray]:
     rows = list(progress(_source(builder, split), "reading TFDS", builder.info.splits[split].num_examples))
     return np.stack([row["image"] for row in rows]), np.array([row["label"] for row in rows], np.int64)
 
 
+def _infos(dataset: str, directory: str) -> list[pathlib.Path]:
+    """The dataset_info.json of a builder's versions in `directory`, which TFDS writes last: NAME/[CONFIG/]VERSION."""
+    folder = pathlib.Path(directory, dataset.replace(":", "/"))
+    found = [file for below in ("", "*/", "*/*/") for file in folder.glob(f"{below}dataset_info.json")]
+    return [file for file in found if "incomplete" not in str(file)]
+
+
 def _formats(dataset: str, directory: str) -> set[str]:
-    """Of files in which a builder lies in `directory`, whole: TFDS writes dataset_info.json last."""
+    """Of files in which a builder lies in `directory`, whole."""
     found = set()
-    for file in pathlib.Path(directory, dataset.replace(":", "/")).glob("**/dataset_info.json"):
+    for file in _infos(dataset, directory):
         with contextlib.suppress(OSError, ValueError, AttributeError):
-            if "incomplete" not in str(file):
-                found.add(str(json.loads(file.read_text()).get("fileFormat", "tfrecord")))
+            found.add(str(json.loads(file.read_text()).get("fileFormat", "tfrecord")))
     return found
+
+
+def _class_names(tree: Any) -> Iterator[str]:
+    """The Python classes that a features.json names, by either spelling that protobuf reads."""
+    if isinstance(tree, dict):
+        yield from (str(tree[key]) for key in ("pythonClassName", "python_class_name") if key in tree)
+    for below in tree.values() if isinstance(tree, dict) else tree if isinstance(tree, list) else ():
+        yield from _class_names(below)
+
+
+def _check_features(dataset: str, directory: str) -> None:
+    """Raises DataError if a builder's files name Python modules, which TFDS would import, that are not its own."""
+    for features in (info.with_name("features.json") for info in _infos(dataset, directory)):
+        names: list[str] = []
+        with contextlib.suppress(OSError, ValueError, RecursionError):  # damaged: TFDS says so
+            names += _class_names(json.loads(features.read_text()))
+        if foreign := [name for name in names if not name.startswith(_OF_TFDS)]:
+            raise DataError(f"{features}: {foreign[0]!r} is no feature of TFDS, which would import it: prepare it anew")
 
 
 def is_prepared(dataset: str, directory: str) -> bool:
@@ -70,6 +96,8 @@ def _check_prepared(directory: str, dataset: str, *, whole: bool = False) -> Non
     """Raises DataError if a builder is not there; one that is read `whole` may be tfrecord."""
     if not dataset:
         raise DataError("data.name='tfds' needs data.dataset, the name of a builder such as 'fashion_mnist'")
+    if pathlib.PurePath(dataset).is_absolute() or ".." in pathlib.PurePath(dataset).parts:
+        raise DataError(f"data.dataset={dataset!r} is the name of a builder in data.dir, and no path: such as 'fashion_mnist'")
     found = _formats(dataset, directory)
     if "array_record" not in found and not (whole and found and _has_tensorflow()):
         if found:
@@ -79,12 +107,13 @@ def _check_prepared(directory: str, dataset: str, *, whole: bool = False) -> Non
                 + ("install tensorflow, or " if whole else "")
                 + "prepare it as array_record in another folder (ist_jax.data.tfds.prepare)"
             )
-        there = [path.name for path in pathlib.Path(directory).glob("*/") if is_prepared(path.name, directory)]
-        close = difflib.get_close_matches(dataset, there, 1)
+        alike = difflib.get_close_matches(dataset, [path.name for path in pathlib.Path(directory).glob("*/")])
+        close = [name for name in alike if is_prepared(name, directory)]
         raise DataError(
             f"data.dir={directory!r} holds no TFDS builder {dataset!r} prepared as array_record: "
             + (f"did you mean {close[0]!r}?" if close else "ist_jax.data.tfds.prepare does that")
         )
+    _check_features(dataset, directory)
     logging.getLogger("absl").setLevel(logging.ERROR)
 
 
