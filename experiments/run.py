@@ -144,6 +144,7 @@ def train(command: Command, signals: Signals | None = None) -> Results | None:
         print(f"starts from {config.init_from} ({origin['method']}, round {origin['round']})", file=sys.stderr)
     _say_rounding(config, dataset.num_train, phases)
     _say_padding(phases)
+    _say_parts(config)
     _say_ways([phase.algorithm.partition for phase in phases])
     traced = jax.profiler.trace(str(workdir / "profile")) if profile else contextlib.nullcontext()
     with signals.deferred(), traced:
@@ -211,6 +212,14 @@ def _say_padding(phases: Sequence[Phase]) -> None:
         if is_first():
             empty = f"{count * slots - size} of them empty, but stored and computed"
             print(f"{group}: {size} units in {count} x {slots} slots, {empty}", file=sys.stderr)
+
+
+def _say_parts(config: Config) -> None:
+    """A graph in more clusters than are evaluated at once is evaluated over parts."""
+    clusters, at_once = config.data.clusters, config.eval_batch_size
+    if clusters > at_once and is_first():
+        parts = f"{-(-clusters // at_once)} parts of the graph, without the edges between them"
+        print(f"evaluation is over {parts}: eval_batch_size={at_once} of data.clusters={clusters}", file=sys.stderr)
 
 
 def main(argv: Sequence[str]) -> int:

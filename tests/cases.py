@@ -129,6 +129,7 @@ DECOMPOSITIONS: dict[str, Callable[..., Decomposition]] = {
     "mlp-split-input": _mlp((16, 8), split_input=True),
     "own-model": own,
     "gcn-uneven": _graph(gcn, GCN((18, 8), CLASSES)),
+    "gcn-layer-norm": _graph(gcn, GCN((8, 16), CLASSES, norm="layer")),
     "gcn-split-input": _graph(gcn, GCN((16,), CLASSES), split_input=True, split_output=False),
     "gcn-scaled": _graph(gcn, GCN((8, 8), CLASSES), split_output=False, scaling="keep"),
     "sage-split-input": _graph(sage, GraphSAGE((8, 6), CLASSES, norm="none"), split_input=True, scaling="sqrt"),

@@ -16,7 +16,7 @@ from cases import CLASSES, DECOMPOSITIONS, EXAMPLE, FEATURES, IMAGES, TASK, exch
 from ist_jax.decompositions import gat, gcn, mlp, sage
 from ist_jax.exchange import lying_units, one_device, over_mesh, settled
 from ist_jax.models import GAT, GCN, MLP, GraphSAGE
-from ist_jax.models.graphs import neighbour_mean
+from ist_jax.models.graphs import neighbour_mean, symmetric_mean
 from ist_jax.placement import subnet_mesh
 from ist_jax.subnet import extract, extract_all, label_axes, map_labels, merge
 from ist_jax.trees import check_all_match
@@ -123,7 +123,22 @@ def masked_graphsage(full, masked, graph, own):
     return jnp.einsum("nkd,kdh->nh", pair, masked["output"]["kernel"]) + masked["output"]["bias"][None]
 
 
-REFERENCES = {"mlp-deep-layer-norm": masked_layer_norm, "sage-layer-norm": masked_graphsage}
+def masked_gcn(full, masked, graph, own):
+    """The same for a GCN of two hidden layers; the first layer's sum over neighbours is in the features."""
+    propagate, h = symmetric_mean(graph), graph.features
+    for i, over_nodes in enumerate([lambda h: h, propagate]):
+        p, index = masked[f"hidden_{i}"], own[f"hidden_{i}"]
+        held = (over_nodes(h @ p["kernel"]) + p["bias"][None])[:, index]
+        held = (held - held.mean(1, keepdims=True)) / jnp.sqrt(held.var(1, keepdims=True) + 1e-5)
+        h = jnp.zeros((len(held), p["bias"].shape[0])).at[:, index].set(jax.nn.relu(held))
+    return propagate(h @ masked["output"]["kernel"]) + masked["output"]["bias"][None]
+
+
+REFERENCES = {
+    "mlp-deep-layer-norm": masked_layer_norm,
+    "sage-layer-norm": masked_graphsage,
+    "gcn-layer-norm": masked_gcn,
+}
 
 
 WITHOUT = {  # options with fewer parameters

@@ -62,10 +62,12 @@ def test_baselines_and_other_models_run_through_the_same_path(arguments, tmp_pat
     assert summary["samples_seen"] == 8 and np.isfinite(summary["test_accuracy"])
 
 
-def test_batches_of_clusters_and_evaluation_over_parts(tmp_path):
+def test_batches_of_clusters_and_evaluation_over_parts(tmp_path, capsys):
     clusters = ["--config.data.clusters=8", "--config.batch_size=2", "--config.eval_batch_size=2", "--config.epochs=2"]
     summary = trained(tmp_path, *clusters)
     assert summary["samples_seen"] == 16 and summary["local_steps"] == 2
+    says = "evaluation is over 4 parts of the graph, without the edges between them: eval_batch_size=2 of data.clusters=8"
+    assert says in capsys.readouterr().err
 
 
 def test_projected_input_features_are_dealt_recorded_and_exported_with_their_model(tmp_path):

@@ -193,6 +193,20 @@ def test_a_damaged_cache_of_clusters_is_made_again(tmp_path):
         np.testing.assert_array_equal(clusters_of(matrix, 4, str(tmp_path), "name"), whole)
 
 
+def test_clusters_of_another_graph_or_number_have_a_file_of_their_own(tmp_path):
+    """Of as many nodes and edges, in one folder and of one name."""
+    ring, nodes = lambda step: (np.arange(60), (np.arange(60) + step) % 60), (60, 60)
+    graphs = [sp.csr_matrix((np.ones(60), ring(step)), shape=nodes) for step in (1, 7)]
+    graphs = [(graph + graph.T).tocsr() for graph in graphs]
+    asked = [(graph, count) for graph in graphs for count in (4, 5)]
+    made = [clusters_of(graph, count, str(tmp_path), "same") for graph, count in asked]
+    assert len(list(tmp_path.glob("clusters_*.npy"))) == 4
+    for (graph, count), found in zip(asked, made):
+        np.testing.assert_array_equal(clusters_of(graph, count, str(tmp_path), "same"), found)
+        np.testing.assert_array_equal(clusters_of(graph, count), found)
+    assert (made[0] != made[2]).any() and made[1].max() == 4
+
+
 def test_more_clusters_than_training_nodes_are_refused():
     with pytest.raises(DataError, match="clusters are from 1 to 20 training nodes, not 21"):
         graph_dataset(clusters=21)
@@ -242,6 +256,23 @@ def test_inductive_training_sees_the_training_nodes_alone():
     inside, whole = found.arrays("train"), found.arrays("test")
     assert len(inside["label_N"]) == 20 and len(whole["label_N"]) == 40
     assert (inside["graph"].neighbours_NxW <= 20).all() and inside["graph"].features.shape == (20, 2, 12)
+
+
+@pytest.mark.parametrize("first_product", ["none", "symmetric", "mean"])
+def test_inductive_training_is_that_on_a_graph_without_the_other_nodes(first_product):
+    """Its first products and degrees, too: nothing of a node that validates or tests is summed into one that trains."""
+    raw = raw_graph(inductive=True)
+    inside = graph_dataset(raw, first_product=first_product).arrays("train")["graph"]
+    place = np.cumsum(raw.train_N) - 1
+    edges = place[raw.edges_2xE[:, raw.train_N[raw.edges_2xE].all(axis=0)]]
+    splits = np.eye(3, int(raw.train_N.sum()), dtype=bool)
+    alone = raw._replace(
+        features_NxD=raw.features_NxD[raw.train_N], labels_N=raw.labels_N[raw.train_N], edges_2xE=edges, inductive=False
+    )._replace(train_N=splits[0], validation_N=splits[1], test_N=splits[2])
+    expected = graph_dataset(alone, first_product=first_product).arrays("test")["graph"]
+    np.testing.assert_allclose(inside.features, expected.features, rtol=1e-6)
+    np.testing.assert_array_equal(inside.degree_N, expected.degree_N)
+    assert (inside.degree_N < graph_dataset(raw).arrays("test")["graph"].degree_N[raw.train_N]).any()
 
 
 def npz_graph(**changes):

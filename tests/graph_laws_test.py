@@ -1,4 +1,4 @@
-"""Laws 4, 5 and 10 for GCN, GraphSAGE and GAT on a whole graph, as runs train them: laid out layer by layer, with dropout."""
+"""Laws 4, 5 and 10 for GCN, GraphSAGE and GAT on a whole graph: laid out layer by layer but for GAT, with dropout."""
 
 import functools
 

@@ -11,7 +11,7 @@ from cases import CLASSES, FEATURES, FIRST_PRODUCTS, ROOT, graph_dataset, placem
 from graphs_test import DENSE, RAW, TASK, X, weights
 
 from ist_jax import ist, run
-from ist_jax.decompositions import gcn
+from ist_jax.decompositions import gat, gcn, sage
 from ist_jax.evaluation import evaluate
 from ist_jax.keys import named_key
 from ist_jax.loop import LoopConfig
@@ -105,6 +105,23 @@ def test_training_without_far_nodes_has_the_loss_and_the_gradient_of_the_whole_g
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), other, results[0])
 
 
+@pytest.mark.parametrize(
+    "model,decompose", [(GraphSAGE((8, 6), 3, norm="layer"), sage), (GAT((4, 4), 3, heads=2), gat)], ids=["sage", "gat"]
+)
+def test_graphsage_and_gat_without_far_nodes_have_the_loss_and_the_gradient_of_the_whole_graph(model, decompose):
+    few = np.arange(40) < 3
+    raw = raw_graph(train_N=few, labels_N=np.where(few, np.arange(40), 0), validation_N=np.arange(40) == 4)
+    raw = raw._replace(test_N=np.arange(40) == 5, edges_2xE=np.stack([np.arange(39), np.arange(1, 40)]))
+    params, results = random_params(decompose(model, FEATURES, num_subnets=1)), []
+    for layers, nodes in ((None, 40), (3, 5 if decompose is sage else 6)):
+        data = graph_dataset(raw, first_product=FIRST_PRODUCTS[type(model)], layers=layers)
+        batch = TASK.batch(arrays_of(data, "train"), jnp.arange(1), None)
+        assert batch["x"].features.shape[0] == nodes, "a path: what three layers read, the first sum being made with the data"
+        loss = lambda p, batch=batch: TASK.loss(model.apply, {"params": p}, batch, ROOT)[0]
+        results.append(jax.value_and_grad(loss)(params))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), *results)
+
+
 def full_batch(num_subnets, placement=None, tx=None, **options):
     split = gcn(GCN((8, 8), CLASSES, dropout=0.5), FEATURES, num_subnets=num_subnets)
     return ist(split, TASK, tx or optax.adam(1e-2), batch_size=1, placement=placement, **options)
@@ -143,6 +160,24 @@ def test_sub_gcns_train_and_are_evaluated_on_the_full_graph_alike_wherever_they_
         jax.tree.map(np.testing.assert_array_equal, indices, results[0][1])
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4), scores, results[0][2])
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), params, results[0][0])
+
+
+def test_evaluation_over_parts_counts_every_node_once_in_the_graph_of_its_part():
+    """Five clusters, two at a time: the tail is filled with one that was counted, and counts no more; its edges are there."""
+    data, model = graph_dataset(first_product="symmetric", clusters=5), GCN((8, 8), CLASSES)
+    algorithm = ist(gcn(model, FEATURES, num_subnets=2), TASK, optax.sgd(0.1), batch_size=2)
+    state, arrays = algorithm.fresh(ROOT), arrays_of(data, "test")
+    found = evaluate(algorithm, TASK, state, {"test": arrays}, None, batch_size=2, subnets=False)["test"]
+    params, loss, correct, count = algorithm.params(state), 0.0, 0.0, 0.0
+    for clusters, new in (([0, 1], [0, 1]), ([2, 3], [2, 3]), ([4, 0], [4])):
+        batch = TASK.batch(arrays, jnp.array(clusters), None)
+        log_p = jax.nn.log_softmax(model.apply({"params": params}, batch["x"]))
+        counts = np.asarray(batch["counted"]) * np.isin(np.array(clusters)[np.asarray(batch["slot"])], new)
+        loss -= (counts * np.take_along_axis(np.asarray(log_p), np.asarray(batch["y"])[:, None], 1)[:, 0]).sum()
+        correct += (counts * (log_p.argmax(1) == batch["y"])).sum()
+        count += counts.sum()
+    assert count == RAW.test_N.sum()
+    np.testing.assert_allclose([found["loss"], found["accuracy"]], [loss / count, correct / count], rtol=1e-5)
 
 
 def test_clusters_of_their_own_lie_with_their_workers():

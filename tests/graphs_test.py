@@ -102,14 +102,18 @@ def test_a_graph_laid_out_for_another_depth_is_refused(model, first):
         jax.eval_shape(model.init, jax.random.key(0), found)
 
 
-def test_graphsage_is_its_formula():
-    """Hamilton et al.: W (h, mean of neighbours) + b, the norm before the activation; nodes without neighbours have mean 0."""
-    model = GraphSAGE((6, 9), CLASSES, norm="layer")
+@pytest.mark.parametrize("norm", ["layer", "matrix", "none"])
+def test_graphsage_is_its_formula(norm):
+    """Hamilton et al.: W (h, mean of neighbours) + b, the norm before the activation ('matrix' after it); nodes without
+    neighbours have mean 0."""
+    model = GraphSAGE((6, 9), CLASSES, norm=norm)
     params, graph = weights(model)
     mean, h = DENSE / np.maximum(DENSE.sum(axis=1, keepdims=True), 1), X
     layer = lambda h, p: h @ p["kernel"][0] + mean @ h @ p["kernel"][1] + p["bias"]
     for i in range(2):
-        h = np.maximum(dense_norm(layer(h, params[f"hidden_{i}"]), "layer"), 0)
+        h = layer(h, params[f"hidden_{i}"])
+        h = np.maximum(dense_norm(h, norm) if norm == "layer" else h, 0)
+        h = dense_norm(h, norm) if norm == "matrix" else h
     expected = layer(h, params["output"])
     assert (DENSE.sum(axis=1) == 0).any()
     np.testing.assert_allclose(model.apply({"params": params}, graph), expected, rtol=1e-3, atol=1e-3)
@@ -129,14 +133,18 @@ def dense_attention(h_NxGxD, p):
     return out
 
 
-def test_g3_gat_is_its_formula_and_its_last_heads_are_averaged_per_node_and_class():
-    """G3: the authors' GAT took the mean of its last heads over nodes and classes too, one number for all."""
-    model = GAT((4, 2), CLASSES, heads=3)
+@pytest.mark.parametrize("norm", ["none", "layer", "matrix"])
+def test_g3_gat_is_its_formula_and_its_last_heads_are_averaged_per_node_and_class(norm):
+    """G3: the authors' GAT took the mean of its last heads over nodes and classes too, one number for all. Norms run over the
+    features of all heads."""
+    model = GAT((4, 2), CLASSES, heads=3, norm=norm)
     params, graph = weights(model)
     h = X[:, None]
     for name, width in (("hidden_0", 4), ("hidden_1", 2)):
-        h = dense_attention(h, params[name]) + params[name]["bias"]
+        h = (dense_attention(h, params[name]) + params[name]["bias"]).reshape(len(X), -1)
+        h = dense_norm(h, norm) if norm == "layer" else h
         h = np.where(h > 0, h, np.expm1(h))
+        h = (dense_norm(h, norm) if norm == "matrix" else h).reshape(len(X), 3, width)
         assert h.shape == (len(X), 3, width), "heads are concatenated inside"
     expected = dense_attention(h, params["output"]).mean(axis=1) + params["output"]["bias"]
     found = model.apply({"params": params}, graph)

@@ -10,10 +10,10 @@ from cases import CLASSES, TASK, graph_dataset, raw_graph
 
 from ist_jax import ist
 from ist_jax.data.base import spaced
-from ist_jax.decompositions import blocks, channels, filters, gcn, mlp, sage
+from ist_jax.decompositions import blocks, channels, filters, gat, gcn, mlp, sage
 from ist_jax.evaluation import evaluate
 from ist_jax.hlo import bytes_sent, collectives
-from ist_jax.models import GCN, MLP, VGG, GraphSAGE, PreActResNet, ResNet
+from ist_jax.models import GAT, GCN, MLP, VGG, GraphSAGE, PreActResNet, ResNet
 from ist_jax.order import Shards, View
 from ist_jax.placement import sharded, subnet_mesh
 from ist_jax.tasks import node_classification
@@ -123,6 +123,12 @@ def of_features(num_subnets=8):
     return gcn(GCN((256, 128), CLASSES), 12, num_subnets=num_subnets), node_classification(0, 2), data.arrays("test"), 1
 
 
+def of_attention(num_subnets=8):
+    data = graph_dataset(raw_graph(40))
+    model = GAT((128, 64), CLASSES, heads=2)
+    return gat(model, 12, num_subnets=num_subnets), node_classification(), data.arrays("test"), 1
+
+
 def of_filters(num_subnets=8):
     image = jax.ShapeDtypeStruct((1, 4, 4, 2), jnp.float32)
     arrays = {"x": jnp.zeros((26, 4, 4, 2)), "y": jnp.zeros(26, jnp.int32)}
@@ -167,7 +173,7 @@ def whole_bytes(algorithm, devices, *ways):
     return [leaf.all_reduce / (2 * (devices - 1) / devices) for leaf in algorithm.costs.leaves if leaf.way in ways]
 
 
-@pytest.mark.parametrize("make", [of_features, of_filters, of_channels])
+@pytest.mark.parametrize("make", [of_features, of_attention, of_filters, of_channels])
 def test_dealt_features_filters_and_channels_are_not_gathered_either(make):
     """Of the evaluation nothing but activations, of which none is as large as a dealt kernel; of the round what is shared."""
     made = make()
@@ -185,7 +191,7 @@ def test_dealt_features_filters_and_channels_are_not_gathered_either(make):
     assert evaluation.memory_analysis().temp_size_in_bytes < 4 * algorithm.costs.model_parameters
 
 
-@pytest.mark.parametrize("make", [of_features, of_filters, of_channels, of_blocks])
+@pytest.mark.parametrize("make", [of_features, of_attention, of_filters, of_channels, of_blocks])
 def test_what_rests_of_dealt_groups_falls_as_one_over_s_but_for_what_is_shared(make):
     """With carried Adam: three copies, of what is dealt a share of 1 / S each."""
     for num_subnets in (2, 8):
@@ -196,7 +202,7 @@ def test_what_rests_of_dealt_groups_falls_as_one_over_s_but_for_what_is_shared(m
         assert held < 1.06 * (shared + (whole - shared) / num_subnets) + 8192
 
 
-@pytest.mark.parametrize("make", [of_features, of_filters, of_channels, of_blocks])
+@pytest.mark.parametrize("make", [of_features, of_attention, of_filters, of_channels, of_blocks])
 def test_the_state_is_donated_and_no_number_is_float64(make):
     """A round's result lies where its argument lay; nothing is computed in more than float32."""
     _, state, _, round = round_of(make(), 8, optax.adam(1e-3), opt_state="carry")
@@ -205,7 +211,7 @@ def test_the_state_is_donated_and_no_number_is_float64(make):
     assert "f64[" not in round.as_text() and "f32[" in round.as_text()
 
 
-@pytest.mark.parametrize("make", [of_features, of_filters, of_channels, of_blocks])
+@pytest.mark.parametrize("make", [of_features, of_attention, of_filters, of_channels, of_blocks])
 def test_dealt_features_filters_channels_and_blocks_are_initialised_in_shares(make):
     """What is drawn to begin with, beside what is shared, falls with S; only units are sent."""
     worked = {}

@@ -3,6 +3,7 @@
     python -m experiments.sweep --config=experiments/gist/arxiv.py --config.data.dir=DIR --workdir=runs/arxiv \
         --grid=num_subnets=2,4,8 --grid=seed=0,1,2,3,4
 
+With --config.method=single, one GCN.
 DIR is the folder arxiv that the ogb package downloads, with raw/ and split/. Not run here: the data are not at hand. In the
 paper 70.85 for one GCN, and 70.10, 68.69, 65.81 for 2, 4, 8 sub-GCNs. The paper does not say its learning rate or its epochs.
 """

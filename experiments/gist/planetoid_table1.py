@@ -3,6 +3,7 @@
     python -m experiments.sweep --config=experiments/gist/planetoid_table1.py --config.data.dir=DIR --workdir=runs/cora \
         --grid=method=ist --grid=num_subnets=2,4,8 --grid=seed=0,1,2,3,4
 
+With --config.method=single, one GCN.
 DIR holds the eight files ind.cora.*; --config.data.dataset=citeseer reads those of CiteSeer. 400 epochs, split over the
 sub-GCNs; zeta = 20 local epochs; Adam, reset at every synchronisation, its rate divided by 10 at 50 % and 75 %; dropout 0.5,
 weight decay 5e-4, as in the authors' scripts. d1 and d2 are dealt; d0 with --config.model.split_input=True, not d2 with

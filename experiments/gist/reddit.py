@@ -3,6 +3,7 @@
     python -m experiments.sweep --config=experiments/gist/reddit.py --config.data.dir=DIR --workdir=runs/reddit \
         --grid=method=ist,local_sgd,ensemble --grid=num_subnets=2,4,8
 
+With --config.method=single, one network.
 DIR holds reddit_data.npz and reddit_graph.npz. Not run here: the data are not at hand. 1,500 clusters, 20 of them in a batch,
 as the authors' scripts have it (the paper's text says 15,000 and 10). L counts hidden layers, as in their scripts:
 --config.model.hidden="(256, 256, 256)" is L = 3; --config.model.name=gat --config.model.hidden="(64, 64)" is a GAT of four
