@@ -5,17 +5,21 @@
 Times a step of all m sub-GCNs on the whole graph, looped or vmapped, whichever is faster, their exchange included (a GCN of
 three layers with hidden 256, 20 local steps a round; dropout of hidden features, as in the authors' small-scale script),
 against m steps of the whole GCN: on Cora, where DIR holds the files ind.cora.*, on the graph of the digits, and on a generated
-graph of 100,000 nodes and 2,000,000 edges; and how a step grows with the nodes. With --cora_only, on Cora alone. Prints a
+graph of 100,000 nodes and 2,000,000 edges; and how a step grows with the nodes. On Cora also as runs train by default, with
+dropout of the input, and inference, of the whole model and of an ensemble. With --cora_only, on Cora alone. Prints a
 table, and writes graph_benchmark.json, or graph_benchmark_cora.json, to --out. Milliseconds depend on the machine and on what
 else runs there. Expect ten minutes on 2 CPU cores, one with --quick.
 """
 
+import functools
 import json
 import pathlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 
@@ -24,10 +28,11 @@ from experiments.command import Parser, RawText, exit_status
 from experiments.config import ConfigError
 from experiments.tables import markdown
 from experiments.timing import Round, median_seconds, round_of
-from ist_jax import data, ist
+from ist_jax import data, ensemble, ist
+from ist_jax.algorithms.base import Algorithm
 from ist_jax.data import Dataset, GraphOptions, RawGraph, make_graph_dataset
 from ist_jax.data.splits import shared
-from ist_jax.decompositions import gcn
+from ist_jax.decompositions import Decomposition, gcn
 from ist_jax.files import write_whole
 from ist_jax.models import GCN
 from ist_jax.placement import Placement, looped, vmapped
@@ -69,12 +74,38 @@ def generated(nodes: int, edges: int, features: int = 128, classes: int = 40) ->
     return make_graph_dataset(raw, "generated", source="generated", options=OPTIONS, shards=shared)
 
 
-def graph_round(found: Dataset, hidden: int, num_subnets: int, steps: int, placement: Placement | None = None) -> Round:
+def _split(found: Dataset, hidden: int, num_subnets: int, **model: Any) -> Decomposition:
+    network = GCN((hidden,) * (LAYERS - 1), found.num_classes, norm="layer", dropout=0.5, **model)
+    return gcn(network, *found.spec.example_shape, num_subnets=num_subnets)
+
+
+def graph_round(
+    found: Dataset, hidden: int, num_subnets: int, steps: int, placement: Placement | None = None, input_dropout: bool = False
+) -> Round:
     """A compiled round of sub-GCNs on the whole graph of `found`; looped by default."""
-    model = GCN((hidden,) * (LAYERS - 1), found.num_classes, norm="layer", dropout=0.5, input_dropout=False)
-    split = gcn(model, *found.spec.example_shape, num_subnets=num_subnets)
-    placement = placement or looped()
-    return round_of(ist(split, node_classification(), optax.adam(0.01), batch_size=1, placement=placement), found, steps)
+    split = _split(found, hidden, num_subnets, input_dropout=input_dropout)
+    options = dict(batch_size=1, placement=placement or looped())
+    return round_of(ist(split, node_classification(), optax.adam(0.01), **options), found, steps)
+
+
+def inference(found: Dataset, hidden: int, num_subnets: int, method: Callable[..., Algorithm]) -> Callable[[], Any]:
+    """A function that classifies all nodes by the model, or the ensemble, of a method's first state."""
+    task = node_classification()
+    algorithm = method(_split(found, hidden, num_subnets), task, optax.adam(0.01), batch_size=1)
+    batch = task.batch(found.on_device("test", algorithm.sharding), jnp.arange(1), None)
+    variables = jax.jit(algorithm.variables)(algorithm.fresh(jax.random.key(0)), None)
+    return functools.partial(jax.jit(algorithm.predict), variables, batch)
+
+
+def inference_rows(name: str, found: Dataset, sizes: Sizes) -> list[list[str]]:
+    """The whole GCN, of which there is one whatever m was, against the ensemble of m sub-GCNs (the paper's Table 7)."""
+    several = [m for m in sizes.subnets if m > 1]
+    runs = [inference(found, sizes.hidden, m, method) for method in (ist, ensemble) for m in several]
+    seconds = median_seconds(runs, sizes.repeats)
+    whole, members = seconds[: len(several)], seconds[len(several) :]
+    show = lambda what, value, of: [f"{name}: inference {what}", f"{1e3 * value:,.1f}", "", "", f"{value / of:.3f}", ""]
+    rows = [show(f"by the whole GCN after {m} sub-GCNs", value, whole[0]) for m, value in zip(several, whole)]
+    return rows + [show(f"by an ensemble of {m}", value, whole[0]) for m, value in zip(several, members)]
 
 
 def flops(found: Dataset, hidden: int, num_subnets: int) -> float:
@@ -89,10 +120,12 @@ def flops(found: Dataset, hidden: int, num_subnets: int) -> float:
     return 2.0 * (products + sums)
 
 
-def subnet_rows(name: str, found: Dataset, sizes: Sizes, steps: int, authors: dict[int, int]) -> list[list[str]]:
+def subnet_rows(
+    name: str, found: Dataset, sizes: Sizes, steps: int, authors: dict[int, int], input_dropout: bool = False
+) -> list[list[str]]:
     """A step of all m sub-GCNs for every m, against m steps of the whole GCN."""
     ways = [(m, placement) for m in sizes.subnets for placement in ((looped(), vmapped()) if m > 1 else (looped(),))]
-    runs = [graph_round(found, sizes.hidden, m, steps, placement).run for m, placement in ways]
+    runs = [graph_round(found, sizes.hidden, m, steps, placement, input_dropout).run for m, placement in ways]
     timed = [(value / steps, placement.name) for value, (_, placement) in zip(median_seconds(runs, sizes.repeats), ways)]
     rows, whole = [], flops(found, sizes.hidden, 1)
     for m in sizes.subnets:
@@ -130,6 +163,8 @@ def _benchmark(argv: Sequence[str]) -> None:
     if chosen.cora:
         cora = data.load("planetoid", chosen.cora, "cora", graph=OPTIONS)
         rows += subnet_rows("Cora", cora, sizes, sizes.steps, AUTHORS_MS if sizes is FULL else {})
+        rows += subnet_rows("Cora, dropout of the input, too", cora, sizes, sizes.steps, {}, input_dropout=True)
+        rows += inference_rows("Cora", cora, sizes)
     note = described(machine())
     if not chosen.cora_only:
         rows += subnet_rows("digits", data.load("digits_graph", graph=OPTIONS), sizes, sizes.steps, {})

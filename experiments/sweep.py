@@ -73,6 +73,8 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _report(folder: pathlib.Path) -> None:
+    for workdir in tables.unfinished([folder]):
+        print(f"left out, not finished: {workdir}", file=sys.stderr)
     if tables.find([folder]):
         print("\n" + tables.write([folder], folder))
         print(f"picture: {folder / 'curves.png'}")

@@ -55,6 +55,16 @@ def swept(tmp_path_factory):
     return folder, arguments
 
 
+def test_a_run_that_diverges_does_not_stop_a_sweep_and_is_named(tmp_path, capsys):
+    rates = "--grid=optimizer.learning_rate=0.1,1e9,0.05"
+    assert sweep.main(["sweep", *QUICK, "--config.model.norm=none", rates, f"--workdir={tmp_path}"]) == 1
+    finished = {file.parent.name for file in tmp_path.rglob("summary.json")}
+    assert finished == {"optimizer.learning_rate=0.1", "optimizer.learning_rate=0.05"}
+    said = capsys.readouterr()
+    assert f"left out, not finished: {tmp_path}/optimizer.learning_rate=1e9" in said.err and "diverged" in said.err
+    assert said.out.count("| ist, optimizer.learning_rate=") == 2
+
+
 def test_a_run_leaves_its_records(swept):
     workdir = swept[0] / "method=ist,seed=0"
     names = {path.name for path in workdir.iterdir()}

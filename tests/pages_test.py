@@ -209,3 +209,33 @@ def test_a_column_says_what_was_spent_when_an_accuracy_was_first_reached():
     runs = [tables.Run({}, rows((0.5, 1e6), (0.9, 2e6), (0.8, 3e6)), {}), tables.Run({}, rows((0.85, 4e6)), {})]
     assert tables._reached(runs, "MB", 85) == "3.00 ± 1.41"
     assert tables._reached(runs, "MB", 90) == "1 of 2 reach it"
+
+
+MADE = re.compile(r"<!-- (table|benchmark|rows) .*?<!-- end -->", re.DOTALL)
+NUMBER = re.compile(r"\d[\d,]*(?:\.\d+)?")
+
+
+def rounded(text):
+    """(value, decimals) of every number in a text without what is in brackets."""
+    found = [number.replace(",", "") for number in NUMBER.findall(re.sub(r"\(.*?\)", "", text))]
+    return [(float(number), len(number.partition(".")[2])) for number in found]
+
+
+def of_ours(text):
+    """The cells of a page's hand-written tables that stand in columns of ours."""
+    for block in re.findall(r"(?:^\|.*\n)+", MADE.sub("", text), re.MULTILINE):
+        header, _, *rows = [[cell.strip() for cell in line.strip().strip("|").split("|")] for line in block.splitlines()]
+        for row in rows:
+            yield from (cell for name, cell in zip(header, row) if re.search(r"\bours\b", name))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_what_a_table_says_is_ours_is_in_a_table_that_is_made_from_records(page):
+    """Rounded as it is written, on that page or one that it links to."""
+    text = page.read_text()
+    linked = [(page.parent / path).resolve() for path in re.findall(r"\]\(([\w/.]+README\.md)", text)]
+    made = "".join(match.group(0) for each in [page, *linked] for match in MADE.finditer(each.read_text()))
+    measured = {value for value, _ in rounded(made.replace("(", "").replace(")", ""))}
+    for cell in of_ours(text):
+        for value, decimals in rounded(cell):
+            assert any(round(other, decimals) == value for other in measured), f"{value} of {cell!r} is in no table"
