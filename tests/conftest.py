@@ -1,5 +1,6 @@
 """Eight CPU devices, strict ranks, and the cases that the conformance suites run over."""
 
+import gc
 import os
 import pathlib
 import shutil
@@ -22,6 +23,7 @@ def programs():
     """Those of a file of tests are forgotten after it: the suite's together take more memory than a small machine has."""
     yield
     jax.clear_caches()
+    gc.collect()
 
 
 @pytest.fixture
