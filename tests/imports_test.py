@@ -28,7 +28,7 @@ ALLOWED = {
     "algorithms": (*MECHANISM, "costs", "link", "models", "decompositions", "tasks"),
     "evaluation": ("types", "algorithms", "tasks", "data"),
     "machine": (),
-    "meter": ("types", "trees", "order", "hlo", "machine", "algorithms"),
+    "meter": ("types", "trees", "order", "hlo", "machine", "processes", "algorithms"),
     "files": (),
     "export": ("types", "files", "models"),
     "processes": (),

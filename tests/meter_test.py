@@ -9,7 +9,7 @@ import optax
 import pytest
 from cases import ALGORITHMS, BATCH, SGD, TASK, dataset, placements, two_groups
 
-from ist_jax import LoopConfig, data_parallel, ist, meter, run
+from ist_jax import LoopConfig, data_parallel, ist, machine, meter, run
 from ist_jax.decompositions import blocks, mlp, undivided
 from ist_jax.models import MLP, PreActResNet
 from ist_jax.trees import leaf_names
@@ -115,3 +115,15 @@ def test_a_timed_synchronisation_leaves_the_run_as_it_is(name):
     meets = name in ("ist-carry", "local-sgd")
     assert (timed.summary["seconds_per_sync"] or 0) > 0 if meets else timed.summary["seconds_per_sync"] is None
     assert plain.summary["seconds_per_sync"] is None
+
+
+def test_a_synchronisation_is_not_timed_where_memory_has_no_room_for_a_copy(monkeypatch):
+    """Said by arithmetic before anything is copied: a host that runs out of memory kills without a word."""
+    algorithm, data = ALGORITHMS["ist"](4), dataset()
+    state = algorithm.fresh(jax.random.key(0))
+    view = data.view(0, jax.random.key(5), 4, algorithm.sharding)
+    given = (algorithm, state, view, jax.random.key(0), jnp.ones(4, bool))
+    assert meter.seconds_per_sync(*given) > 0
+    monkeypatch.setattr(machine, "memory_bytes", lambda: 1000)
+    monkeypatch.setattr(jnp, "copy", None)
+    assert meter.seconds_per_sync(*given) is None
