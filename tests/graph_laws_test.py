@@ -4,13 +4,14 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 import pytest
 from algorithms_conformance_test import assert_close
 from cases import CLASSES, FEATURES, FIRST_PRODUCTS, ROOT, graph_dataset, random_params, rounds
 from laws import check_law_5, check_law_10
 
-from ist_jax import ist
+from ist_jax import data_parallel, ensemble, ist, undivided
 from ist_jax.algorithms.base import Start
 from ist_jax.decompositions import gat, gcn, sage
 from ist_jax.keys import named_key
@@ -65,6 +66,40 @@ def test_law_5_all_placements_agree(kind, opt_state):
     start = Start(random_params(split_of(kind, 4)), None, jnp.zeros((), jnp.int32))
     make = lambda place: algorithm_of(kind, 4, optax.sgd(0.05, momentum=0.9), place, opt_state=opt_state)
     check_law_5(make, PLACES, data_of(kind), start, rtol=1e-3, atol=1e-4)
+
+
+BASELINES = {
+    "local_sgd": lambda split, options: ist(undivided(split, 4), TASK, optax.sgd(0.05, momentum=0.9), **options),
+    "data_parallel": lambda split, options: data_parallel(
+        undivided(split, 4), TASK, optax.sgd(0.05, momentum=0.9), num_workers=4, **options
+    ),
+}
+
+
+@pytest.mark.parametrize("method", BASELINES)
+def test_law_5_for_whole_networks(method):
+    """Baselines with sparse features and dropout; the second round compiles nothing."""
+    split, made = split_of("gcn", 4), []
+    start = Start(random_params(split), None, jnp.zeros((), jnp.int32))
+
+    def make(place):
+        made.append(BASELINES[method](split, dict(batch_size=1, placement=place)))
+        return made[-1]
+
+    check_law_5(make, PLACES, data_of("gcn"), start, rtol=1e-3, atol=1e-4)
+    assert [algorithm.round._cache_size() for algorithm in made] == [1] * len(PLACES)
+
+
+@pytest.mark.parametrize("place", ["looped", "one on a device"])
+def test_an_ensemble_says_the_mean_of_what_its_members_say_of_every_node(place):
+    split, data = split_of("gcn", 4), data_of("gcn")
+    algorithm = ensemble(split, TASK, optax.sgd(0.05), batch_size=1, placement=PLACES[place]())
+    state, _ = rounds(algorithm, 2, 2, data)
+    batch = TASK.batch(data.on_device("test", algorithm.sharding), jnp.arange(1), None)
+    found = algorithm.predict(algorithm.variables(state, None), batch)
+    members_SxNxC = algorithm.subnet_predict(algorithm.subnet_variables(state, None), batch)
+    assert members_SxNxC.shape == (4, 40, CLASSES) and np.std(members_SxNxC, axis=0).max() > 1e-2
+    np.testing.assert_allclose(found, np.mean(members_SxNxC, axis=0), rtol=1e-4, atol=1e-5)
 
 
 @by_kind
