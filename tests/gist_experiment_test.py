@@ -58,8 +58,11 @@ METHODS = (["local_sgd"], ["ensemble"], ["data_parallel"], ["single"], ["ist", "
 def test_baselines_and_other_models_run_through_the_same_path(arguments, tmp_path):
     method, *model = arguments
     chosen = [f"--config.model.name={name}" for name in model]
-    summary = trained(tmp_path, f"--config.method={method}", *chosen, "--config.epochs=8", "--config.local_steps=2")
-    assert summary["samples_seen"] == 8 and np.isfinite(summary["test_accuracy"])
+    enough = {"sage": ["--config.epochs=600", "--config.model.hidden=(64,64)"], "gat": ["--config.epochs=120"]}
+    few = ["--config.epochs=8", "--config.local_steps=2"]
+    summary = trained(tmp_path, f"--config.method={method}", *chosen, *(enough[model[0]] if model else few))
+    assert np.isfinite(summary["test_accuracy"]) and (model or summary["samples_seen"] == 8)
+    assert not model or summary["test_accuracy"] > 0.6, "it learns, of ten classes"
 
 
 def test_batches_of_clusters_and_evaluation_over_parts(tmp_path, capsys):
