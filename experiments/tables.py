@@ -17,8 +17,8 @@ matplotlib.use("agg")
 import matplotlib.pyplot as plt
 import numpy as np
 
-from experiments.config import ConfigError
-from experiments.record import MAY_CHANGE
+from experiments.config import Config, ConfigError
+from experiments.record import MAY_CHANGE, as_json
 from ist_jax.files import naming, write_whole
 
 _OF_ROW = ("samples_seen", "seconds", "bytes_per_device", "test_accuracy")
@@ -37,7 +37,9 @@ def read(workdir: pathlib.Path) -> Run:
     """The record in `workdir`. Raises ConfigError if it is damaged."""
     try:
         rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-        config = json.loads((workdir / "config.json").read_text())["config"]
+        config = (
+            as_json(Config()) | json.loads((workdir / "config.json").read_text())["config"]
+        )  # what is newer had its default
         summary = json.loads((workdir / "summary.json").read_text())
         _check(config, rows, summary)
         return Run(config, rows, summary)
@@ -75,10 +77,10 @@ def text(folders: Sequence[pathlib.Path]) -> str:
 def grouped(runs: Sequence[Run]) -> dict[str, list[Run]]:
     """Runs by label: the method, and whatever else differs between the runs, but the seed.
 
-    Where workers train is what `auto` found on a machine, and where data lie its user's business, unless one seed was run here
-    and there.
+    Where workers train is what `auto` found on a machine, and where data lie and how often it is saved its user's business,
+    unless one seed was run here and there.
     """
-    groups = _by_label(runs, ("seed", "method", "data.dir", *MAY_CHANGE))
+    groups = _by_label(runs, ("seed", "method", "data.dir", "checkpoint_every", *MAY_CHANGE))
     twice = any(len({r.config.get("seed") for r in group}) < len(group) for group in groups.values())
     groups = _by_label(runs, ("seed", "method")) if twice else groups
     return dict(sorted(groups.items(), key=lambda found: (_method(found[1]), _workers(found[1]) or 0)))
