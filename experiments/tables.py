@@ -37,9 +37,8 @@ def read(workdir: pathlib.Path) -> Run:
     """The record in `workdir`. Raises ConfigError if it is damaged."""
     try:
         rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-        config = (
-            as_json(Config()) | json.loads((workdir / "config.json").read_text())["config"]
-        )  # what is newer had its default
+        kept = json.loads((workdir / "config.json").read_text())["config"]
+        config = as_json(Config()) | kept  # a field that is newer than the run had its default
         summary = json.loads((workdir / "summary.json").read_text())
         _check(config, rows, summary)
         return Run(config, rows, summary)

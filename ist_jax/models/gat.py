@@ -39,6 +39,23 @@ def _attention(z_NxAxH: Array, to_NxA: Array, from_NxA: Array, graph: Graph) -> 
     return added(_attended(near_NxWxA, z_NxAxH, near_NxW), _attended(rest_RxWxA, z_NxAxH, rest_RxW)) / total_NxA[:, :, None]
 
 
+class Project(nn.Module):
+    """[N, heads in, D] to [N, heads, H], without bias.
+
+    Its kernel is drawn in its own shape, so that every device of a mesh draws a share of it; nn.DenseGeneral draws a matrix.
+    """
+
+    heads: int
+    width: int
+    param_dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, h_NxGxD: Array) -> Array:
+        glorot = nn.initializers.glorot_uniform(in_axis=(0, 1), out_axis=(2, 3))
+        shape = (*h_NxGxD.shape[1:], self.heads, self.width)
+        return jnp.tensordot(h_NxGxD, self.param("kernel", glorot, shape, self.param_dtype), axes=((1, 2), (0, 1)))
+
+
 class Attention(nn.Module):
     """All heads of one layer: [N, heads in, D] to [N, heads, H] (Velickovic et al., eq. 1 to 5).
 
@@ -59,10 +76,7 @@ class Attention(nn.Module):
     @nn.compact
     def __call__(self, h_NxGxD: Array, graph: Graph) -> Array:
         shape, glorot = (self.heads, self.width), nn.initializers.glorot_uniform()
-        project = nn.DenseGeneral(
-            shape, axis=(-2, -1), use_bias=False, kernel_init=glorot, param_dtype=self.param_dtype, name="project"
-        )
-        z_NxAxH = project(h_NxGxD)
+        z_NxAxH = Project(self.heads, self.width, self.param_dtype, name="project")(h_NxGxD)
         of_node = lambda name: (z_NxAxH * self.param(name, glorot, shape, self.param_dtype)[None]).sum(axis=-1)
         y_NxAxH = _attention(z_NxAxH, of_node("receiver"), of_node("sender"), graph)
         y = y_NxAxH if self.concatenated else y_NxAxH.mean(axis=1)
