@@ -34,11 +34,20 @@ def memory_bytes() -> int:
     return sum(stats["bytes_limit"] for stats in found) if all("bytes_limit" in stats for stats in found) else _of_the_host()
 
 
-def check_fits(num_bytes: float, devices: Collection[jax.Device]) -> None:
-    """Raises MemoryError if a program takes so many bytes of each of `devices` and the host has not so many.
-
-    Of CPU devices alone, which share the host's memory: it ends a process that takes more of it without a word.
-    """
+def _on_host(num_bytes: float, devices: Collection[jax.Device]) -> float:
+    """What a program that takes so many bytes of each of `devices` takes of this host, whose memory CPU devices share."""
     here = [device for device in devices if device.process_index == jax.process_index() and device.platform == "cpu"]
-    if (needed := len(here) * num_bytes) > (there := memory_bytes()):
+    return len(here) * num_bytes
+
+
+def fits(num_bytes: float, devices: Collection[jax.Device]) -> bool:
+    """Whether the host has so many bytes for each of `devices`, if they are CPU devices: it ends a process that takes more of
+    its memory than there is without a word. An accelerator says so itself."""
+    return _on_host(num_bytes, devices) <= memory_bytes()
+
+
+def check_fits(num_bytes: float, devices: Collection[jax.Device]) -> None:
+    """Raises MemoryError unless a round that takes so many bytes of each of `devices` `fits`."""
+    if not fits(num_bytes, devices):
+        needed, there = _on_host(num_bytes, devices), memory_bytes()
         raise MemoryError(f"a round takes {needed / 1e9:,.0f} GB, and the memory is {there / 1e9:,.0f} GB")

@@ -12,7 +12,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, jaxpr_as_fun
 
 from ist_jax import hlo
 from ist_jax.algorithms.base import Algorithm, State
-from ist_jax.machine import check_fits
+from ist_jax.machine import check_fits, fits
 from ist_jax.order import View
 from ist_jax.processes import any_says
 from ist_jax.trees import tree_bytes
@@ -134,19 +134,10 @@ def seconds_per_sync(algorithm: Algorithm, state: State, view: View, key: Key, a
         return None
 
 
-def _has_room(algorithm: Algorithm, program: Any, state: State, view: View) -> bool:
-    """Whether memory has room for `program` on a copy of `state`, beside `state`; a host's kernel asks nobody."""
-    memory = memory_bytes(algorithm, program, state, view) or {}
-    try:
-        check_fits(memory.get("peak", 0) + memory.get("state", 0), algorithm.sharding.device_set)
-    except MemoryError:
-        return False
-    return True
-
-
 def _median_of_syncs(algorithm: Algorithm, state: State, view: View, key: Key, alive_S: Array) -> Seconds | None:
     program = algorithm.round.lower(state, view, key, alive_S, steps=0).compile()
-    if any_says(not _has_room(algorithm, program, state, view)):
+    memory = memory_bytes(algorithm, program, state, view) or {"peak": 0, "state": 0}
+    if any_says(not fits(memory["peak"] + memory["state"], algorithm.sharding.device_set)):
         return None
     copy, seconds = jax.tree.map(jnp.copy, state), []
     for _ in range(1 + _REPEATS):

@@ -188,22 +188,24 @@ def on_tpu_vm(address, port="0", *arguments):
     return subprocess.Popen([sys.executable, "-c", IN_POD, *arguments], **options)
 
 
-def test_srun_says_who_the_processes_are():
-    """Two that have what it gives them, and no flags. JAX makes the job's number a port."""
-    job = {"SLURM_JOB_ID": str(os.getpid()), "SLURM_STEP_NODELIST": "localhost", "SLURM_NTASKS": "2"}
+def said_by(job, of_process):
+    """What two processes print that join on what a launcher gives all of them, and each, and no flags."""
     options = dict(cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    tasks = [ENVIRONMENT | job | {"SLURM_PROCID": i, "SLURM_LOCALID": i} for i in "01"]
-    started = [subprocess.Popen([sys.executable, "-c", IN_POD], env=task, **options) for task in tasks]
-    said = ended(started)
+    tasks = [ENVIRONMENT | job | dict.fromkeys(of_process, i) for i in "01"]
+    return ended([subprocess.Popen([sys.executable, "-c", IN_POD], env=task, **options) for task in tasks])
+
+
+def test_srun_says_who_the_processes_are():
+    """JAX makes the job's number a port."""
+    job = {"SLURM_JOB_ID": str(os.getpid()), "SLURM_STEP_NODELIST": "localhost", "SLURM_NTASKS": "2"}
+    said = said_by(job, ["SLURM_PROCID", "SLURM_LOCALID"])
     assert [out for out, _ in said] == ["process 0 of 2\n", "process 1 of 2\n"], said
 
 
 def test_mpirun_says_who_the_processes_are():
     """Of Open MPI before 5. JAX makes the job's number, a multiple of 4096, a port."""
     job = {"OMPI_MCA_orte_hnp_uri": f"{4096 * os.getpid()}.0;tcp://127.0.0.1,10.0.0.1:34911", "OMPI_COMM_WORLD_SIZE": "2"}
-    options = dict(cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    ranks = [ENVIRONMENT | job | {"OMPI_COMM_WORLD_RANK": i, "OMPI_COMM_WORLD_LOCAL_RANK": i} for i in "01"]
-    said = ended([subprocess.Popen([sys.executable, "-c", IN_POD], env=rank, **options) for rank in ranks])
+    said = said_by(job, ["OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_LOCAL_RANK"])
     assert [out for out, _ in said] == ["process 0 of 2\n", "process 1 of 2\n"], said
 
 

@@ -15,6 +15,7 @@ from ist_jax.algorithms import drawn
 from ist_jax.partition import partition as make_partition
 
 ROOT = pathlib.Path(__file__).parent.parent
+MADE = re.compile(r"<!-- (table|benchmark|rows) .*?<!-- end -->", re.DOTALL)  # from records
 PAGES = [ROOT / "README.md", *sorted((ROOT / "experiments").rglob("README.md"))]
 
 
@@ -30,7 +31,7 @@ def test_no_table_of_results_is_written_by_hand(page):
     """Columns of numbers are right-aligned; what is not made from records has none."""
     text = page.read_text()
     assert "<!-- table " in text and ("<!-- picture " in text or page.parent.name == "tuning")
-    outside = re.sub(r"<!-- (table|benchmark|rows) .*?<!-- end -->", "", text, flags=re.DOTALL)
+    outside = MADE.sub("", text)
     assert "---:" not in outside
     assert not [line for line in outside.splitlines() if line.startswith("|") and "±" in line]
 
@@ -211,7 +212,6 @@ def test_a_column_says_what_was_spent_when_an_accuracy_was_first_reached():
     assert tables._reached(runs, "MB", 90) == "1 of 2 reach it"
 
 
-MADE = re.compile(r"<!-- (table|benchmark|rows) .*?<!-- end -->", re.DOTALL)
 NUMBER = re.compile(r"\d[\d,]*(?:\.\d+)?")
 
 
