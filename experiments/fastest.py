@@ -41,7 +41,7 @@ def settled(config: Config, dataset: Dataset, workdir: pathlib.Path) -> Config:
         return config
     if (kept := _kept(workdir)) is not None:
         return config if kept == "auto" else dataclasses.replace(config, placement=kept)
-    if not ARCHITECTURES[decomposition_of(config)].batched:  # looped is quicker
+    if ARCHITECTURES[decomposition_of(config)].batched(config) == "never":
         return config
     phases, _ = build.phases(config, dataset.spec)
     if phases[0].algorithm.num_workers == 1 or sum(map(phase_steps, phases)) < WORTH:

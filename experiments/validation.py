@@ -224,7 +224,7 @@ def placement_of(config: Config) -> Placement:
     """Where the config's workers train. Raises ConfigError if that cannot be."""
     meshable = config.method != "ist" or config.partition in EQUAL_BLOCKS
     try:
-        batched = ARCHITECTURES[decomposition_of(config)].batched
+        batched = ARCHITECTURES[decomposition_of(config)].batched(config)
         options = dict(on_mesh=meshable, batched=batched)
         placement = make_placement(config.placement, num_workers(config), config.num_devices, **options)
     except ValueError as error:

@@ -23,6 +23,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from ist_jax.order import is_by_device, of_one_device
 
 PLACEMENTS = ("auto", "looped", "vmapped", "sharded")
+BATCHED = ("never", "accelerator", "always")  # where several subnetworks are faster as one batch
 AXIS = "subnet"  # the one mesh axis: subnetworks and homes lie along it
 
 PerSubnet = Callable[[Any, Any], Any]
@@ -138,33 +139,35 @@ def subnet_mesh(num_devices: int = 0) -> Mesh:
     return jax.make_mesh((len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices)
 
 
-def _on_one_device(batched: bool) -> Placement:
-    """The faster one: batched matrix products of a CPU are slower than single ones."""
-    return looped() if jax.default_backend() == "cpu" or not batched else vmapped()
+def _on_one_device(batched: str) -> Placement:
+    """The faster one."""
+    here = ("always",) if jax.default_backend() == "cpu" else ("accelerator", "always")
+    return vmapped() if batched in here else looped()
 
 
 def make_placement(
-    name: str, num_subnets: int, num_devices: int = 0, *, on_mesh: bool = True, batched: bool = True
+    name: str, num_subnets: int, num_devices: int = 0, *, on_mesh: bool = True, batched: str = "accelerator"
 ) -> Placement:
     """A placement by its configured name.
 
-    'auto' is 'sharded' where the machine has several devices that divide S; on one device 'looped' on a CPU, whose
-    batched matrix products are slower than single ones, and for models that are not fast as a batch; else 'vmapped'.
+    'auto' is 'sharded' where the machine has several devices that divide S; on one device 'vmapped' where the model is faster
+    as a batch, else 'looped'.
 
     Args:
       name: 'auto', 'looped', 'vmapped' or 'sharded'.
       num_subnets: S.
       num_devices: of a mesh; 0: all.
       on_mesh: whether a mesh will do; if not, 'auto' stays on one device.
-      batched: whether an accelerator trains several subnetworks faster as one batch; convolutions with kernels of their own
-        become grouped ones, which it does not.
+      batched: where several train faster as one batch: 'accelerator', not on a CPU, whose batched matrix products are
+        slower than single ones; 'never', as convolutions with kernels of their own, which become grouped ones; or 'always'.
 
     Raises:
-      ValueError: unknown name, too many devices, devices that do not divide S, or a number of devices for a
+      ValueError: unknown name or `batched`, too many devices, devices that do not divide S, or a number of devices for a
         placement that has one.
     """
-    if name not in PLACEMENTS:
-        raise ValueError(f"placement is one of {', '.join(PLACEMENTS)}, not {name!r}")
+    for what, value, values in (("placement", name, PLACEMENTS), ("batched", batched, BATCHED)):
+        if value not in values:
+            raise ValueError(f"{what} is one of {', '.join(values)}, not {value!r}")
     if name in ("looped", "vmapped"):
         if num_devices > 1:
             raise ValueError(f"placement={name} has one device, and num_devices={num_devices}: use sharded, or num_devices=0")

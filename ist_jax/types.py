@@ -28,8 +28,8 @@ Apply = Callable[..., Any]  # a bound `flax.linen.Module.apply`
 
 
 def trips(width: int) -> int:
-    """In how many steps rows of so many entries are added up, at least two: 8 entries at once, 32 of the few long rows."""
-    return max(2, -(-width // (8 if width <= 64 else 32)))
+    """In how many steps rows of so many entries are added up: 16 in one; of longer rows 8 at once, of the few long ones 32."""
+    return 1 if width <= 16 else -(-width // (8 if width <= 64 else 32))
 
 
 class Rows(NamedTuple):
@@ -38,7 +38,7 @@ class Rows(NamedTuple):
 
     Attributes:
       row: of every width, int32[n], which rows of the matrix.
-      column, value: of every width, [n, W], their entries; 0 where there are fewer.
+      column, value: of every width, [W, n], their entries; 0 where there are fewer.
       place_N: int32, where a row of the matrix lies among those of all widths.
     """
 

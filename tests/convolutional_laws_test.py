@@ -108,9 +108,12 @@ def test_law_10_a_run_goes_on_exactly_where_it_stopped(kind, tmp_path):
 
 
 def test_on_an_accelerator_convolutions_with_kernels_of_their_own_are_no_batch(monkeypatch):
-    """On one device, and in a shard that holds several subnetworks; what is fast as a batch is one."""
+    """On one device, and in a shard that holds several subnetworks; what is fast as a batch is one, maybe on a CPU, too."""
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     names = lambda batched: [make_placement("auto", s, d, batched=batched).name for s, d in ((4, 1), (16, 8))]
-    assert names(False) == ["looped", "sharded(looped)"] and names(True) == ["vmapped", "sharded(vmapped)"]
+    one_by_one, at_once = ["looped", "sharded(looped)"], ["vmapped", "sharded(vmapped)"]
+    assert names("never") == one_by_one and names("accelerator") == names("always") == at_once
     monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
-    assert names(True) == names(False) == ["looped", "sharded(looped)"]
+    assert names("never") == names("accelerator") == one_by_one and names("always") == at_once
+    with pytest.raises(ValueError, match="batched is one of"):
+        names(True)

@@ -9,6 +9,7 @@ import pytest
 from jax.errors import JaxRuntimeError
 
 from experiments import build, fastest, run
+from experiments.validation import placement_of
 
 QUICK = ["--config=experiments/demo/digits.py", "--config.model.hidden=(16,)", "--config.local_steps=2", "--config.epochs=0.2"]
 
@@ -68,6 +69,22 @@ def test_nothing_is_measured_for_a_run_that_cannot_start(tmp_path, monkeypatch, 
     arguments = [*QUICK, "--config.num_devices=1", f"--config.init_from={tmp_path}/none", f"--workdir={tmp_path}/run"]
     assert run.main(["run", *arguments]) == 2
     assert "holds no run" in capsys.readouterr().err and not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "given, expected",
+    [
+        ((), "vmapped"),
+        (("--config.method=ensemble",), "vmapped"),
+        (("--config.method=local_sgd",), "looped"),
+        (("--config.data.clusters=8", "--config.batch_size=2"), "looped"),
+        (("--config.data.layer_nodes=64",), "looped"),
+    ],
+)
+def test_sub_gcns_that_read_one_graph_train_at_once_where_nothing_is_measured(given, expected):
+    """They gather rows of one wide matrix; whole models, and parts of graphs, come one after another on a CPU."""
+    arguments = ["--config=experiments/gist/digits_graph.py", "--workdir=unused", "--config.num_devices=1", *given]
+    assert placement_of(run.parse(arguments).config).name == expected
 
 
 def test_it_is_measured_by_training(made):

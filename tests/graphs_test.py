@@ -40,14 +40,14 @@ def weights(model, seed=0):
 
 @pytest.mark.parametrize("density", [0.05, 0.6])
 def test_rows_are_the_matrix_whatever_the_numbers_of_entries(density):
-    """Also where one row of 30 is full, and others are empty."""
+    """Also where one row of 40 is full, and others are empty."""
     rng = np.random.default_rng(0)
-    matrix = rng.normal(size=(30, 50)) * (rng.random((30, 50)) < density)
+    matrix = rng.normal(size=(40, 70)) * (rng.random((40, 70)) < density)
     matrix[3], matrix[4] = 1.0, 0.0
-    laid, kernel = sparse(matrix.astype(np.float32)), jnp.asarray(rng.normal(size=(50, 4)), jnp.float32)
-    assert laid.shape == (30, 50) and (density > 0.5 or len(laid.rows.column) > 1), "the full row is of a width of its own"
+    laid, kernel = sparse(matrix.astype(np.float32)), jnp.asarray(rng.normal(size=(70, 4)), jnp.float32)
+    assert laid.shape == (40, 70) and (density > 0.5 or len(laid.rows.column) > 1), "the full row is of a width of its own"
     np.testing.assert_allclose(times(laid, kernel), matrix @ kernel, rtol=1e-4, atol=1e-5)
-    cotangent = jnp.asarray(rng.normal(size=(30, 4)), jnp.float32)
+    cotangent = jnp.asarray(rng.normal(size=(40, 4)), jnp.float32)
     (gradient,) = jax.vjp(lambda kernel: times(laid, kernel), kernel)[1](cotangent)
     np.testing.assert_allclose(gradient, matrix.T @ cotangent, rtol=1e-4, atol=1e-5)
 

@@ -21,7 +21,7 @@ class Architecture(NamedTuple):
       decompose: (config, spec, num_subnets) -> Decomposition; num_subnets is 1 where the method does not split the model.
         What does not fit together is a ValueError.
       graph: config -> how a graph is laid out for the model; None for a model of other data.
-      batched: as of `ist_jax.placement.make_placement`.
+      batched: config -> as of `ist_jax.placement.make_placement`.
       scaling: what `model.scaling=auto` stands for under method=ist.
     """
 
@@ -31,7 +31,7 @@ class Architecture(NamedTuple):
     check: Callable[[Config], None]
     decompose: Callable[[Config, Spec, int], Decomposition]
     graph: Callable[[Config], GraphOptions] | None = None
-    batched: bool = True
+    batched: Callable[[Config], str] = lambda config: "accelerator"
     scaling: str = "none"
 
 

@@ -108,6 +108,7 @@ RESNET = {
 FILTERS = RESNET | {"model.scaling": ("none",)}
 PLAIN = {"model.norm": ("batch",), "model.scaling": ("none",), "model.dtype": tuple(DTYPES)}
 # a batch of convolutions with kernels of their own is a grouped convolution, which is slow
-BLOCKS_OF = Architecture("resnet", "classification", RESNET, _check_blocks, _decompose_blocks, batched=False, scaling="keep")
-FILTERS_OF = Architecture("resnet", "classification", FILTERS, _check_filters, _decompose_filters, batched=False)
-CHANNELS_OF = Architecture("vgg", "classification", PLAIN, _check_channels, _decompose_channels, batched=False)
+_never = lambda config: "never"
+BLOCKS_OF = Architecture("resnet", "classification", RESNET, _check_blocks, _decompose_blocks, batched=_never, scaling="keep")
+FILTERS_OF = Architecture("resnet", "classification", FILTERS, _check_filters, _decompose_filters, batched=_never)
+CHANNELS_OF = Architecture("vgg", "classification", PLAIN, _check_channels, _decompose_channels, batched=_never)

@@ -64,6 +64,12 @@ def _graph_options(first_product: str, config: Config) -> GraphOptions:
     return GraphOptions(first_product, d.clusters, layers, sparse_below, d.layer_nodes, d.projection, config.seed)
 
 
+def _batched(config: Config) -> str:
+    """Sub-GCNs that read one graph gather rows of one wide matrix."""
+    one_graph = config.data.clusters == 1 and not config.data.layer_nodes
+    return "always" if splits(config) and one_graph else "accelerator"
+
+
 def _decompose(
     model: type,
     decompose: Callable[..., Decomposition],
@@ -89,6 +95,7 @@ def _architecture(
         _check,
         functools.partial(_decompose, model, decompose, own),
         functools.partial(_graph_options, first_product),
+        _batched,
     )
 
 

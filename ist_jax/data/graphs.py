@@ -13,7 +13,7 @@ from ist_jax.types import Graph, Rows, Sparse, trips
 
 _WIDTHS = (1, 2, 4, 8, 16, 32, 64)
 _ROW = 30  # what a row of a segment sum costs, in entries gathered; measured on a CPU
-_TRIP = 300  # what a step of the loop over rows of one width costs, in the same way
+_TRIP = 800  # what a step of the loop over rows of one width costs, in the same way
 
 
 class RawGraph(NamedTuple):
@@ -160,8 +160,8 @@ def in_widths(matrix: sp.csr_matrix) -> Rows:
     kind_N = np.searchsorted(chosen, count_N)
     rows, entries = [np.flatnonzero(kind_N == kind).astype(np.int32) for kind in range(len(chosen))], []
     for row_n, width in zip(rows, chosen):
-        slot = np.arange(width)
-        entries.append(np.where(slot < count_N[row_n][:, None], matrix.indptr[row_n][:, None] + slot, -1))  # -1: the appended
+        slot_Wx1 = np.arange(width)[:, None]
+        entries.append(np.where(slot_Wx1 < count_N[row_n], matrix.indptr[row_n] + slot_Wx1, -1))  # -1: the appended
     place_N = np.argsort(np.concatenate(rows)).astype(np.int32)
     return Rows(tuple(rows), tuple(column[entry] for entry in entries), tuple(value[entry] for entry in entries), place_N)
 

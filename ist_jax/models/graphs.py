@@ -43,34 +43,37 @@ def neighbour_sum(h_NxH: Array, graph: Graph) -> Array:
 neighbour_sum.defvjp(lambda h_NxH, graph: (_sum(h_NxH, graph), graph), lambda graph, g_NxH: (_sum(g_NxH, graph), None))
 
 
-def _weighted_sum(value_nxWxS: Array, column_nxW: Array, kernel_DxSxH: Array) -> Array:
-    """[n, S, H]: the sum over W entries of a value times the row of the kernel that its column names.
+def _made_once(f: Callable[..., Any], some: Array, *arguments: Any) -> Any:
+    """f(*arguments), whole before anything reads it.
 
-    A loop of at least two trips, as all gathers are here: what goes into one and comes out is then made once and whole. Outside
-    of loops XLA's CPU compiler makes an entry anew wherever it is gathered (it ignores barriers).
+    XLA's CPU compiler makes an entry anew wherever it is gathered (it ignores barriers), but not across a conditional; `some`
+    is an index, so that the condition always holds, which the compiler cannot know.
     """
+    shapes = jax.eval_shape(f, *arguments)
+    never = lambda *_: jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    on_cpu = lambda some, *arguments: jax.lax.cond(some >= 0, f, never, *arguments)
+    return jax.lax.platform_dependent(some, *arguments, cpu=on_cpu, default=lambda _, *arguments: f(*arguments))
+
+
+def _weighted_sum(value_WxnxS: Array, column_Wxn: Array, kernel_DxSxH: Array) -> Array:
+    """[n, S, H]: the sum over W entries of a value times the row of the kernel that its column names."""
     num_rows, num_kernels, width = kernel_DxSxH.shape
-    num_subnets = max(value_nxWxS.shape[2], num_kernels)
-    # where all have one matrix, their kernels are one wide one: reshaped in the loop, so that before it whole rows are laid out
-    shape = (1, num_subnets * width) if value_nxWxS.shape[2] == 1 else (num_subnets, width)
-
-    def add(total: Array, entry: tuple[Array, Array]) -> tuple[Array, None]:
-        value_nxS, column_n = entry
-        kernel = kernel_DxSxH.reshape(num_rows, *shape) if num_kernels == num_subnets else kernel_DxSxH
-        return total + value_nxS[:, :, None] * kernel[column_n], None
-
-    total = jnp.zeros((column_nxW.shape[0], *shape), kernel_DxSxH.dtype)
-    entries = jnp.moveaxis(value_nxWxS, 1, 0).astype(kernel_DxSxH.dtype), column_nxW.T
-    total, _ = jax.lax.scan(add, total, entries, unroll=-(-column_nxW.shape[1] // trips(column_nxW.shape[1])))
+    num_subnets = max(value_WxnxS.shape[2], num_kernels)
+    # where all have one matrix, their kernels are one wide one
+    shape = (1, num_subnets * width) if value_WxnxS.shape[2] == 1 else (num_subnets, width)
+    kernel = kernel_DxSxH.reshape(num_rows, *shape) if num_kernels == num_subnets else kernel_DxSxH
+    add = lambda total, entry: (total + entry[0][:, :, None] * kernel[entry[1]], None)
+    total, entries = jnp.zeros((column_Wxn.shape[1], *shape), kernel.dtype), (value_WxnxS.astype(kernel.dtype), column_Wxn)
+    total, _ = jax.lax.scan(add, total, entries, unroll=-(-len(column_Wxn) // trips(len(column_Wxn))))
     return total.reshape(-1, num_subnets, width)
 
 
 def _beside(rows: Rows, values: Sequence[Array], kernel_DxSxH: Array) -> Array:
-    """[N, S, H]: the products of S kernels that lie beside each other with a matrix each, whose values are [n, W, S]."""
-    sums = jnp.concatenate([_weighted_sum(value, column, kernel_DxSxH) for value, column in zip(values, rows.column)])
-    size = rows.place_N.shape[0]
-    place_2xN = jnp.pad(rows.place_N, (0, size % 2)).reshape(2, -1)
-    return jax.lax.map(lambda place_N: sums[place_N], place_2xN).reshape(-1, *sums.shape[1:])[:size]
+    """[N, S, H]: the products of S kernels that lie beside each other with a matrix each, whose values are [W, n, S]."""
+    some = rows.place_N[0]
+    of_width = lambda values, columns, kernel: [_weighted_sum(*one, kernel) for one in zip(values, columns)]
+    sums = jnp.concatenate(_made_once(of_width, some, list(values), rows.column, kernel_DxSxH))
+    return _made_once(lambda sums, place_N: sums[place_N], some, sums, rows.place_N)
 
 
 @jax.custom_batching.custom_vmap
@@ -132,7 +135,7 @@ def drop_entries(features: Sparse, rate: float, key: Key) -> Sparse:
 
     def dropped(rows: Rows, is_transpose: bool) -> Rows:
         def of_width(row_n: Array, column: Array, value: Array) -> Array:
-            row = jnp.broadcast_to(row_n[:, None], column.shape)
+            row = jnp.broadcast_to(row_n, column.shape)
             return kept(value, *((column, row) if is_transpose else (row, column)))
 
         return rows._replace(value=tuple(map(of_width, rows.row, rows.column, rows.value)))
@@ -225,9 +228,34 @@ def normalised(h_NxH: Array, norm: str, mask_N: Array | None, epsilon: float = 1
     if norm == "none":
         return h_NxH
     if norm == "layer":
-        average = lambda x: x.mean(axis=1, keepdims=True)
-    else:
-        weight_Nx1 = mask_N[:, None] / (jnp.maximum(mask_N.sum(), 1) * h_NxH.shape[1])
-        average = lambda x: (weight_Nx1 * x).sum(keepdims=True)
+        return _standardised(h_NxH, epsilon)
+    weight_Nx1 = mask_N[:, None] / (jnp.maximum(mask_N.sum(), 1) * h_NxH.shape[1])
+    average = lambda x: (weight_Nx1 * x).sum(keepdims=True)
     centred_NxH = h_NxH - average(h_NxH)
     return centred_NxH * jax.lax.rsqrt(average(centred_NxH**2) + epsilon)
+
+
+def _mean(h_NxH: Array) -> Array:
+    """[N, 1]: of every row; as a product, since XLA's CPU compiler adds up short rows two to four times slower than that."""
+    sum_N = jnp.dot(h_NxH, jnp.ones(h_NxH.shape[1], h_NxH.dtype), precision="highest")
+    return sum_N[:, None] / h_NxH.shape[1]
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _standardised(h_NxH: Array, epsilon: float) -> Array:
+    """Rows with mean 0 and variance 1; the gradient is written out, since it takes half of the passes over memory then."""
+    return _standardised_with_scale(h_NxH, epsilon)[0]
+
+
+def _standardised_with_scale(h_NxH: Array, epsilon: float) -> tuple[Array, tuple[Array, Array]]:
+    centred_NxH = h_NxH - _mean(h_NxH)
+    scale_Nx1 = jax.lax.rsqrt(_mean(centred_NxH**2) + epsilon)
+    return (y_NxH := centred_NxH * scale_Nx1), (y_NxH, scale_Nx1)
+
+
+def _standardised_gradient(epsilon: float, kept: tuple[Array, Array], g_NxH: Array) -> tuple[Array]:
+    y_NxH, scale_Nx1 = kept
+    return (scale_Nx1 * (g_NxH - _mean(g_NxH) - y_NxH * _mean(g_NxH * y_NxH)),)
+
+
+_standardised.defvjp(_standardised_with_scale, _standardised_gradient)
