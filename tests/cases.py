@@ -17,7 +17,7 @@ from ist_jax.decompositions import Decomposition, blocks, channels, filters, gat
 from ist_jax.models import GAT, GCN, MLP, VGG, BatchNorm, GraphSAGE, PreActResNet, ResNet
 from ist_jax.models.residual import repeated
 from ist_jax.placement import Placement, looped, sharded, subnet_mesh, vmapped
-from ist_jax.tasks import Task, classification
+from ist_jax.tasks import Task, classification, node_classification
 
 FEATURES, CLASSES = 12, 5
 EXAMPLE = jax.ShapeDtypeStruct((1, FEATURES), jnp.float32)
@@ -218,6 +218,13 @@ def graph_dataset(raw: RawGraph | None = None, **options: Any) -> Dataset:
 
 
 FIRST_PRODUCTS = {GCN: "symmetric", GraphSAGE: "mean", GAT: "none"}
+
+
+def on_a_graph(placement: Placement) -> tuple[Any, ...]:
+    """Phases, task and data of a run of two rounds over 4 sub-GCNs, each trained on the whole graph, with dropout."""
+    task, split = node_classification(), gcn(GCN((8, 8), CLASSES, norm="layer", dropout=0.5), FEATURES, num_subnets=4)
+    algorithm = ist(split, task, optax.sgd(0.1), batch_size=1, placement=placement)
+    return [(algorithm, 2 * 2 * 4, 2)], task, graph_dataset(first_product="symmetric", layers=3, sparse_below=2.0)
 
 
 def inputs(decomposition: Decomposition, count: int = 8, seed: int = 1) -> Any:

@@ -146,6 +146,7 @@ def test_reddit_of_a_small_file_of_its_format(tmp_path):
     found = data.load("reddit", str(tmp_path))
     x = found.arrays("train")["graph"].features
     np.testing.assert_allclose(x.mean(axis=0), 0, atol=1e-5)
+    np.testing.assert_allclose(x.std(axis=0), 1, atol=1e-4)
     assert len(x) == 20 and found.notes["nodes"] == 40
     np.savez(tmp_path / "reddit_data.npz", feature=raw.features_NxD, label=raw.labels_N, node_types=types[:-1])
     with pytest.raises(DataError, match="a type and features of every node"):

@@ -1,4 +1,4 @@
-"""Laws 4, 5 and 10 for GCN, GraphSAGE and GAT on a whole graph, as runs train them: what layers read alone, with dropout."""
+"""Laws 4, 5 and 7 to 10 for GCN, GraphSAGE and GAT on a whole graph, laid out as for runs, with dropout."""
 
 import functools
 
@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 from algorithms_conformance_test import assert_close
-from cases import CLASSES, FEATURES, FIRST_PRODUCTS, ROOT, graph_dataset, random_params, rounds
+from cases import CLASSES, FEATURES, FIRST_PRODUCTS, ROOT, graph_dataset, random_params, raw_graph, rounds
 from laws import check_law_5, check_law_10
 
 from ist_jax import data_parallel, ensemble, ist, undivided
@@ -124,6 +124,86 @@ def test_law_4_one_subnetwork_is_plain_training(kind):
     for _ in range(4):
         params, opt_state = step(params, opt_state)
     assert_close(algorithm.params(state), params, rtol=1e-3, atol=1e-5)
+
+
+METHODS = {
+    "ist": lambda split, options: ist(split, TASK, **options),
+    "ensemble": lambda split, options: ensemble(split, TASK, **options),
+    "local_sgd": lambda split, options: ist(undivided(split, 2), TASK, **options),
+    "data_parallel": lambda split, options: data_parallel(undivided(split, 2), TASK, num_workers=2, **options),
+}
+by_method = pytest.mark.parametrize("method", METHODS)
+
+
+def method_of(method, kind, tx, place):
+    return METHODS[method](split_of(kind, 2), dict(tx=tx, batch_size=1, placement=PLACES[place]()))
+
+
+@by_kind
+@by_method
+def test_law_7_exactly_the_configured_local_steps_reach_the_global_model(method, kind):
+    """With a rate that is zero from the fourth step on, five steps are three steps, and two are fewer."""
+    algorithm = method_of(method, kind, optax.sgd(lambda step: jnp.where(step < 3, 0.1, 0.0)), "vmapped")
+    after = {steps: algorithm.params(rounds(algorithm, 1, steps, data_of(kind))[0]) for steps in (2, 3, 5)}
+    assert_close(after[5], after[3], rtol=1e-5, atol=1e-6)
+    gap = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), after[3], after[2])
+    assert max(jax.tree.leaves(gap)) > 1e-4, "the third step, the last of its round, has reached the model"
+
+
+def test_law_8_workers_that_see_one_graph_start_alike_and_drop_features_of_their_own():
+    """Copies of one model: the first losses differ by dropout alone; with clusters, by the batch, too."""
+    whole = lambda dropout: gcn(GCN((8, 8), CLASSES, dropout=dropout), FEATURES, num_subnets=4)
+
+    def first_losses(dropout, data):
+        algorithm = ist(undivided(whole(dropout), 4), TASK, optax.sgd(0.1), batch_size=1, placement=vmapped())
+        return np.asarray(rounds(algorithm, 1, 1, data)[1]["loss_SxJ"][:, 0])
+
+    graph, clusters = (graph_dataset(first_product="symmetric", clusters=count) for count in (1, 5))
+    np.testing.assert_allclose(first_losses(0.0, graph), first_losses(0.0, graph)[0], rtol=1e-6)
+    assert len(set(first_losses(0.5, graph))) == len(set(first_losses(0.0, clusters))) == 4
+
+
+@by_kind
+@by_method
+def test_law_9_the_second_round_compiles_nothing_and_init_works_on_shapes_alone(method, kind):
+    algorithm = method_of(method, kind, optax.adam(0.01), "vmapped")
+    described = lambda state: jax.tree.map(lambda x: (x.shape, x.dtype), state)
+    state, metrics = rounds(algorithm, 2, 2, data_of(kind))
+    assert algorithm.round._cache_size() == 1 and metrics["loss_SxJ"].shape == (2, 2)
+    assert described(jax.eval_shape(algorithm.init, ROOT)) == described(state)
+
+
+@by_kind
+@by_method
+def test_what_is_lost_reaches_nobody(method, kind):
+    """All sub-networks: the parameters stay. One of two: they move, and what only the lost one held stays."""
+    algorithm, data = method_of(method, kind, optax.sgd(0.1), "vmapped"), data_of(kind)
+    before = jax.device_get(algorithm.params(algorithm.fresh(ROOT)))
+
+    def after(*alive):
+        view = data.view(0, jax.random.key(5), 2, algorithm.sharding)
+        return algorithm.params(algorithm.round(algorithm.fresh(ROOT), view, ROOT, jnp.array(alive), steps=2)[0])
+
+    jax.tree.map(np.testing.assert_array_equal, after(False, False), before)
+    changed = lambda params: sum(jax.tree.leaves(jax.tree.map(lambda a, b: (a != b).sum(), params, before)))
+    assert 0 < changed(after(True, False)) <= changed(after(True, True))
+    if method == "ist":
+        assert changed(after(True, False)) < 0.8 * changed(after(True, True))
+
+
+@by_kind
+def test_nothing_is_quadratic_in_nodes(kind):
+    """Twice the nodes, with as many neighbours each: twice the FLOPs and the bytes of a round, at most."""
+    layout, model, _ = KINDS[kind]
+    costs = []
+    for nodes in (1000, 2000):
+        data = graph_dataset(raw_graph(nodes), first_product=FIRST_PRODUCTS[type(model)], **layout)
+        algorithm = algorithm_of(kind, 4, optax.sgd(0.05), vmapped())
+        view = data.view(0, ROOT, 4, algorithm.sharding)
+        program = algorithm.round.lower(algorithm.fresh(ROOT), view, ROOT, jnp.ones(4, bool), steps=1).compile()
+        memory = program.memory_analysis()
+        costs.append([memory.temp_size_in_bytes, memory.argument_size_in_bytes, program.cost_analysis()["flops"]])
+    assert (np.array(costs[1]) < 2.3 * np.array(costs[0])).all() and costs[1][0] > 1.5 * costs[0][0], costs
 
 
 @by_kind

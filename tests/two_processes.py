@@ -14,7 +14,7 @@ jax.distributed.initialize(f"localhost:{port}", num_processes=2, process_id=proc
 
 import numpy as np  # noqa: E402
 import optax  # noqa: E402
-from cases import BATCH, TASK, dataset, two_groups  # noqa: E402
+from cases import BATCH, TASK, dataset, on_a_graph, two_groups  # noqa: E402
 from jax.experimental import multihost_utils  # noqa: E402
 
 from ist_jax import LoopConfig, ist, run  # noqa: E402
@@ -64,6 +64,9 @@ try:  # what only process 0 can see ends both
 except WorkdirError as error:
     assert ("another run is writing here" if process == 0 else "another process of this run failed") in str(error)
 results = run(phases, TASK, dataset(), config, workdir)
-leaves = [multihost_utils.process_allgather(leaf, tiled=True) for leaf in jax.tree.leaves(results.params)]
+of_graph = run(*on_a_graph(sharded(subnet_mesh())), LoopConfig())
+params = (results.params, of_graph.params)
+leaves = [multihost_utils.process_allgather(leaf, tiled=True) for leaf in jax.tree.leaves(params)]
+accuracy = [row["test_accuracy"] for row in results.history + of_graph.history]
 if process == 0:
-    np.savez(out, *leaves, accuracy=[row["test_accuracy"] for row in results.history])
+    np.savez(out, *leaves, accuracy=accuracy)

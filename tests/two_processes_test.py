@@ -9,7 +9,7 @@ import sys
 import jax
 import numpy as np
 import optax
-from cases import BATCH, TASK, dataset, two_groups
+from cases import BATCH, TASK, dataset, on_a_graph, two_groups
 from processes import ended
 
 from experiments.launch_local import free_port
@@ -33,9 +33,10 @@ def test_two_processes_end_in_the_parameters_of_one(tmp_path):
     assert [process.returncode for process in started] == [0, 0], printed
     algorithm = ist(two_groups(4), TASK, optax.sgd(0.1), batch_size=BATCH, placement=sharded(subnet_mesh(4)))
     results = run([(algorithm, 6 * 4 * BATCH, 3)], TASK, dataset(), LoopConfig(eval_every=1, eval_subnets=True))
+    of_graph = run(*on_a_graph(sharded(subnet_mesh(4))), LoopConfig())
     found = np.load(out)
-    for i, leaf in enumerate(jax.tree.leaves(results.params)):
+    for i, leaf in enumerate(jax.tree.leaves((results.params, of_graph.params))):
         np.testing.assert_allclose(found[f"arr_{i}"], leaf, rtol=1e-5, atol=1e-6)
     rows = [json.loads(line) for line in (out.with_suffix("") / "metrics.jsonl").read_text().splitlines()]
     assert [row["round"] for row in rows] == [1, 2], "records are written once, by one process"
-    np.testing.assert_allclose(found["accuracy"], [row["test_accuracy"] for row in results.history])
+    np.testing.assert_allclose(found["accuracy"], [row["test_accuracy"] for row in results.history + of_graph.history])
