@@ -4,11 +4,11 @@
 
 Times a step of all m sub-GCNs on the whole graph, looped or vmapped, whichever is faster, their exchange included (a GCN of
 three layers with hidden 256, 20 local steps a round; dropout of hidden features, as in the authors' small-scale script),
-against m steps of the whole GCN: on Cora, where DIR holds the files ind.cora.*, on the graph of the digits, and on a generated
-graph of 100,000 nodes and 2,000,000 edges; and how a step grows with the nodes. On Cora also as runs train by default, with
-dropout of the input, and inference, of the whole model and of an ensemble. With --cora_only, on Cora alone. Prints a
-table, and writes graph_benchmark.json, or graph_benchmark_cora.json, to --out. Milliseconds depend on the machine and on what
-else runs there. Expect ten minutes on 2 CPU cores, one with --quick.
+against m steps of the whole GCN, and against what operations and traffic with memory would allow: on Cora, where DIR holds the
+files ind.cora.*, on the graph of the digits, and on a generated graph of 100,000 nodes and 2,000,000 edges; and how a step
+grows with the nodes. On Cora also as runs train by default, with dropout of the input, and inference, of the whole model and of
+an ensemble. With --cora_only, on Cora alone. Prints a table, and writes graph_benchmark.json, or graph_benchmark_cora.json, to
+--out. Milliseconds depend on the machine and on what else runs there. Expect ten minutes on 2 CPU cores, one with --quick.
 """
 
 import functools
@@ -41,7 +41,7 @@ from ist_jax.types import Sparse
 
 LAYERS = 3
 AUTHORS_MS = {1: 57, 2: 61, 4: 73, 8: 93}  # an epoch of all sub-GCNs of Cora: PyTorch and DGL, 2 CPU cores
-HEADER = ["step of", "ms", "of so many whole GCNs", "by arithmetic", "of one whole GCN", "the authors' ms / ours"]
+HEADER = ["step of", "ms", "of so many whole GCNs", "by FLOPs", "by bytes", "of one whole GCN", "the authors' ms / ours"]
 
 
 class Sizes(NamedTuple):
@@ -103,21 +103,45 @@ def inference_rows(name: str, found: Dataset, sizes: Sizes) -> list[list[str]]:
     runs = [inference(found, sizes.hidden, m, method) for method in (ist, ensemble) for m in several]
     seconds = median_seconds(runs, sizes.repeats)
     whole, members = seconds[: len(several)], seconds[len(several) :]
-    show = lambda what, value, of: [f"{name}: inference {what}", f"{1e3 * value:,.1f}", "", "", f"{value / of:.3f}", ""]
+    show = lambda what, value, of: [f"{name}: inference {what}", f"{1e3 * value:,.1f}", "", "", "", f"{value / of:.3f}", ""]
     rows = [show(f"by the whole GCN after {m} sub-GCNs", value, whole[0]) for m, value in zip(several, whole)]
     return rows + [show(f"by an ensemble of {m}", value, whole[0]) for m, value in zip(several, members)]
 
 
+def _sums(found: Dataset, width: int) -> list[tuple[Sparse, int]]:
+    """(sparse matrix, width of what it is multiplied with) of a step; of logits and last features the narrower."""
+    graph = found.arrays("train")["graph"]
+    first = (graph.features,) if isinstance(graph.features, Sparse) else ()
+    *below, last = graph.blocks
+    return [(matrix, width) for matrix in (*first, *below)] + [(last, min(width, found.num_classes))]
+
+
+def _products(found: Dataset, width: int) -> list[tuple[int, int, int, int]]:
+    """(rows, width before, width after, how many products: backward, too) of dense matrices; constant ones have no gradient."""
+    graph, classes = found.arrays("train")["graph"], found.num_classes
+    first = [] if isinstance(graph.features, Sparse) else [(*graph.features.shape, width, 2)]
+    middle, last = graph.blocks[-2:]
+    narrower = middle.shape[0] if classes < width else last.shape[0]  # what is narrower is summed
+    return [*first, (middle.shape[0], width, width, 3), (narrower, width, classes, 3)]
+
+
 def flops(found: Dataset, hidden: int, num_subnets: int) -> float:
     """Multiplications and additions of a step of one sub-GCN: products and sums over neighbours, both forward and backward."""
-    graph, width, classes = found.arrays("train")["graph"], hidden // num_subnets, found.num_classes
-    is_sparse = isinstance(graph.features, Sparse)
-    first = entries(graph.features) if is_sparse else graph.features.size
-    *below, middle, last = graph.blocks
-    narrower = middle.shape[0] if classes < width else last.shape[0]  # what is narrower is summed
-    products = 2 * first * width + 3 * width * (middle.shape[0] * width + narrower * classes)
-    sums = 2 * (sum(map(entries, below)) * width + entries(middle) * width + entries(last) * min(width, classes))
-    return 2.0 * (products + sums)
+    width = hidden // num_subnets
+    products = sum(rows * before * after * count for rows, before, after, count in _products(found, width))
+    return 2.0 * (products + sum(2 * entries(matrix) * wide for matrix, wide in _sums(found, width)))
+
+
+def moved(found: Dataset, hidden: int, num_subnets: int) -> float:
+    """Bytes that a step of one sub-GCN reads and writes at least, if no cache keeps any: rows that sums add up and make, both
+    ways; what dense products take and make; hidden features between them; parameters, gradients and Adam's moments."""
+    width = hidden // num_subnets
+    middle, last = found.arrays("train")["graph"].blocks[-2:]
+    sums = sum((2 * entries(matrix) + sum(matrix.shape)) * wide for matrix, wide in _sums(found, width))
+    products = sum(rows * (before + after) * count for rows, before, after, count in _products(found, width))
+    between = 5 * (middle.shape[1] + last.shape[1]) * width  # read and written forward; gradient and value read, one written
+    parameters = found.spec.example_shape[0] * width + width + width * width + width + (width + 1) * found.num_classes
+    return 4.0 * (sums + products + between + 8 * parameters)
 
 
 def subnet_rows(
@@ -128,12 +152,13 @@ def subnet_rows(
     ways = [(m, placement) for m in sizes.subnets for placement in ((looped(), vmapped()) if m > 1 else (looped(),))]
     runs = [graph_round(found, sizes.hidden, m, steps, placement, input_dropout).run for m, placement in ways]
     timed = [(value / steps, placement.name) for value, (_, placement) in zip(median_seconds(runs, sizes.repeats), ways)]
-    rows, whole = [], flops(found, sizes.hidden, 1)
+    rows, costs = [], lambda m: (flops(found, sizes.hidden, m), moved(found, sizes.hidden, m))
     for m in sizes.subnets:
         found_m = [one for one, (number, _) in zip(timed, ways) if number == m]
         for value, place in found_m if input_dropout else [min(found_m)]:
             what = f"{name}: the whole GCN" if m == 1 else f"{name}: {m} sub-GCNs, {place}"
-            ratios = [value / (m * timed[0][0]), flops(found, sizes.hidden, m) / whole, value / timed[0][0]]
+            by_arithmetic = [cost / whole for cost, whole in zip(costs(m), costs(1))]
+            ratios = [value / (m * timed[0][0]), *by_arithmetic, value / timed[0][0]]
             ours = f"{authors[m] / (1e3 * value):.1f}" if m in authors else ""
             rows.append([what, f"{1e3 * value:,.1f}", *(f"{ratio:.3f}" for ratio in ratios), ours])
     return rows
@@ -145,7 +170,7 @@ def growth(sizes: Sizes) -> tuple[list[list[str]], float]:
     made = [generated(nodes, nodes * (sizes.edges // sizes.nodes)) for nodes in counts]
     seconds = median_seconds([graph_round(one, sizes.hidden, sizes.subnets[-1], 1).run for one in made], sizes.repeats)
     rows = [
-        [f"{nodes:,} nodes: {sizes.subnets[-1]} sub-GCNs", f"{1e3 * value:,.1f}", "", "", "", ""]
+        [f"{nodes:,} nodes: {sizes.subnets[-1]} sub-GCNs", f"{1e3 * value:,.1f}", "", "", "", "", ""]
         for nodes, value in zip(counts, seconds)
     ]
     return rows, exponent(counts, seconds)

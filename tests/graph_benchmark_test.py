@@ -5,7 +5,7 @@ import json
 import numpy as np
 
 from experiments import graph_benchmark, pages
-from experiments.graph_benchmark import entries, flops, generated
+from experiments.graph_benchmark import entries, flops, generated, moved
 
 
 def test_a_generated_graph_has_its_numbers():
@@ -28,6 +28,13 @@ def test_operations_of_a_step_by_hand():
         products = 2 * graph.features.size * width + 3 * (near * width * width + output * 4 * width)
         sums = 2 * (entries(graph.blocks[0]) * width + entries(graph.blocks[1]) * 4)
         assert flops(found, 16, subnets) == 2 * (products + sums)
+        rows = 200 * (6 + width) * 2 + 3 * (
+            near * 2 * width + output * (width + 4)
+        )  # of products: the first has two, others three
+        added = 2 * entries(graph.blocks[0]) * width + 2 * entries(graph.blocks[1]) * 4
+        made = sum(graph.blocks[0].shape) * width + (train + near) * 4
+        parameters = 6 * width + width + width * width + width + width * 4 + 4
+        assert moved(found, 16, subnets) == 4 * (rows + added + made + 5 * (200 + near) * width + 8 * parameters)
 
 
 def test_cora_alone_needs_cora(capsys):
@@ -42,7 +49,7 @@ def test_cora_alone(tmp_path, real_data):
     names = [row[0].split(",")[0] for row in content["rows"]]
     inference = [f"Cora: inference by {what} 4" for what in ("the whole GCN after", "an ensemble of")]
     assert names[:5] == ["Cora: the whole GCN", "Cora: 4 sub-GCNs", *["Cora"] * 3], "with dropout of the input both ways"
-    assert names[5:] == [f"{inference[0]} sub-GCNs", inference[1]] and content["rows"][5][4] == "1.000"
+    assert names[5:] == [f"{inference[0]} sub-GCNs", inference[1]] and content["rows"][5][5] == "1.000"
 
 
 def test_a_quick_run_prints_and_writes_what_a_page_shows(tmp_path, capsys):
@@ -52,7 +59,7 @@ def test_a_quick_run_prints_and_writes_what_a_page_shows(tmp_path, capsys):
     expected = [f"{of}: {what}" for of in ("digits", "1,600 nodes, 8,000 edges") for what in ("the whole GCN", "4 sub-GCNs, ")]
     assert all(name.startswith(beginning) for name, beginning in zip(named, expected)), named
     assert [float(cell.replace(",", "")) > 0 for cell in np.array(content["rows"])[:, 1]] == [True] * len(named)
-    assert content["rows"][0][2:5] == ["1.000"] * 3 and len(named) == 8
+    assert content["rows"][0][2:6] == ["1.000"] * 4 and len(named) == 8
     page = tmp_path / "page.md"
     page.write_text("text\n<!-- rows graph_benchmark.json -->\nold\n<!-- end -->\n")
     rebuilt = pages.rebuilt(page)
