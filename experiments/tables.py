@@ -76,10 +76,10 @@ def text(folders: Sequence[pathlib.Path]) -> str:
 def grouped(runs: Sequence[Run]) -> dict[str, list[Run]]:
     """Runs by label: the method, and whatever else differs between the runs, but the seed.
 
-    Where workers train is what `auto` found on a machine, and where data lie and how often it is saved its user's business,
-    unless one seed was run here and there.
+    Where workers train is what `auto` found on a machine, and where data lie, how often it is saved and whether exchanges are
+    timed its user's business, unless one seed was run here and there.
     """
-    groups = _by_label(runs, ("seed", "method", "data.dir", "checkpoint_every", *MAY_CHANGE))
+    groups = _by_label(runs, ("seed", "method", "data.dir", "checkpoint_every", "time_syncs", *MAY_CHANGE))
     twice = any(len({r.config.get("seed") for r in group}) < len(group) for group in groups.values())
     groups = _by_label(runs, ("seed", "method")) if twice else groups
     return dict(sorted(groups.items(), key=lambda found: (_method(found[1]), _workers(found[1]) or 0)))
