@@ -150,7 +150,7 @@ class Config:
     partition: str = doc("balanced", "which units a subnetwork gets: balanced, uniform, blocks, rolling")
     placement: str = doc(
         "auto",
-        "where subnetworks train: auto, looped, vmapped, sharded (over num_devices); auto: over several devices if their number divides S; on one, whichever of looped and vmapped is faster, measured if the run has 2,000 local steps or more (convolutional networks are looped; if not measured, on a CPU those of one graph are vmapped and others looped); config.json keeps the choice, and two fresh runs may choose differently and then agree to rounding",
+        "where subnetworks train: auto, looped, vmapped, sharded (over num_devices); auto: over several devices if their number divides S; on one, whichever of looped and vmapped is faster, measured if the run has 2,000 local steps or more (convolutional networks are looped; if not measured, on a CPU sub-GCNs of one graph are vmapped and others looped); config.json keeps the choice, and two fresh runs may choose differently and then agree to rounding",
     )
     num_devices: int = doc(0, "devices of a sharded placement; 0: all")
     opt_state: str = doc("auto", "between rounds: reset, carry (moves with its units), own (stays with the worker); auto: own for diloco, reset for ist and local_sgd")  # fmt: skip

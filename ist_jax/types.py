@@ -28,7 +28,7 @@ Apply = Callable[..., Any]  # a bound `flax.linen.Module.apply`
 
 
 def trips(width: int) -> int:
-    """In how many steps rows of so many entries are added up: 16 in one; of longer rows 8 at once, of the few long ones 32."""
+    """In how many steps rows of so many entries are added up: 16 in one; of longer ones at most 8 at once, or 32."""
     return 1 if width <= 16 else -(-width // (8 if width <= 64 else 32))
 
 

@@ -79,10 +79,12 @@ def test_nothing_is_measured_for_a_run_that_cannot_start(tmp_path, monkeypatch, 
         (("--config.method=local_sgd",), "looped"),
         (("--config.data.clusters=8", "--config.batch_size=2"), "looped"),
         (("--config.data.layer_nodes=64",), "looped"),
+        (("--config.model.norm=matrix",), "looped"),
+        (("--config.model.name=sage",), "looped"),
     ],
 )
 def test_sub_gcns_that_read_one_graph_train_at_once_where_nothing_is_measured(given, expected):
-    """They gather rows of one wide matrix; whole models, and parts of graphs, come one after another on a CPU."""
+    """They gather rows of one wide matrix; whole models, other ones and parts of graphs come one after another on a CPU."""
     arguments = ["--config=experiments/gist/digits_graph.py", "--workdir=unused", "--config.num_devices=1", *given]
     assert placement_of(run.parse(arguments).config).name == expected
 

@@ -11,7 +11,7 @@ from cases import CLASSES, FEATURES, FIRST_PRODUCTS, ROOT, graph_dataset, random
 from ist_jax.data.graphs import adjacency, sparse
 from ist_jax.decompositions import gat, gcn, sage
 from ist_jax.models import GAT, GCN, GraphSAGE
-from ist_jax.models.graphs import drop_entries, dropped, neighbour_sum, times
+from ist_jax.models.graphs import drop_entries, dropped, neighbour_sum, normalised, times
 from ist_jax.tasks import node_classification
 
 RAW, TASK = raw_graph(), node_classification()
@@ -117,6 +117,29 @@ def test_graphsage_is_its_formula(norm):
     expected = layer(h, params["output"])
     assert (DENSE.sum(axis=1) == 0).any()
     np.testing.assert_allclose(model.apply({"params": params}, graph), expected, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("epsilon", [1e-5, 0.5])
+def test_the_gradient_of_the_norm_over_features_is_that_of_its_formula(epsilon):
+    """It is written out by hand; rows that are nearly constant, too."""
+    rng = np.random.default_rng(0)
+    h, g = (jnp.asarray(rng.normal(size=(9, 7)), jnp.float32) for _ in range(2))
+    h = h.at[3].multiply(1e-3)
+    by_hand = lambda h: (h - h.mean(1, keepdims=True)) / jnp.sqrt(h.var(1, keepdims=True) + epsilon)
+    (expected, pull), (found, found_pull) = (jax.vjp(f, h) for f in (by_hand, lambda h: normalised(h, "layer", None, epsilon)))
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(found_pull(g)[0], pull(g)[0], rtol=1e-3, atol=1e-4)
+
+
+def test_products_with_sparse_matrices_are_made_once_in_optimised_programs():
+    """Behind a condition that XLA keeps: one for the sums of a product and one for their order."""
+    laid = sparse(np.eye(30, 50, dtype=np.float32))
+    jax.config.update("jax_disable_most_optimizations", False)
+    try:
+        text = jax.jit(times).lower(laid, jnp.ones((50, 4))).compile().as_text()
+    finally:
+        jax.config.update("jax_disable_most_optimizations", True)
+    assert text.count(" conditional(") == 2
 
 
 def dense_attention(h_NxGxD, p):

@@ -13,7 +13,7 @@ from ist_jax.types import Graph, Rows, Sparse, trips
 
 _WIDTHS = (1, 2, 4, 8, 16, 32, 64)
 _ROW = 30  # what a row of a segment sum costs, in entries gathered; measured on a CPU
-_TRIP = 800  # what a step of the loop over rows of one width costs, in the same way
+_TRIP = 800  # what rows of one width, and every step of a loop over them, cost beside their entries, in the same way
 
 
 class RawGraph(NamedTuple):

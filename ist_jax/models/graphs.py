@@ -44,7 +44,7 @@ neighbour_sum.defvjp(lambda h_NxH, graph: (_sum(h_NxH, graph), graph), lambda gr
 
 
 def _made_once(f: Callable[..., Any], some: Array, *arguments: Any) -> Any:
-    """f(*arguments), whole before anything reads it.
+    """f(*arguments), on a CPU whole before anything reads it.
 
     XLA's CPU compiler makes an entry anew wherever it is gathered (it ignores barriers), but not across a conditional; `some`
     is an index, so that the condition always holds, which the compiler cannot know.
