@@ -103,7 +103,8 @@ def memory_bytes(algorithm: Algorithm, program: Any, state: State, view: View) -
 
     'state' is what rests between rounds: parameters, optimizer state and indices; 'data' the data set; 'temporary' what
     is worked on: the subnetworks, their gradients and optimizer state, activations; 'activations' is what remains of that
-    without `worked_on_bytes`, the compiler's copies included. 'peak' is all of it, without the data that only evaluations use.
+    without `worked_on_bytes`, the compiler's copies included: a lower bound, since a program may work on what it is given where
+    that lies. 'peak' is all of it, without the data that only evaluations use.
     """
     analysis = program.memory_analysis()
     if analysis is None:
