@@ -1,6 +1,7 @@
 """What the conformance suites run over: a new decomposition or algorithm joins with one line."""
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import flax.linen as nn
@@ -241,6 +242,16 @@ def inputs(decomposition: Decomposition, count: int = 8, seed: int = 1) -> Any:
 
 
 ROOT = jax.random.key(3)
+
+
+@contextlib.contextmanager
+def as_users_compile() -> Iterator[None]:
+    """Programs that are compiled inside are optimised, which those of this suite are not (conftest.py)."""
+    jax.config.update("jax_disable_most_optimizations", False)
+    try:
+        yield
+    finally:
+        jax.config.update("jax_disable_most_optimizations", True)
 
 
 def rounds(algorithm: Algorithm, count: int, steps: int = 3, data: Dataset | None = None, start: Any = None) -> tuple[Any, Any]:

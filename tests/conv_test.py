@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from cases import as_users_compile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -84,11 +85,8 @@ def test_in_a_loop_all_convolutions_have_the_order_of_dimensions_that_is_fast(st
 def test_in_a_loop_it_is_faster_than_the_plain_one(size, stride):
     """Both are timed in turns, so that other work slows both. Compiled as
     users' programs are, not as this suite's (conftest.py)."""
-    jax.config.update("jax_disable_most_optimizations", False)
-    try:
+    with as_users_compile():
         (ours, kernel), (plain, _) = looped(conv, size, stride), looped(plain_conv, size, stride)
-    finally:
-        jax.config.update("jax_disable_most_optimizations", True)
     times = {ours: [], plain: []}
     for run in (ours, plain) * 4:
         began = time.perf_counter()

@@ -6,13 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cases import BATCH, CLASSES, DECOMPOSITIONS, FEATURES, ROOT, SGD, TASK, inputs, on_a_graph, random_params
+from cases import BATCH, DECOMPOSITIONS, ROOT, SGD, TASK, inputs, on_a_graph, random_params
 
 from ist_jax import ist
 from ist_jax.algorithms.base import Start
 from ist_jax.algorithms.evaluated import measured
-from ist_jax.decompositions import gcn
-from ist_jax.models import GCN
 from ist_jax.partition import uneven_groups
 from ist_jax.placement import looped, sharded, subnet_mesh
 from ist_jax.types import Sparse
@@ -28,11 +26,10 @@ def test_evaluation_of_sparse_features_over_a_mesh():
 
     def logits_by(place):
         ((algorithm, *_),), task, data = on_a_graph(place)
-        start = Start(random_params(gcn(GCN((8, 8), CLASSES, norm="layer"), FEATURES, num_subnets=4)))
         batch = task.batch(data.on_device("test", algorithm.sharding), jnp.arange(1), None)
         assert isinstance(batch["x"].features, Sparse)
         logits = jax.jit(lambda state, batch: algorithm.predict(algorithm.variables(state, None), batch))
-        return logits(algorithm.fresh(ROOT, jax.device_put(start, algorithm.sharding)), batch)
+        return logits(algorithm.fresh(ROOT), batch)
 
     found = {name: logits_by(place()) for name, place in PLACES.items()}
     for logits in found.values():

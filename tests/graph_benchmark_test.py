@@ -28,13 +28,11 @@ def test_operations_of_a_step_by_hand():
         products = 2 * graph.features.size * width + 3 * (near * width * width + output * 4 * width)
         sums = 2 * (entries(graph.blocks[0]) * width + entries(graph.blocks[1]) * 4)
         assert flops(found, 16, subnets) == 2 * (products + sums)
-        rows = 200 * (6 + width) * 2 + 3 * (
-            near * 2 * width + output * (width + 4)
-        )  # of products: the first has two, others three
+        taken = 3 * (near * 2 * width + output * (width + 4)) + 2 * 200 * (6 + width)  # the first has no gradient of its input
         added = 2 * entries(graph.blocks[0]) * width + 2 * entries(graph.blocks[1]) * 4
         made = sum(graph.blocks[0].shape) * width + (train + near) * 4
         parameters = 6 * width + width + width * width + width + width * 4 + 4
-        assert moved(found, 16, subnets) == 4 * (rows + added + made + 5 * (200 + near) * width + 8 * parameters)
+        assert moved(found, 16, subnets) == 4 * (taken + added + made + 5 * (200 + near) * width + 8 * parameters)
 
 
 def test_cora_alone_needs_cora(capsys):

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cases import CLASSES, FEATURES, FIRST_PRODUCTS, ROOT, graph_dataset, random_params, raw_graph
+from cases import CLASSES, FEATURES, FIRST_PRODUCTS, ROOT, as_users_compile, graph_dataset, random_params, raw_graph
 
 from ist_jax.data.graphs import adjacency, sparse
 from ist_jax.decompositions import gat, gcn, sage
@@ -134,11 +134,8 @@ def test_the_gradient_of_the_norm_over_features_is_that_of_its_formula(epsilon):
 def test_products_with_sparse_matrices_are_made_once_in_optimised_programs():
     """Behind a condition that XLA keeps: one for the sums of a product and one for their order."""
     laid = sparse(np.eye(30, 50, dtype=np.float32))
-    jax.config.update("jax_disable_most_optimizations", False)
-    try:
+    with as_users_compile():
         text = jax.jit(times).lower(laid, jnp.ones((50, 4))).compile().as_text()
-    finally:
-        jax.config.update("jax_disable_most_optimizations", True)
     assert text.count(" conditional(") == 2
 
 

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 import pytest
-from cases import CLASSES, TASK, graph_dataset, raw_graph
+from cases import CLASSES, TASK, as_users_compile, graph_dataset, raw_graph
 
 from ist_jax import ist
 from ist_jax.data.base import spaced
@@ -106,11 +106,8 @@ def test_losses_leave_the_round_sharded():
 
 def test_the_program_that_users_run_holds_and_sends_the_same():
     """The suite compiles without most optimisations (conftest.py)."""
-    jax.config.update("jax_disable_most_optimizations", False)
-    try:
+    with as_users_compile():
         algorithm, programs, data = compiled.__wrapped__("three-layers", 8)
-    finally:
-        jax.config.update("jax_disable_most_optimizations", True)
     assert bytes_sent(programs["round"].as_text()) == algorithm.costs.bytes_per_sync
     assert {c.kind for c in collectives(programs["round"].as_text())} == {"all-to-all"}
     held = programs["round"].memory_analysis().argument_size_in_bytes - data
