@@ -1,9 +1,9 @@
 """Communication-efficient training of neural networks by Independent Subnetwork Training, in JAX and Flax."""
 
-from ist_jax.algorithms import data_parallel, ensemble, ist
-from ist_jax.decompositions import decompose, undivided
-from ist_jax.loop import LoopConfig, Phase, run
-from ist_jax.subnet import extract, label_axes, merge
+from ist_jax.core.subnet import extract, label_axes, merge
+from ist_jax.decompositions import decompose, replicated
+from ist_jax.methods import data_parallel, ensemble, ist
+from ist_jax.training.loop import LoopConfig, Phase, run
 from ist_jax.version import __version__
 
 __all__ = [
@@ -17,6 +17,6 @@ __all__ = [
     "ist",
     "label_axes",
     "merge",
+    "replicated",
     "run",
-    "undivided",
 ]

@@ -10,14 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from ist_jax import data_parallel, decompose, ensemble, ist, undivided
-from ist_jax.algorithms import Algorithm
+from ist_jax import data_parallel, decompose, ensemble, ist, replicated
+from ist_jax.core.placement import Placement, looped, sharded, subnet_mesh, vmapped
 from ist_jax.data import Dataset, GraphOptions, Raw, RawGraph, make_dataset, make_graph_dataset
 from ist_jax.data.splits import shared
 from ist_jax.decompositions import Decomposition, blocks, channels, filters, gat, gcn, mlp, sage
+from ist_jax.methods import Algorithm
 from ist_jax.models import GAT, GCN, MLP, VGG, BatchNorm, GraphSAGE, PreActResNet, ResNet
 from ist_jax.models.residual import repeated
-from ist_jax.placement import Placement, looped, sharded, subnet_mesh, vmapped
 from ist_jax.tasks import Task, classification, node_classification
 
 FEATURES, CLASSES = 12, 5
@@ -34,7 +34,9 @@ class Own(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         left = BatchNorm(name="norm")(nn.Dense(self.width, use_bias=False, name="left")(x))
         right_BxAx2 = nn.tanh(nn.DenseGeneral((self.heads, 2), name="right")(x))
-        mixed = nn.relu(left) + nn.DenseGeneral(self.width, axis=(-2, -1), use_bias=False, name="mix")(right_BxAx2)
+        mixed = nn.relu(left) + nn.DenseGeneral(
+            self.width, axis=(-2, -1), use_bias=False, name="mix"
+        )(right_BxAx2)
         return nn.Dense(CLASSES, name="head")(mixed)
 
 
@@ -87,7 +89,11 @@ class Chain(nn.Module):
 def chain(num_subnets: int, partition: str = "balanced", min_units: int = 0) -> Decomposition:
     slots = max(-(-9 // num_subnets), min_units)
     return decompose(
-        ((r"blocks/.*/kernel", ("block", None, None)), (r"blocks/.*/(scale|bias)", ("block", None)), (r".*", None)),
+        (
+            (r"blocks/.*/kernel", ("block", None, None)),
+            (r"blocks/.*/(scale|bias)", ("block", None)),
+            (r".*", None),
+        ),
         {"block": 9},
         num_subnets=num_subnets,
         full=Chain(9, 1 / num_subnets),
@@ -100,7 +106,9 @@ def chain(num_subnets: int, partition: str = "balanced", min_units: int = 0) -> 
     )
 
 
-def _mlp(hidden: tuple[int, ...] = (16, 24), model: dict[str, Any] | None = None, **options: Any) -> Any:
+def _mlp(
+    hidden: tuple[int, ...] = (16, 24), model: dict[str, Any] | None = None, **options: Any
+) -> Any:
     network = MLP(hidden, CLASSES, **(model or {}))
     return lambda num_subnets, partition="balanced": mlp(
         network, EXAMPLE, num_subnets=num_subnets, partition=partition, **options
@@ -126,17 +134,23 @@ DECOMPOSITIONS: dict[str, Callable[..., Decomposition]] = {
     "mlp-uneven": _mlp((18, 13)),
     "mlp-one-layer-bias": _mlp((32,), {"bias": True}),
     "mlp-deep-layer-norm": _mlp((16, 8, 16), {"norm": "layer", "activation": "gelu"}),
-    "mlp-no-norm-scaled": _mlp((16, 16), {"norm": "none", "bias": True, "activation": "tanh"}, scaling="keep"),
+    "mlp-no-norm-scaled": _mlp(
+        (16, 16), {"norm": "none", "bias": True, "activation": "tanh"}, scaling="keep"
+    ),
     "mlp-split-input": _mlp((16, 8), split_input=True),
     "own-model": own,
     "gcn-uneven": _graph(gcn, GCN((18, 8), CLASSES)),
     "gcn-layer-norm": _graph(gcn, GCN((8, 16), CLASSES, norm="layer")),
     "gcn-split-input": _graph(gcn, GCN((16,), CLASSES), split_input=True, split_output=False),
     "gcn-scaled": _graph(gcn, GCN((8, 8), CLASSES), split_output=False, scaling="keep"),
-    "sage-split-input": _graph(sage, GraphSAGE((8, 6), CLASSES, norm="none"), split_input=True, scaling="sqrt"),
+    "sage-split-input": _graph(
+        sage, GraphSAGE((8, 6), CLASSES, norm="none"), split_input=True, scaling="sqrt"
+    ),
     "sage-layer-norm": _graph(sage, GraphSAGE((16,), CLASSES)),
     "gat": _graph(gat, GAT((8, 8), CLASSES, heads=2)),
-    "gat-split-input": _graph(gat, GAT((8,), CLASSES, heads=2, norm="layer"), split_input=True, split_output=False),
+    "gat-split-input": _graph(
+        gat, GAT((8,), CLASSES, heads=2, norm="layer"), split_input=True, split_output=False
+    ),
     "chain": chain,
     "blocks": _images(blocks, PreActResNet((1, 6), CLASSES, width=4), stages=(2,)),
     "filters": _images(filters, ResNet((2,), CLASSES, width=6)),
@@ -155,22 +169,35 @@ def two_groups(num_subnets: int) -> Decomposition:  # the case most tests use
 def _ist(
     make: Callable[[int], Decomposition], tx: optax.GradientTransformation = SGD, **options: Any
 ) -> Callable[..., Algorithm]:
-    def build(num_subnets: int, placement: Placement | None = None, tx: optax.GradientTransformation = tx) -> Algorithm:
+    def build(
+        num_subnets: int, placement: Placement | None = None, tx: optax.GradientTransformation = tx
+    ) -> Algorithm:
         return ist(make(num_subnets), TASK, tx, batch_size=BATCH, placement=placement, **options)
 
     return build
 
 
-def _ensemble(num_subnets: int, placement: Placement | None = None, tx: optax.GradientTransformation = SGD) -> Algorithm:
+def _ensemble(
+    num_subnets: int, placement: Placement | None = None, tx: optax.GradientTransformation = SGD
+) -> Algorithm:
     return ensemble(two_groups(num_subnets), TASK, tx, batch_size=BATCH, placement=placement)
 
 
-def _data_parallel(num_subnets: int, placement: Placement | None = None, tx: optax.GradientTransformation = SGD) -> Algorithm:
-    return data_parallel(two_groups(num_subnets), TASK, tx, num_workers=num_subnets, batch_size=BATCH, placement=placement)
+def _data_parallel(
+    num_subnets: int, placement: Placement | None = None, tx: optax.GradientTransformation = SGD
+) -> Algorithm:
+    return data_parallel(
+        two_groups(num_subnets),
+        TASK,
+        tx,
+        num_workers=num_subnets,
+        batch_size=BATCH,
+        placement=placement,
+    )
 
 
 def whole(num_subnets: int) -> Decomposition:
-    return undivided(two_groups(num_subnets), num_subnets)
+    return replicated(two_groups(num_subnets), num_subnets)
 
 
 NESTEROV = optax.sgd(0.7, 0.9, nesterov=True)
@@ -199,23 +226,35 @@ def dataset(num_train: int = 100, dtype: Any = np.float32, shards: Any = shared)
 
     (x_train, y_train), (x_test, y_test) = sample(num_train + 20), sample(60)
     raw = Raw(x_train, y_train, x_test, y_test)
-    return make_dataset(raw, "blobs", source="blobs", validation_fraction=20 / (num_train + 20), shards=shards)
+    return make_dataset(
+        raw, "blobs", source="blobs", validation_fraction=20 / (num_train + 20), shards=shards
+    )
 
 
 def raw_graph(num_nodes: int = 40, **changes: Any) -> RawGraph:
     """A random graph, a class's nodes alike and mostly neighbours; one node has many neighbours, some have none."""
     rng = np.random.default_rng(0)
     y = rng.integers(0, CLASSES, num_nodes)
-    x = (np.eye(CLASSES, FEATURES)[y] + 0.5 * rng.normal(size=(num_nodes, FEATURES))).astype(np.float32)
+    x = (np.eye(CLASSES, FEATURES)[y] + 0.5 * rng.normal(size=(num_nodes, FEATURES))).astype(
+        np.float32
+    )
     pairs = rng.integers(0, num_nodes - 3, (2, 4 * num_nodes))
     likely = (y[pairs[0]] == y[pairs[1]]) | (rng.random(pairs.shape[1]) < 0.1)
-    edges = np.concatenate([pairs[:, likely], [np.zeros(num_nodes // 2, int), np.arange(num_nodes // 2)]], axis=1)
+    edges = np.concatenate(
+        [pairs[:, likely], [np.zeros(num_nodes // 2, int), np.arange(num_nodes // 2)]], axis=1
+    )
     split = np.arange(num_nodes) % 2 + (np.arange(num_nodes) % 4 == 3)
     return RawGraph(x, y, edges, split == 0, split == 1, split == 2)._replace(**changes)
 
 
 def graph_dataset(raw: RawGraph | None = None, **options: Any) -> Dataset:
-    return make_graph_dataset(raw or raw_graph(), "random", source="random", options=GraphOptions(**options), shards=shared)
+    return make_graph_dataset(
+        raw or raw_graph(),
+        "random",
+        source="random",
+        options=GraphOptions(**options),
+        shards=shared,
+    )
 
 
 FIRST_PRODUCTS = {GCN: "symmetric", GraphSAGE: "mean", GAT: "none"}
@@ -223,9 +262,16 @@ FIRST_PRODUCTS = {GCN: "symmetric", GraphSAGE: "mean", GAT: "none"}
 
 def on_a_graph(placement: Placement) -> tuple[Any, ...]:
     """Phases, task and data of a run of two rounds over 4 sub-GCNs, each trained on the whole graph, with dropout."""
-    task, split = node_classification(), gcn(GCN((8, 8), CLASSES, norm="layer", dropout=0.5), FEATURES, num_subnets=4)
+    task, split = (
+        node_classification(),
+        gcn(GCN((8, 8), CLASSES, norm="layer", dropout=0.5), FEATURES, num_subnets=4),
+    )
     algorithm = ist(split, task, optax.sgd(0.1), batch_size=1, placement=placement)
-    return [(algorithm, 2 * 2 * 4, 2)], task, graph_dataset(first_product="symmetric", layers=3, sparse_below=2.0)
+    return (
+        [(algorithm, 2 * 2 * 4, 2)],
+        task,
+        graph_dataset(first_product="symmetric", layers=3, sparse_below=2.0),
+    )
 
 
 def inputs(decomposition: Decomposition, count: int = 8, seed: int = 1) -> Any:
@@ -254,16 +300,18 @@ def as_users_compile() -> Iterator[None]:
         jax.config.update("jax_disable_most_optimizations", True)
 
 
-def rounds(algorithm: Algorithm, count: int, steps: int = 3, data: Dataset | None = None, start: Any = None) -> tuple[Any, Any]:
+def rounds(
+    algorithm: Algorithm, count: int, steps: int = 3, data: Dataset | None = None, start: Any = None
+) -> tuple[Any, Any]:
     """`count` rounds from the start; the state, and the losses of the last round."""
     data = data or dataset()
     state = algorithm.fresh(ROOT, start)
-    alive_S = jax.device_put(jnp.ones(algorithm.num_workers, bool), algorithm.sharding)
+    weight_S = jax.device_put(jnp.ones(algorithm.num_workers, bool), algorithm.sharding)
     metrics = None
     for r in range(count):
         view = data.view(r, jax.random.key(5), algorithm.num_workers, algorithm.sharding)
         key = jax.device_put(jax.random.fold_in(ROOT, r), algorithm.sharding)
-        state, metrics = algorithm.round(state, view, key, alive_S, steps=steps)
+        state, metrics = algorithm.round(state, view, key, weight_S, steps=steps)
     return state, metrics
 
 
@@ -276,10 +324,16 @@ def random_params(decomposition: Decomposition, seed: int = 0, dtype: Any = np.f
 
 def placements() -> dict[str, Callable[[], Placement]]:
     meshes = {f"sharded-{n}": lambda n=n: sharded(subnet_mesh(n)) for n in (1, 2, 4, 8)}
-    return {"looped": looped, "vmapped": vmapped} | meshes | {"sharded-2-looped": lambda: sharded(subnet_mesh(2), looped())}
+    return (
+        {"looped": looped, "vmapped": vmapped}
+        | meshes
+        | {"sharded-2-looped": lambda: sharded(subnet_mesh(2), looped())}
+    )
 
 
-def exchanged_rounds(exchange: Any, parts: Any, params: Any, alive_S: Any, count: int, factor: float) -> Any:
+def exchanged_rounds(
+    exchange: Any, parts: Any, params: Any, weight_S: Any, count: int, factor: float
+) -> Any:
     """The start and `count` rounds of an exchange whose training is a factor: (indices, pulled or None, store) of each."""
     indices, store = parts.first(), exchange.init(params)
     yield indices, None, store
@@ -288,5 +342,7 @@ def exchanged_rounds(exchange: Any, parts: Any, params: Any, alive_S: Any, count
         following = parts.sample(key, indices)
         store, indices = exchange.move(store, indices, following, key), following
         sub_S = exchange.pull(store, indices)
-        store = exchange.push(store, sub_S, jax.tree.map(lambda leaf: factor * leaf, sub_S), indices, alive_S, key)
+        store = exchange.push(
+            store, sub_S, jax.tree.map(lambda leaf: factor * leaf, sub_S), indices, weight_S, key
+        )
         yield indices, sub_S, store

@@ -22,13 +22,23 @@ def test_a_notebook_runs(path, tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
     notebook = nbformat.read(path, as_version=4)
     if "IST_DATA_DIR" in os.environ:
-        monkeypatch.setenv("IST_TFDS_DIR", str(pathlib.Path(os.environ["IST_DATA_DIR"], "tfds").resolve()))
+        monkeypatch.setenv(
+            "IST_TFDS_DIR", str(pathlib.Path(os.environ["IST_DATA_DIR"], "tfds").resolve())
+        )
     else:
-        notebook.cells = [cell for cell in notebook.cells if "tfds" not in cell.metadata.get("tags", [])]
-    notebook.cells += [nbformat.v4.new_code_cell(cell.source) for cell in notebook.cells if cell.cell_type == "code"]
+        notebook.cells = [
+            cell for cell in notebook.cells if "tfds" not in cell.metadata.get("tags", [])
+        ]
+    notebook.cells += [
+        nbformat.v4.new_code_cell(cell.source)
+        for cell in notebook.cells
+        if cell.cell_type == "code"
+    ]
     NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(tmp_path)}}).execute()
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    pictures = [output for cell in code for output in cell.outputs if "image/png" in output.get("data", {})]
+    pictures = [
+        output for cell in code for output in cell.outputs if "image/png" in output.get("data", {})
+    ]
     assert len(pictures) == sum("Image(" in cell.source for cell in code)
     exported = [{folder.name for folder in made.iterdir()} for made in tmp_path.glob("exported_*")]
     assert exported == [{"whole", "subnet_0"}] * 2
@@ -36,14 +46,35 @@ def test_a_notebook_runs(path, tmp_path, monkeypatch):
 
 def test_what_a_notebook_installs_is_complete(tmp_path):
     """The first cell's `pip install git+ADDRESS`, of this repository and without its dependencies, into an empty folder."""
-    if not (ROOT / ".git").exists() or int(importlib.metadata.version("setuptools").split(".")[0]) < 77:
+    if (
+        not (ROOT / ".git").exists()
+        or int(importlib.metadata.version("setuptools").split(".")[0]) < 77
+    ):
         pytest.skip("this is no git repository, or setuptools is too old to build here")
-    install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", f"--target={tmp_path}"]
+    install = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--no-build-isolation",
+        f"--target={tmp_path}",
+    ]
     subprocess.run([*install, f"git+{ROOT.as_uri()}"], check=True, capture_output=True)
-    program = "import ist_jax, experiments.record as found; print(ist_jax.__file__, found.__file__, found.git_revision())"
-    isolated = [sys.executable, "-P", "-c", f"import sys; sys.path.insert(0, {str(tmp_path)!r}); {program}"]
-    *shown, revision = subprocess.run(isolated, check=True, capture_output=True, text=True, cwd=tmp_path).stdout.split()
-    head = subprocess.run(["git", "rev-parse", "HEAD"], check=True, capture_output=True, text=True, cwd=ROOT).stdout.strip()
+    program = "import ist_jax, ist_jax.cli.records.record as found; print(ist_jax.__file__, found.__file__, found.git_revision())"
+    isolated = [
+        sys.executable,
+        "-P",
+        "-c",
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r}); {program}",
+    ]
+    *shown, revision = subprocess.run(
+        isolated, check=True, capture_output=True, text=True, cwd=tmp_path
+    ).stdout.split()
+    head = subprocess.run(
+        ["git", "rev-parse", "HEAD"], check=True, capture_output=True, text=True, cwd=ROOT
+    ).stdout.strip()
     assert revision == head, "a record names the commit that was installed"
     assert all(pathlib.Path(file).is_relative_to(tmp_path) for file in shown), shown
 
@@ -61,4 +92,8 @@ def test_a_notebook_is_stored_without_outputs_and_holds_no_logic(path):
     for cell in nbformat.read(path, as_version=4).cells:
         if cell.cell_type == "code":
             assert not cell.outputs and cell.execution_count is None
-            assert "def " not in cell.source and "class " not in cell.source and "for " not in cell.source
+            assert (
+                "def " not in cell.source
+                and "class " not in cell.source
+                and "for " not in cell.source
+            )

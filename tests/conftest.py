@@ -14,7 +14,9 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 # the tests compile a thousand small programs and run each a few times: the backend's optimisations cost more than they save
 jax.config.update("jax_disable_most_optimizations", True)
 _CACHE = pathlib.Path(__file__).parent.parent / ".jax_cache"
-jax.config.update("jax_compilation_cache_dir", os.environ.get("JAX_COMPILATION_CACHE_DIR", str(_CACHE)))
+jax.config.update(
+    "jax_compilation_cache_dir", os.environ.get("JAX_COMPILATION_CACHE_DIR", str(_CACHE))
+)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from cases import rounds
 
-from ist_jax.loop import LoopConfig, Stopped, run
+from ist_jax.training.loop import LoopConfig, Stopped, run
 
 
 def check_law_5(make, places, data, start, rtol, atol):
@@ -17,11 +17,15 @@ def check_law_5(make, places, data, start, rtol, atol):
         state, _ = rounds(algorithm, 2, 2, data, jax.device_put(start, algorithm.sharding))
         results[name] = jax.device_get((algorithm.end(state)[:2], state.indices))
     expected, indices = results["looped"]
-    moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), expected[0], jax.device_get(start.params))
+    moved = jax.tree.map(
+        lambda a, b: np.abs(a - b).max(), expected[0], jax.device_get(start.params)
+    )
     assert max(jax.tree.leaves(moved)) > 1e-3
     for found, found_indices in results.values():
         jax.tree.map(np.testing.assert_array_equal, found_indices, indices)
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=rtol, atol=atol), found, expected)
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=rtol, atol=atol), found, expected
+        )
 
 
 def check_law_10(phases, task, data, workdir, rounds_between):

@@ -46,7 +46,14 @@ def _write_records(file, records):
 
 
 def write_builder(
-    data_dir, name, splits, shape=(None, None, 3), classes=4, coding="jpeg", version="1.0.0", kept_as="array_record"
+    data_dir,
+    name,
+    splits,
+    shape=(None, None, 3),
+    classes=4,
+    coding="jpeg",
+    version="1.0.0",
+    kept_as="array_record",
 ):
     """Writes `splits`, name -> (file, label) of every example, to data_dir/name/version; TFDS knows its own builders' ones.
     Files of `kept_as` 'tfrecord' are written with TensorFlow."""
@@ -65,7 +72,11 @@ def write_builder(
             }
         )
     core = "tensorflow_datasets.core.features"
-    image = {"dtype": "uint8", "encodingFormat": coding, "shape": {"dimensions": [str(n or -1) for n in shape]}}
+    image = {
+        "dtype": "uint8",
+        "encodingFormat": coding,
+        "shape": {"dimensions": [str(n or -1) for n in shape]},
+    }
     features = {
         "image": {"image": image, "pythonClassName": f"{core}.image_feature.Image"},
         "label": {
@@ -74,7 +85,9 @@ def write_builder(
         },
     }
     kind = f"{core}.features_dict.FeaturesDict"
-    (folder / "features.json").write_text(json.dumps({"featuresDict": {"features": features}, "pythonClassName": kind}))
+    (folder / "features.json").write_text(
+        json.dumps({"featuresDict": {"features": features}, "pythonClassName": kind})
+    )
     info = {"fileFormat": kept_as, "name": name, "splits": infos, "version": version}
     (folder / "dataset_info.json").write_text(json.dumps(info))
     return data_dir

@@ -6,7 +6,9 @@ import re
 README = (pathlib.Path(__file__).parent.parent / "README.md").read_text()
 
 
-def test_the_own_model_example_is_short_and_works_and_so_do_the_baselines_after_it(capsys, tmp_path, monkeypatch):
+def test_the_own_model_example_is_short_and_works_and_so_do_the_baselines_after_it(
+    capsys, tmp_path, monkeypatch
+):
     (example,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     assert len(example.splitlines()) < 40
     namespace = {"__name__": "readme"}

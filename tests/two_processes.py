@@ -9,7 +9,9 @@ import jax
 
 port, process, out = sys.argv[1], int(sys.argv[2]), sys.argv[3]
 jax.config.update("jax_num_cpu_devices", 2)
-jax.config.update("jax_disable_most_optimizations", True)  # as conftest does: float32 rounds alike in both programs
+jax.config.update(
+    "jax_disable_most_optimizations", True
+)  # as conftest does: float32 rounds alike in both programs
 jax.distributed.initialize(f"localhost:{port}", num_processes=2, process_id=process)
 
 import numpy as np  # noqa: E402
@@ -18,17 +20,19 @@ from cases import BATCH, TASK, dataset, on_a_graph, two_groups  # noqa: E402
 from jax.experimental import multihost_utils  # noqa: E402
 
 from ist_jax import LoopConfig, ist, run  # noqa: E402
+from ist_jax.core.placement import sharded, subnet_mesh  # noqa: E402
 from ist_jax.data import load  # noqa: E402
 from ist_jax.data.splits import shards_of  # noqa: E402
-from ist_jax.loop import Stopped  # noqa: E402
-from ist_jax.placement import sharded, subnet_mesh  # noqa: E402
-from ist_jax.workdir import WorkdirError  # noqa: E402
+from ist_jax.training.loop import Stopped  # noqa: E402
+from ist_jax.training.workdir import WorkdirError  # noqa: E402
 
 assert len(jax.devices()) == 4 and len(jax.local_devices()) == 2
 own = dataset(shards=functools.partial(shards_of, "disjoint", 0, 1.0))
 view = own.view(0, jax.random.key(0), 4, sharded(subnet_mesh()).replicated)
 members = np.array_split(own.shards(4).member_N, 4)[2 * process : 2 * process + 2]
-for part, rows in zip(view.arrays["x"].tree.addressable_shards, members, strict=True):  # no other process's examples
+for part, rows in zip(
+    view.arrays["x"].tree.addressable_shards, members, strict=True
+):  # no other process's examples
     np.testing.assert_array_equal(part.data, own.train["x"][rows])
 
 
@@ -38,14 +42,26 @@ def memory():
     return 1024 * int(status.split("RssAnon:")[1].split()[0])
 
 
-if pathlib.Path("/proc/self/status").exists():  # 64 MB of rows, half of which the workers of this process draw
+if pathlib.Path(
+    "/proc/self/status"
+).exists():  # 64 MB of rows, half of which the workers of this process draw
     before = memory()
-    big = load("npz", str(pathlib.Path(out).with_name("big.npz")), split="disjoint", validation_fraction=0.01)
+    big = load(
+        "npz",
+        str(pathlib.Path(out).with_name("big.npz")),
+        split="disjoint",
+        validation_fraction=0.01,
+    )
     view = big.view(0, jax.random.key(0), 4, sharded(subnet_mesh()).replicated)
     held = sum(part.data.nbytes for part in view.arrays["x"].tree.addressable_shards)
-    assert 31e6 < held < 33e6 and memory() - before < 56e6, (held, memory() - before)  # 96 MB with all rows on the host
+    assert 31e6 < held < 33e6 and memory() - before < 56e6, (
+        held,
+        memory() - before,
+    )  # 96 MB with all rows on the host
     del big, view
-algorithm = ist(two_groups(4), TASK, optax.sgd(0.1), batch_size=BATCH, placement=sharded(subnet_mesh()))
+algorithm = ist(
+    two_groups(4), TASK, optax.sgd(0.1), batch_size=BATCH, placement=sharded(subnet_mesh())
+)
 phases, config = [(algorithm, 6 * 4 * BATCH, 3)], LoopConfig(eval_every=1, eval_subnets=True)
 workdir = pathlib.Path(out).with_suffix("")
 try:  # one process is asked to stop, both do, and go on from their checkpoint
@@ -62,7 +78,9 @@ try:  # what only process 0 can see ends both
     run(phases, TASK, dataset(), config, taken)
     raise AssertionError("the workdir is another run's")
 except WorkdirError as error:
-    assert ("another run is writing here" if process == 0 else "another process of this run failed") in str(error)
+    assert (
+        "another run is writing here" if process == 0 else "another process of this run failed"
+    ) in str(error)
 results = run(phases, TASK, dataset(), config, workdir)
 of_graph = run(*on_a_graph(sharded(subnet_mesh())), LoopConfig())
 params = (results.params, of_graph.params)

@@ -1,12 +1,12 @@
 """The demo: scikit-learn's handwritten digits, an MLP with two hidden layers of 256, 4 workers.
 
-    python -m experiments.run --config=experiments/demo/digits.py --workdir=runs/digits
+    python -m ist_jax.cli.commands.run --config=experiments/demo/digits.py --workdir=runs/digits
 
 Expect a test accuracy of 96.9 % (mean of three seeds) after half a second of training. `make demo` runs four methods with three
 seeds, about 13 s of training in all, and prints their table, which README.md beside this file holds.
 """
 
-from experiments.config import defaults
+from ist_jax.cli.config import defaults
 
 
 def get_config():

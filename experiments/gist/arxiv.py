@@ -1,6 +1,6 @@
 """GIST on OGBN-Arxiv (Wolfe et al., 2023, Table 1): a GCN of three layers with hidden 256, full batch, zeta = 100.
 
-    python -m experiments.sweep --config=experiments/gist/arxiv.py --config.data.dir=DIR --workdir=runs/arxiv \
+    python -m ist_jax.cli.commands.sweep --config=experiments/gist/arxiv.py --config.data.dir=DIR --workdir=runs/arxiv \
         --grid=num_subnets=2,4,8 --grid=seed=0,1,2,3,4
 
 With --config.method=single, one GCN.
@@ -10,7 +10,7 @@ paper 70.85 for one GCN, and 70.10, 68.69, 65.81 for 2, 4, 8 sub-GCNs. The paper
 
 import ml_collections
 
-from experiments.config import defaults
+from ist_jax.cli.config import defaults
 
 
 def get_config() -> ml_collections.ConfigDict:

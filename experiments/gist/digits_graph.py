@@ -1,13 +1,13 @@
 """GIST on the nearest-neighbour graph of scikit-learn's digits: a GCN of three layers with hidden 256, 4 sub-GCNs; no download.
 
-    python -m experiments.run --config=experiments/gist/digits_graph.py --workdir=runs/digits_graph
+    python -m ist_jax.cli.commands.run --config=experiments/gist/digits_graph.py --workdir=runs/digits_graph
 
 20 nodes of every class train, full batch. Test accuracy 0.97 to 0.98 after some seconds (README.md beside this file).
 """
 
 import ml_collections
 
-from experiments.config import defaults
+from ist_jax.cli.config import defaults
 
 
 def get_config() -> ml_collections.ConfigDict:

@@ -1,6 +1,6 @@
 """Table 1 of GIST (Wolfe et al., 2023) on Cora, CiteSeer and PubMed: a GCN of three layers with hidden 256, full batch.
 
-    python -m experiments.sweep --config=experiments/gist/planetoid_table1.py --config.data.dir=DIR --workdir=runs/cora \
+    python -m ist_jax.cli.commands.sweep --config=experiments/gist/planetoid_table1.py --config.data.dir=DIR --workdir=runs/cora \
         --grid=method=ist --grid=num_subnets=2,4,8 --grid=seed=0,1,2,3,4
 
 With --config.method=single, one GCN.
@@ -12,7 +12,7 @@ weight decay 5e-4, as in the authors' scripts. d1 and d2 are dealt; d0 with --co
 
 import ml_collections
 
-from experiments.config import defaults
+from ist_jax.cli.config import defaults
 
 
 def get_config() -> ml_collections.ConfigDict:

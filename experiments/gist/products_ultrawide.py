@@ -1,7 +1,7 @@
 """Ultra-wide GraphSAGE on ogbn-products, which stands for Amazon2M (Wolfe et al., 2023, Table 3): hidden 32,768, 8 sub-GCNs.
 
-    python -m experiments.run --config=experiments/gist/products_ultrawide.py --config.data.dir=DIR --workdir=runs/products
-    python -m experiments.memory --config=experiments/gist/products_ultrawide.py --graph=2500000,61800000,100,47
+    python -m ist_jax.cli.commands.run --config=experiments/gist/products_ultrawide.py --config.data.dir=DIR --workdir=runs/products
+    python -m ist_jax.cli.commands.memory --config=experiments/gist/products_ultrawide.py --graph=2500000,61800000,100,47
 
 DIR is the folder products that the ogb package downloads. For a machine of 8 accelerators: no device holds the whole model of
 2.2 billion parameters, and evaluation goes over parts of the graph (the paper's appendix A.5). Not run here: neither the data
@@ -11,7 +11,7 @@ the paper 89.46 (F1, L = 2 hidden layers, 8 sub-GCNs); --config.model.hidden="(4
 
 import ml_collections
 
-from experiments.config import defaults
+from ist_jax.cli.config import defaults
 
 
 def get_config() -> ml_collections.ConfigDict:

@@ -1,6 +1,6 @@
 """GIST on Reddit (Wolfe et al., 2023, Table 2): GraphSAGE with hidden 256 and batches of clusters, L = 2 by default.
 
-    python -m experiments.sweep --config=experiments/gist/reddit.py --config.data.dir=DIR --workdir=runs/reddit \
+    python -m ist_jax.cli.commands.sweep --config=experiments/gist/reddit.py --config.data.dir=DIR --workdir=runs/reddit \
         --grid=method=ist,local_sgd,ensemble --grid=num_subnets=2,4,8
 
 With --config.method=single, one network.
@@ -14,7 +14,7 @@ heads. METIS needs pymetis (pip install ist_jax[metis]). --config.data.clusters=
 
 import ml_collections
 
-from experiments.config import defaults
+from ist_jax.cli.config import defaults
 
 
 def get_config() -> ml_collections.ConfigDict:

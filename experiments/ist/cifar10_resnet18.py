@@ -1,13 +1,13 @@
 """IST's ResNet18 on CIFAR-10: filters of every further block dealt to 4 workers (LoFT's rule; the IST paper's is not known).
 
-    python -m experiments.run --config=experiments/ist/cifar10_resnet18.py --config.data.dir=DIR --workdir=runs/resnet18
+    python -m ist_jax.cli.commands.run --config=experiments/ist/cifar10_resnet18.py --config.data.dir=DIR --workdir=runs/resnet18
 
 DIR is cifar-10-batches-bin, or the folder it lies in. Local steps are the paper's (10, 20 or 40); its learning rate and passes
 are not known, and the usual ones stand here. The paper's accuracy is 91.02 % (data parallel 91.28 %, local SGD 90.87 %); this
 has not been run here, for want of an accelerator.
 """
 
-from experiments.config import defaults
+from ist_jax.cli.config import defaults
 
 
 def get_config():

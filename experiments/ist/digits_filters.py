@@ -1,6 +1,6 @@
 """IST on handwritten digits as images: a residual network of two stages of two blocks.
 
-    python -m experiments.run --config=experiments/ist/digits_filters.py --workdir=runs/digits_filters
+    python -m ist_jax.cli.commands.run --config=experiments/ist/digits_filters.py --workdir=runs/digits_filters
 
 Dealt are the filters inside every further block (LoFT's rule); each stage's first block is shared. The other methods:
 --config.method=local_sgd, ensemble or single. README.md beside this file has the table.

@@ -1,6 +1,6 @@
 """IST on Fashion-MNIST, two hidden layers of 1024, against baselines that have IST's seconds on one machine, not its samples.
 
-    python -m experiments.run --config=experiments/ist/equal_seconds.py --config.data.dir=DIR --workdir=runs/equal_seconds
+    python -m ist_jax.cli.commands.run --config=experiments/ist/equal_seconds.py --config.data.dir=DIR --workdir=runs/equal_seconds
 
 With 4 subnetworks; equal_seconds_2.py and equal_seconds_8.py are of 2 and 8. IST and the ensemble make 10 passes, the others
 4, 2 and 1 with S = 2, 4 and 8. For every S each method has its best of nine values on validation data: README.md beside this
@@ -28,7 +28,9 @@ def config_of(num_subnets):
     config.num_subnets, config.epochs = num_subnets, PASSES[num_subnets]
     for method, best in TUNED.items():
         batch_size, learning_rate = best[num_subnets]
-        config.per_method[method].update({"batch_size": batch_size, "optimizer": {"learning_rate": learning_rate}})
+        config.per_method[method].update(
+            {"batch_size": batch_size, "optimizer": {"learning_rate": learning_rate}}
+        )
     for method, steps in LOCAL_STEPS.items():
         config.per_method[method].local_steps = steps
     for method in ("ist", "ensemble"):

@@ -1,6 +1,6 @@
 """equal_seconds.py with 2 subnetworks.
 
-    python -m experiments.run --config=experiments/ist/equal_seconds_2.py --config.data.dir=DIR --workdir=runs/equal_seconds_2
+    python -m ist_jax.cli.commands.run --config=experiments/ist/equal_seconds_2.py --config.data.dir=DIR --workdir=runs/equal_seconds_2
 
 README.md beside this file has the table.
 """

@@ -1,6 +1,6 @@
 """equal_seconds.py with 8 subnetworks.
 
-    python -m experiments.run --config=experiments/ist/equal_seconds_8.py --config.data.dir=DIR --workdir=runs/equal_seconds_8
+    python -m ist_jax.cli.commands.run --config=experiments/ist/equal_seconds_8.py --config.data.dir=DIR --workdir=runs/equal_seconds_8
 
 README.md beside this file has the table.
 """

@@ -1,13 +1,13 @@
 """IST on Fashion-MNIST: an MLP with two hidden layers of 1024, 4 workers, against its baselines.
 
-    python -m experiments.run --config=experiments/ist/fashion_mnist.py --config.data.dir=DIR --workdir=runs/fashion_mnist
+    python -m ist_jax.cli.commands.run --config=experiments/ist/fashion_mnist.py --config.data.dir=DIR --workdir=runs/fashion_mnist
 
 DIR holds the four idx files. Expect a test accuracy of 89.8 % after 22 s of training on 2 CPU cores. The other methods:
 --config.method=data_parallel, local_sgd, diloco, ensemble or single (data parallel's best form on one device: one batch of
 4 x 128). README.md beside this file has the table, and says what was tuned and over which grid.
 """
 
-from experiments.config import defaults
+from ist_jax.cli.config import defaults
 
 
 def get_config():
@@ -28,7 +28,10 @@ def get_config():
         "optimizer": {"learning_rate": 0.003},
     }
     config.per_method.local_sgd = {"local_steps": 200, "opt_state": "carry"}
-    config.per_method.diloco = {"local_steps": 200, "outer": {"learning_rate": 0.7, "momentum": 0.9}}
+    config.per_method.diloco = {
+        "local_steps": 200,
+        "outer": {"learning_rate": 0.7, "momentum": 0.9},
+    }
     config.per_method.ensemble = {"optimizer": {"learning_rate": 0.003}}
     config.per_method.single = {"batch_size": 512}
     return config

@@ -1,6 +1,6 @@
 """IST on Fashion-MNIST with two hidden layers of 2048 in 3 passes, for 1, 2, 4 and 8 subnetworks, against its baselines.
 
-    python -m experiments.run --config=experiments/ist/fashion_mnist_wide.py --config.data.dir=DIR --workdir=runs/wide
+    python -m ist_jax.cli.commands.run --config=experiments/ist/fashion_mnist_wide.py --config.data.dir=DIR --workdir=runs/wide
 
 Every method has its best of four to six values on validation data, their mean over 2, 4 and 8 workers; `single`, which has
 one worker and batch 128, is S = 1. README.md beside this file has the table, tuning/README.md the grids. Expect a test accuracy

@@ -1,13 +1,13 @@
 """Time to accuracy over a slow link, simulated: networks of 4,096 neurons on Fashion-MNIST, IST against its baselines.
 
-    python -m experiments.run --config=experiments/ist/slow_link.py --config.data.dir=DIR --workdir=runs/slow_link
+    python -m ist_jax.cli.commands.run --config=experiments/ist/slow_link.py --config.data.dir=DIR --workdir=runs/slow_link
 
 DIR holds the four idx files. Records have `simulated_seconds`: training as if every worker had this machine to itself, and
 every synchronisation over 1 Gbit/s. A second hidden layer: --config.model.hidden="(4096,4096)". communication/README.md
 has the table, and says what was tuned.
 """
 
-from experiments.config import defaults
+from ist_jax.cli.config import defaults
 
 
 def get_config():

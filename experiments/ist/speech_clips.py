@@ -1,6 +1,6 @@
 """IST on 600 clips of Google Speech Commands, 10 words, with the paper's network of two weight layers, against its baselines.
 
-    python -m experiments.run --config=experiments/ist/speech_clips.py --config.data.dir=DIR --workdir=runs/speech_clips
+    python -m ist_jax.cli.commands.run --config=experiments/ist/speech_clips.py --config.data.dir=DIR --workdir=runs/speech_clips
 
 DIR holds a folder per word. A first look at real speech and no reproduction: the paper has 105,829 clips of 35 words.
 README.md beside this file has the table, and says what was tuned.
@@ -11,7 +11,9 @@ from experiments.ist import speech_2layer
 
 def get_config():
     config = speech_2layer.get_config()
-    config.data.dataset = "resplit"  # the clips at hand are all of the published split's test speakers
+    config.data.dataset = (
+        "resplit"  # the clips at hand are all of the published split's test speakers
+    )
     config.num_subnets = 4
     config.local_steps = 5
     config.batch_size = 16

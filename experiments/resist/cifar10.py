@@ -1,6 +1,6 @@
 """ResIST on CIFAR-10 as in the paper (Dun et al., UAI 2022, section 4, and its release): ResNet101 of basic blocks.
 
-    python -m experiments.run --config=experiments/resist/cifar10.py --config.data.dir=DIR --workdir=runs/resist_cifar10
+    python -m ist_jax.cli.commands.run --config=experiments/resist/cifar10.py --config.data.dir=DIR --workdir=runs/resist_cifar10
 
 DIR is cifar-10-batches-bin, or the folder it lies in. S = 4, batch 128 per worker, 160 passes of all workers together, SGD with
 momentum 0.9 (reset every round), 0.03 divided by 10 at half and at three quarters, weight decay 5e-4, 50 local steps. For S = 2
@@ -10,7 +10,7 @@ has not been run here, for want of an accelerator (on one, --config.model.dtype=
 budget without ResIST: --config.method=single.
 """
 
-from experiments.config import defaults
+from ist_jax.cli.config import defaults
 
 
 def get_config():

@@ -1,13 +1,13 @@
 """ResIST on 10,000 images of CIFAR-10, halved to 16 x 16: a pre-activation ResNet of 1, 1 and 9 blocks (8, 16, 32 channels).
 
-    python -m experiments.run --config=experiments/resist/cifar10_halved.py --config.data.dir=FILE --workdir=runs/cifar10_halved
+    python -m ist_jax.cli.commands.run --config=experiments/resist/cifar10_halved.py --config.data.dir=FILE --workdir=runs/cifar10_halved
 
 FILE is an .npz of x_train (10,000 x 16 x 16 x 3), y_train, x_test, y_test; README.md beside this file says how it is made of
 the 32 x 32 images, and has the tables, and what S = 2 was given. Expect 44 % with S = 4, 4 of 8 blocks in each sub-ResNet,
 after a minute or two of training on a CPU core: `cifar10_small.py` for those who have not hours.
 """
 
-from experiments.config import defaults
+from ist_jax.cli.config import defaults
 
 
 def get_config():
@@ -31,7 +31,11 @@ def get_config():
     config.optimizer.weight_decay = 0.0005
     config.optimizer.schedule = "cosine"
     config.optimizer.warmup = 0.1
-    config.per_method.ist = {"min_blocks": 4, "warmup_phase": 0.2, "optimizer": {"learning_rate": 0.2}}
+    config.per_method.ist = {
+        "min_blocks": 4,
+        "warmup_fraction": 0.2,
+        "optimizer": {"learning_rate": 0.2},
+    }
     config.per_method.single = {"optimizer": {"learning_rate": 0.03}}
     config.per_method.ensemble = {"optimizer": {"learning_rate": 0.03}}
     return config

@@ -1,12 +1,12 @@
 """ResIST on 10,000 images of CIFAR-10: a pre-activation ResNet of 2, 2, 9 and 2 blocks, 16 channels wide.
 
-    python -m experiments.run --config=experiments/resist/cifar10_small.py --config.data.dir=FILE --workdir=runs/cifar10_small
+    python -m ist_jax.cli.commands.run --config=experiments/resist/cifar10_small.py --config.data.dir=FILE --workdir=runs/cifar10_small
 
 FILE is an .npz of x_train (10,000 x 32 x 32 x 3), y_train, x_test, y_test. About 0.35 GFLOP an image and step: hours on two CPU
 cores, which have not been spent here, so that no accuracy is known; `cifar10_halved.py` is what has been run instead.
 """
 
-from experiments.config import defaults
+from ist_jax.cli.config import defaults
 
 
 def get_config():

@@ -1,12 +1,12 @@
 """ResIST on handwritten digits: a pre-activation ResNet of 1, 1 and 9 blocks (8, 16, 32 channels), minutes on a CPU.
 
-    python -m experiments.run --config=experiments/resist/digits.py --workdir=runs/resist_digits
+    python -m ist_jax.cli.commands.run --config=experiments/resist/digits.py --workdir=runs/resist_digits
 
 Expect a test accuracy of 98 % after some 13 s of training on 2 CPU cores, and a minute of compilation before. The other
 methods: --config.method=local_sgd, ensemble (of shallow networks) or single. README.md beside this file has the tables.
 """
 
-from experiments.config import defaults
+from ist_jax.cli.config import defaults
 
 
 def get_config():

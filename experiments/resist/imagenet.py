@@ -1,6 +1,6 @@
 """ResIST on ImageNet (ILSVRC2012) as in the paper (Dun et al., UAI 2022, section 4): ResNet101, streamed from disk.
 
-    python -m experiments.run --config=experiments/resist/imagenet.py --config.data.dir=DIR --workdir=runs/resist_imagenet
+    python -m ist_jax.cli.commands.run --config=experiments/resist/imagenet.py --config.data.dir=DIR --workdir=runs/resist_imagenet
 
 DIR is a TFDS data_dir with `imagenet2012` prepared as array_record (`ist_jax.data.tfds.prepare`, from the two archives that
 image-net.org gives out). Batch 256 per worker, 90 passes of all workers together, 15 local steps, at least 10 of the 22 blocks,
@@ -13,7 +13,7 @@ read. The paper's top-1 accuracies are 71.60 and 70.74 % for S = 2 and 4; this h
 of an accelerator.
 """
 
-from experiments.config import defaults
+from ist_jax.cli.config import defaults
 
 
 def get_config():
@@ -40,5 +40,5 @@ def get_config():
     config.optimizer.momentum = 0.9
     config.optimizer.weight_decay = 0.0005
     config.optimizer.schedule = "thirds"
-    config.per_method.ist = {"min_blocks": 10, "warmup_phase": 4 / 90}
+    config.per_method.ist = {"min_blocks": 10, "warmup_fraction": 4 / 90}
     return config

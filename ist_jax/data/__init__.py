@@ -5,11 +5,23 @@ import pathlib
 
 import jax
 
-from ist_jax.data import cifar, digits, digits_graph, graph_npz, idx, npz, ogbn, planetoid, reddit, speech_commands, tfds
+from ist_jax.data import (
+    cifar,
+    digits,
+    digits_graph,
+    graph_npz,
+    idx,
+    npz,
+    ogbn,
+    planetoid,
+    reddit,
+    speech_commands,
+    tfds,
+)
 from ist_jax.data.base import Dataset, Spec, make_dataset
 from ist_jax.data.graph_dataset import GraphOptions, make_graph_dataset
 from ist_jax.data.graphs import RawGraph
-from ist_jax.data.raw import DataError, Raw, possible
+from ist_jax.data.raw import DataError, Raw, reraise_as
 from ist_jax.data.splits import SPLITS, shards_of
 from ist_jax.data.streamed import RawStream, Streamed, make_streamed
 
@@ -30,17 +42,34 @@ SOURCES = {
 }
 STREAMS = {"tfds": tfds.stream}  # with `image_size`
 EMBEDDED = ("digits", "digits_graph")  # sources that need no folder
-SETS = ("digits", "tfds", "speech_commands", "planetoid", "graph_npz")  # sources with several data sets, which `dataset` names
+SETS = (
+    "digits",
+    "tfds",
+    "speech_commands",
+    "planetoid",
+    "graph_npz",
+)  # sources with several data sets, which `dataset` names
 FILES = ("npz", "graph_npz")  # sources whose `directory` is a file
-GRAPHS = ("digits_graph", "planetoid", "graph_npz", "ogbn_arxiv", "ogbn_products", "reddit")  # with splits of their own
+GRAPHS = (
+    "digits_graph",
+    "planetoid",
+    "graph_npz",
+    "ogbn_arxiv",
+    "ogbn_products",
+    "reddit",
+)  # with splits of their own
 
 
 def _check(name: str, directory: str, dataset: str) -> None:
     """What a source does not read would only name the data in records."""
     if name in EMBEDDED and directory:
-        raise DataError(f"data.dir={directory!r}: data.name={name!r} is embedded and reads no files: set data.dir to nothing")
+        raise DataError(
+            f"data.dir={directory!r}: data.name={name!r} is embedded and reads no files: set data.dir to nothing"
+        )
     if name not in SETS and dataset:
-        raise DataError(f"data.dataset={dataset!r}: data.name={name!r} is one data set: set data.dataset to nothing")
+        raise DataError(
+            f"data.dataset={dataset!r}: data.name={name!r} is one data set: set data.dataset to nothing"
+        )
 
 
 def _held_out(name: str, validation_fraction: float | None) -> float:
@@ -94,18 +123,24 @@ def load(
     source = directory or name
     if image_size:
         if name not in STREAMS:
-            raise DataError(f"data.image_size={image_size} streams images of {sorted(STREAMS)}, and not of data.name={name!r}")
+            raise DataError(
+                f"data.image_size={image_size} streams images of {sorted(STREAMS)}, and not of data.name={name!r}"
+            )
         if split == "dirichlet":
             raise DataError(
                 "data.split='dirichlet' looks at all labels, which a streamed set has on disk: use disjoint or shared"
             )
         stream = STREAMS[name](directory, dataset, image_size)
-        return make_streamed(stream, label, source=source, validation_fraction=held_out, shards=shards)
-    with possible(source):
+        return make_streamed(
+            stream, label, source=source, validation_fraction=held_out, shards=shards
+        )
+    with reraise_as(source):
         raw = SOURCES[name](directory, dataset)
     if isinstance(raw, RawGraph):
         cache = str(pathlib.Path(directory).parent) if name in FILES else directory
-        return make_graph_dataset(raw, label, source=source, options=graph or GraphOptions(), shards=shards, cache=cache)
+        return make_graph_dataset(
+            raw, label, source=source, options=graph or GraphOptions(), shards=shards, cache=cache
+        )
     if stored is None:
         stored = split != "shared" and jax.process_count() > 1
     options = dict(validation_fraction=held_out, shards=shards, stored=stored)

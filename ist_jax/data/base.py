@@ -11,12 +11,12 @@ import jax
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
+from ist_jax.core.processes import key_on
+from ist_jax.core.sample_order import ByDevice, Shards, View, by_device
+from ist_jax.core.types import Key
 from ist_jax.data.progress import busy
-from ist_jax.data.raw import DataError, Raw, check, possible
+from ist_jax.data.raw import DataError, Raw, check, reraise_as
 from ist_jax.data.rows import Rows, blocks, in_memory, mapped, mean_and_std
-from ist_jax.keys import key_on
-from ist_jax.order import ByDevice, Shards, View, by_device
-from ist_jax.types import Key
 
 Arrays = Mapping[str, np.ndarray | Rows]  # {'x': [N, ...], 'y': int32[N]}
 
@@ -31,14 +31,14 @@ class Chunk(NamedTuple):
 Chunks = Mapping[str, Chunk]  # by split
 
 
-def spaced_rows(num_examples: int, size: int) -> np.ndarray:
+def strided_indices(num_examples: int, size: int) -> np.ndarray:
     """`size` rows (all, if there are fewer) at equal distances, since a data set may be sorted by label."""
     return np.linspace(0, num_examples - 1, min(size, num_examples)).astype(np.int32)
 
 
-def spaced(arrays: Arrays, size: int) -> Arrays:
+def strided_rows(arrays: Arrays, size: int) -> Arrays:
     """`size` examples (all, if there are fewer) at equal distances."""
-    rows = spaced_rows(len(next(iter(arrays.values()))), size)
+    rows = strided_indices(len(next(iter(arrays.values()))), size)
     return {name: array[rows] for name, array in arrays.items()}
 
 
@@ -68,7 +68,9 @@ class Spec(NamedTuple):
         if not all(type(count) is int and count > 0 for count in counts):
             raise ValueError(f"shapes and counts of data are integers above 0, not {counts}")
         if not (math.isfinite(found.mean) and math.isfinite(found.std) and found.std > 0):
-            raise ValueError(f"mean and std of data are finite, and std above 0, not {found.mean} and {found.std}")
+            raise ValueError(
+                f"mean and std of data are finite, and std above 0, not {found.mean} and {found.std}"
+            )
         return found
 
     @property
@@ -126,12 +128,16 @@ class Dataset:
         worker's stream; and it begins to read those of the next round, at `then`.
         """
         del round, drawn, then
-        arrays, shards = self._once((num_workers, sharding), lambda: self._laid(num_workers, sharding))
+        arrays, shards = self._once(
+            (num_workers, sharding), lambda: self._laid(num_workers, sharding)
+        )
         return View(arrays, shards, key_on(sharding, key))
 
     def _laid(self, num_workers: int, sharding: jax.sharding.Sharding) -> tuple[Any, Shards]:
         shards, devices = self.shards(num_workers), len(sharding.device_set)
-        if devices == 1 or shards.size_S.sum() > self.num_train:  # every worker draws from everything
+        if (
+            devices == 1 or shards.size_S.sum() > self.num_train
+        ):  # every worker draws from everything
             return self.on_device("train", sharding), jax.device_put(shards, sharding)
         parts, local = by_device(shards, devices)
         over_devices = NamedSharding(sharding.mesh, PartitionSpec(sharding.mesh.axis_names[0]))
@@ -149,7 +155,9 @@ class Dataset:
         put = lambda: jax.device_put(arrays(), sharding) | self._resident(part, sharding)
         return self._once((part, sharding), put)
 
-    def chunks(self, parts: Sequence[str], sharding: jax.sharding.Sharding, batch_size: int) -> Iterator[Chunks]:
+    def chunks(
+        self, parts: Sequence[str], sharding: jax.sharding.Sharding, batch_size: int
+    ) -> Iterator[Chunks]:
         """The splits `parts` as an evaluation in batches of `batch_size` takes them, on the devices of `sharding`: all at
         once; of a streamed set, one chunk after another."""
         del batch_size
@@ -166,11 +174,15 @@ class Dataset:
 
     def sample(self, size: int) -> Arrays:
         """`size` training examples, always the same."""
-        return spaced(self.train, size)
+        return strided_rows(self.train, size)
 
-    def few(self, size: int, sharding: jax.sharding.Sharding) -> Mapping[str, jax.Array]:
+    def calibration_batch(
+        self, size: int, sharding: jax.sharding.Sharding
+    ) -> Mapping[str, jax.Array]:
         """`sample(size)` on the devices of `sharding`, with what belongs to no single example."""
-        put = lambda: jax.device_put(self.sample(size), sharding) | self._resident("train", sharding)
+        put = lambda: (
+            jax.device_put(self.sample(size), sharding) | self._resident("train", sharding)
+        )
         return self._once(("few", size, sharding), put)
 
     def _once(self, name: Any, make: Callable[[], Any]) -> Any:
@@ -193,10 +205,16 @@ class Dataset:
         return self.spec.example
 
 
-def _arrays(x: np.ndarray | Rows, y: np.ndarray, rows: np.ndarray, *, stored: bool = False) -> Arrays:
+def _arrays(
+    x: np.ndarray | Rows, y: np.ndarray, rows: np.ndarray, *, stored: bool = False
+) -> Arrays:
     """Rows of a part; `stored`: which stay where they are until they are asked for."""
-    dtype = np.uint8 if x.dtype == np.uint8 else np.float32  # bytes stay bytes until they are gathered
-    chosen = Rows(x, rows, dtype) if stored else np.ascontiguousarray(x[rows].astype(dtype, copy=False))
+    dtype = (
+        np.uint8 if x.dtype == np.uint8 else np.float32
+    )  # bytes stay bytes until they are gathered
+    chosen = (
+        Rows(x, rows, dtype) if stored else np.ascontiguousarray(x[rows].astype(dtype, copy=False))
+    )
     return {"x": chosen, "y": y[rows].astype(np.int32)}
 
 
@@ -212,7 +230,9 @@ def _fingerprint(*parts: Arrays) -> str:
 
 def random_share(size: int, fraction: float) -> np.ndarray:
     """bool[size]: a random share of so many examples, always the same."""
-    return np.isin(np.arange(size), np.random.default_rng(0).permutation(size)[: round(fraction * size)])
+    return np.isin(
+        np.arange(size), np.random.default_rng(0).permutation(size)[: round(fraction * size)]
+    )
 
 
 def _held_out(raw: Raw, fraction: float) -> np.ndarray:
@@ -251,8 +271,10 @@ def make_dataset(
     Raises:
       DataError: the arrays do not fit together, or a split is empty.
     """
-    with possible(source):
-        raw = raw._replace(x_train=(mapped if stored else in_memory)(raw.x_train), x_test=in_memory(raw.x_test))
+    with reraise_as(source):
+        raw = raw._replace(
+            x_train=(mapped if stored else in_memory)(raw.x_train), x_test=in_memory(raw.x_test)
+        )
     check(raw, source)
     held_out_N = _held_out(raw, validation_fraction)
     if held_out_N.all() or not held_out_N.any():

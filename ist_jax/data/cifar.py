@@ -26,7 +26,13 @@ class Layout(NamedTuple):
     num_classes: int
 
 
-CIFAR10 = Layout("cifar-10-batches-bin", tuple(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin", 1, 10)
+CIFAR10 = Layout(
+    "cifar-10-batches-bin",
+    tuple(f"data_batch_{i}.bin" for i in range(1, 6)),
+    "test_batch.bin",
+    1,
+    10,
+)
 CIFAR100 = Layout("cifar-100-binary", ("train.bin",), "test.bin", 2, 100)
 
 
@@ -42,11 +48,15 @@ def read_records(path: pathlib.Path, layout: Layout) -> tuple[np.ndarray, np.nda
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
     length = layout.label_bytes + PIXELS
     if len(content) == 0 or len(content) % length:
-        raise DataError(f"{path}: {len(content)} bytes are no whole number of records of {length}; it is empty or truncated")
+        raise DataError(
+            f"{path}: {len(content)} bytes are no whole number of records of {length}; it is empty or truncated"
+        )
     records = content.reshape(-1, length)
     label = records[:, layout.label_bytes - 1].astype(np.int64)
     if label.max() >= layout.num_classes:
-        raise DataError(f"{path}: labels are below {layout.num_classes}, and one is {label.max()}; is it the other CIFAR?")
+        raise DataError(
+            f"{path}: labels are below {layout.num_classes}, and one is {label.max()}; is it the other CIFAR?"
+        )
     return records[:, layout.label_bytes :].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), label
 
 
@@ -54,10 +64,16 @@ def _load(directory: str, layout: Layout) -> Raw:
     folder = pathlib.Path(directory)
     folder = folder / layout.folder if (folder / layout.folder).is_dir() else folder
     if missing := [name for name in (*layout.train, layout.test) if not (folder / name).is_file()]:
-        raise DataError(f"data.dir={directory!r} is not the folder {layout.folder}: {', '.join(missing)} missing")
+        raise DataError(
+            f"data.dir={directory!r} is not the folder {layout.folder}: {', '.join(missing)} missing"
+        )
     images, labels = zip(*(read_records(folder / name, layout) for name in layout.train))
     y_train = np.concatenate(labels)
-    x_train = Blocks((len(y_train), *images[0].shape[1:]), images[0].dtype, lambda: progress(images, "reading CIFAR"))
+    x_train = Blocks(
+        (len(y_train), *images[0].shape[1:]),
+        images[0].dtype,
+        lambda: progress(images, "reading CIFAR"),
+    )
     return Raw(x_train, y_train, *read_records(folder / layout.test, layout))
 
 

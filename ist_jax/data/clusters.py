@@ -27,7 +27,9 @@ def by_metis(matrix: sp.csr_matrix, num_clusters: int) -> np.ndarray:
     """int[N] by METIS (Karypis and Kumar, 1998): balanced parts, few edges cut."""
     import pymetis
 
-    adjacency = pymetis.CSRAdjacency(matrix.indptr.astype(np.int64), matrix.indices.astype(np.int64))
+    adjacency = pymetis.CSRAdjacency(
+        matrix.indptr.astype(np.int64), matrix.indices.astype(np.int64)
+    )
     return np.asarray(pymetis.part_graph(num_clusters, adjacency)[1])
 
 
@@ -51,12 +53,18 @@ def _without_gaps(cluster_N: np.ndarray) -> np.ndarray:
 
 def _are_clusters(cluster_N: np.ndarray, num_clusters: int) -> bool:
     """Whether these are numbers from 0 without gaps, no more than `num_clusters` of them."""
-    if not np.issubdtype(cluster_N.dtype, np.integer) or cluster_N.min() != 0 or cluster_N.max() >= num_clusters:
+    if (
+        not np.issubdtype(cluster_N.dtype, np.integer)
+        or cluster_N.min() != 0
+        or cluster_N.max() >= num_clusters
+    ):
         return False
     return bool(np.bincount(cluster_N).all())
 
 
-def clusters_of(matrix: sp.csr_matrix, num_clusters: int, cache: str = "", name: str = "") -> np.ndarray:
+def clusters_of(
+    matrix: sp.csr_matrix, num_clusters: int, cache: str = "", name: str = ""
+) -> np.ndarray:
     """int[N]: the cluster of every node.
 
     Args:
@@ -78,7 +86,9 @@ def clusters_of(matrix: sp.csr_matrix, num_clusters: int, cache: str = "", name:
                 return found
     except (OSError, ValueError):  # a damaged one is made again
         pass
-    with busy(f"cutting the graph into {num_clusters} clusters", holds_python=matrix.shape[0] > LARGE):
+    with busy(
+        f"cutting the graph into {num_clusters} clusters", holds_python=matrix.shape[0] > LARGE
+    ):
         found = _without_gaps(method(matrix, num_clusters))
     if file is not None:
         _keep(file, found)

@@ -15,8 +15,12 @@ def load(directory: str, dataset: str) -> Raw:
     """`dataset` is '' for vectors of 64 or 'images' for 8 x 8 x 1; `directory` is not used. Raises DataError for another."""
     del directory
     if dataset not in ("", "images"):
-        raise DataError(f"data.dataset of digits is '' (vectors of 64) or 'images' (8 x 8 x 1), not {dataset!r}")
+        raise DataError(
+            f"data.dataset of digits is '' (vectors of 64) or 'images' (8 x 8 x 1), not {dataset!r}"
+        )
     x, y = load_digits(return_X_y=True)
     x = x.reshape(-1, 8, 8, 1) if dataset else x
-    x_train, x_test, y_train, y_test = train_test_split(x.astype(np.float32), y, test_size=0.2, random_state=0, stratify=y)
+    x_train, x_test, y_train, y_test = train_test_split(
+        x.astype(np.float32), y, test_size=0.2, random_state=0, stratify=y
+    )
     return Raw(x_train, y_train, x_test, y_test)

@@ -22,4 +22,6 @@ def load(directory: str, dataset: str) -> RawGraph:
     rest = order[~np.isin(order, train)]
     mask = lambda nodes: np.isin(np.arange(len(y)), nodes)
     splits = mask(train), mask(rest[:VALIDATION]), mask(rest[VALIDATION:])
-    return RawGraph(x.astype(np.float32) / 16, y, edges_2xE, *splits, notes={"neighbours": NEIGHBOURS})
+    return RawGraph(
+        x.astype(np.float32) / 16, y, edges_2xE, *splits, notes={"neighbours": NEIGHBOURS}
+    )

@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import scipy.sparse as sp
 
+from ist_jax.core.sample_order import Shards
+from ist_jax.core.types import Layered
 from ist_jax.data.base import Dataset
 from ist_jax.data.clusters import clusters_of, way
 from ist_jax.data.graphs import (
@@ -24,8 +26,6 @@ from ist_jax.data.graphs import (
     sparse,
 )
 from ist_jax.data.raw import DataError
-from ist_jax.order import Shards
-from ist_jax.types import Layered
 
 FIRST_PRODUCTS = ("none", "symmetric", "mean")
 
@@ -103,19 +103,30 @@ def _laid(seen: _Seen, node_N: np.ndarray, cluster_N: np.ndarray) -> _Laid:
         "cluster_N": cluster_N.astype(np.int32),
         "start": start,
         "row_start": row_start,
-        "slot": np.arange(np.diff(start).max(), dtype=np.int32),  # as many as the largest cluster has nodes
+        "slot": np.arange(
+            np.diff(start).max(), dtype=np.int32
+        ),  # as many as the largest cluster has nodes
         "row_slot": np.arange(np.diff(row_start).max(), dtype=np.int32),
     }
     return _Laid(node_N, arrays)
 
 
 def _laid_alone(
-    matrix: sp.csr_matrix, features_NxD: np.ndarray, label_N: np.ndarray, node_N: np.ndarray, options: GraphOptions, cut: Any
+    matrix: sp.csr_matrix,
+    features_NxD: np.ndarray,
+    label_N: np.ndarray,
+    node_N: np.ndarray,
+    options: GraphOptions,
+    cut: Any,
 ) -> _Laid:
     """The induced graph of `node_N` as if there were no other nodes."""
     part = matrix[node_N][:, node_N].sorted_indices()
     features = first_product(options.first_product, part, features_NxD[node_N])
-    laid = _laid(_Seen(part, features, label_N[node_N], np.diff(part.indptr)), np.arange(len(node_N)), cut(part))
+    laid = _laid(
+        _Seen(part, features, label_N[node_N], np.diff(part.indptr)),
+        np.arange(len(node_N)),
+        cut(part),
+    )
     return _Laid(node_N[laid.node_N], laid.arrays)
 
 
@@ -160,32 +171,53 @@ def _is_sparse(features_NxD: np.ndarray, options: GraphOptions) -> bool:
 
 def _check_options(options: GraphOptions, num_train: int, source: str) -> None:
     if options.first_product not in FIRST_PRODUCTS:
-        raise ValueError(f"first_product is one of {', '.join(FIRST_PRODUCTS)}, not {options.first_product!r}")
+        raise ValueError(
+            f"first_product is one of {', '.join(FIRST_PRODUCTS)}, not {options.first_product!r}"
+        )
     if not 1 <= options.clusters <= num_train:
-        raise DataError(f"{source}: clusters are from 1 to {num_train} training nodes, not {options.clusters}")
+        raise DataError(
+            f"{source}: clusters are from 1 to {num_train} training nodes, not {options.clusters}"
+        )
     if options.layer_nodes and (options.clusters > 1 or options.first_product == "none"):
-        raise ValueError("layer_nodes are of a graph in one cluster, with a first_product, whose weights they are drawn by")
+        raise ValueError(
+            "layer_nodes are of a graph in one cluster, with a first_product, whose weights they are drawn by"
+        )
 
 
 def _weights(first_product: str, degree_N: np.ndarray) -> dict[str, np.ndarray]:
     """P, as the product of what node j takes and node i gives, if they are neighbours, and what a node takes of itself."""
     if first_product == "mean":
-        take_N, give_N, own_N = 1 / np.maximum(degree_N, 1), np.ones(len(degree_N)), np.zeros(len(degree_N))
+        take_N, give_N, own_N = (
+            1 / np.maximum(degree_N, 1),
+            np.ones(len(degree_N)),
+            np.zeros(len(degree_N)),
+        )
     else:
         take_N, own_N = 1 / np.sqrt(degree_N + 1), 1 / (degree_N + 1)
         give_N = take_N
-    return {name: value.astype(np.float32) for name, value in dict(take_N=take_N, give_N=give_N, own_N=own_N).items()}
+    return {
+        name: value.astype(np.float32)
+        for name, value in dict(take_N=take_N, give_N=give_N, own_N=own_N).items()
+    }
 
 
 def _recorded(options: GraphOptions, whole: _Laid, training: _Laid) -> dict[str, Any]:
     """What records say of the layout; of a graph that was cut, how and where, for batches follow from that."""
-    chosen = {name: getattr(options, name) for name in ("layer_nodes", "projection") if getattr(options, name)}
+    chosen = {
+        name: getattr(options, name)
+        for name in ("layer_nodes", "projection")
+        if getattr(options, name)
+    }
     if options.clusters > 1:
         digest = hashlib.sha256()
         for laid in (whole, training):
             for array in (laid.node_N, laid.arrays["start"]):
                 digest.update(array.astype(np.int64).tobytes())
-        chosen |= {"cut": way().__name__, "parts": len(whole.arrays["start"]) - 1, "cut_sha256": digest.hexdigest()}
+        chosen |= {
+            "cut": way().__name__,
+            "parts": len(whole.arrays["start"]) - 1,
+            "cut_sha256": digest.hexdigest(),
+        }
     return {"clusters": options.clusters, **chosen}
 
 
@@ -204,13 +236,20 @@ def _classes(raw: RawGraph, train_N: np.ndarray) -> tuple[int, np.ndarray, dict[
 
 
 def _laid_for_all(
-    seen: _Seen, features_NxD: np.ndarray, raw: RawGraph, splits: Splits, options: GraphOptions, cut: Any
+    seen: _Seen,
+    features_NxD: np.ndarray,
+    raw: RawGraph,
+    splits: Splits,
+    options: GraphOptions,
+    cut: Any,
 ) -> _Parts:
     """The graph of every split: the whole one but for training, which may see or need a part of it."""
     whole = _laid(seen, np.arange(len(seen.degree_N)), cut(seen.matrix))
     training = whole
     if raw.inductive:
-        training = _laid_alone(seen.matrix, features_NxD, seen.label_N, np.flatnonzero(splits.train), options, cut)
+        training = _laid_alone(
+            seen.matrix, features_NxD, seen.label_N, np.flatnonzero(splits.train), options, cut
+        )
     elif options.layers is not None and options.clusters == 1:
         training = _laid_for_training(seen, splits.train, options)
     return {"train": training, "validation": whole, "test": whole}
@@ -241,7 +280,10 @@ def make_graph_dataset(
     splits = check(raw, source)
     _check_options(options, int(splits.train.sum()), source)
     matrix, done = adjacency(raw)
-    features_NxD, degree_N = projected(raw.features_NxD, options.projection, options.seed), np.diff(matrix.indptr)
+    features_NxD, degree_N = (
+        projected(raw.features_NxD, options.projection, options.seed),
+        np.diff(matrix.indptr),
+    )
     digest = fingerprint(raw)
     cut = functools.partial(clusters_of, num_clusters=options.clusters, cache=cache, name=digest)
     is_sparse = _is_sparse(features_NxD, options) and not raw.inductive
@@ -250,10 +292,15 @@ def make_graph_dataset(
     seen = _Seen(matrix, first_product(product, matrix, features_NxD), label_N, degree_N, is_sparse)
     laid = _laid_for_all(seen, features_NxD, raw, splits, options, cut)
     training = laid["train"]
-    counted = {part: getattr(splits, part)[of.node_N].astype(np.float32) for part, of in laid.items()}
+    counted = {
+        part: getattr(splits, part)[of.node_N].astype(np.float32) for part, of in laid.items()
+    }
     resident = {part: {**of.arrays, "counted_N": counted[part]} for part, of in laid.items()}
     recorded = _recorded(options, laid["test"], training) | about_classes
-    ids = {part: {"cluster": np.arange(len(of.arrays["start"]) - 1, dtype=np.int32)} for part, of in laid.items()}
+    ids = {
+        part: {"cluster": np.arange(len(of.arrays["start"]) - 1, dtype=np.int32)}
+        for part, of in laid.items()
+    }
     labels = ids["train"]["cluster"]  # clusters have none
     if options.layer_nodes:
         ids["train"] = {"node": np.flatnonzero(counted["train"]).astype(np.int32)}

@@ -23,7 +23,9 @@ def load(directory: str, dataset: str) -> RawGraph:
         raise DataError(f"data.dataset of graph_npz is empty or 'inductive', not {dataset!r}")
     found = read_npz(pathlib.Path(directory), ARRAYS, "graph_npz")
     edges = found["edges"]
-    edges_2xE = edges.T if edges.ndim == 2 and edges.shape[0] != 2 and edges.shape[1] == 2 else edges
+    edges_2xE = (
+        edges.T if edges.ndim == 2 and edges.shape[0] != 2 and edges.shape[1] == 2 else edges
+    )
     return RawGraph(
         np.asarray(found["node_features"]),
         found["node_labels"],

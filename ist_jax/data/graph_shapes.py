@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from ist_jax.core.types import Graph
 from ist_jax.data.base import Spec
 from ist_jax.data.graph_dataset import GraphOptions
 from ist_jax.data.graphs import row_width
-from ist_jax.types import Graph
 
 
 class GraphSize(NamedTuple):

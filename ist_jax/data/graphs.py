@@ -8,8 +8,8 @@ import numpy as np
 import scipy.sparse as sp
 from sklearn.random_projection import GaussianRandomProjection
 
+from ist_jax.core.types import Graph, Rows, Sparse, num_chunks
 from ist_jax.data.raw import DataError
-from ist_jax.types import Graph, Rows, Sparse, trips
 
 _WIDTHS = (1, 2, 4, 8, 16, 32, 64)
 _ROW = 30  # what a row of a segment sum costs, in entries gathered; measured on a CPU
@@ -51,11 +51,17 @@ class Splits(NamedTuple):
 def _check_arrays(raw: RawGraph, source: str) -> None:
     x, y, edges = raw.features_NxD, raw.labels_N, raw.edges_2xE
     if x.ndim != 2 or not x.size:
-        raise DataError(f"{source}: features have a node axis and a feature axis, neither empty; their shape is {x.shape}")
+        raise DataError(
+            f"{source}: features have a node axis and a feature axis, neither empty; their shape is {x.shape}"
+        )
     if y.shape != x.shape[:1] or not np.issubdtype(y.dtype, np.integer):
-        raise DataError(f"{source}: one integer label per node; {len(x)} nodes, labels {y.dtype}{list(y.shape)}")
+        raise DataError(
+            f"{source}: one integer label per node; {len(x)} nodes, labels {y.dtype}{list(y.shape)}"
+        )
     if edges.ndim != 2 or edges.shape[0] != 2 or not np.issubdtype(edges.dtype, np.integer):
-        raise DataError(f"{source}: edges are integers of shape (2, E); they are {edges.dtype}{list(edges.shape)}")
+        raise DataError(
+            f"{source}: edges are integers of shape (2, E); they are {edges.dtype}{list(edges.shape)}"
+        )
     if edges.size and (edges.min() < 0 or edges.max() >= len(x)):
         wrong = edges.min() if edges.min() < 0 else edges.max()
         raise DataError(f"{source}: edges join nodes 0 to {len(x) - 1}, and one names node {wrong}")
@@ -71,21 +77,31 @@ def check(raw: RawGraph, source: str) -> Splits:
     splits = Splits(raw.train_N, raw.validation_N, raw.test_N)
     for part, mask_N in splits._asdict().items():
         if mask_N.shape != raw.labels_N.shape or mask_N.dtype != bool:
-            raise DataError(f"{source}: the {part} split is a bool per node; it is {mask_N.dtype}{list(mask_N.shape)}")
+            raise DataError(
+                f"{source}: the {part} split is a bool per node; it is {mask_N.dtype}{list(mask_N.shape)}"
+            )
         if not mask_N.any():
             raise DataError(f"{source}: there are no {part} nodes")
     if overlap := int((sum(mask_N.astype(int) for mask_N in splits) > 1).sum()):
         raise DataError(f"{source}: a node is in one split, and {overlap} are in several")
     used = raw.labels_N[splits.train | splits.validation | splits.test]
     if used.min() < 0:
-        raise DataError(f"{source}: labels of nodes in a split count from 0; the smallest is {used.min()}")
+        raise DataError(
+            f"{source}: labels of nodes in a split count from 0; the smallest is {used.min()}"
+        )
     largest = raw.num_classes - 1 if raw.num_classes else raw.labels_N[splits.train].max()
     if used.max() > largest and raw.num_classes:
-        raise DataError(f"{source}: labels are below {raw.num_classes}, the number of classes, and one is {used.max()}")
+        raise DataError(
+            f"{source}: labels are below {raw.num_classes}, the number of classes, and one is {used.max()}"
+        )
     if used.max() > largest:
-        raise DataError(f"{source}: label {used.max()} never occurs in training, whose largest is {largest}")
+        raise DataError(
+            f"{source}: label {used.max()} never occurs in training, whose largest is {largest}"
+        )
     if largest >= splits.train.sum() and not raw.num_classes:
-        raise DataError(f"{source}: labels count from 0 without large gaps; {splits.train.sum()} nodes have a label {largest}")
+        raise DataError(
+            f"{source}: labels count from 0 without large gaps; {splits.train.sum()} nodes have a label {largest}"
+        )
     return splits
 
 
@@ -94,7 +110,9 @@ def adjacency(raw: RawGraph) -> tuple[sp.csr_matrix, dict[str, int]]:
     size, (senders, receivers) = len(raw.features_NxD), raw.edges_2xE
     loops = senders == receivers
     ones = np.ones(int((~loops).sum()), bool)
-    given = sp.coo_matrix((ones, (receivers[~loops], senders[~loops])), shape=(size, size)).tocsr()  # adds up duplicates
+    given = sp.coo_matrix(
+        (ones, (receivers[~loops], senders[~loops])), shape=(size, size)
+    ).tocsr()  # adds up duplicates
     matrix = (given + given.T).tocsr()
     matrix.sort_indices()
     done = {
@@ -131,7 +149,7 @@ def in_rows(matrix: sp.csr_matrix) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def _filled(width: int) -> int:
     """The least width from `width` on that falls into equal steps."""
-    return trips(width) * -(-width // trips(width))
+    return num_chunks(width) * -(-width // num_chunks(width))
 
 
 def widths(count_N: np.ndarray) -> np.ndarray:
@@ -141,8 +159,14 @@ def widths(count_N: np.ndarray) -> np.ndarray:
     rows = np.bincount(kind, number).astype(int)
     below = np.concatenate([[0], np.cumsum(rows)])  # rows with fewer entries than counts[j]
     cost, begin = np.zeros(len(counts) + 1), np.zeros(len(counts) + 1, int)
-    for j in range(1, len(counts) + 1):  # of all rows of up to counts[j - 1] entries, the last width from counts[i] on
-        of_begin = cost[:j] + (below[j] - below[:j]) * counts[j - 1] + _TRIP * (trips(counts[j - 1]) + 1)
+    for j in range(
+        1, len(counts) + 1
+    ):  # of all rows of up to counts[j - 1] entries, the last width from counts[i] on
+        of_begin = (
+            cost[:j]
+            + (below[j] - below[:j]) * counts[j - 1]
+            + _TRIP * (num_chunks(counts[j - 1]) + 1)
+        )
         begin[j] = of_begin.argmin()
         cost[j] = of_begin[begin[j]]
     chosen, j = [], len(counts)
@@ -156,14 +180,27 @@ def in_widths(matrix: sp.csr_matrix) -> Rows:
     """The entries of a matrix, rows of like numbers of them together."""
     count_N = np.diff(matrix.indptr)
     chosen = widths(count_N)
-    column, value = np.append(matrix.indices, 0).astype(np.int32), np.append(matrix.data, 0).astype(np.float32)
+    column, value = (
+        np.append(matrix.indices, 0).astype(np.int32),
+        np.append(matrix.data, 0).astype(np.float32),
+    )
     kind_N = np.searchsorted(chosen, count_N)
-    rows, entries = [np.flatnonzero(kind_N == kind).astype(np.int32) for kind in range(len(chosen))], []
+    rows, entries = (
+        [np.flatnonzero(kind_N == kind).astype(np.int32) for kind in range(len(chosen))],
+        [],
+    )
     for row_n, width in zip(rows, chosen):
         slot_Wx1 = np.arange(width)[:, None]
-        entries.append(np.where(slot_Wx1 < count_N[row_n], matrix.indptr[row_n] + slot_Wx1, -1))  # -1: the appended
+        entries.append(
+            np.where(slot_Wx1 < count_N[row_n], matrix.indptr[row_n] + slot_Wx1, -1)
+        )  # -1: the appended
     place_N = np.argsort(np.concatenate(rows)).astype(np.int32)
-    return Rows(tuple(rows), tuple(column[entry] for entry in entries), tuple(value[entry] for entry in entries), place_N)
+    return Rows(
+        tuple(rows),
+        tuple(column[entry] for entry in entries),
+        tuple(value[entry] for entry in entries),
+        place_N,
+    )
 
 
 def sparse(matrix: np.ndarray | sp.csr_matrix) -> Sparse:
@@ -177,7 +214,11 @@ def projected(features_NxD: np.ndarray, components: int, seed: int) -> np.ndarra
     (the authors' small-scale script does that to every graph, so that no feature is zero for most nodes); 0: the features."""
     if not components:
         return features_NxD.astype(np.float32)
-    return GaussianRandomProjection(components, random_state=seed).fit_transform(features_NxD).astype(np.float32)
+    return (
+        GaussianRandomProjection(components, random_state=seed)
+        .fit_transform(features_NxD)
+        .astype(np.float32)
+    )
 
 
 def propagation(kind: str, matrix: sp.csr_matrix) -> sp.csr_matrix:
@@ -207,7 +248,14 @@ def graph_of(matrix: sp.csr_matrix, features: np.ndarray | Sparse, degree_N: np.
 def fingerprint(raw: RawGraph) -> str:
     """SHA-256 of features, labels, edges and splits."""
     digest = hashlib.sha256()
-    for array in (raw.features_NxD, raw.labels_N, raw.edges_2xE, raw.train_N, raw.validation_N, raw.test_N):
+    for array in (
+        raw.features_NxD,
+        raw.labels_N,
+        raw.edges_2xE,
+        raw.train_N,
+        raw.validation_N,
+        raw.test_N,
+    ):
         digest.update(f"{array.dtype} {array.shape}".encode())
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()

@@ -27,7 +27,11 @@ FILES = (
 
 
 def _find(folder: pathlib.Path, name: str) -> pathlib.Path:
-    candidates = [folder / (spelling + ending) for spelling in (name, name.replace("-idx", ".idx")) for ending in ("", ".gz")]
+    candidates = [
+        folder / (spelling + ending)
+        for spelling in (name, name.replace("-idx", ".idx"))
+        for ending in ("", ".gz")
+    ]
     for path in candidates:
         if path.is_file():
             return path
@@ -46,7 +50,9 @@ def _content(path: pathlib.Path) -> Iterator[BinaryIO]:
             raise DataError(f"{path}: cannot be read ({error.strerror})") from error
         raise DataError(f"{path}: damaged gzip file ({error}); fetch it again") from error
     except (EOFError, zlib.error) as error:
-        raise DataError(f"{path}: damaged or truncated gzip file ({error}); fetch it again") from error
+        raise DataError(
+            f"{path}: damaged or truncated gzip file ({error}); fetch it again"
+        ) from error
 
 
 def _shape(file: BinaryIO, path: pathlib.Path) -> tuple[int, ...]:
@@ -56,7 +62,9 @@ def _shape(file: BinaryIO, path: pathlib.Path) -> tuple[int, ...]:
         raise DataError(f"{path}: the file is empty")
     lengths = file.read(4 * begin[3]) if len(begin) == 4 else b""
     if len(begin) < 4 or begin[:3] != b"\x00\x00\x08" or len(lengths) < 4 * begin[3]:
-        raise DataError(f"{path}: not an idx file of unsigned bytes (it starts with {begin.hex()}, expected 000008..)")
+        raise DataError(
+            f"{path}: not an idx file of unsigned bytes (it starts with {begin.hex()}, expected 000008..)"
+        )
     return tuple(np.frombuffer(lengths, ">u4").tolist())
 
 
@@ -100,7 +108,9 @@ def load(directory: str, dataset: str) -> Raw:
     del dataset
     folder = pathlib.Path(directory)
     if not folder.is_dir():
-        raise DataError(f"data.dir={directory!r} is not a folder; idx needs one with {', '.join(FILES)}")
+        raise DataError(
+            f"data.dir={directory!r} is not a folder; idx needs one with {', '.join(FILES)}"
+        )
     paths = [_find(folder, name) for name in FILES]
     arrays = [stored_idx(path) for path in paths]
     for path, array, axes in zip(paths, arrays, (3, 1, 3, 1)):

@@ -18,26 +18,38 @@ from ist_jax.data.raw import DataError
 def _table(path: pathlib.Path, dtype: type) -> np.ndarray:
     """[rows, columns] of a gzipped file of numbers between commas."""
     if not path.is_file():
-        raise DataError(f"{path} is missing; data.dir is a folder with raw/ and split/, as ogb unpacks it")
+        raise DataError(
+            f"{path} is missing; data.dir is a folder with raw/ and split/, as ogb unpacks it"
+        )
     try:
         with opened(path) as file, gzip.open(file, "rt") as text:
             return np.loadtxt(text, dtype=dtype, delimiter=",", ndmin=2)
     except (OSError, EOFError, ValueError, zlib.error) as error:
         reason = str(error).splitlines()[0]
-        raise DataError(f"{path}: cannot be read as numbers between commas ({reason}); fetch it again") from error
+        raise DataError(
+            f"{path}: cannot be read as numbers between commas ({reason}); fetch it again"
+        ) from error
 
 
 def _load(directory: str, split: str, num_classes: int, inductive: bool) -> RawGraph:
     folder = pathlib.Path(directory)
     read = lambda name, dtype: _table(folder / "raw" / f"{name}.csv.gz", dtype)
-    x, y, edges_Ex2 = read("node-feat", np.float32), read("node-label", np.int64), read("edge", np.int64)
+    x, y, edges_Ex2 = (
+        read("node-feat", np.float32),
+        read("node-label", np.int64),
+        read("edge", np.int64),
+    )
     splits = []
     for part in ("train", "valid", "test"):
         nodes = _table(folder / "split" / split / f"{part}.csv.gz", np.int64).reshape(-1)
         if not len(nodes) or nodes.min() < 0 or nodes.max() >= len(x):
-            raise DataError(f"{folder}: the {part} split names nodes 0 to {len(x) - 1}, at least one of them")
+            raise DataError(
+                f"{folder}: the {part} split names nodes 0 to {len(x) - 1}, at least one of them"
+            )
         splits.append(np.isin(np.arange(len(x)), nodes))
-    return RawGraph(x, y.reshape(-1), edges_Ex2.T, *splits, inductive=inductive, num_classes=num_classes)
+    return RawGraph(
+        x, y.reshape(-1), edges_Ex2.T, *splits, inductive=inductive, num_classes=num_classes
+    )
 
 
 def load_arxiv(directory: str, dataset: str) -> RawGraph:

@@ -35,7 +35,9 @@ _ADMITTED = {
 class _Restricted(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in _ADMITTED:
-            raise pickle.UnpicklingError(f"it names {module}.{name}, which a Planetoid file does not need")
+            raise pickle.UnpicklingError(
+                f"it names {module}.{name}, which a Planetoid file does not need"
+            )
         return sp.csr_matrix if name == "csr_matrix" else super().find_class(module, name)
 
 
@@ -46,7 +48,9 @@ def unpickled(path: pathlib.Path) -> Any:
       DataError: the file is missing, damaged, or names anything else.
     """
     if not path.is_file():
-        raise DataError(f"{path} is missing; planetoid needs ind.NAME.{{{','.join(PARTS)},test.index}} in data.dir")
+        raise DataError(
+            f"{path} is missing; planetoid needs ind.NAME.{{{','.join(PARTS)},test.index}} in data.dir"
+        )
     try:
         with opened(path) as file:
             found = _Restricted(io.BytesIO(file.read()), encoding="latin1").load()
@@ -62,7 +66,9 @@ def _test_nodes(path: pathlib.Path) -> np.ndarray:
     try:
         found = np.array([int(line) for line in path.read_text().split()])
     except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read as a list of nodes ({error}); fetch it again") from error
+        raise DataError(
+            f"{path}: cannot be read as a list of nodes ({error}); fetch it again"
+        ) from error
     if not len(found) or len(np.unique(found)) < len(found):
         raise DataError(f"{path}: it names every test node once")
     return found
@@ -70,11 +76,18 @@ def _test_nodes(path: pathlib.Path) -> np.ndarray:
 
 def _edges(graph: Any, source: str) -> np.ndarray:
     if not isinstance(graph, dict):
-        raise DataError(f"{source}: the graph is a dictionary of neighbours, not {type(graph).__name__}")
+        raise DataError(
+            f"{source}: the graph is a dictionary of neighbours, not {type(graph).__name__}"
+        )
     if not all(isinstance(node, int | np.integer) for others in graph.values() for node in others):
         raise DataError(f"{source}: the graph's neighbours are integers: fetch it again")
     senders = [np.full(len(others), node, np.int64) for node, others in graph.items()]
-    return np.stack([np.concatenate(senders), np.concatenate([np.asarray(others, np.int64) for others in graph.values()])])
+    return np.stack(
+        [
+            np.concatenate(senders),
+            np.concatenate([np.asarray(others, np.int64) for others in graph.values()]),
+        ]
+    )
 
 
 def load(directory: str, dataset: str) -> RawGraph:
@@ -96,16 +109,22 @@ def load(directory: str, dataset: str) -> RawGraph:
     except DataError:
         raise
     except (ValueError, TypeError, IndexError, AttributeError, OverflowError, MemoryError) as error:
-        raise DataError(f"{folder}: the files of {dataset} do not fit together ({error}); fetch them again") from error
+        raise DataError(
+            f"{folder}: the files of {dataset} do not fit together ({error}); fetch them again"
+        ) from error
 
 
 def _assembled(parts: dict[str, Any], test: np.ndarray, source: str) -> RawGraph:
     known, num_train = parts["allx"].shape[0], parts["x"].shape[0]
     size = max(known, int(test.max()) + 1)
     if parts["allx"].shape[1] > _MOST_FEATURES:
-        raise ValueError(f"{parts['allx'].shape[1]} features are more than the {_MOST_FEATURES} that such a set may have")
+        raise ValueError(
+            f"{parts['allx'].shape[1]} features are more than the {_MOST_FEATURES} that such a set may have"
+        )
     if size > known + 2 * len(test):
-        raise ValueError(f"a test node {size - 1} is far beyond the {known} rows of allx and {len(test)} test nodes")
+        raise ValueError(
+            f"a test node {size - 1} is far beyond the {known} rows of allx and {len(test)} test nodes"
+        )
     x, y = sp.lil_matrix((size, parts["allx"].shape[1]), dtype=np.float32), np.zeros(size, np.int64)
     if len(test) != parts["tx"].shape[0] or test.min() < known or num_train + VALIDATION > known:
         rows = f"{parts['tx'].shape[0]} rows of tx, {known} of allx"
@@ -115,5 +134,15 @@ def _assembled(parts: dict[str, Any], test: np.ndarray, source: str) -> RawGraph
     features = np.asarray(x.todense(), np.float32)
     features /= np.maximum(features.sum(axis=1, keepdims=True), 1e-12)
     node = np.arange(size)
-    splits = node < num_train, (node >= num_train) & (node < num_train + VALIDATION), np.isin(node, test)
-    return RawGraph(features, y, _edges(parts["graph"], source), *splits, notes={"rows_of_zeros": size - known - len(test)})
+    splits = (
+        node < num_train,
+        (node >= num_train) & (node < num_train + VALIDATION),
+        np.isin(node, test),
+    )
+    return RawGraph(
+        features,
+        y,
+        _edges(parts["graph"], source),
+        *splits,
+        notes={"rows_of_zeros": size - known - len(test)},
+    )

@@ -10,7 +10,11 @@ from typing import Any, BinaryIO, TypeVar
 from tqdm import tqdm
 
 T = TypeVar("T")
-_OPTIONS: dict[str, Any] = {"delay": 2, "leave": False, "disable": None}  # None: no bar but on a terminal
+_OPTIONS: dict[str, Any] = {
+    "delay": 2,
+    "leave": False,
+    "disable": None,
+}  # None: no bar but on a terminal
 
 
 def progress(items: Iterable[T], what: str, total: int | None = None) -> Iterable[T]:

@@ -19,7 +19,7 @@ def first_line(error: BaseException) -> str:
 
 
 @contextlib.contextmanager
-def possible(source: str) -> Iterator[None]:
+def reraise_as(source: str) -> Iterator[None]:
     """Reading arrays whose shapes stand in files: a damaged header promises what no memory has room for."""
     try:
         yield
@@ -53,9 +53,13 @@ def _check_part(x: np.ndarray | Rows, y: np.ndarray, part: str, source: str) -> 
     if x.ndim == 0 or len(x) == 0:
         raise DataError(f"{source}: there are no {part} examples")
     if y.ndim != 1 or len(x) != len(y):
-        raise DataError(f"{source}: one label per example; {part} inputs have shape {x.shape}, labels {y.shape}")
+        raise DataError(
+            f"{source}: one label per example; {part} inputs have shape {x.shape}, labels {y.shape}"
+        )
     if x.ndim < 2:
-        raise DataError(f"{source}: inputs have an example axis and at least one more; {part} inputs have shape {x.shape}")
+        raise DataError(
+            f"{source}: inputs have an example axis and at least one more; {part} inputs have shape {x.shape}"
+        )
     if not np.issubdtype(y.dtype, np.integer):
         raise DataError(f"{source}: labels are integers; {part} labels have dtype {y.dtype}")
     if y.min() < 0:
@@ -63,10 +67,14 @@ def _check_part(x: np.ndarray | Rows, y: np.ndarray, part: str, source: str) -> 
     if not (np.issubdtype(x.dtype, np.floating) or np.issubdtype(x.dtype, np.integer)):
         raise DataError(f"{source}: inputs are numbers; {part} inputs have dtype {x.dtype}")
     if x.size == 0:
-        raise DataError(f"{source}: inputs have at least one entry; {part} inputs have shape {x.shape}")
+        raise DataError(
+            f"{source}: inputs have at least one entry; {part} inputs have shape {x.shape}"
+        )
     fits = lambda block: (np.abs(block) <= np.finfo(np.float32).max).all()
     if np.issubdtype(x.dtype, np.floating) and not all(map(fits, blocks(x, "checking"))):
-        raise DataError(f"{source}: inputs are finite in float32; {part} inputs hold nan, inf or more")
+        raise DataError(
+            f"{source}: inputs are finite in float32; {part} inputs hold nan, inf or more"
+        )
 
 
 def check(raw: Raw, source: str) -> None:
@@ -74,7 +82,9 @@ def check(raw: Raw, source: str) -> None:
     _check_part(raw.x_train, raw.y_train, "train", source)
     _check_part(raw.x_test, raw.y_test, "test", source)
     if raw.x_train.shape[1:] != raw.x_test.shape[1:]:
-        raise DataError(f"{source}: train inputs have shape {raw.x_train.shape[1:]}, test inputs {raw.x_test.shape[1:]}")
+        raise DataError(
+            f"{source}: train inputs have shape {raw.x_train.shape[1:]}, test inputs {raw.x_test.shape[1:]}"
+        )
     if raw.y_train.max() >= len(raw.y_train):
         found = f"{len(raw.y_train)} training examples have a label {raw.y_train.max()}"
         raise DataError(f"{source}: labels count from 0 without large gaps; {found}")

@@ -25,13 +25,23 @@ def load(directory: str, dataset: str) -> RawGraph:
     nodes = read_npz(folder / "reddit_data.npz", ("feature", "label", "node_types"), "reddit")
     kept = read_npz(folder / "reddit_graph.npz", ("row", "col"), "reddit")
     if kept["row"].shape != kept["col"].shape:
-        raise DataError(f"{folder}: edges have as many rows as columns, not {kept['row'].shape} and {kept['col'].shape}")
+        raise DataError(
+            f"{folder}: edges have as many rows as columns, not {kept['row'].shape} and {kept['col'].shape}"
+        )
     types, x = nodes["node_types"], nodes["feature"].astype(np.float32)
     if types.shape != x.shape[:1] or x.ndim != 2:
-        raise DataError(f"{folder}: a type and features of every node, not of shapes {types.shape} and {x.shape}")
+        raise DataError(
+            f"{folder}: a type and features of every node, not of shapes {types.shape} and {x.shape}"
+        )
     if not (types == TRAIN).any():
         raise DataError(f"{folder}: node_types name no training node ({TRAIN})")
     train = x[types == TRAIN]
     x = (x - train.mean(axis=0)) / np.maximum(train.std(axis=0), 1e-6)
     splits = types == TRAIN, types == VALIDATION, types == TEST
-    return RawGraph(x, nodes["label"].astype(np.int64), np.stack([kept["row"], kept["col"]]), *splits, inductive=True)
+    return RawGraph(
+        x,
+        nodes["label"].astype(np.int64),
+        np.stack([kept["row"], kept["col"]]),
+        *splits,
+        inductive=True,
+    )

@@ -19,7 +19,9 @@ from ist_jax.data.progress import progress
 
 ROWS = 4096  # in a block
 _BYTES = 1 << 22  # of a stream that are read at once
-_LEAF = 1 << 20  # entries that are added up at once: a multiple of the 8192 that numpy casts at once
+_LEAF = (
+    1 << 20
+)  # entries that are added up at once: a multiple of the 8192 that numpy casts at once
 
 
 class LengthError(ValueError):
@@ -78,7 +80,11 @@ class Blocks(NamedTuple):
             for block in self.read():
                 file.write(np.ascontiguousarray(block).data)
             file.flush()
-            return np.memmap(file, self.dtype, "r", shape=self.shape) if math.prod(self.shape) else self.into_memory()
+            return (
+                np.memmap(file, self.dtype, "r", shape=self.shape)
+                if math.prod(self.shape)
+                else self.into_memory()
+            )
 
 
 class Rows:
@@ -91,7 +97,11 @@ class Rows:
     """
 
     def __init__(self, stored: "np.ndarray | Rows", index: np.ndarray, dtype: Any = None):
-        self._stored, self._index, self.dtype = stored, np.asarray(index), np.dtype(dtype or stored.dtype)
+        self._stored, self._index, self.dtype = (
+            stored,
+            np.asarray(index),
+            np.dtype(dtype or stored.dtype),
+        )
         self.shape = (len(self._index), *stored.shape[1:])
         self.ndim, self.size = len(self.shape), math.prod(self.shape)
 
@@ -100,7 +110,10 @@ class Rows:
 
     def __getitem__(self, chosen: Any) -> np.ndarray:
         index = self._index[chosen]
-        found, order = np.empty((len(index), *self.shape[1:]), self.dtype), np.argsort(index, kind="stable")
+        found, order = (
+            np.empty((len(index), *self.shape[1:]), self.dtype),
+            np.argsort(index, kind="stable"),
+        )
         for begin in range(0, len(order), ROWS):  # through the file from its beginning to its end
             at = order[begin : begin + ROWS]
             found[at] = self._stored[index[at]]
@@ -128,7 +141,9 @@ def blocks(x: "np.ndarray | Rows", what: str = "") -> Iterator[np.ndarray]:
         yield x[begin : begin + ROWS]
 
 
-def blocks_of_stream(file: BinaryIO, shape: tuple[int, ...], dtype: np.dtype) -> Iterator[np.ndarray]:
+def blocks_of_stream(
+    file: BinaryIO, shape: tuple[int, ...], dtype: np.dtype
+) -> Iterator[np.ndarray]:
     """The rows of an array that lies in `file` from where it is read to its end.
 
     Raises:
@@ -155,7 +170,9 @@ def mean_and_std(x: "np.ndarray | Rows") -> tuple[float, float]:
     """Of all entries, in float64: to the last bit what `x.mean` and `x.std` of numpy give, a block at a time."""
     total, size = np.float64(0), math.prod(x.shape)
     for begin in range(0, size, _LEAF):
-        total = np.add.reduce(_entries(x, begin, min(begin + _LEAF, size)), dtype=np.float64, initial=total)
+        total = np.add.reduce(
+            _entries(x, begin, min(begin + _LEAF, size)), dtype=np.float64, initial=total
+        )
     mean = total / size
 
     def squares(begin: int, end: int) -> np.float64:

@@ -28,7 +28,9 @@ _TEST_PERCENT = 20.0
 _LARGEST = 2**27 - 1  # of Warden's which_set
 _ARRAYS = ("x", "y", "speaker", "dropped")
 _SALTS = {"": "", "resplit": "resplit "}
-_FEATURES = f"log_mel 1, {RATE} Hz, {FRAME}/{HOP}, {BANDS} bands"  # a change of the features changes this
+_FEATURES = (
+    f"log_mel 1, {RATE} Hz, {FRAME}/{HOP}, {BANDS} bands"  # a change of the features changes this
+)
 
 
 def speaker(file: pathlib.Path) -> str:
@@ -48,15 +50,21 @@ def _opened(file: pathlib.Path) -> Iterator[wave.Wave_read]:
         with wave.open(str(file), "rb") as opened:
             found = opened.getnchannels(), opened.getsampwidth(), opened.getframerate()
             if found != (1, 2, RATE):
-                raise DataError(f"{file}: clips have one channel, 2 bytes a sample, {RATE} Hz; this one has {found}")
+                raise DataError(
+                    f"{file}: clips have one channel, 2 bytes a sample, {RATE} Hz; this one has {found}"
+                )
             yield opened
     except (OSError, EOFError, wave.Error) as error:
-        raise DataError(f"{file}: not a wav file ({str(error) or 'it is cut off'}); fetch it again") from error
+        raise DataError(
+            f"{file}: not a wav file ({str(error) or 'it is cut off'}); fetch it again"
+        ) from error
 
 
 def _check_length(file: pathlib.Path, promised: int, follow: int) -> None:
     if follow < promised:
-        raise DataError(f"{file}: cut off: its header promises {promised} samples, and {follow} follow; fetch it again")
+        raise DataError(
+            f"{file}: cut off: its header promises {promised} samples, and {follow} follow; fetch it again"
+        )
 
 
 def read_clip(file: pathlib.Path) -> np.ndarray:
@@ -81,11 +89,15 @@ def _check_headers(files: Sequence[tuple[pathlib.Path, int]]) -> None:
 
 def _words(folder: pathlib.Path) -> list[pathlib.Path]:
     if not folder.is_dir():
-        raise DataError(f"data.dir={str(folder)!r} is not a folder; speech_commands needs one with a folder per word")
+        raise DataError(
+            f"data.dir={str(folder)!r} is not a folder; speech_commands needs one with a folder per word"
+        )
     words = sorted(path for path in folder.iterdir() if path.is_dir() and path.name[0] not in "._")
     words = [path for path in words if any(path.glob("*.wav"))]
     if len(words) < 2:
-        raise DataError(f"{folder}: a folder per word with its wav files, at least two words; found {len(words)}")
+        raise DataError(
+            f"{folder}: a folder per word with its wav files, at least two words; found {len(words)}"
+        )
     return words
 
 
@@ -102,7 +114,9 @@ def _compute(files: Sequence[tuple[pathlib.Path, int]]) -> dict[str, np.ndarray]
         kept["x"].append(log_mel(clip))
         kept["y"].append(label)
         kept["speaker"].append(speaker(file))
-    return {name: np.array(values) for name, values in kept.items()} | {"dropped": np.array(dropped)}
+    return {name: np.array(values) for name, values in kept.items()} | {
+        "dropped": np.array(dropped)
+    }
 
 
 def _cache_file(folder: pathlib.Path, files: Sequence[tuple[pathlib.Path, int]]) -> pathlib.Path:
@@ -118,12 +132,16 @@ def _cache_file(folder: pathlib.Path, files: Sequence[tuple[pathlib.Path, int]])
     return pathlib.Path(home) / f"speech_commands-{digest.hexdigest()[:32]}.npz"
 
 
-def _cached(cache: pathlib.Path, files: Sequence[tuple[pathlib.Path, int]]) -> dict[str, np.ndarray]:
+def _cached(
+    cache: pathlib.Path, files: Sequence[tuple[pathlib.Path, int]]
+) -> dict[str, np.ndarray]:
     try:
         return read_npz(cache, _ARRAYS, "speech_commands", stored=("x",))
     except Exception:  # no file, or a damaged one: it is only a cache
         found = _compute(files)
-    with contextlib.suppress(OSError, DataError):  # no room, no permission: computed again next time
+    with contextlib.suppress(
+        OSError, DataError
+    ):  # no room, no permission: computed again next time
         _store(cache, found)
         return read_npz(cache, _ARRAYS, "speech_commands", stored=("x",))
     return found
@@ -152,9 +170,15 @@ def load(directory: str, dataset: str) -> Raw:
       DataError: no such folder, fewer than two words, a file that is no 16 kHz wav clip, or speakers of one part only.
     """
     if dataset not in _SALTS:
-        raise DataError(f"data.dataset={dataset!r} is '' (the published split of speakers) or 'resplit'")
+        raise DataError(
+            f"data.dataset={dataset!r} is '' (the published split of speakers) or 'resplit'"
+        )
     folder = pathlib.Path(directory)
-    files = [(file, label) for label, word in enumerate(_words(folder)) for file in sorted(word.glob("*.wav"))]
+    files = [
+        (file, label)
+        for label, word in enumerate(_words(folder))
+        for file in sorted(word.glob("*.wav"))
+    ]
     found = _cached(_cache_file(folder, files), files)
     if not len(found["x"]):
         raise DataError(
@@ -163,7 +187,16 @@ def load(directory: str, dataset: str) -> Raw:
     test_N = np.array([is_test_speaker(name, _SALTS[dataset]) for name in found["speaker"]], bool)
     if test_N.all() or not test_N.any():
         only = "test" if test_N.all() else "training"
-        raise DataError(f"{folder}: all {len(test_N)} clips are of {only} speakers of this split: use data.dataset=resplit")
+        raise DataError(
+            f"{folder}: all {len(test_N)} clips are of {only} speakers of this split: use data.dataset=resplit"
+        )
     (x, y), train_N = (found["x"], found["y"]), ~test_N
     notes = {"clips left out for their length": int(found["dropped"])}
-    return Raw(Rows(x, np.flatnonzero(train_N)), y[train_N], x[test_N], y[test_N], found["speaker"][train_N], notes)
+    return Raw(
+        Rows(x, np.flatnonzero(train_N)),
+        y[train_N],
+        x[test_N],
+        y[test_N],
+        found["speaker"][train_N],
+        notes,
+    )

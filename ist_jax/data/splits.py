@@ -2,8 +2,8 @@
 
 import numpy as np
 
+from ist_jax.core.sample_order import Shards
 from ist_jax.data.raw import DataError
-from ist_jax.order import Shards
 
 SPLITS = ("shared", "disjoint", "dirichlet")
 
@@ -11,7 +11,9 @@ SPLITS = ("shared", "disjoint", "dirichlet")
 def _from_parts(parts: list[np.ndarray]) -> Shards:
     size_S = np.array([len(part) for part in parts], np.int32)
     if not size_S.all():
-        raise DataError(f"every worker needs an example, and a split gave them {size_S.tolist()}: use fewer workers")
+        raise DataError(
+            f"every worker needs an example, and a split gave them {size_S.tolist()}: use fewer workers"
+        )
     start_S = (np.cumsum(size_S) - size_S).astype(np.int32)
     return Shards(np.concatenate(parts).astype(np.int32), start_S, size_S)
 
@@ -19,7 +21,9 @@ def _from_parts(parts: list[np.ndarray]) -> Shards:
 def shared(y: np.ndarray, num_workers: int) -> Shards:
     """Every worker draws from everything, in an order of its own."""
     start_S = np.zeros(num_workers, np.int32)
-    return Shards(np.arange(len(y), dtype=np.int32), start_S, np.full(num_workers, len(y), np.int32))
+    return Shards(
+        np.arange(len(y), dtype=np.int32), start_S, np.full(num_workers, len(y), np.int32)
+    )
 
 
 def disjoint(y: np.ndarray, num_workers: int, seed: int) -> Shards:
@@ -46,7 +50,9 @@ def dirichlet(y: np.ndarray, num_workers: int, seed: int, alpha: float) -> Shard
         parts = [np.concatenate(hand) for hand in hands]
         if all(map(len, parts)):
             return _from_parts(parts)
-    raise DataError(f"dirichlet: alpha={alpha} leaves some of {num_workers} workers without examples; use a larger alpha")
+    raise DataError(
+        f"dirichlet: alpha={alpha} leaves some of {num_workers} workers without examples; use a larger alpha"
+    )
 
 
 def shards_of(split: str, seed: int, alpha: float, y: np.ndarray, num_workers: int) -> Shards:

@@ -16,11 +16,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from ist_jax.data.base import Arrays, Chunk, Chunks, Dataset, random_share, spaced_rows
+from ist_jax.core.processes import key_on, replicate
+from ist_jax.core.sample_order import ByDevice, Shards, View, draw
+from ist_jax.core.types import Key
+from ist_jax.data.base import Arrays, Chunk, Chunks, Dataset, random_share, strided_indices
 from ist_jax.data.raw import DataError
-from ist_jax.keys import key_on, put_everywhere
-from ist_jax.order import ByDevice, Shards, View, draw
-from ist_jax.types import Key
 
 _CHUNK = 4096  # examples that are evaluated at once; statistics of norms are measured anew for each
 _SAMPLE = 512  # training examples whose mean and deviation stand for those of all
@@ -48,7 +48,9 @@ class Columns(Mapping[str, Column]):
       read: rows -> these rows of all columns, every record read once.
     """
 
-    def __init__(self, count: int, read: Callable[[np.ndarray], Arrays], names: Sequence[str] = ("x", "y")):
+    def __init__(
+        self, count: int, read: Callable[[np.ndarray], Arrays], names: Sequence[str] = ("x", "y")
+    ):
         self.count, self.read, self._names = count, read, tuple(names)
 
     def chosen(self, row_N: np.ndarray) -> "Columns":
@@ -89,16 +91,26 @@ class Streamed(Dataset):
         then: range = range(0),
     ) -> View:
         if not drawn:
-            raise ValueError("a streamed set has the examples of one round at a time: say which positions it draws")
+            raise ValueError(
+                "a streamed set has the examples of one round at a time: say which positions it draws"
+            )
         stream = (num_workers, sharding, jax.random.key_data(key).tobytes())
         if self._cache.get("view", (None,))[0] != (stream, drawn):
             parts = self._reading(stream, key, num_workers, sharding, drawn).result()
-            self._cache["view"] = ((stream, drawn), self._placed(parts, key, num_workers, sharding, drawn))
+            self._cache["view"] = (
+                (stream, drawn),
+                self._placed(parts, key, num_workers, sharding, drawn),
+            )
             if then:
-                self._cache["ahead"] = ((stream, then), self._reading(stream, key, num_workers, sharding, then))
+                self._cache["ahead"] = (
+                    (stream, then),
+                    self._reading(stream, key, num_workers, sharding, then),
+                )
         return self._cache["view"][1]
 
-    def _reading(self, stream: Any, key: Key, num_workers: int, sharding: jax.sharding.Sharding, drawn: range) -> Future:
+    def _reading(
+        self, stream: Any, key: Key, num_workers: int, sharding: jax.sharding.Sharding, drawn: range
+    ) -> Future:
         """`_parts` in a thread: what is being read ahead, if it is that; what else is, is given up."""
         ahead, future = self._cache.pop("ahead", (None, None))
         if ahead == (stream, drawn):
@@ -111,8 +123,12 @@ class Streamed(Dataset):
     def _order(self, key: Key, num_workers: int, drawn: range) -> jax.Array:
         """int32[S, P]: what every worker draws. Begun before the round that is trained meanwhile, so that it is done before."""
         device = jax.local_devices()[0]  # a CPU's may be none: JAX_PLATFORMS=cuda
-        shards = self._once(("shards", num_workers), lambda: jax.device_put(self.shards(num_workers), device))
-        seed = jax.random.wrap_key_data(jax.device_put(np.asarray(jax.random.key_data(key)), device))
+        shards = self._once(
+            ("shards", num_workers), lambda: jax.device_put(self.shards(num_workers), device)
+        )
+        seed = jax.random.wrap_key_data(
+            jax.device_put(np.asarray(jax.random.key_data(key)), device)
+        )
         position_P = jax.device_put(np.arange(drawn.start, drawn.stop, dtype=np.int32), device)
         return _orders(View((), shards, seed), position_P)
 
@@ -123,13 +139,20 @@ class Streamed(Dataset):
         return {part.start or 0: self.train.read(order_N[part]) for (part,) in where}
 
     def _placed(
-        self, parts: Mapping[int, Arrays], key: Key, num_workers: int, sharding: jax.sharding.Sharding, drawn: range
+        self,
+        parts: Mapping[int, Arrays],
+        key: Key,
+        num_workers: int,
+        sharding: jax.sharding.Sharding,
+        drawn: range,
     ) -> View:
         devices, count, over = len(sharding.device_set), len(drawn), _over_devices(sharding)
 
         def laid(name: str) -> Any:
             shape = (num_workers * count, *next(iter(parts.values()))[name].shape[1:])
-            array = jax.make_array_from_callback(shape, over, lambda index: parts[index[0].start or 0][name])
+            array = jax.make_array_from_callback(
+                shape, over, lambda index: parts[index[0].start or 0][name]
+            )
             return array if devices == 1 else ByDevice(array)
 
         here = num_workers // devices
@@ -139,7 +162,9 @@ class Streamed(Dataset):
         shards, first = jax.device_put((shards, np.int32(drawn.start)), sharding)
         return View({name: laid(name) for name in self.train}, shards, key_on(sharding, key), first)
 
-    def chunks(self, parts: Sequence[str], sharding: jax.sharding.Sharding, batch_size: int) -> Iterator[Chunks]:
+    def chunks(
+        self, parts: Sequence[str], sharding: jax.sharding.Sharding, batch_size: int
+    ) -> Iterator[Chunks]:
         """Chunks of equal size, a whole number of batches if there are several; the next one is read meanwhile."""
         pieces = [piece for part in parts for piece in self._pieces(part, batch_size)]
         with ThreadPoolExecutor(1, "reading ahead") as thread:
@@ -148,7 +173,9 @@ class Streamed(Dataset):
             for (part, _, count), following in zip(pieces, [*pieces[1:], None]):
                 arrays = waiting.result()
                 waiting = begin(following) if following else waiting
-                put = lambda value: put_everywhere(sharding, np.asarray(value))  # not compared over the network
+                put = lambda value: replicate(
+                    sharding, np.asarray(value)
+                )  # not compared over the network
                 yield {part: Chunk(*jax.tree.map(put, (arrays, np.int32(count))))}
 
     def _pieces(self, part: str, batch_size: int) -> Iterator[tuple[str, np.ndarray, int]]:
@@ -159,7 +186,7 @@ class Streamed(Dataset):
             yield part, np.arange(start, start + size) % length, min(size, length - start)
 
     def sample(self, size: int) -> Arrays:
-        return self.train.read(spaced_rows(self.num_train, size))
+        return self.train.read(strided_indices(self.num_train, size))
 
     def arrays(self, part: str) -> Mapping[str, Any]:
         """What belongs to no single example: nothing. The examples themselves are not in memory."""
@@ -193,7 +220,12 @@ class RawStream(NamedTuple):
 
 
 def make_streamed(
-    raw: RawStream, name: str, *, source: str, validation_fraction: float, shards: Callable[[np.ndarray, int], Shards]
+    raw: RawStream,
+    name: str,
+    *,
+    source: str,
+    validation_fraction: float,
+    shards: Callable[[np.ndarray, int], Shards],
 ) -> Streamed:
     """The data set of `raw`, its validation split a random share of the training examples as of `make_dataset`.
 
@@ -210,9 +242,11 @@ def make_streamed(
     held_out_N = random_share(raw.train.count, validation_fraction)
     chosen, rest = np.flatnonzero(held_out_N), np.flatnonzero(~held_out_N)
     if not len(chosen) or not len(rest) or not raw.test.count:
-        raise DataError(f"{source}: {len(rest)} training, {len(chosen)} validation and {raw.test.count} test examples")
+        raise DataError(
+            f"{source}: {len(rest)} training, {len(chosen)} validation and {raw.test.count} test examples"
+        )
     train = raw.train.chosen(rest)
-    sample = train.read(spaced_rows(train.count, _SAMPLE))["x"]
+    sample = train.read(strided_indices(train.count, _SAMPLE))["x"]
     std = float(sample.std(dtype=np.float64))
     return Streamed(
         name=name,

@@ -27,14 +27,20 @@ _OF_TFDS = "tensorflow_datasets.core.features."
 
 
 def _columns(builder: Any, split: str) -> tuple[np.ndarray, np.ndarray]:
-    rows = list(progress(_source(builder, split), "reading TFDS", builder.info.splits[split].num_examples))
-    return np.stack([row["image"] for row in rows]), np.array([row["label"] for row in rows], np.int64)
+    rows = list(
+        progress(_source(builder, split), "reading TFDS", builder.info.splits[split].num_examples)
+    )
+    return np.stack([row["image"] for row in rows]), np.array(
+        [row["label"] for row in rows], np.int64
+    )
 
 
 def _infos(dataset: str, directory: str) -> list[pathlib.Path]:
     """The dataset_info.json of a builder's versions in `directory`, which TFDS writes last: NAME/[CONFIG/]VERSION."""
     folder = pathlib.Path(directory, dataset.replace(":", "/"))
-    found = [file for below in ("", "*/", "*/*/") for file in folder.glob(f"{below}dataset_info.json")]
+    found = [
+        file for below in ("", "*/", "*/*/") for file in folder.glob(f"{below}dataset_info.json")
+    ]
     return [file for file in found if "incomplete" not in str(file)]
 
 
@@ -50,8 +56,12 @@ def _formats(dataset: str, directory: str) -> set[str]:
 def _class_names(tree: Any) -> Iterator[str]:
     """The Python classes that a features.json names, by either spelling that protobuf reads."""
     if isinstance(tree, dict):
-        yield from (str(tree[key]) for key in ("pythonClassName", "python_class_name") if key in tree)
-    for below in tree.values() if isinstance(tree, dict) else tree if isinstance(tree, list) else ():
+        yield from (
+            str(tree[key]) for key in ("pythonClassName", "python_class_name") if key in tree
+        )
+    for below in (
+        tree.values() if isinstance(tree, dict) else tree if isinstance(tree, list) else ()
+    ):
         yield from _class_names(below)
 
 
@@ -62,7 +72,9 @@ def _check_features(dataset: str, directory: str) -> None:
         with contextlib.suppress(OSError, ValueError, RecursionError):  # damaged: TFDS says so
             names += _class_names(json.loads(features.read_text()))
         if foreign := [name for name in names if not name.startswith(_OF_TFDS)]:
-            raise DataError(f"{features}: {foreign[0]!r} is no feature of TFDS, which would import it: prepare it anew")
+            raise DataError(
+                f"{features}: {foreign[0]!r} is no feature of TFDS, which would import it: prepare it anew"
+            )
 
 
 def is_prepared(dataset: str, directory: str) -> bool:
@@ -84,9 +96,13 @@ def prepare(dataset: str, directory: str) -> None:
     if "array_record" in there or (there and _has_tensorflow()):
         return
     if there:
-        raise DataError(f"{directory} holds {dataset!r} as {' and '.join(sorted(there))}: prepare it in another folder")
+        raise DataError(
+            f"{directory} holds {dataset!r} as {' and '.join(sorted(there))}: prepare it in another folder"
+        )
     if not _has_tensorflow():
-        raise DataError(f"TFDS needs TensorFlow to prepare {dataset!r} (not to read it): pip install tensorflow")
+        raise DataError(
+            f"TFDS needs TensorFlow to prepare {dataset!r} (not to read it): pip install tensorflow"
+        )
     import tensorflow_datasets as tfds
 
     tfds.builder(dataset, data_dir=directory, file_format="array_record").download_and_prepare()
@@ -95,9 +111,13 @@ def prepare(dataset: str, directory: str) -> None:
 def _check_prepared(directory: str, dataset: str, *, whole: bool = False) -> None:
     """Raises DataError if a builder is not there; one that is read `whole` may be tfrecord."""
     if not dataset:
-        raise DataError("data.name='tfds' needs data.dataset, the name of a builder such as 'fashion_mnist'")
+        raise DataError(
+            "data.name='tfds' needs data.dataset, the name of a builder such as 'fashion_mnist'"
+        )
     if pathlib.PurePath(dataset).is_absolute() or ".." in pathlib.PurePath(dataset).parts:
-        raise DataError(f"data.dataset={dataset!r} is the name of a builder in data.dir, and no path: such as 'fashion_mnist'")
+        raise DataError(
+            f"data.dataset={dataset!r} is the name of a builder in data.dir, and no path: such as 'fashion_mnist'"
+        )
     found = _formats(dataset, directory)
     if "array_record" not in found and not (whole and found and _has_tensorflow()):
         if found:
@@ -107,7 +127,9 @@ def _check_prepared(directory: str, dataset: str, *, whole: bool = False) -> Non
                 + ("install tensorflow, or " if whole else "")
                 + "prepare it as array_record in another folder (ist_jax.data.tfds.prepare)"
             )
-        alike = difflib.get_close_matches(dataset, [path.name for path in pathlib.Path(directory).glob("*/")])
+        alike = difflib.get_close_matches(
+            dataset, [path.name for path in pathlib.Path(directory).glob("*/")]
+        )
         close = [name for name in alike if is_prepared(name, directory)]
         raise DataError(
             f"data.dir={directory!r} holds no TFDS builder {dataset!r} prepared as array_record: "
@@ -122,7 +144,9 @@ def _test_split(builder: Any) -> str:
     found = TEST_SPLITS.get(builder.name, "test" if "test" in builder.info.splits else "validation")
     if missing := {"train", found} - set(builder.info.splits):
         held = f"it has {', '.join(builder.info.splits)}, and no {' and no '.join(sorted(missing))}"
-        raise ValueError(f"a set is trained on its split train and tested on test or validation; {held}")
+        raise ValueError(
+            f"a set is trained on its split train and tested on test or validation; {held}"
+        )
     return found
 
 
@@ -132,10 +156,14 @@ def _said(directory: str, dataset: str) -> Iterator[None]:
     try:
         yield
     except KeyError as error:
-        raise DataError(f"{dataset}: expected features 'image' and 'label', {error} is missing") from error
+        raise DataError(
+            f"{dataset}: expected features 'image' and 'label', {error} is missing"
+        ) from error
     except DataError:
         raise
-    except Exception as error:  # damaged files raise whatever the readers of TFDS, array_record and protobuf do
+    except (
+        Exception
+    ) as error:  # damaged files raise whatever the readers of TFDS, array_record and protobuf do
         reason = first_line(error)
         raise DataError(f"{dataset} in {directory}: TFDS cannot read it: {reason}") from error
 
@@ -166,9 +194,13 @@ def load(directory: str, dataset: str) -> Raw:
         builder = tfds.builder(dataset, data_dir=directory)
         shape = builder.info.features["image"].shape
         if None in shape:
-            raise DataError(f"{dataset}: its images have several sizes: set data.image_size, such as 224, to stream them")
+            raise DataError(
+                f"{dataset}: its images have several sizes: set data.image_size, such as 224, to stream them"
+            )
         tested = _test_split(builder)
-        (x_test, y_test), (x_train, y_train) = (_columns(builder, split) for split in (tested, "train"))
+        (x_test, y_test), (x_train, y_train) = (
+            _columns(builder, split) for split in (tested, "train")
+        )
     return Raw(x_train, y_train, x_test, y_test, notes={"test split": tested})
 
 
@@ -186,7 +218,10 @@ def stream(directory: str, dataset: str, image_size: int) -> RawStream:
     side, lock = round(image_size * 8 / 7), threading.Lock()
     with _said(directory, dataset):
         builder = tfds.builder(dataset, data_dir=directory)
-        channels, classes = builder.info.features["image"].shape[-1], builder.info.features["label"].num_classes
+        channels, classes = (
+            builder.info.features["image"].shape[-1],
+            builder.info.features["label"].num_classes,
+        )
         test = _test_split(builder)
 
         def columns(split: str) -> Columns:
@@ -198,5 +233,10 @@ def stream(directory: str, dataset: str, image_size: int) -> RawStream:
         parts = columns("train"), columns(test)
         for part in parts:  # labels of a test split without any are said now
             part.read(np.array([0, part.count - 1]))
-    shape, notes = (image_size, image_size, channels), {"test split": test, "images are resized to": side}
-    return RawStream(*parts, classes, shape, fingerprint(pathlib.Path(builder.data_dir), side), notes)
+    shape, notes = (
+        (image_size, image_size, channels),
+        {"test split": test, "images are resized to": side},
+    )
+    return RawStream(
+        *parts, classes, shape, fingerprint(pathlib.Path(builder.data_dir), side), notes
+    )

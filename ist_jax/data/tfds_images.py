@@ -32,11 +32,15 @@ def decoded(content: bytes, side: int, channels: int) -> np.ndarray:
     from PIL import Image
 
     with Image.open(io.BytesIO(content)) as image:
-        image.draft(None, (side, side))  # a JPEG is decoded at half or a quarter of its size where that is enough
+        image.draft(
+            None, (side, side)
+        )  # a JPEG is decoded at half or a quarter of its size where that is enough
         image = image.convert("L" if channels == 1 else "RGB")
         short = min(image.size)
         left, top = ((length - short) / 2 for length in image.size)
-        square = image.resize((side, side), Image.Resampling.BILINEAR, box=(left, top, left + short, top + short))
+        square = image.resize(
+            (side, side), Image.Resampling.BILINEAR, box=(left, top, left + short, top + short)
+        )
     return np.asarray(square).reshape(side, side, channels)
 
 
@@ -52,8 +56,21 @@ class Records:
       lock: of readers that may be one.
     """
 
-    def __init__(self, source: Sequence[Any], name: str, side: int, channels: int, classes: int, lock: threading.Lock):
-        self._source, self._name, self._shape, self._lock = source, name, (side, side, channels), lock
+    def __init__(
+        self,
+        source: Sequence[Any],
+        name: str,
+        side: int,
+        channels: int,
+        classes: int,
+        lock: threading.Lock,
+    ):
+        self._source, self._name, self._shape, self._lock = (
+            source,
+            name,
+            (side, side, channels),
+            lock,
+        )
         self._classes = classes
 
     def __len__(self) -> int:
@@ -61,7 +78,10 @@ class Records:
 
     def read(self, rows: np.ndarray) -> Mapping[str, np.ndarray]:
         """{'x': uint8[N, side, side, channels], 'y': int32[N]} of these rows."""
-        images, labels = np.empty((len(rows), *self._shape), np.uint8), np.empty(len(rows), np.int32)
+        images, labels = (
+            np.empty((len(rows), *self._shape), np.uint8),
+            np.empty(len(rows), np.int32),
+        )
         with ThreadPoolExecutor(_THREADS) as pool:
             for start in range(0, len(rows), _AT_ONCE):
                 wanted = [int(row) for row in rows[start : start + _AT_ONCE]]
@@ -75,15 +95,22 @@ class Records:
         try:
             with self._lock:
                 found = self._source.__getitems__(rows)
-            files, labels = [example["image"] for example in found], [int(example["label"]) for example in found]
+            files, labels = (
+                [example["image"] for example in found],
+                [int(example["label"]) for example in found],
+            )
         except MemoryError:
             raise
         except Exception as error:  # a damaged file raises whatever its reader does
             reason = first_line(error)
-            raise DataError(f"{self._name}: examples from {rows[0]} on cannot be read ({reason}); prepare it again") from error
+            raise DataError(
+                f"{self._name}: examples from {rows[0]} on cannot be read ({reason}); prepare it again"
+            ) from error
         for row, label in zip(rows, labels):
             if not 0 <= label < self._classes:
-                raise DataError(f"{self._name}: labels are from 0 to {self._classes - 1}; example {row} has {label}")
+                raise DataError(
+                    f"{self._name}: labels are from 0 to {self._classes - 1}; example {row} has {label}"
+                )
         return files, labels
 
     def _decoded(self, row: int, content: bytes) -> np.ndarray:

@@ -1,6 +1,6 @@
 """One file per architecture."""
 
-from ist_jax.decompositions.base import Decomposition, decompose, undivided
+from ist_jax.decompositions.base import Decomposition, decompose, replicated
 from ist_jax.decompositions.blocks import blocks
 from ist_jax.decompositions.channels import channels
 from ist_jax.decompositions.filters import filters
@@ -9,4 +9,15 @@ from ist_jax.decompositions.gcn import gcn
 from ist_jax.decompositions.mlp import mlp
 from ist_jax.decompositions.sage import sage
 
-__all__ = ["Decomposition", "blocks", "channels", "decompose", "filters", "gat", "gcn", "mlp", "sage", "undivided"]
+__all__ = [
+    "Decomposition",
+    "blocks",
+    "channels",
+    "decompose",
+    "filters",
+    "gat",
+    "gcn",
+    "mlp",
+    "replicated",
+    "sage",
+]

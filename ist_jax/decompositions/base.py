@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 
+from ist_jax.core.partition import Partition, partition
+from ist_jax.core.types import Key, Params, Rules
 from ist_jax.models.norm import STATS
-from ist_jax.partition import Partition, partition
-from ist_jax.types import Key, Params, Rules
 
 
 class Decomposition(NamedTuple):
@@ -80,7 +80,7 @@ def decompose(
       subnet: the same model with ceil(size / S) units in every group.
       example: one input, shape (1, ...).
       batch_rules: like `rules`, over the fields of a batch.
-      partition_name: see `ist_jax.partition`.
+      partition_name: see `ist_jax.core.partition`.
       padding: why units may not be padded, for the error.
       pad_safe: whether a unit with zero parameters stays zero in training, so that S need not divide the
         sizes: true if activations have f(0) = 0, the optimizer works per entry, and no norm runs over units.
@@ -94,12 +94,18 @@ def decompose(
     """
     parts = partition(partition_name, sizes, num_subnets, min_units=min_units)
     if parts.padded and not pad_safe:
-        raise ValueError(f"num_subnets={num_subnets} must divide every group, and does not divide {parts.padded}: {padding}")
-    return Decomposition(tuple(rules), tuple(batch_rules), parts, full, subnet, example, padded, ordered)
+        raise ValueError(
+            f"num_subnets={num_subnets} must divide every group, and does not divide {parts.padded}: {padding}"
+        )
+    return Decomposition(
+        tuple(rules), tuple(batch_rules), parts, full, subnet, example, padded, ordered
+    )
 
 
-def undivided(decomposition: Decomposition, num_subnets: int) -> Decomposition:
+def replicated(decomposition: Decomposition, num_subnets: int) -> Decomposition:
     """The same model on `num_subnets` workers, each of which holds all of it: local SGD and data parallel."""
     whole = ((".*", None),)
     parts = partition("fixed", {}, num_subnets)
-    return decomposition._replace(rules=whole, batch_rules=whole, partition=parts, subnet=decomposition.full, padded=None)
+    return decomposition._replace(
+        rules=whole, batch_rules=whole, partition=parts, subnet=decomposition.full, padded=None
+    )

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 
 import jax
 
+from ist_jax.core.types import Rules
 from ist_jax.decompositions.base import Decomposition, decompose
 from ist_jax.models.residual import is_preact
 from ist_jax.models.resnet import ResNet
-from ist_jax.types import Rules
 
 
 def rules(stages: Sequence[int]) -> Rules:
@@ -48,7 +48,7 @@ def blocks(
       model: the full network, its blocks a loop (`unrolled` is False) where there are `stages`.
       example: one image, shape (1, height, width, channels).
       num_subnets: S.
-      partition: see `ist_jax.partition`.
+      partition: see `ist_jax.core.partition`.
       stages: counted from 1; their further blocks are dealt. () for a model that is not divided.
       min_blocks: of every stage, that a subnetwork holds at least; above blocks / S subnetworks overlap.
       scaling: of the dealt blocks' branches in the full model, which has S times as many as a subnetwork: 'keep' (the expected
@@ -59,18 +59,30 @@ def blocks(
         does not divide.
     """
     if (model.unrolled and stages) or not set(stages) <= set(range(1, len(model.stage_sizes) + 1)):
-        raise ValueError(f"stages are of 1 to {len(model.stage_sizes)} and not unrolled, not {tuple(stages)} of {model}")
+        raise ValueError(
+            f"stages are of 1 to {len(model.stage_sizes)} and not unrolled, not {tuple(stages)} of {model}"
+        )
     sizes = {f"stage_{stage}": model.stage_sizes[stage - 1] - 1 for stage in stages}
 
     def with_blocks(model: ResNet, count: dict[str, int]) -> ResNet:
         number = lambda stage, size: count[f"stage_{stage}"] + 1 if stage in stages else size
-        return model.clone(stage_sizes=tuple(number(stage, size) for stage, size in enumerate(model.stage_sizes, 1)))
+        return model.clone(
+            stage_sizes=tuple(
+                number(stage, size) for stage, size in enumerate(model.stage_sizes, 1)
+            )
+        )
 
     homes = {group: -(-size // num_subnets) for group, size in sizes.items()}
     overlaps = lambda group: min_blocks > sizes[group] // num_subnets
     slots = {group: max(home, min_blocks) for group, home in homes.items()}
-    share = {group: slots[group] / size if overlaps(group) else 1 / num_subnets for group, size in sizes.items()}
-    scales = [branch_scale(scaling, share.get(f"stage_{i}", 1.0)) for i in range(1, len(model.stage_sizes) + 1)]
+    share = {
+        group: slots[group] / size if overlaps(group) else 1 / num_subnets
+        for group, size in sizes.items()
+    }
+    scales = [
+        branch_scale(scaling, share.get(f"stage_{i}", 1.0))
+        for i in range(1, len(model.stage_sizes) + 1)
+    ]
     full = model.clone(residual_scales=tuple(scales))
     return decompose(
         rules(stages),

@@ -8,15 +8,19 @@ import itertools
 
 import jax
 
+from ist_jax.core.types import Rules
 from ist_jax.decompositions.base import Decomposition, decompose
 from ist_jax.decompositions.filters import check_norm
 from ist_jax.models.vgg import VGG
-from ist_jax.types import Rules
 
 
 def channel_rules(convolutions: int, hidden: int) -> Rules:
     """Groups conv_0, ..., hidden_0, ...: every layer's outputs, which are the next one's inputs."""
-    groups = [None, *(f"conv_{i}" for i in range(convolutions)), *(f"hidden_{i}" for i in range(hidden))]
+    groups = [
+        None,
+        *(f"conv_{i}" for i in range(convolutions)),
+        *(f"hidden_{i}" for i in range(hidden)),
+    ]
     table: list[tuple[str, tuple[str | None, ...] | None]] = []
     for before, group in itertools.pairwise(groups):
         kind, number = group.split("_")
@@ -27,16 +31,24 @@ def channel_rules(convolutions: int, hidden: int) -> Rules:
 
 
 def channels(
-    model: VGG, example: jax.Array | jax.ShapeDtypeStruct, *, num_subnets: int, partition: str = "balanced"
+    model: VGG,
+    example: jax.Array | jax.ShapeDtypeStruct,
+    *,
+    num_subnets: int,
+    partition: str = "balanced",
 ) -> Decomposition:
     """The decomposition of `model`, a `VGG`; arguments and errors as of `ist_jax.decompositions.filters`."""
     check_norm(model.norm)
     widths = [width for width in model.channels if width]
-    sizes = {f"conv_{i}": width for i, width in enumerate(widths)} | {f"hidden_{i}": w for i, w in enumerate(model.hidden)}
+    sizes = {f"conv_{i}": width for i, width in enumerate(widths)} | {
+        f"hidden_{i}": w for i, w in enumerate(model.hidden)
+    }
 
     def narrowed(times: int) -> VGG:
         count = lambda width: times * -(-width // num_subnets)
-        return model.clone(channels=tuple(map(count, model.channels)), hidden=tuple(map(count, model.hidden)))
+        return model.clone(
+            channels=tuple(map(count, model.channels)), hidden=tuple(map(count, model.hidden))
+        )
 
     return decompose(
         channel_rules(len(widths), len(model.hidden)),

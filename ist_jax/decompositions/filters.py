@@ -8,16 +8,18 @@ from collections.abc import Mapping
 
 import jax
 
+from ist_jax.core.types import Rules
 from ist_jax.decompositions.base import Decomposition, decompose
 from ist_jax.models.residual import expansion, is_preact
 from ist_jax.models.resnet import ResNet
-from ist_jax.types import Rules
 
 
 def check_norm(norm: str) -> None:
     """Raises ValueError if a norm runs over several channels."""
     if norm != "batch":
-        raise ValueError(f"channels are dealt one by one, and norm={norm!r} runs over several: use norm='batch'")
+        raise ValueError(
+            f"channels are dealt one by one, and norm={norm!r} runs over several: use norm='batch'"
+        )
 
 
 def filter_rules(model: ResNet) -> Rules:
@@ -35,11 +37,19 @@ def filter_rules(model: ResNet) -> Rules:
 
 def _filter_groups(model: ResNet) -> Mapping[str, int]:
     stages = enumerate(model.stage_sizes, 1)
-    return {f"stage_{s}_block_{i}": model.width * 2 ** (s - 1) for s, count in stages for i in range(1, count)}
+    return {
+        f"stage_{s}_block_{i}": model.width * 2 ** (s - 1)
+        for s, count in stages
+        for i in range(1, count)
+    }
 
 
 def filters(
-    model: ResNet, example: jax.Array | jax.ShapeDtypeStruct, *, num_subnets: int, partition: str = "balanced"
+    model: ResNet,
+    example: jax.Array | jax.ShapeDtypeStruct,
+    *,
+    num_subnets: int,
+    partition: str = "balanced",
 ) -> Decomposition:
     """The decomposition of `model`, a `ResNet` of basic blocks as it is before it is divided.
 
@@ -47,7 +57,7 @@ def filters(
       model: the full network; its blocks are unrolled, since each has a partition of its own.
       example: one image, shape (1, height, width, channels).
       num_subnets: S.
-      partition: see `ist_jax.partition`.
+      partition: see `ist_jax.core.partition`.
 
     Raises:
       ValueError: bottlenecks, another norm than 'batch', or a stage narrower than S.

@@ -6,10 +6,10 @@ Every subnetwork has all heads, each with its share of the head's features; head
 import itertools
 from typing import Any
 
+from ist_jax.core.types import Rules
 from ist_jax.decompositions.base import Decomposition
 from ist_jax.decompositions.graphs import decompose_graph
 from ist_jax.models.gat import GAT
-from ist_jax.types import Rules
 
 
 def rules(groups: list[str | None]) -> Rules:
@@ -20,7 +20,11 @@ def rules(groups: list[str | None]) -> Rules:
             (rf"hidden_{i}/project/kernel", (None, before, None, after)),
             (rf"hidden_{i}/(receiver|sender|bias)", (None, after)),
         ]
-    return (*table, (r"output/project/kernel", (None, groups[-1], None, None)), (r"output/.*", None))
+    return (
+        *table,
+        (r"output/project/kernel", (None, groups[-1], None, None)),
+        (r"output/.*", None),
+    )
 
 
 def gat(model: GAT, num_features: int, **options: Any) -> Decomposition:

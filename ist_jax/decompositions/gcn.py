@@ -3,10 +3,10 @@
 import itertools
 from typing import Any
 
+from ist_jax.core.types import Rules
 from ist_jax.decompositions.base import Decomposition
 from ist_jax.decompositions.graphs import decompose_graph
 from ist_jax.models.gcn import GCN
-from ist_jax.types import Rules
 
 
 def rules(groups: list[str | None]) -> Rules:

@@ -10,10 +10,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from ist_jax.core.types import Graph, Rules
 from ist_jax.decompositions.base import Decomposition, decompose
 from ist_jax.decompositions.mlp import sum_scale
 from ist_jax.models.mlp import ACTIVATIONS
-from ist_jax.types import Graph, Rules
 
 
 def example_graph(*feature_axes: int) -> Graph:
@@ -34,7 +34,10 @@ def why_not_padded(norm: str, activation: str) -> str:
 
 def groups(hidden: tuple[int, ...], split_input: bool, split_output: bool) -> list[str | None]:
     """The group of every layer's input features, the first layer's first: d0, d1, ... of the paper's Table 1."""
-    named: list[str | None] = ["input" if split_input else None, *(f"hidden_{i}" for i in range(len(hidden)))]
+    named: list[str | None] = [
+        "input" if split_input else None,
+        *(f"hidden_{i}" for i in range(len(hidden))),
+    ]
     return named if split_output else [*named[:-1], None]
 
 
@@ -58,7 +61,7 @@ def decompose_graph(
       rules: groups of d0, d1, ... -> rules table.
       feature_axes: of `Graph.features` after the node axis, the input features last.
       num_subnets: S.
-      partition: see `ist_jax.partition`.
+      partition: see `ist_jax.core.partition`.
       split_input: whether input features are dealt as well (hurts, see Table 1).
       split_output: whether the last hidden layer, which the output layer reads, is dealt (the authors' name for it).
       scaling: of sums over dealt features in the full model, as of `mlp`; not of GAT, whose attention has sums of its own.
@@ -67,15 +70,30 @@ def decompose_graph(
       ValueError: nothing is dealt, a layer is narrower than S, or S does not divide one that may not be padded.
     """
     named = groups(model.hidden, split_input, split_output)
-    sizes = {group: size for group, size in zip(named, (num_features, *model.hidden)) if group is not None}
+    sizes = {
+        group: size
+        for group, size in zip(named, (num_features, *model.hidden))
+        if group is not None
+    }
     if not sizes:
-        raise ValueError("a decomposition deals the features of at least one layer: use split_input or split_output")
+        raise ValueError(
+            "a decomposition deals the features of at least one layer: use split_input or split_output"
+        )
     uneven_hidden = any(size % num_subnets for group, size in sizes.items() if group != "input")
-    why_not = why_not_padded(model.norm, model.activation) if uneven_hidden else ""  # an input that is 0 stays without effect
-    slots = tuple(-(-width // num_subnets) if group else width for group, width in zip(named[1:], model.hidden))
+    why_not = (
+        why_not_padded(model.norm, model.activation) if uneven_hidden else ""
+    )  # an input that is 0 stays without effect
+    slots = tuple(
+        -(-width // num_subnets) if group else width
+        for group, width in zip(named[1:], model.hidden)
+    )
     whole = tuple(num_subnets * slot if group else slot for group, slot in zip(named[1:], slots))
     factor = sum_scale(scaling, num_subnets)
-    full = model if factor == 1.0 else model.clone(sum_scales=tuple(factor if group else 1.0 for group in named))
+    full = (
+        model
+        if factor == 1.0
+        else model.clone(sum_scales=tuple(factor if group else 1.0 for group in named))
+    )
     axes = (None,) * len(feature_axes) + ("input",)
     return decompose(
         [rule for rule in rules(named) if model.bias or not rule[0].endswith("/bias")],

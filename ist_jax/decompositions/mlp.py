@@ -8,9 +8,9 @@ import math
 
 import jax
 
+from ist_jax.core.types import Rules
 from ist_jax.decompositions.base import Decomposition, decompose
 from ist_jax.models.mlp import ACTIVATIONS, MLP
-from ist_jax.types import Rules
 
 SCALINGS = ("none", "keep", "sqrt")
 
@@ -56,7 +56,7 @@ def mlp(
       model: the full network.
       example: one input, shape (1, ...); flattened by the model.
       num_subnets: S.
-      partition: see `ist_jax.partition`.
+      partition: see `ist_jax.core.partition`.
       scaling: 'none' (right under BatchNorm and LayerNorm), 'keep' (1/S) or 'sqrt' (1/sqrt(S)) on sums over
         hidden units in the full model.
       split_input: whether input features are dealt to the subnetworks as well; inputs are vectors then.
@@ -69,7 +69,10 @@ def mlp(
     if split_input:
         sizes["input"] = math.prod(example.shape[1:])
     why_not = why_not_padded(model.norm, model.activation)
-    full, slots = model.clone(sum_scale=sum_scale(scaling, num_subnets)), [-(-width // num_subnets) for width in model.hidden]
+    full, slots = (
+        model.clone(sum_scale=sum_scale(scaling, num_subnets)),
+        [-(-width // num_subnets) for width in model.hidden],
+    )
     return decompose(
         rules(model, split_input=split_input),
         sizes,

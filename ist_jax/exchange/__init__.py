@@ -1,10 +1,10 @@
 """Moving units between the global parameters and the subnetworks."""
 
 from ist_jax.exchange.base import Exchange, ExchangeFactory, Store
-from ist_jax.exchange.formats import FORMATS, WIRES
-from ist_jax.exchange.resting import lying_units, resident_groups, settled
-from ist_jax.exchange.separate import separate
-from ist_jax.exchange.units import one_device, over_mesh
+from ist_jax.exchange.codecs import FORMATS, WIRES
+from ist_jax.exchange.exchange import one_device, over_mesh
+from ist_jax.exchange.independent import separate
+from ist_jax.exchange.layout import resident_groups, settled, storage_order
 
 __all__ = [
     "FORMATS",
@@ -12,10 +12,10 @@ __all__ = [
     "Exchange",
     "ExchangeFactory",
     "Store",
-    "lying_units",
     "one_device",
     "over_mesh",
     "resident_groups",
     "separate",
     "settled",
+    "storage_order",
 ]

@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from ist_jax.partition import Partition
-from ist_jax.types import Array, Indices, Key, Params
+from ist_jax.core.partition import Partition
+from ist_jax.core.types import Array, Indices, Key, Params
 
 Store = Any  # the global parameters at rest; only the exchange that made it knows how they lie
 
@@ -19,11 +19,11 @@ class Exchange(NamedTuple):
       move: (store, indices, next_indices, key) -> store, laid for `next_indices`: travelling units go to their
         next holders. The key is for rounding, where the exchange rounds.
       pull: (store, indices) -> subparams_S, the subnetworks of `indices`.
-      push: (store, pulled_S, trained_S, indices, alive_S, key) -> store. A lost subnetwork's units keep their
+      push: (store, pulled_S, trained_S, indices, weight_S, key) -> store. A lost subnetwork's units keep their
         values.
       params: (store, indices) -> params, in original order.
       lying: (store, indices) -> params as they lie, every group axis in the order and with the padding of
-        `resting.lying_units`: the same function, without an exchange.
+        `resting.storage_order`: the same function, without an exchange.
       shardings: how the store lies on a mesh, a tree of its shape; None on one device.
       synchronises: False if the subnetworks never meet, so that nothing is sent.
     """
@@ -38,4 +38,6 @@ class Exchange(NamedTuple):
     synchronises: bool = True
 
 
-ExchangeFactory = Callable[[Any, Any, Partition], Exchange]  # (labels, shapes, partition) -> Exchange
+ExchangeFactory = Callable[
+    [Any, Any, Partition], Exchange
+]  # (labels, shapes, partition) -> Exchange

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ist_jax.types import Array
+from ist_jax.core.types import Array
 
 _ORDER = ("NHWC", "HWIO", "NHWC")
 _Padding = tuple[tuple[int, int], tuple[int, int]]
@@ -29,7 +29,9 @@ def _padding(kernel: Array) -> _Padding:
 
 def plain_conv(x_BxHxWxI: Array, kernel: Array, stride: int) -> Array:
     """The convolution as `lax` has it, padded by half of the kernel on both sides; its gradients are JAX's."""
-    return lax.conv_general_dilated(x_BxHxWxI, kernel, (stride, stride), _padding(kernel), dimension_numbers=_ORDER)
+    return lax.conv_general_dilated(
+        x_BxHxWxI, kernel, (stride, stride), _padding(kernel), dimension_numbers=_ORDER
+    )
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
@@ -59,7 +61,9 @@ def _backward_1x1(stride: int, x: Array, kernel: Array, dy: Array) -> tuple[Arra
     seen = x[:, ::stride, ::stride]
     d_seen = jnp.einsum("bhwo,io->bhwi", dy, kernel[0, 0])
     d_kernel = jnp.einsum("bhwi,bhwo->io", seen, dy)[None, None]
-    return (d_seen if stride == 1 else jnp.zeros_like(x).at[:, ::stride, ::stride].set(d_seen)), d_kernel
+    return (
+        d_seen if stride == 1 else jnp.zeros_like(x).at[:, ::stride, ::stride].set(d_seen)
+    ), d_kernel
 
 
 def _input_gradient(stride: int, x: Array, kernel: Array, dy: Array) -> Array:
@@ -71,7 +75,9 @@ def _input_gradient(stride: int, x: Array, kernel: Array, dy: Array) -> Array:
         spread = (dy.shape[axis + 1] - 1) * stride + 1
         front = length - 1 - before
         padding.append((front, x.shape[axis + 1] + length - 1 - front - spread))
-    return lax.conv_general_dilated(dy, turned, (1, 1), padding, lhs_dilation=(stride, stride), dimension_numbers=_ORDER)
+    return lax.conv_general_dilated(
+        dy, turned, (1, 1), padding, lhs_dilation=(stride, stride), dimension_numbers=_ORDER
+    )
 
 
 def _kernel_gradient(stride: int, x: Array, kernel: Array, dy: Array) -> Array:
@@ -81,7 +87,9 @@ def _kernel_gradient(stride: int, x: Array, kernel: Array, dy: Array) -> Array:
     for axis, (before, _) in enumerate(_padding(kernel)):
         spread = (dy.shape[axis + 1] - 1) * stride + 1
         padding.append((before, kernel.shape[axis] - 1 + spread - before - x.shape[axis + 1]))
-    found = lax.conv_general_dilated(images, window, (1, 1), padding, rhs_dilation=(stride, stride), dimension_numbers=_ORDER)
+    found = lax.conv_general_dilated(
+        images, window, (1, 1), padding, rhs_dilation=(stride, stride), dimension_numbers=_ORDER
+    )
     return found.transpose(1, 2, 0, 3)
 
 

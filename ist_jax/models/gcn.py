@@ -5,8 +5,8 @@ from collections.abc import Callable
 import flax.linen as nn
 import jax.numpy as jnp
 
+from ist_jax.core.types import Array, Graph, Layered, Sparse
 from ist_jax.models.graphs import activated, dropped_in, scaled, symmetric_means, times
-from ist_jax.types import Array, Graph, Layered, Sparse
 
 
 class Convolution(nn.Module):
@@ -29,9 +29,16 @@ class Convolution(nn.Module):
         shape = (h_NxD.shape[1], self.width)
         kernel_DxH = self.param("kernel", nn.initializers.glorot_uniform(), shape, self.param_dtype)
         kernel_first = self.width < h_NxD.shape[1] or isinstance(h_NxD, Sparse)
-        y_NxH = self.propagate(times(h_NxD, kernel_DxH)) if kernel_first else self.propagate(h_NxD) @ kernel_DxH
+        y_NxH = (
+            self.propagate(times(h_NxD, kernel_DxH))
+            if kernel_first
+            else self.propagate(h_NxD) @ kernel_DxH
+        )
         if self.bias:
-            y_NxH = y_NxH + self.param("bias", nn.initializers.zeros, (self.width,), self.param_dtype)[None]
+            y_NxH = (
+                y_NxH
+                + self.param("bias", nn.initializers.zeros, (self.width,), self.param_dtype)[None]
+            )
         return y_NxH
 
 
@@ -71,7 +78,9 @@ class GCN(nn.Module):
         for i, (width, over_nodes) in enumerate(zip(self.hidden, means)):
             conv = Convolution(width, over_nodes, self.bias, self.param_dtype, name=f"hidden_{i}")
             h = activated(conv(self._read(h, i)), self.norm, self.activation, graph.mask_N)
-        output = Convolution(self.num_classes, means[-1], self.bias, self.param_dtype, name="output")
+        output = Convolution(
+            self.num_classes, means[-1], self.bias, self.param_dtype, name="output"
+        )
         return output(self._read(h, len(self.hidden)))
 
     def _read(self, h: Array | Sparse, layer: int) -> Array | Sparse:

@@ -8,8 +8,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from ist_jax.core.types import Array, Graph, Key, Layered, Rows, Sparse, num_chunks
 from ist_jax.models.mlp import ACTIVATIONS
-from ist_jax.types import Array, Graph, Key, Layered, Rows, Sparse, trips
 
 GRAPH_NORMS = ("none", "layer", "matrix")
 _AT_ONCE = 8  # gathers that are added up before the sum is written; of narrow features, a sum is mostly that. Measured on a CPU
@@ -28,7 +28,9 @@ def _sum(h_NxH: Array, graph: Graph) -> Array:
     if not graph.receiver_R.shape[0]:
         return total
     rest_RxH = _sum_rows(h_NxH, graph.overflow_RxW)
-    return total + jax.ops.segment_sum(rest_RxH, graph.receiver_R, h_NxH.shape[0], indices_are_sorted=True)
+    return total + jax.ops.segment_sum(
+        rest_RxH, graph.receiver_R, h_NxH.shape[0], indices_are_sorted=True
+    )
 
 
 @jax.custom_vjp
@@ -40,7 +42,10 @@ def neighbour_sum(h_NxH: Array, graph: Graph) -> Array:
     return _sum(h_NxH, graph)
 
 
-neighbour_sum.defvjp(lambda h_NxH, graph: (_sum(h_NxH, graph), graph), lambda graph, g_NxH: (_sum(g_NxH, graph), None))
+neighbour_sum.defvjp(
+    lambda h_NxH, graph: (_sum(h_NxH, graph), graph),
+    lambda graph, g_NxH: (_sum(g_NxH, graph), None),
+)
 
 
 def _made_once(f: Callable[..., Any], some: Array, *arguments: Any) -> Any:
@@ -52,7 +57,9 @@ def _made_once(f: Callable[..., Any], some: Array, *arguments: Any) -> Any:
     shapes = jax.eval_shape(f, *arguments)
     never = lambda *_: jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
     on_cpu = lambda some, *arguments: jax.lax.cond(some >= 0, f, never, *arguments)
-    return jax.lax.platform_dependent(some, *arguments, cpu=on_cpu, default=lambda _, *arguments: f(*arguments))
+    return jax.lax.platform_dependent(
+        some, *arguments, cpu=on_cpu, default=lambda _, *arguments: f(*arguments)
+    )
 
 
 def _weighted_sum(value_WxnxS: Array, column_Wxn: Array, kernel_DxSxH: Array) -> Array:
@@ -63,15 +70,22 @@ def _weighted_sum(value_WxnxS: Array, column_Wxn: Array, kernel_DxSxH: Array) ->
     shape = (1, num_subnets * width) if value_WxnxS.shape[2] == 1 else (num_subnets, width)
     kernel = kernel_DxSxH.reshape(num_rows, *shape) if num_kernels == num_subnets else kernel_DxSxH
     add = lambda total, entry: (total + entry[0][:, :, None] * kernel[entry[1]], None)
-    total, entries = jnp.zeros((column_Wxn.shape[1], *shape), kernel.dtype), (value_WxnxS.astype(kernel.dtype), column_Wxn)
-    total, _ = jax.lax.scan(add, total, entries, unroll=-(-len(column_Wxn) // trips(len(column_Wxn))))
+    total, entries = (
+        jnp.zeros((column_Wxn.shape[1], *shape), kernel.dtype),
+        (value_WxnxS.astype(kernel.dtype), column_Wxn),
+    )
+    total, _ = jax.lax.scan(
+        add, total, entries, unroll=-(-len(column_Wxn) // num_chunks(len(column_Wxn)))
+    )
     return total.reshape(-1, num_subnets, width)
 
 
 def _beside(rows: Rows, values: Sequence[Array], kernel_DxSxH: Array) -> Array:
     """[N, S, H]: the products of S kernels that lie beside each other with a matrix each, whose values are [W, n, S]."""
     some = rows.place_N[0]
-    of_width = lambda values, columns, kernel: [_weighted_sum(*one, kernel) for one in zip(values, columns)]
+    of_width = lambda values, columns, kernel: [
+        _weighted_sum(*one, kernel) for one in zip(values, columns)
+    ]
     sums = jnp.concatenate(_made_once(of_width, some, list(values), rows.column, kernel_DxSxH))
     return _made_once(lambda sums, place_N: sums[place_N], some, sums, rows.place_N)
 
@@ -106,7 +120,11 @@ _times_sparse.defvjp(
 
 def times(h_NxD: Array | Sparse, kernel_DxH: Array) -> Array:
     """[N, H]: the product of a matrix, dense or sparse, and a kernel; the gradient is the kernel's alone if it is sparse."""
-    return _times_sparse(h_NxD, jnp.asarray(kernel_DxH)) if isinstance(h_NxD, Sparse) else h_NxD @ kernel_DxH
+    return (
+        _times_sparse(h_NxD, jnp.asarray(kernel_DxH))
+        if isinstance(h_NxD, Sparse)
+        else h_NxD @ kernel_DxH
+    )
 
 
 def _hashed(index: Array, seed: Array) -> Array:
@@ -155,7 +173,11 @@ def dropped(h: Array | Sparse, rate: float, key: Key | None) -> Array | Sparse:
 
 def dropped_in(model: nn.Module, h: Array | Sparse, layer: int) -> Array | Sparse:
     """What layer `layer` of a model reads of `h`, by its `dropout` and `input_dropout`."""
-    key = model.make_rng("dropout") if model.has_rng("dropout") and (layer or model.input_dropout) else None
+    key = (
+        model.make_rng("dropout")
+        if model.has_rng("dropout") and (layer or model.input_dropout)
+        else None
+    )
     return dropped(h, model.dropout, key)
 
 
@@ -185,7 +207,9 @@ def symmetric_means(graph: Graph | Layered, layers: int) -> list[Callable[[Array
     sums = layers if isinstance(graph.features, Sparse) else layers - 1
     check_layers(graph, sums)
     of_blocks = lambda blocks: [functools.partial(times, block) for block in blocks]
-    means = of_blocks(graph.blocks) if isinstance(graph, Layered) else [symmetric_mean(graph)] * sums
+    means = (
+        of_blocks(graph.blocks) if isinstance(graph, Layered) else [symmetric_mean(graph)] * sums
+    )
     return [lambda h: h] * (layers - sums) + means
 
 

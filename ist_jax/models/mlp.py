@@ -61,7 +61,9 @@ class MLP(nn.Module):
         return logits_BxC.astype(jnp.promote_types(logits_BxC.dtype, jnp.float32))
 
     def _dense(self, width: int, name: str) -> nn.Dense:
-        return nn.Dense(width, use_bias=self.bias, dtype=self.dtype, param_dtype=self.param_dtype, name=name)
+        return nn.Dense(
+            width, use_bias=self.bias, dtype=self.dtype, param_dtype=self.param_dtype, name=name
+        )
 
     def _norm(self, name: str) -> Callable[[jax.Array], jax.Array]:
         if self.norm == "batch":

@@ -14,9 +14,9 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec
 
+from ist_jax.core.types import Array
 from ist_jax.models.conv import Conv
 from ist_jax.models.norm import STATS, BatchNorm
-from ist_jax.types import Array
 
 CONV_NORMS = ("batch", "group")
 BLOCKS = ("preact", "post", "preact_bottleneck", "post_bottleneck")
@@ -59,11 +59,15 @@ class Block(nn.Module):
         scaled = lambda branch: branch if self.scale == 1.0 else branch * self.scale
         if is_preact(self.kind):
             seen = nn.relu(self._norm("norm1")(x))
-            shortcut = self._conv(self._out, "shortcut", 1, self.stride)(seen) if self._changes(x) else x
+            shortcut = (
+                self._conv(self._out, "shortcut", 1, self.stride)(seen) if self._changes(x) else x
+            )
             return shortcut + scaled(self._branch(seen))
         shortcut = x
         if self._changes(x):
-            shortcut = self._norm("shortcut_norm")(self._conv(self._out, "shortcut", 1, self.stride)(x))
+            shortcut = self._norm("shortcut_norm")(
+                self._conv(self._out, "shortcut", 1, self.stride)(x)
+            )
         return nn.relu(shortcut + scaled(self._branch(x)))
 
     @property
@@ -94,17 +98,21 @@ class Block(nn.Module):
         return conv_norm(self.norm, name, self.dtype, self.param_dtype)
 
 
-def conv_norm(norm: str, name: str, dtype: jnp.dtype | None, param_dtype: jnp.dtype) -> Callable[[Array], Array]:
+def conv_norm(
+    norm: str, name: str, dtype: jnp.dtype | None, param_dtype: jnp.dtype
+) -> Callable[[Array], Array]:
     """The norm of a convolutional network by its name."""
     if norm == "batch":
         return BatchNorm(param_dtype=param_dtype, name=name)
-    make = lambda channels: nn.GroupNorm(None, math.gcd(16, channels), dtype=dtype, param_dtype=param_dtype, name=name)
+    make = lambda channels: nn.GroupNorm(
+        None, math.gcd(16, channels), dtype=dtype, param_dtype=param_dtype, name=name
+    )
     return lambda x: make(x.shape[-1])(x)
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class Apart:
+class ShardedStack:
     """A parameter of repeated blocks of which every device of a mesh has an equal share, and none has all.
 
     Attributes:
@@ -124,21 +132,25 @@ class Apart:
         def here(own: Array, place: Array) -> Array:
             at = place - jax.lax.axis_index(axis) * own.shape[0]
             held = (at >= 0) & (at < own.shape[0])
-            value = jax.lax.dynamic_index_in_dim(own, jnp.clip(at, 0, own.shape[0] - 1), keepdims=False)
+            value = jax.lax.dynamic_index_in_dim(
+                own, jnp.clip(at, 0, own.shape[0] - 1), keepdims=False
+            )
             return jax.lax.psum(jnp.where(held, value, 0), axis)
 
         specs, same = PartitionSpec(axis), PartitionSpec()
-        return jax.shard_map(here, mesh=self.mesh, in_specs=(specs, same), out_specs=same)(self.stack, self.place_N[number])
+        return jax.shard_map(here, mesh=self.mesh, in_specs=(specs, same), out_specs=same)(
+            self.stack, self.place_N[number]
+        )
 
 
 def _is_apart(value: Any) -> bool:
-    return isinstance(value, Apart)
+    return isinstance(value, ShardedStack)
 
 
 def repeated(block: nn.Module, count: int, x: Array) -> Array:
     """`count` blocks one after another as one loop: their parameters and statistics have a leading axis of blocks.
 
-    Parameters that are `Apart` come to every device one block at a time.
+    Parameters that are `ShardedStack` come to every device one block at a time.
     """
     if any(map(_is_apart, jax.tree.leaves(block.variables.get("params", {}), is_leaf=_is_apart))):
         return _fetched(block, count, x)
@@ -153,8 +165,12 @@ def repeated(block: nn.Module, count: int, x: Array) -> Array:
 
 def _fetched(block: nn.Module, count: int, x: Array) -> Array:
     def step(block: nn.Module, x: Array, number: Array) -> tuple[Array, None]:
-        of_block = lambda params: jax.tree.map(lambda leaf: leaf.one(number), params, is_leaf=_is_apart)
-        return nn.map_variables(lambda block, x: block(x), "params", trans_in_fn=of_block)(block, x), None
+        of_block = lambda params: jax.tree.map(
+            lambda leaf: leaf.one(number), params, is_leaf=_is_apart
+        )
+        return nn.map_variables(lambda block, x: block(x), "params", trans_in_fn=of_block)(
+            block, x
+        ), None
 
     loop = nn.scan(step, variable_broadcast="params", variable_axes={STATS: 0}, length=count)
     return loop(block, x, jnp.arange(count))[0]

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 import flax.linen as nn
 import jax.numpy as jnp
 
+from ist_jax.core.types import Array
 from ist_jax.models.conv import Conv
 from ist_jax.models.residual import Block, conv_norm, is_preact, repeated
-from ist_jax.types import Array
 
 STEMS = ("small", "large")
 
@@ -19,7 +19,9 @@ STEMS = ("small", "large")
 def as_images(x: Array) -> Array:
     """[B, H, W] or [B, H, W, C] as the latter. Raises ValueError for anything else."""
     if x.ndim not in (3, 4):
-        raise ValueError(f"a convolutional network takes images, (examples, height, width[, channels]), not shape {x.shape}")
+        raise ValueError(
+            f"a convolutional network takes images, (examples, height, width[, channels]), not shape {x.shape}"
+        )
     return x[..., None] if x.ndim == 3 else x
 
 
@@ -69,7 +71,9 @@ class ResNet(nn.Module):
             elif count > 1:
                 x = repeated(self._block(stage, f"stage_{stage}_rest", **further), count - 1, x)
         pooled_BxD = x.mean(axis=(1, 2))
-        head = nn.Dense(self.num_classes, dtype=self.dtype, param_dtype=self.param_dtype, name="output")
+        head = nn.Dense(
+            self.num_classes, dtype=self.dtype, param_dtype=self.param_dtype, name="output"
+        )
         logits_BxC = head(pooled_BxD)
         return logits_BxC.astype(jnp.promote_types(logits_BxC.dtype, jnp.float32))
 

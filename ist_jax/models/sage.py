@@ -3,8 +3,8 @@
 import flax.linen as nn
 import jax.numpy as jnp
 
+from ist_jax.core.types import Array, Graph, Layered
 from ist_jax.models.graphs import activated, check_layers, dropped_in, scaled, with_neighbours
-from ist_jax.types import Array, Graph, Layered
 
 
 class GraphSAGE(nn.Module):
@@ -41,4 +41,6 @@ class GraphSAGE(nn.Module):
         return dropped_in(self, scaled(pair_Nx2xD, self.sum_scales, layer), layer)
 
     def _dense(self, width: int, name: str) -> nn.DenseGeneral:
-        return nn.DenseGeneral(width, axis=(-2, -1), use_bias=self.bias, param_dtype=self.param_dtype, name=name)
+        return nn.DenseGeneral(
+            width, axis=(-2, -1), use_bias=self.bias, param_dtype=self.param_dtype, name=name
+        )

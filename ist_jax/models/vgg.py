@@ -5,11 +5,11 @@ from collections.abc import Sequence
 import flax.linen as nn
 import jax.numpy as jnp
 
+from ist_jax.core.types import Array
 from ist_jax.models.conv import Conv
 from ist_jax.models.norm import BatchNorm
 from ist_jax.models.residual import conv_norm
 from ist_jax.models.resnet import as_images
-from ist_jax.types import Array
 
 # the IST paper names a VGG12 without saying which; nine convolutions and three dense layers
 VGG12 = (64, 64, 0, 128, 0, 256, 256, 0, 512, 512, 0, 512, 512)
@@ -42,20 +42,34 @@ class VGG(nn.Module):
             if channels == 0:
                 x = _halved(x)
                 continue
-            x = Conv(channels, dtype=self.dtype, param_dtype=self.param_dtype, name=f"conv_{number}")(x)
-            x = nn.relu(conv_norm(self.norm, f"conv_norm_{number}", self.dtype, self.param_dtype)(x))
+            x = Conv(
+                channels, dtype=self.dtype, param_dtype=self.param_dtype, name=f"conv_{number}"
+            )(x)
+            x = nn.relu(
+                conv_norm(self.norm, f"conv_norm_{number}", self.dtype, self.param_dtype)(x)
+            )
             number += 1
         x = x.mean(axis=(1, 2))
         for i, width in enumerate(self.hidden):
             x = self._dense(width, f"hidden_{i}", use_bias=self.norm != "batch")(x)
-            x = conv_norm("batch", f"norm_{i}", self.dtype, self.param_dtype)(x) if self.norm == "batch" else x
+            x = (
+                conv_norm("batch", f"norm_{i}", self.dtype, self.param_dtype)(x)
+                if self.norm == "batch"
+                else x
+            )
             x = nn.relu(x)
         logits_BxC = self._dense(self.num_classes, "output", use_bias=self.norm != "batch")(x)
         logits_BxC = logits_BxC.astype(jnp.promote_types(logits_BxC.dtype, jnp.float32))
-        return BatchNorm(affine=False, name="output_norm")(logits_BxC) if self.norm == "batch" else logits_BxC
+        return (
+            BatchNorm(affine=False, name="output_norm")(logits_BxC)
+            if self.norm == "batch"
+            else logits_BxC
+        )
 
     def _dense(self, width: int, name: str, use_bias: bool = True) -> nn.Dense:
-        return nn.Dense(width, use_bias=use_bias, dtype=self.dtype, param_dtype=self.param_dtype, name=name)
+        return nn.Dense(
+            width, use_bias=use_bias, dtype=self.dtype, param_dtype=self.param_dtype, name=name
+        )
 
 
 def _halved(x: Array) -> Array:

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from ist_jax.types import Apply, Array, Batch, Key, Metrics, Variables
+from ist_jax.core.types import Apply, Array, Batch, Key, Metrics, Variables
 
 
 def leading_axis(arrays: Any) -> int:

@@ -5,13 +5,18 @@ from typing import Any
 import jax.numpy as jnp
 import optax
 
+from ist_jax.core.types import Apply, Array, Batch, Key, Metrics, Variables
 from ist_jax.tasks.augment import augmented
 from ist_jax.tasks.base import Task
-from ist_jax.types import Apply, Array, Batch, Key, Metrics, Variables
 
 
 def classification(
-    mean: float = 0.0, std: float = 1.0, *, augment: str = "none", padding: int = 4, size: tuple[int, int] | None = None
+    mean: float = 0.0,
+    std: float = 1.0,
+    *,
+    augment: str = "none",
+    padding: int = 4,
+    size: tuple[int, int] | None = None,
 ) -> Task:
     """A task over arrays {'x': [N, ...], 'y': int[N]}.
 
@@ -26,7 +31,11 @@ def classification(
     def batch(arrays: Any, index_B: Array, key: Key | None) -> Batch:
         x = jnp.take(arrays["x"], index_B, axis=0)
         x = augmented(augment if key is not None else "none", x, key, padding, size)
-        x = x.astype(jnp.promote_types(x.dtype, jnp.float32)) if x.dtype != jnp.uint8 else x.astype(jnp.float32)
+        x = (
+            x.astype(jnp.promote_types(x.dtype, jnp.float32))
+            if x.dtype != jnp.uint8
+            else x.astype(jnp.float32)
+        )
         return {"x": (x - mean) / std, "y": jnp.take(arrays["y"], index_B, axis=0)}
 
     def loss(apply: Apply, variables: Variables, batch: Batch, key: Key) -> tuple[Array, Any]:
@@ -39,6 +48,10 @@ def classification(
     def metrics(logits_BxC: Array, batch: Batch, weight_B: Array) -> Metrics:
         loss_B = optax.softmax_cross_entropy_with_integer_labels(logits_BxC, batch["y"])
         correct_B = (logits_BxC.argmax(axis=-1) == batch["y"]).astype(weight_B.dtype)
-        return {"loss": (weight_B * loss_B).sum(), "correct": (weight_B * correct_B).sum(), "count": weight_B.sum()}
+        return {
+            "loss": (weight_B * loss_B).sum(),
+            "correct": (weight_B * correct_B).sum(),
+            "count": weight_B.sum(),
+        }
 
     return Task(batch, loss, logits, metrics)

@@ -13,14 +13,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ist_jax.types import Array, Graph, Key, Layered
+from ist_jax.core.types import Array, Graph, Key, Layered
 
 
 def _received(value_N: Array, graph: Graph) -> Array:
     """[N]: the sum of values over every node's neighbours."""
     padded = jnp.concatenate([value_N, jnp.zeros_like(value_N[:1])])
     total_N = padded[graph.neighbours_NxW].sum(axis=1)
-    return total_N.at[graph.receiver_R].add(padded[graph.overflow_RxW].sum(axis=1), indices_are_sorted=True)
+    return total_N.at[graph.receiver_R].add(
+        padded[graph.overflow_RxW].sum(axis=1), indices_are_sorted=True
+    )
 
 
 def drawn(importance_N: Array, count: int, key: Key) -> tuple[Array, Array]:
@@ -30,7 +32,9 @@ def drawn(importance_N: Array, count: int, key: Key) -> tuple[Array, Array]:
     importance. Where there are fewer of these, the rest of the draws name node N, with weight 0.
     """
     size = importance_N.shape[0]
-    priority_N = importance_N / (1 - jax.random.uniform(key, (size,), importance_N.dtype))  # of (0, 1], not [0, 1)
+    priority_N = importance_N / (
+        1 - jax.random.uniform(key, (size,), importance_N.dtype)
+    )  # of (0, 1], not [0, 1)
     highest, node_M = jax.lax.top_k(priority_N, min(count + 1, size))
     limit, node_M = highest[count] if count < size else 0.0, node_M[:count]
     chosen_M = importance_N[node_M]
@@ -58,7 +62,9 @@ def _block(graph: Graph, upper_B: Array, lower_M: Array) -> Array:
     return found.at[above[graph.receiver_R][:, None], below[graph.overflow_RxW]].add(1, mode="drop")
 
 
-def sampled(arrays: Mapping[str, Any], node_B: Array, key: Key, *, count: int, levels: int) -> Layered:
+def sampled(
+    arrays: Mapping[str, Any], node_B: Array, key: Key, *, count: int, levels: int
+) -> Layered:
     """Nodes of `levels` layers below the nodes `node_B`, `count` new ones in each.
 
     Args:
@@ -77,7 +83,11 @@ def sampled(arrays: Mapping[str, Any], node_B: Array, key: Key, *, count: int, l
         node_M, weight_M = drawn(importance_N, count, jax.random.fold_in(key, level))
         lower = jnp.concatenate([upper, node_M])
         weight = jnp.concatenate([jnp.ones(upper.shape, weight_M.dtype), weight_M])
-        block = of(take_N, upper)[:, None] * _block(graph, upper, lower) * (of(give_N, lower) * weight)[None]
+        block = (
+            of(take_N, upper)[:, None]
+            * _block(graph, upper, lower)
+            * (of(give_N, lower) * weight)[None]
+        )
         blocks.append(block + jnp.eye(*block.shape) * of(arrays["own_N"], upper)[:, None])
         upper = lower
     return Layered(of(graph.features, upper), tuple(reversed(blocks)))

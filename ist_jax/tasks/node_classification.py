@@ -13,9 +13,9 @@ from typing import Any
 import jax.numpy as jnp
 import optax
 
+from ist_jax.core.types import Apply, Array, Batch, Graph, Key, Metrics, Variables
 from ist_jax.tasks.base import Task
 from ist_jax.tasks.layer_sampling import sampled
-from ist_jax.types import Apply, Array, Batch, Graph, Key, Metrics, Variables
 
 
 def _num_clusters(arrays: Any) -> int:
@@ -24,7 +24,12 @@ def _num_clusters(arrays: Any) -> int:
 
 def _whole(arrays: Any) -> Batch:
     slot_N = jnp.zeros_like(arrays["label_N"])
-    return {"x": arrays["graph"], "y": arrays["label_N"], "counted": arrays["counted_N"], "slot": slot_N}
+    return {
+        "x": arrays["graph"],
+        "y": arrays["label_N"],
+        "counted": arrays["counted_N"],
+        "slot": slot_N,
+    }
 
 
 def _spans(start: Array, cluster_B: Array, slot: Array) -> tuple[Array, Array]:
@@ -39,7 +44,9 @@ def _union(arrays: Any, cluster_B: Array) -> Batch:
     graph: Graph = arrays["graph"]
     num_clusters, width, size = _num_clusters(arrays), arrays["slot"].shape[0], cluster_B.shape[0]
     place_B = jnp.arange(size, dtype=jnp.int32)
-    place_of = jnp.full(num_clusters, size, jnp.int32).at[cluster_B].set(place_B)  # size: not in this batch
+    place_of = (
+        jnp.full(num_clusters, size, jnp.int32).at[cluster_B].set(place_B)
+    )  # size: not in this batch
     node_Bxn, inside_Bxn = _spans(arrays["start"], cluster_B, arrays["slot"])
     inside_Bxn &= (place_of[cluster_B] == place_B)[:, None]
     node_N, inside_N, none = node_Bxn.reshape(-1), inside_Bxn.reshape(-1), size * width
@@ -53,16 +60,32 @@ def _union(arrays: Any, cluster_B: Array) -> Batch:
 
     row_Bxr, in_row_Bxr = _spans(arrays["row_start"], cluster_B, arrays["row_slot"])
     row_R, in_row_R = row_Bxr.reshape(-1), in_row_Bxr & (place_of[cluster_B] == place_B)[:, None]
-    receiver_Bxr = place_B[:, None] * width + graph.receiver_R[row_Bxr] - arrays["start"][cluster_B][:, None]
-    receiver_Bxr = jnp.where(in_row_Bxr, receiver_Bxr, place_B[:, None] * width + width - 1)  # which keeps the order
+    receiver_Bxr = (
+        place_B[:, None] * width + graph.receiver_R[row_Bxr] - arrays["start"][cluster_B][:, None]
+    )
+    receiver_Bxr = jnp.where(
+        in_row_Bxr, receiver_Bxr, place_B[:, None] * width + width - 1
+    )  # which keeps the order
     neighbours_NxW = here(graph.neighbours_NxW[node_N], inside_N)
-    overflow_RxW, receiver_R = here(graph.overflow_RxW[row_R], in_row_R.reshape(-1)), receiver_Bxr.reshape(-1)
-    degree_N = (neighbours_NxW < none).sum(axis=1).at[receiver_R].add((overflow_RxW < none).sum(axis=1))
+    overflow_RxW, receiver_R = (
+        here(graph.overflow_RxW[row_R], in_row_R.reshape(-1)),
+        receiver_Bxr.reshape(-1),
+    )
+    degree_N = (
+        (neighbours_NxW < none).sum(axis=1).at[receiver_R].add((overflow_RxW < none).sum(axis=1))
+    )
     mask_N = inside_N.astype(graph.mask_N.dtype)
     features = graph.features[node_N] * mask_N.reshape((-1,) + (1,) * (graph.features.ndim - 1))
-    x = Graph(features, degree_N.astype(mask_N.dtype), mask_N, neighbours_NxW, overflow_RxW, receiver_R)
+    x = Graph(
+        features, degree_N.astype(mask_N.dtype), mask_N, neighbours_NxW, overflow_RxW, receiver_R
+    )
     counted_N = arrays["counted_N"][node_N] * mask_N
-    return {"x": x, "y": arrays["label_N"][node_N], "counted": counted_N, "slot": jnp.repeat(place_B, width)}
+    return {
+        "x": x,
+        "y": arrays["label_N"][node_N],
+        "counted": counted_N,
+        "slot": jnp.repeat(place_B, width),
+    }
 
 
 def _drawn_below(arrays: Any, node_B: Array, key: Key, layer_nodes: int, levels: int) -> Batch:
@@ -105,6 +128,10 @@ def node_classification(layer_nodes: int = 0, levels: int = 0) -> Task:
         weight_N = batch["counted"] * weight_B[batch["slot"]]
         loss_N = optax.softmax_cross_entropy_with_integer_labels(logits_NxC, batch["y"])
         correct_N = (logits_NxC.argmax(axis=-1) == batch["y"]).astype(weight_N.dtype)
-        return {"loss": (weight_N * loss_N).sum(), "correct": (weight_N * correct_N).sum(), "count": weight_N.sum()}
+        return {
+            "loss": (weight_N * loss_N).sum(),
+            "correct": (weight_N * correct_N).sum(),
+            "count": weight_N.sum(),
+        }
 
     return Task(batch, loss, logits, metrics, _num_examples)

@@ -1,8 +1,0 @@
-"""Ways to train: a table from a method's name to how it is built from the two algorithms."""
-
-from ist_jax.algorithms.base import Algorithm, Costs, Start, State
-from ist_jax.algorithms.data_parallel import data_parallel
-from ist_jax.algorithms.ensemble import ensemble
-from ist_jax.algorithms.ist import OPT_STATES, drawn, ist
-
-__all__ = ["OPT_STATES", "Algorithm", "Costs", "Start", "State", "data_parallel", "drawn", "ensemble", "ist"]

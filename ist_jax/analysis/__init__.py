@@ -1,0 +1,1 @@
+"""Costs by arithmetic, and what compiled programs say of them."""

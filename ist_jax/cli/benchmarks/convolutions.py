@@ -1,0 +1,162 @@
+"""What the convolution's own gradients are worth on this machine, and where sub-ResNets train fastest:
+
+    python -m ist_jax.cli.benchmarks.convolutions [--repeats=5] [--out=DIR]
+
+Prints two tables, and writes them as convolutions.json and placements.json to DIR; README.md beside this file has them. They
+are of a gradient step, alone and inside of a loop over steps, by this code base's convolution and by the plain one; and of a
+local step of all workers by placement. Expect some minutes on 2 CPU cores, most of them of compilation.
+"""
+
+import functools
+import json
+import pathlib
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import optax
+
+from ist_jax import data, ist
+from ist_jax.cli.benchmarks.rounds import described, machine
+from ist_jax.cli.benchmarks.timing import Round, median_seconds, round_of
+from ist_jax.cli.exit_status import Parser, exit_status
+from ist_jax.cli.records.tables import markdown
+from ist_jax.core.placement import Placement, looped, sharded, subnet_mesh, vmapped
+from ist_jax.core.types import Array
+from ist_jax.decompositions import Decomposition, blocks, channels, filters
+from ist_jax.models import VGG, PreActResNet, ResNet
+from ist_jax.models.conv import conv, plain_conv
+from ist_jax.tasks import classification
+from ist_jax.training.files import write_whole
+
+STEPS, BATCH, SUBNETS = 4, 32, 4
+ROUND_STEPS, ROUND_BATCH = 2, 8  # a batch of convolutions is slow indeed
+
+
+class Layer(NamedTuple):
+    """A convolution: images of `side` pixels and `inputs` channels."""
+
+    size: int
+    stride: int
+    side: int
+    inputs: int
+    outputs: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.size} x {self.size}, stride {self.stride}, {self.side} pixels, {self.inputs} to {self.outputs} channels"
+
+
+LAYERS = (
+    Layer(3, 1, 16, 16, 16),
+    Layer(3, 1, 8, 64, 64),
+    Layer(3, 2, 16, 16, 32),
+    Layer(1, 2, 16, 16, 32),
+)
+CHANNELS = "channels of a VGG (8, 16, 16)"
+PLACEMENTS: dict[str, Callable[[], Placement]] = {
+    "looped": looped,
+    "vmapped": vmapped,
+    "sharded, looped inside": lambda: sharded(subnet_mesh(1), looped()),
+    "sharded, vmapped inside": lambda: sharded(subnet_mesh(1), vmapped()),
+}
+
+
+def steps_of(layer: Layer, convolve: Callable[..., Array], steps: int) -> Callable[[], Any]:
+    """`steps` gradient steps on a kernel and on its images, as a loop; 1: alone."""
+    x = jax.random.normal(jax.random.key(0), (BATCH, layer.side, layer.side, layer.inputs))
+    kernel = 0.01 * jax.random.normal(
+        jax.random.key(1), (layer.size, layer.size, layer.inputs, layer.outputs)
+    )
+    loss = lambda both: (convolve(*both, layer.stride) ** 2).mean()
+    step = lambda both: jax.tree.map(
+        lambda leaf, slope: leaf - 1e-6 * slope, both, jax.grad(loss)(both)
+    )
+    run = (
+        step
+        if steps == 1
+        else lambda both: jax.lax.fori_loop(0, steps, lambda _, both: step(both), both)
+    )
+    return functools.partial(jax.jit(run), (x, kernel))
+
+
+def layer_row(layer: Layer, repeats: int) -> list[str]:
+    """Milliseconds of a step: ours alone and in a loop, the plain one alone and in a loop."""
+    counts = (1, STEPS, 1, STEPS)
+    kinds = (conv, conv, plain_conv, plain_conv)
+    seconds = median_seconds(
+        [steps_of(layer, kind, count) for kind, count in zip(kinds, counts)], repeats
+    )
+    return [layer.name, *(f"{1e3 * value / count:.1f}" for value, count in zip(seconds, counts))]
+
+
+def networks(example: jax.ShapeDtypeStruct) -> dict[str, Decomposition]:
+    """One decomposition of each kind, for small images."""
+    options = dict(num_subnets=SUBNETS)
+    return {
+        "blocks of a ResNet (1, 1, 9), 4 channels": blocks(
+            PreActResNet((1, 1, 9), 10, width=4), example, **options
+        ),
+        "filters of a ResNet (2, 2), 8 channels": filters(
+            ResNet((2, 2), 10, width=8), example, **options
+        ),
+        CHANNELS: channels(VGG((8, 0, 16, 16), (16,), 10), example, **options),
+    }
+
+
+def network_row(name: str, made: Decomposition, images: data.Dataset, repeats: int) -> list[str]:
+    """Milliseconds of a local step of all workers by placement."""
+
+    def round_at(placement: Placement) -> Round:
+        task, tx = classification(images.mean, images.std), optax.sgd(0.01)
+        return round_of(
+            ist(made, task, tx, batch_size=ROUND_BATCH, placement=placement), images, ROUND_STEPS
+        )
+
+    rounds = [round_at(make()) for make in PLACEMENTS.values()]
+    seconds = median_seconds([made.run for made in rounds], repeats)
+    return [name, *(f"{1e3 * value / ROUND_STEPS:.1f}" for value in seconds)]
+
+
+def show(header: Sequence[str], rows: Sequence[Sequence[str]], file: pathlib.Path | None) -> None:
+    """Prints a table, and writes it as pages read it."""
+    note = described(machine())
+    print(f"{markdown(header, rows)}\n{note}\n", flush=True)
+    if file is not None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(
+            file, json.dumps({"header": header, "rows": rows, "note": note}, indent=1) + "\n"
+        )
+
+
+def main(argv: Sequence[str]) -> int:
+    parser = Parser(
+        prog="ist_jax.cli.benchmarks.convolutions",
+        description=__doc__.split("\n")[0],
+        allow_abbrev=False,
+    )
+    parser.add_argument("--repeats", type=int, default=5, help="of every timing")
+    parser.add_argument("--out", default="", help="folder for the tables")
+
+    def act() -> None:
+        chosen = parser.parse_args(argv[1:])
+        file = lambda name: pathlib.Path(chosen.out, name) if chosen.out else None
+        kinds = ("ours, alone", "ours, in a loop", "plain, alone", "plain, in a loop")
+        show(
+            ["ms of a step", *kinds],
+            [layer_row(layer, chosen.repeats) for layer in LAYERS],
+            file("convolutions.json"),
+        )
+        images = data.load("digits", dataset="images")
+        rows = [
+            network_row(name, made, images, chosen.repeats)
+            for name, made in networks(images.example).items()
+        ]
+        show(["ms of a step of all workers", *PLACEMENTS], rows, file("placements.json"))
+
+    return exit_status(act)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))

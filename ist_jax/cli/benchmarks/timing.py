@@ -1,0 +1,247 @@
+"""What is timed: rounds, and what they are compared with."""
+
+import functools
+import itertools
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import NamedSharding, PartitionSpec
+
+from ist_jax import data_parallel, ist, replicated
+from ist_jax.core.placement import AXIS, Placement, looped, make_placement, subnet_mesh, vmapped
+from ist_jax.data import Dataset, Raw, make_dataset
+from ist_jax.data.splits import shared
+from ist_jax.decompositions import mlp
+from ist_jax.exchange.transport import OverMesh
+from ist_jax.methods import Algorithm
+from ist_jax.methods.base import State
+from ist_jax.models import MLP
+from ist_jax.tasks import classification
+
+BATCH, EXAMPLES, RATE = 128, 4096, 0.01
+
+
+class Network(NamedTuple):
+    """A fully connected network, and S."""
+
+    features: int
+    hidden: tuple[int, ...]
+    classes: int
+    num_subnets: int
+
+    @property
+    def name(self) -> str:
+        return (
+            "-".join(map(str, (self.features, *self.hidden, self.classes)))
+            + f", S={self.num_subnets}"
+        )
+
+    @property
+    def worker_widths(self) -> list[int]:
+        """Features, a subnetwork's share of every hidden layer, classes."""
+        return [self.features, *(width // self.num_subnets for width in self.hidden), self.classes]
+
+    def decomposition(self) -> Any:
+        example = jax.ShapeDtypeStruct((1, self.features), jnp.float32)
+        return mlp(MLP(self.hidden, self.classes), example, num_subnets=self.num_subnets)
+
+
+@functools.cache
+def dataset(features: int, classes: int) -> Any:
+    """Random examples: what is timed does not depend on what they say."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(EXAMPLES + 64, features)).astype(np.float32)
+    y = np.arange(EXAMPLES + 64) % classes
+    raw = Raw(x, y, x[:64], y[:64])
+    return make_dataset(
+        raw, "random", source="random", validation_fraction=64 / (EXAMPLES + 64), shards=shared
+    )
+
+
+def _placement(name: str, num_subnets: int) -> Placement:
+    """'auto' is on one device, whatever the machine has."""
+    return make_placement(
+        name, num_subnets, min(num_subnets, len(jax.devices())) if name == "sharded" else 1
+    )
+
+
+def algorithm_of(
+    network: Network, method: str = "ist", place: str = "auto", batch: int = BATCH, **options: Any
+) -> Algorithm:
+    """IST, or data parallel in its best form on one device: one worker with the batch of all."""
+    split, task, tx = network.decomposition(), classification(), optax.sgd(RATE)
+    if method == "ist":
+        placement = _placement(place, network.num_subnets)
+        return ist(split, task, tx, batch_size=batch, placement=placement, **options)
+    if method == "single":
+        return data_parallel(
+            replicated(split, 1), task, tx, num_workers=1, batch_size=batch, placement=looped()
+        )
+    placement = _placement(place, network.num_subnets)
+    return data_parallel(
+        replicated(split, network.num_subnets),
+        task,
+        tx,
+        num_workers=network.num_subnets,
+        batch_size=batch,
+        placement=placement,
+    )
+
+
+def median_seconds(runs: Sequence[Callable[[], Any]], repeats: int) -> list[float]:
+    """Medians of `repeats` runs of each, in turns, so that what slows the machine slows all; a first turn is not counted."""
+    for run in runs:
+        jax.block_until_ready(run())
+    found: list[list[float]] = [[] for _ in runs]
+    for _ in range(repeats):
+        for run, seconds in zip(runs, found):
+            began = time.perf_counter()
+            jax.block_until_ready(run())
+            seconds.append(time.perf_counter() - began)
+    return list(map(statistics.median, found))
+
+
+class Round(NamedTuple):
+    """A compiled round of `steps` local steps, exchange included; every call of `run` is the next one."""
+
+    run: Callable[[], Any]
+    steps: int
+    compilation: float
+    algorithm: Algorithm
+
+
+def round_of(
+    algorithm: Algorithm, data: Dataset, steps: int, held: list[State] | None = None
+) -> Round:
+    """A round of `algorithm` on `data`, compiled; without local steps it is a synchronisation.
+
+    Args:
+      algorithm: of the round.
+      data: whose training set it draws from.
+      steps: local steps.
+      held: a list of the state that rounds go on from, and leave there, so that several in turns hold one; None: its own.
+    """
+    drawn = range(max(steps, 1) * algorithm.batch_size)
+    view = data.view(0, jax.random.key(1), algorithm.num_workers, algorithm.sharding, drawn)
+    key, weight_S = jax.device_put(
+        (jax.random.key(2), jnp.ones(algorithm.num_workers, bool)), algorithm.sharding
+    )
+    held = [algorithm.fresh(jax.random.key(0))] if held is None else held
+    began = time.perf_counter()
+    program = algorithm.round.lower(held[0], view, key, weight_S, steps=steps).compile()
+    compilation = time.perf_counter() - began
+
+    def run() -> Any:
+        held[0], metrics = program(held[0], view, key, weight_S)
+        return metrics
+
+    return Round(run, steps, compilation, algorithm)
+
+
+def network_round(network: Network, steps: int, **options: Any) -> Round:
+    """A round of `network` on random data; options as of `algorithm_of`."""
+    return round_of(
+        algorithm_of(network, **options), dataset(network.features, network.classes), steps
+    )
+
+
+def swap(num_bytes: int, leaves: int, packed: bool) -> Callable[[], Any]:
+    """`leaves` blocks of `num_bytes` on every device, sent over a mesh of all devices in one collective, or one each."""
+    mesh = subnet_mesh()
+    routes = OverMesh(mesh, mesh.size, pack_below=2**62 if packed else 0)
+    shape = (mesh.size * mesh.size, -(-num_bytes // (4 * mesh.size)))
+    blocks = jax.device_put([jnp.ones(shape)] * leaves, NamedSharding(mesh, PartitionSpec(AXIS)))
+    send = jax.jit(routes.spread(routes.swap, (PartitionSpec(AXIS),), PartitionSpec(AXIS)))
+    return lambda: send(blocks)
+
+
+def _norm(x: jax.Array) -> jax.Array:
+    return (x - x.mean(0, keepdims=True)) * jax.lax.rsqrt(x.var(0, keepdims=True) + 1e-5)
+
+
+def _as_by_hand() -> Placement:
+    return looped() if jax.default_backend() == "cpu" else vmapped()
+
+
+def by_hand(network: Network, steps: int) -> Callable[[], Any]:
+    """J local steps of S subnetworks as anybody would write them: same shapes, same gather, no exchange."""
+    widths = network.worker_widths
+    rng = np.random.default_rng(0)
+
+    def loss(params: Any, x: jax.Array, y: jax.Array) -> jax.Array:
+        for kernel, (scale, bias) in zip(params["kernels"][:-1], params["norms"]):
+            x = jax.nn.relu(_norm(x @ kernel) * scale[None] + bias[None])
+        logits = _norm(x @ params["kernels"][-1])
+        return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
+
+    def train(arrays: Any, own: Any) -> Any:
+        def step(params: Any, index: jax.Array) -> Any:
+            x, y = arrays["x"][index], arrays["y"][index]
+            value, gradient = jax.value_and_grad(loss)(params, x, y)
+            return jax.tree.map(lambda p, g: p - RATE * g, params, gradient), value
+
+        params, index_JxB = own
+        return jax.lax.scan(step, params, index_JxB)
+
+    stack = lambda *shape: jnp.asarray(
+        0.05 * rng.normal(size=(network.num_subnets, *shape)).astype(np.float32)
+    )
+    params = {
+        "kernels": [stack(a, b) for a, b in itertools.pairwise(widths)],
+        "norms": [(stack(width), stack(width)) for width in widths[1:-1]],
+    }
+    index = jnp.asarray(rng.integers(0, EXAMPLES, (network.num_subnets, steps, BATCH)))
+    arrays = jax.tree.map(jnp.asarray, dict(dataset(network.features, network.classes).train))
+    all_of_them = _as_by_hand()(train)
+    program = jax.jit(
+        lambda params, arrays, index: all_of_them(arrays, (params, index)), donate_argnums=0
+    )
+    held = [params]
+
+    def run() -> Any:
+        held[0], losses = program(held[0], arrays, index)
+        return losses
+
+    return run
+
+
+def products(network: Network, steps: int) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+    """The matrix products of J local steps of S subnetworks and nothing else, compiled, and its arguments.
+
+    As in a step, a product takes what the one before it gave; weights stay as they are. Batches differ from step to step, so
+    that no product can be taken out of the loop, and every step leaves its products of the weights' shapes behind.
+    """
+    widths = network.worker_widths
+    rng = np.random.default_rng(0)
+    stack = lambda a, b: jnp.asarray(
+        (rng.normal(size=(network.num_subnets, a, b)) / a**0.5).astype(np.float32)
+    )
+    kernels = [stack(a, b) for a, b in itertools.pairwise(widths)]
+    x_2xBxD = jnp.asarray(rng.normal(size=(2, BATCH, widths[0])).astype(np.float32))
+
+    def train(x_2xBxD: jax.Array, kernels: Any) -> Any:
+        def step(_: Any, j: jax.Array) -> Any:
+            inputs = [x_2xBxD[j % 2]]
+            for kernel in kernels:
+                inputs.append(inputs[-1] @ kernel)
+            error, gradients = inputs.pop(), []
+            for x, kernel in zip(inputs[::-1], kernels[::-1]):
+                gradients.insert(0, x.T @ error)
+                error = error @ kernel.T if len(gradients) < len(kernels) else error
+            return gradients, None
+
+        return jax.lax.scan(step, kernels, jnp.arange(steps))[0]
+
+    return jax.jit(_as_by_hand()(train)).lower(x_2xBxD, kernels).compile(), (x_2xBxD, kernels)
+
+
+def product_flops(network: Network) -> float:
+    """Of the matrix products of one local step of one worker."""
+    each = [2 * BATCH * a * b for a, b in itertools.pairwise(network.worker_widths)]
+    return 3 * sum(each) - each[0]

@@ -1,0 +1,156 @@
+"""Writes a trained model, or one of its subnetworks, as a model of its own:
+
+    python -m ist_jax.cli.commands.export --workdir=DIR [--subnet=K] --out=DIR2 [--data_dir=DIR3]
+
+DIR2 gets model.json (class, widths, origin, accuracies) and variables.npz; `ist_jax.training.export.read(DIR2)` gives the Flax
+model and its variables back, `python -m ist_jax.cli.commands.evaluate --model=DIR2` scores it. The run's data are read again, from
+--data_dir if they have moved. Exit status as of ist_jax.cli.commands.run.
+"""
+
+import dataclasses
+import pathlib
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+
+from ist_jax.cli import builders
+from ist_jax.cli.config import ConfigError
+from ist_jax.cli.exit_status import Parser, exit_status
+from ist_jax.cli.records.record import as_json, git_revision
+from ist_jax.cli.records.restored import Restored, restore
+from ist_jax.core.trees import tree_size
+from ist_jax.core.types import Variables
+from ist_jax.data import Dataset
+from ist_jax.methods.predictor import measured
+from ist_jax.training import export
+from ist_jax.training.evaluation import evaluate_model, whole_batch
+
+
+def _dataset(run: Restored, data_dir: str) -> Dataset:
+    config = run.config
+    if data_dir:
+        config = dataclasses.replace(config, data=dataclasses.replace(config.data, dir=data_dir))
+    dataset = builders.dataset(config)
+    if dataset.fingerprint != run.fingerprint:
+        raise ConfigError(
+            f"data.dir={config.data.dir!r} holds other data than the run was trained on: give --data_dir"
+        )
+    return dataset
+
+
+def _check(run: Restored, subnet: int | None) -> None:
+    method, workers = run.config.method, run.algorithm.num_workers
+    if subnet is None and method == "ensemble":
+        raise ConfigError(
+            f"an ensemble is {workers} models and no whole one: choose one with --subnet"
+        )
+    if subnet is not None and (method not in ("ist", "ensemble") or run.in_other_phase):
+        raise ConfigError(
+            f"--subnet={subnet}: this run ended training whole models: leave --subnet out"
+        )
+    if subnet is not None and run.config.model.split_input:
+        raise ConfigError(
+            f"--subnet={subnet}: with model.split_input a subnetwork reads a share of the inputs: leave --subnet out"
+        )
+    if subnet is not None and not 0 <= subnet < workers:
+        raise ConfigError(f"--subnet={subnet} is from 0 to {workers - 1}")
+
+
+def chosen(run: Restored, subnet: int | None, dataset: Dataset) -> tuple[nn.Module, Variables]:
+    """The whole model, or subnetwork `subnet` of the last round's partition, with what it is evaluated with."""
+    on_sample = run.config.model.eval_norm == "train"
+    sample = (
+        whole_batch(run.task, dataset.arrays("train") | dataset.sample(run.config.eval_sample))
+        if on_sample
+        else None
+    )
+    if subnet is None:
+        whole = lambda state, sample: measured(
+            run.split.full, run.task, run.algorithm.params(state), sample
+        )
+        return run.split.full, jax.jit(whole)(run.state, sample)
+    variables_S = jax.jit(run.algorithm.subnet_variables)(run.state, sample)["variables"]
+    return run.split.subnet, jax.tree.map(lambda leaf_S: leaf_S[subnet], variables_S)
+
+
+def _about(
+    run: Restored, workdir: str, subnet: int | None, variables: Variables, dataset: Dataset
+) -> dict[str, Any]:
+    held = (
+        {}
+        if subnet is None
+        else {group: index_SxM[subnet].tolist() for group, index_SxM in run.state.indices.items()}
+    )
+    return {
+        "workdir": str(workdir),
+        "round": run.round,
+        "method": run.config.method,
+        "subnet": subnet,
+        "units": held,
+        "parameters": tree_size(variables["params"]),
+        "data": {
+            "name": dataset.name,
+            "fingerprint": dataset.fingerprint,
+            "spec": dataset.spec._asdict(),
+        },
+        "eval_norm": run.config.model.eval_norm,
+        "eval_batch_size": run.config.eval_batch_size,
+        "git_revision": git_revision(),
+        "config": as_json(run.config),
+    }
+
+
+def write(workdir: str, out: str, subnet: int | None = None, data_dir: str = "") -> dict[str, Any]:
+    """Exports and scores; returns what model.json says about the model.
+
+    Raises:
+      ConfigError: no run in `workdir`, no such subnetwork, or `out` is not empty.
+      DataError: the data cannot be read.
+    """
+    try:
+        export.check_new(out)
+    except export.ExportError as error:
+        raise ConfigError(f"--out={error}") from error
+    run = restore(workdir)
+    _check(run, subnet)
+    dataset = _dataset(run, data_dir)
+    model, variables = chosen(run, subnet, dataset)
+    about = _about(run, workdir, subnet, variables, dataset)
+    size = about["eval_batch_size"]
+    for part in ("validation", "test"):
+        about[f"{part}_accuracy"] = evaluate_model(
+            model.apply, run.task, variables, dataset, part, size
+        )["accuracy"]
+    export.write(out, model, variables, about)
+    return about
+
+
+def main(argv: Sequence[str]) -> int:
+    parser = Parser(
+        prog="ist_jax.cli.commands.export", description=__doc__.split("\n")[0], allow_abbrev=False
+    )
+    parser.add_argument("--workdir", required=True, help="of the run")
+    parser.add_argument("--out", required=True, help="a new folder")
+    parser.add_argument(
+        "--subnet", type=int, help="number of a subnetwork, from 0; without it the whole model"
+    )
+    parser.add_argument(
+        "--data_dir", default="", help="where the run's data lie now, if they have moved"
+    )
+
+    def act() -> None:
+        given = parser.parse_args(argv[1:])
+        about = write(given.workdir, given.out, given.subnet, given.data_dir)
+        what = "whole model" if given.subnet is None else f"subnetwork {given.subnet}"
+        print(
+            f"{pathlib.Path(given.out)}: {what}, {about['parameters']:,} parameters, test accuracy {about['test_accuracy']:.4f}"
+        )
+
+    return exit_status(act)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))

@@ -1,0 +1,1 @@
+"""Records of runs: written, read, and made into tables, pictures and pages."""

@@ -1,0 +1,244 @@
+"""The record of a run: what it was made from, so that it can be traced and made again."""
+
+import contextlib
+import datetime
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+
+from ist_jax.analysis.machine import cores, memory_bytes, processor
+from ist_jax.cli.config import Config, ConfigError
+from ist_jax.cli.validation import flat_values, num_workers, placement_of
+from ist_jax.core.processes import OtherProcessError, all_succeed, is_first
+from ist_jax.data import Dataset
+from ist_jax.training.checkpoint import committed_rounds
+from ist_jax.training.files import write_whole
+from ist_jax.training.loggers import rows_until
+from ist_jax.training.workdir import AFRESH, WorkdirError, is_locked
+from ist_jax.version import __version__
+
+PACKAGES = (
+    *("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy"),
+    *("scikit-learn", "pillow", "tensorflow-datasets"),  # which read data
+)
+RESUMES = "resumes.jsonl"  # beside config.json: from which round on a run had another environment, and which
+# of the environment, what is noted if a run goes on with another
+TRACED = ("git_revision", "python", "packages", "machine", "devices", "placement")
+PLACES = ("data.dir", "init_from")
+MAY_CHANGE = ("placement", "num_devices")  # of a run that goes on
+
+
+def git_revision() -> str | None:
+    """The commit of this code, '-dirty' if it was changed since; None if neither git nor pip, which installed it, knows."""
+    here = pathlib.Path(__file__)
+    git = lambda *words: (
+        subprocess.run(
+            ["git", *words], cwd=here.parent, capture_output=True, text=True, check=True
+        ).stdout
+    )
+    try:
+        git(
+            "ls-files", "--error-unmatch", here.name
+        )  # installed inside somebody's repository, this file is not theirs
+        return git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*").strip()
+    except (OSError, subprocess.CalledProcessError):
+        return _installed_revision()
+
+
+def _installed_revision() -> str | None:
+    """The commit that pip installed this file from (`pip install git+...`)."""
+    try:
+        installed = importlib.metadata.distribution("ist_jax")
+    except importlib.metadata.PackageNotFoundError:
+        return None
+    if (
+        pathlib.Path(str(installed.locate_file("ist_jax/cli/records/record.py"))).resolve()
+        != pathlib.Path(__file__).resolve()
+    ):
+        return None
+    return (
+        json.loads(installed.read_text("direct_url.json") or "{}")
+        .get("vcs_info", {})
+        .get("commit_id")
+    )
+
+
+def environment(
+    config: Config, dataset: Dataset, start: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Revision, versions, machine, when it was started, where workers train, the data, and what the run started from."""
+    return {
+        "git_revision": git_revision(),
+        "ist_jax": __version__,
+        "python": platform.python_version(),
+        "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "platform": platform.platform(terse=True),
+        "machine": {
+            "processor": processor(),
+            "cores": cores(),
+            "memory_gb": round(memory_bytes() / 1e9, 1),
+        },
+        "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "devices": [str(device.device_kind) for device in jax.devices()],
+        "placement": placement_of(config).name,
+        "num_workers": num_workers(config),
+        "data": {
+            "name": dataset.name,
+            "fingerprint": dataset.fingerprint,
+            "spec": dataset.spec._asdict(),
+            "notes": dict(dataset.notes),
+        },
+        "start": dict(start or {}),
+    }
+
+
+def as_json(config: Config) -> dict[str, Any]:
+    """All values by dotted name, as JSON keeps them; places by their whole paths, so that they are found from anywhere."""
+    values = {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in flat_values(config).items()
+    }
+    return values | {name: _absolute(values[name]) for name in PLACES}
+
+
+def _absolute(place: str) -> str:
+    return place if not place or "://" in place else os.path.abspath(place)
+
+
+def start(
+    workdir: pathlib.Path, config: Config, dataset: Dataset, start: Mapping[str, Any] | None = None
+) -> None:
+    """Writes config.json, or checks that a run that goes on is the one that was started here.
+
+    Args:
+      workdir: of the run; made if it is missing.
+      config: of the run.
+      dataset: of the run.
+      start: what its first parameters are, if they are another run's.
+
+    Raises:
+      ConfigError: another configuration, other data, or checkpoints without a config.json.
+      WorkdirError: the workdir cannot be written.
+    """
+    made_from, begun = environment(config, dataset, start), (workdir / "config.json").exists()
+    try:
+        all_succeed(lambda: _start(workdir, config, made_from) if is_first() else None)
+        all_succeed(
+            lambda: _check(workdir, config, made_from)
+        )  # every process has the same configuration and data
+        all_succeed(lambda: _go_on(workdir, made_from) if begun and is_first() else None)
+    except OtherProcessError as error:
+        raise WorkdirError(str(error)) from error
+
+
+@contextlib.contextmanager
+def _explained(workdir: pathlib.Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise WorkdirError(f"--workdir={workdir} cannot be written: {error.strerror}") from error
+
+
+def _start(workdir: pathlib.Path, config: Config, made_from: Mapping[str, Any]) -> None:
+    with _explained(workdir):
+        workdir.mkdir(parents=True, exist_ok=True)
+        if (workdir / "config.json").exists():  # a run that goes on keeps what it was started with
+            return
+        if committed_rounds(workdir / "checkpoints"):
+            raise ConfigError(
+                f"--workdir={workdir} holds checkpoints and no config.json: use another workdir"
+            )
+        content = {"config": as_json(config), "environment": dict(made_from)}
+        unfinished = workdir / f"config.json.{os.getpid()}"
+        write_whole(unfinished, json.dumps(content, indent=2) + "\n")
+        _rename_once(unfinished, workdir / "config.json")
+
+
+def _go_on(workdir: pathlib.Path, made_from: Mapping[str, Any]) -> None:
+    """Says that a run that has no checkpoint starts afresh; notes what one that has goes on with, if that is another."""
+    rounds, noted = committed_rounds(workdir / "checkpoints"), workdir / RESUMES
+    if not rounds and not (workdir / "lock").exists():  # with a lock, `Workdir` says it
+        print(f"{workdir}: {AFRESH}", file=sys.stderr)
+    known = dict(_read(workdir)["environment"])
+    for line in rows_until(noted, sys.maxsize):
+        known |= line["environment"] if isinstance(line.get("environment"), dict) else {}
+    differing = {name: made_from[name] for name in TRACED if made_from[name] != known.get(name)}
+    if rounds and differing and not is_locked(workdir):
+        print(
+            f"{workdir}: goes on, and differs in {' and '.join(differing)}, noted in {noted.name}",
+            file=sys.stderr,
+        )
+        with _explained(workdir), noted.open("a") as opened:
+            opened.write(json.dumps({"round": rounds[-1], "environment": differing}) + "\n")
+
+
+def _check(workdir: pathlib.Path, config: Config, made_from: Mapping[str, Any]) -> None:
+    _check_config(workdir, config)
+    started = _read(workdir)["environment"]["data"]
+    if started["fingerprint"] != made_from["data"]["fingerprint"]:
+        raise ConfigError(
+            f"--workdir={workdir} was started on other data ({started['name']}): use another workdir"
+        )
+
+
+def _rename_once(file: pathlib.Path, target: pathlib.Path) -> None:
+    """Gives `file` its name unless that is taken, also by a run that starts at the same moment."""
+    try:
+        os.link(file, target)
+    except FileExistsError:
+        pass
+    except OSError:  # a file system without hard links
+        if not target.exists():
+            file.replace(target)
+    file.unlink(missing_ok=True)
+
+
+def _read(workdir: pathlib.Path) -> dict[str, Any]:
+    file = workdir / "config.json"
+    try:
+        content = json.loads(file.read_text())
+        content["config"]["method"], content["environment"]["data"]["fingerprint"]
+        return content
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise ConfigError(
+            f"{file} is not the config.json of a run ({type(error).__name__}: {error}): use another workdir"
+        ) from error
+
+
+def _check_config(workdir: pathlib.Path, config: Config) -> None:
+    old, new = _read(workdir)["config"], as_json(config)
+    old = as_json(Config()) | old  # a field that is newer than the run had its default
+    old |= {name: _absolute(str(old[name])) for name in PLACES}
+    if differing := [name for name in new if old[name] != new[name] and name not in MAY_CHANGE]:
+        shown = "; ".join(f"{name} was {old[name]!r}, is {new[name]!r}" for name in differing)
+        raise ConfigError(
+            f"--workdir={workdir} holds a run of another configuration ({shown}): use another workdir"
+        )
+
+
+def is_finished(workdir: pathlib.Path, config: Config) -> bool:
+    """Whether `workdir` holds this run, finished.
+
+    Raises:
+      ConfigError: it holds a run of another configuration; the message names the differing fields.
+    """
+    if not (workdir / "config.json").exists():
+        return False
+    _check_config(workdir, config)
+    try:
+        return json.loads((workdir / "summary.json").read_text())["status"] == "finished"
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+    ):  # none, or a damaged one, which the run writes again
+        return False

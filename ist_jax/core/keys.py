@@ -1,0 +1,12 @@
+"""Random keys: one root key per run, folded with the round, then with names."""
+
+import zlib
+
+import jax
+
+from ist_jax.core.types import Key
+
+
+def named_key(key: Key, name: str) -> Key:
+    """The sub-key called `name`; equal on every host and in every session."""
+    return jax.random.fold_in(key, zlib.crc32(name.encode()))

@@ -1,0 +1,91 @@
+"""Names of pytree leaves and rule tables over them."""
+
+import difflib
+import math
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+from jax.tree_util import tree_flatten_with_path, tree_unflatten
+
+from ist_jax.core.types import Axes, Rules
+
+
+def _part(entry: Any) -> str:
+    for attribute in ("key", "name", "idx"):
+        if hasattr(entry, attribute):
+            return str(getattr(entry, attribute))
+    return str(entry)
+
+
+def leaf_names(tree: Any) -> list[str]:
+    """Names such as 'hidden_0/kernel', in the order of `jax.tree.leaves`."""
+    return ["/".join(map(_part, path)) for path, _ in tree_flatten_with_path(tree)[0]]
+
+
+def map_with_names(f: Callable[..., Any], tree: Any, *rest: Any) -> Any:
+    """Like `jax.tree.map`, with the leaf's name as the first argument of `f`."""
+    paths, treedef = tree_flatten_with_path(tree)
+    others = [treedef.flatten_up_to(other) for other in rest]
+    names = ["/".join(map(_part, path)) for path, _ in paths]
+    return tree_unflatten(
+        treedef, [f(n, leaf, *o) for n, (_, leaf), *o in zip(names, paths, *others)]
+    )
+
+
+def match(rules: Rules, name: str) -> Axes | None:
+    """The value of the first rule whose regular expression matches the whole name.
+
+    Raises:
+      ValueError: no rule matches; the message names the leaf.
+    """
+    for pattern, value in rules:
+        if re.fullmatch(pattern, name):
+            return value
+    known = ", ".join(repr(pattern) for pattern, _ in rules) or "none"
+    raise ValueError(
+        f"every leaf needs a rule, and none matches {name!r}; add one for it (patterns: {known})"
+    )
+
+
+def check_all_match(rules: Rules, tree: Any) -> None:
+    """Raises ValueError if a rule matches no leaf of `tree`: misspelt before a rule for all others, it would go unnoticed."""
+    names = leaf_names(tree)
+    for pattern, _ in rules:
+        if not any(re.fullmatch(pattern, name) for name in names):
+            nearest = difflib.get_close_matches(pattern, names, 1, cutoff=0.0)
+            raise ValueError(
+                f"every rule matches a parameter, and {pattern!r} matches none (nearest is {', '.join(map(repr, nearest))}): "
+                "mend the rule, or leave it out"
+            )
+
+
+def leaf_shapes(tree: Any) -> dict[str, list[int]]:
+    """{'hidden_0/kernel': [64, 16]}: shapes by name, as JSON keeps them."""
+    return {name: list(leaf.shape) for name, leaf in zip(leaf_names(tree), jax.tree.leaves(tree))}
+
+
+def shape_difference(
+    there: Mapping[str, Any], here: Mapping[str, Any], places: tuple[str, str] = ("there", "here")
+) -> str:
+    """What is different between two results of `leaf_shapes`, by the first leaf that is; '' if nothing is.
+
+    `places` are what the message calls the two.
+    """
+    for name in sorted(there.keys() | here.keys()):
+        if name not in there or name not in here:
+            return f"{name} is only {places[0] if name in there else places[1]}"
+        if there[name] != here[name]:
+            return f"{name} has shape {there[name]} {places[0]} and {here[name]} {places[1]}"
+    return ""
+
+
+def tree_size(tree: Any) -> int:
+    """Number of entries of all leaves."""
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
+
+
+def tree_bytes(tree: Any) -> int:
+    """Bytes of all leaves."""
+    return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))

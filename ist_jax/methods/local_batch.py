@@ -1,0 +1,43 @@
+"""What one subnetwork sees of a batch, whose inputs may be split as well."""
+
+from typing import Any
+
+import jax
+
+from ist_jax.core.subnet import extract, label_axes
+from ist_jax.core.trees import check_all_match, leaf_shapes, shape_difference
+from ist_jax.core.types import Batch, Indices, Params
+from ist_jax.decompositions.base import Decomposition
+
+
+def input_sizes(decomposition: Decomposition) -> dict[str, int]:
+    """The groups that label an axis of the batch."""
+    named = {
+        group for _, axes in decomposition.batch_rules for group in axes or () if group is not None
+    }
+    return {group: decomposition.partition.sizes[group] for group in named}
+
+
+def local_batch(decomposition: Decomposition, batch: Batch, indices: Indices) -> Batch:
+    """What one subnetwork sees of a batch: all of it, or its share of split inputs."""
+    labels = label_axes(batch, decomposition.batch_rules, input_sizes(decomposition))
+    return extract(batch, labels, indices)
+
+
+def check_subnet(decomposition: Decomposition, labels: Any, shapes: Params) -> None:
+    """Raises ValueError if a rule matches nothing, or the subnetwork's model has not the shapes that the rules give it."""
+    check_all_match(decomposition.rules, shapes)
+    indices = {group: index_SxM[0] for group, index_SxM in decomposition.partition.first().items()}
+    example = decomposition.example
+    if input_sizes(decomposition):
+        example = jax.eval_shape(lambda x: local_batch(decomposition, {"x": x}, indices), example)[
+            "x"
+        ]
+    given = jax.eval_shape(lambda params: extract(params, labels, indices), shapes)
+    found = jax.eval_shape(decomposition.subnet.init, jax.random.key(0), example)["params"]
+    if difference := shape_difference(
+        leaf_shapes(found), leaf_shapes(given), ("in the subnetwork's model", "by the rules")
+    ):
+        raise ValueError(
+            f"a subnetwork has ceil(size / num_subnets) units of every group, and {difference}: mend one of the two"
+        )

@@ -1,0 +1,115 @@
+"""A trained model as a folder of its own: model.json (data, no code) and variables.npz (arrays, no pickle)."""
+
+import dataclasses
+import json
+import pathlib
+import tempfile
+from typing import Any, NamedTuple
+
+import flax
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ist_jax.core.types import Variables
+from ist_jax.models import MODELS
+from ist_jax.training.files import with_path, write_whole
+
+_NOT_OURS = ("parent", "name")  # of every Flax module
+
+
+class ExportError(ValueError):
+    """A folder that cannot be written, or that holds no exported model."""
+
+
+class Exported(NamedTuple):
+    """What `read` returns: `model.apply(variables, x)` are the logits.
+
+    Attributes:
+      model: the Flax module.
+      variables: {'params': ...}, and 'norm_stats' where statistics were measured.
+      about: what it was exported with (a JSON object).
+    """
+
+    model: nn.Module
+    variables: Variables
+    about: dict[str, Any]
+
+
+def _field(value: Any) -> Any:
+    try:
+        return {"dtype": jnp.dtype(value).name} if isinstance(value, type | np.dtype) else value
+    except TypeError as error:
+        raise ExportError(f"a model's fields are plain values, and one is {value!r}") from error
+
+
+def _value(field: Any) -> Any:
+    if isinstance(field, dict):
+        return jnp.dtype(field["dtype"]).type
+    return tuple(field) if isinstance(field, list) else field
+
+
+def write(
+    folder: str | pathlib.Path, model: nn.Module, variables: Variables, about: dict[str, Any]
+) -> None:
+    """Writes a model whose class is in `ist_jax.models.MODELS` to a new folder, whole or not at all.
+
+    Raises:
+      ExportError: the folder is there, or the model is of another class.
+      OSError: it cannot be written.
+    """
+    folder = pathlib.Path(folder)
+    check_new(folder)
+    names = {kind: name for name, kind in MODELS.items()}
+    if type(model) not in names:
+        raise ExportError(
+            f"{type(model).__name__} is none of the models {', '.join(MODELS)}; save its variables yourself"
+        )
+    fields = {
+        f.name: _field(getattr(model, f.name))
+        for f in dataclasses.fields(model)
+        if f.name not in _NOT_OURS
+    }
+    content = {"model": {"name": names[type(model)], "fields": fields}, "about": about}
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as made:
+        unfinished = pathlib.Path(made) / folder.name
+        unfinished.mkdir()
+        with with_path(folder):
+            np.savez(
+                unfinished / "variables.npz",
+                **flax.traverse_util.flatten_dict(jax.device_get(dict(variables)), sep="/"),
+            )
+            write_whole(unfinished / "model.json", json.dumps(content, indent=2) + "\n")
+        unfinished.replace(folder)
+
+
+def check_new(folder: str | pathlib.Path) -> None:
+    """Raises ExportError if there is something at `folder`."""
+    if pathlib.Path(folder).exists():
+        raise ExportError(f"{folder} is there already: export to a new folder")
+
+
+def read(folder: str | pathlib.Path) -> Exported:
+    """The model that `write` wrote.
+
+    Raises:
+      ExportError: the folder holds none, or it is damaged.
+    """
+    folder = pathlib.Path(folder)
+    try:
+        content = json.loads((folder / "model.json").read_text())
+        described, about = content["model"], dict(content["about"])
+        model = MODELS[described["name"]](
+            **{name: _value(field) for name, field in described["fields"].items()}
+        )
+        with np.load(folder / "variables.npz", allow_pickle=False) as arrays:
+            variables = flax.traverse_util.unflatten_dict(
+                {name: arrays[name] for name in arrays.files}, sep="/"
+            )
+    except Exception as error:  # damaged files raise whatever the damage leads to
+        raise ExportError(
+            f"{folder} holds no exported model ({type(error).__name__}: {error})"
+        ) from error
+    return Exported(model, variables, about)

@@ -1,0 +1,412 @@
+"""Runs of several processes: joined by flags, ended when one dies, gone on with by fewer."""
+
+import contextlib
+import http.server
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+from processes import PATIENCE, ended, wait_until
+
+from ist_jax.cli import distributed
+from ist_jax.cli.commands import launch_local, run
+from ist_jax.cli.config import ConfigError
+from ist_jax.cli.last_words import last_words
+
+ROOT = pathlib.Path(__file__).parent.parent.parent
+DIGITS = f"--config={ROOT}/experiments/demo/digits.py"
+SMALL = [
+    "--config.model.hidden=(32,32)",
+    "--config.num_subnets=4",
+    "--config.local_steps=5",
+    "--config.batch_size=16",
+]
+
+
+# runs one of the processes, with less patience than a user has
+IMPATIENT = "import sys; from experiments import hosts, run; distributed.HEARTBEAT = 5; sys.exit(run.main(sys.argv))"
+CACHE = os.environ.get("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".jax_cache"))
+ENVIRONMENT = os.environ | {
+    "JAX_NUM_CPU_DEVICES": "2",
+    "JAX_PLATFORMS": "cpu",
+    "JAX_COMPILATION_CACHE_DIR": CACHE,
+}
+
+
+def start_two(arguments, of_second=()):
+    """Both processes of a run, each with its pipes."""
+    flags = [f"--coordinator=localhost:{launch_local.free_port()}", "--num_processes=2"]
+    command = [sys.executable, "-c", IMPATIENT, DIGITS, *SMALL, *flags, *arguments]
+    options = dict(
+        cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    return [
+        subprocess.Popen([*command, f"--process_id={i}", *(of_second if i else [])], **options)
+        for i in range(2)
+    ]
+
+
+def run_to_the_end(command):
+    return subprocess.run(
+        command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=PATIENCE
+    )
+
+
+@pytest.mark.parametrize(
+    "lost,number", [(1, signal.SIGKILL), (0, signal.SIGKILL), (1, signal.SIGSTOP)]
+)
+def test_when_a_process_dies_the_others_end_and_fewer_devices_go_on(tmp_path, lost, number):
+    """Two processes of two devices each; one is killed, or silent as if its host had lost its power, and the other says what to
+    do, after whatever JAX says when it ends it. Then one process of two devices takes the run to its end."""
+    workdir = tmp_path / "run"
+    written = (
+        [f"--workdir={workdir}"] if lost else ["--workdir", str(workdir)]
+    )  # as absl reads both
+    arguments = [
+        "--config.epochs=8",
+        "--config.checkpoint_every=2",
+        "--config.eval_every=20",
+        *written,
+    ]
+    started = start_two(arguments)
+    try:
+        wait_until(
+            lambda: (
+                (workdir / "checkpoints" / "4.sha256").exists() or started[lost].poll() is not None
+            )
+        )
+        started[lost].send_signal(number)
+        began = time.monotonic()
+        printed = ended([started[1 - lost]])[0][1]
+    finally:
+        started[lost].kill()
+        started[lost].communicate()
+    assert time.monotonic() - began < 30, "in bounded time"
+    assert started[1 - lost].returncode
+    checkpoints = [int(file.stem) for file in (workdir / "checkpoints").glob("*.sha256")]
+    assert printed.splitlines()[-1] == last_words(f"{1 - lost}", "2", workdir / "checkpoints"), (
+        printed
+    )
+    assert (
+        f"same command again everywhere; it goes on from its checkpoint of round {max(checkpoints)}"
+        in printed
+    )
+    assert "Traceback" not in printed
+    if number == signal.SIGSTOP:
+        assert "stopped sending heartbeats" in printed
+        return
+    alone = run_to_the_end(
+        [sys.executable, "-m", "ist_jax.cli.commands.run", DIGITS, *SMALL, *arguments]
+    )
+    assert alone.returncode == 0, alone.stderr
+    assert f"going on after round {max(checkpoints)}" in alone.stderr
+    rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    assert [row["round"] for row in rows] == sorted({row["round"] for row in rows})
+    assert json.loads((workdir / "summary.json").read_text())["status"] == "finished"
+
+
+def test_two_processes_write_one_record_and_stop_together(tmp_path):
+    workdir = tmp_path / "run"
+    arguments = [DIGITS, *SMALL, "--config.epochs=3", f"--workdir={workdir}"]
+    launch = [
+        sys.executable,
+        "-m",
+        "ist_jax.cli.commands.launch_local",
+        "--processes=2",
+        "--devices=2",
+        "--",
+        *arguments,
+    ]
+    ended = run_to_the_end(launch)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.count("test accuracy") == 1, "process 0 alone speaks"
+    assert "has ended before" not in ended.stderr
+    summary = json.loads((workdir / "summary.json").read_text())
+    assert (
+        summary["bytes_per_sync_per_device"]["compiled"]
+        == summary["bytes_per_sync_per_device"]["arithmetic"]
+    )
+    environment = json.loads((workdir / "config.json").read_text())["environment"]
+    assert len(environment["devices"]) == 4
+    (newest, *_) = sorted((workdir / "checkpoints").glob("*/"), key=lambda path: -int(path.name))
+    written = {path.name for path in newest.rglob("ocdbt.process_*")}
+    assert written == {"ocdbt.process_0", "ocdbt.process_1"}, "each writes its own shards"
+    again = run_to_the_end(launch)
+    assert again.returncode == 0 and "finished already" in again.stderr
+
+
+def test_a_frozen_process_does_not_outlive_a_failed_one(monkeypatch):
+    monkeypatch.setattr(launch_local, "PATIENCE", 0.2)
+    monkeypatch.setattr(launch_local.signal, "signal", lambda *args: None)
+    program = lambda code: subprocess.Popen([sys.executable, "-S", "-c", code])
+    assert (
+        launch_local._wait(
+            [program("import sys; sys.exit(3)"), program("import time; time.sleep(600)")]
+        )
+        == 9
+    )
+    assert launch_local._wait([program(""), program("import time; time.sleep(0.5)")]) == 0
+
+
+def test_what_is_wrong_on_one_host_ends_all_with_a_line_each(tmp_path):
+    """Process 1 has no data; in another run, another learning rate."""
+    for extra, says in (
+        (["--config.data.name=npz", f"--config.data.dir={tmp_path}/none.npz"], "is not a file"),
+        (["--config.optimizer.learning_rate=0.5"], "optimizer.learning_rate was"),
+    ):
+        started = start_two([f"--workdir={tmp_path / 'run'}"], extra)
+        (_, first), (_, second) = ended(started)
+        assert started[1].returncode == 2 and says in second, second
+        assert started[0].returncode == 1 and "another process of this run" in first, first
+        assert "Traceback" not in first + second and "has ended before" not in first + second
+
+
+def test_processes_that_have_no_mesh_are_refused(tmp_path):
+    launch = [
+        sys.executable,
+        "-m",
+        "ist_jax.cli.commands.launch_local",
+        "--processes=2",
+        "--devices=1",
+        "--",
+        DIGITS,
+        *SMALL,
+    ]
+    ended = run_to_the_end([*launch, "--config.num_subnets=3", f"--workdir={tmp_path / 'run'}"])
+    said = ended.stdout + ended.stderr
+    assert (
+        ended.returncode == 2
+        and "2 processes train over a mesh: their devices must divide the 3 workers of ist" in said
+    )
+    assert "Traceback" not in said and not (tmp_path / "run").exists()
+
+
+def test_last_words_of_a_run_that_has_saved_nothing(tmp_path):
+    assert last_words("3", "4", tmp_path / "none").startswith(
+        "error: process 3 of 4 has ended before the run did"
+    )
+    assert last_words("3", "4", tmp_path / "none").endswith(
+        "start the same command again everywhere; nothing is saved yet"
+    )
+
+
+@pytest.mark.parametrize(
+    "environ,found",
+    [
+        ({}, False),
+        ({"SLURM_PROCID": "0", "SLURM_NTASKS": "4", "SLURM_STEP_NODELIST": "n[0-3]"}, True),
+        ({"SLURM_NTASKS": "4"}, False),  # in the batch script itself, outside srun
+        ({"SLURM_PROCID": "0", "SLURM_NTASKS": "4"}, False),  # there, too
+        ({"SLURM_PROCID": "0", "SLURM_NTASKS": "1", "SLURM_STEP_NODELIST": "n0"}, False),
+        ({"OMPI_COMM_WORLD_SIZE": "2"}, True),
+        ({"TPU_WORKER_HOSTNAMES": "localhost"}, False),
+        ({"TPU_WORKER_HOSTNAMES": "t0,t1"}, True),
+        ({"TPU_PROCESS_ADDRESSES": "t0:8471,t1:8471"}, True),
+        ({"TPU_WORKER_HOSTNAMES": "t0", "MEGASCALE_NUM_SLICES": "2"}, True),
+    ],
+)
+def test_launchers_are_detected(environ, found):
+    assert distributed.detected(environ) == found
+
+
+IN_POD = """
+import os, sys, jax
+os.environ.pop("TPU_SKIP_MDS_QUERY", None)  # JAX finds no TPU here
+from experiments import hosts
+if "late" in sys.argv:  # as in a notebook
+    jax.config.update("jax_platforms", "cpu")
+    jax.devices()
+for _ in range(2):  # as a sweep's runs do
+    assert distributed.join(["x"], timeout=30) == ["x"]
+from jax._src.distributed import global_state
+print("process", global_state.process_id, "of", global_state.num_processes)
+"""
+
+
+@contextlib.contextmanager
+def metadata_server(**values):
+    """The address of a Cloud TPU VM's metadata server, as far as JAX asks it."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            value = values.get(self.path.rsplit("/", 1)[1].replace("-", "_"))
+            self.send_response(404 if value is None else 200)
+            self.end_headers()
+            self.wfile.write((value or "").encode())
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def on_tpu_vm(address, port="0", *arguments):
+    """A process that joins its pod, on what JAX is told is a TPU VM with a metadata server at `address`."""
+    told = {"GCE_METADATA_IP": address, "JAX_FORCE_TPU_INIT": "1", "JAX_COORDINATOR_PORT": port}
+    environ = {name: value for name, value in ENVIRONMENT.items() if name != "JAX_PLATFORMS"} | told
+    options = dict(cwd=ROOT, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen([sys.executable, "-c", IN_POD, *arguments], **options)
+
+
+def said_by(job, of_process):
+    """What two processes print that join on what a launcher gives all of them, and each, and no flags."""
+    options = dict(cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    tasks = [ENVIRONMENT | job | dict.fromkeys(of_process, i) for i in "01"]
+    return ended(
+        [subprocess.Popen([sys.executable, "-c", IN_POD], env=task, **options) for task in tasks]
+    )
+
+
+def test_srun_says_who_the_processes_are():
+    """JAX makes the job's number a port."""
+    job = {
+        "SLURM_JOB_ID": str(os.getpid()),
+        "SLURM_STEP_NODELIST": "localhost",
+        "SLURM_NTASKS": "2",
+    }
+    said = said_by(job, ["SLURM_PROCID", "SLURM_LOCALID"])
+    assert [out for out, _ in said] == ["process 0 of 2\n", "process 1 of 2\n"], said
+
+
+def test_mpirun_says_who_the_processes_are():
+    """Of Open MPI before 5. JAX makes the job's number, a multiple of 4096, a port."""
+    job = {
+        "OMPI_MCA_orte_hnp_uri": f"{4096 * os.getpid()}.0;tcp://127.0.0.1,10.0.0.1:34911",
+        "OMPI_COMM_WORLD_SIZE": "2",
+    }
+    said = said_by(job, ["OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_LOCAL_RANK"])
+    assert [out for out, _ in said] == ["process 0 of 2\n", "process 1 of 2\n"], said
+
+
+def test_what_one_process_began_two_go_on_with(tmp_path):
+    workdir = tmp_path / "run"
+    uneven = "--config.model.hidden=(30,30)"  # which 4 subnetworks do not divide
+    arguments = [
+        DIGITS,
+        *SMALL,
+        uneven,
+        "--config.epochs=8",
+        "--config.checkpoint_every=2",
+        f"--workdir={workdir}",
+    ]
+    alone = subprocess.Popen(
+        [sys.executable, "-m", "ist_jax.cli.commands.run", *arguments], cwd=ROOT, env=ENVIRONMENT
+    )
+    wait_until(lambda: (workdir / "checkpoints" / "2.sha256").exists() or alone.poll() is not None)
+    alone.terminate()
+    ended([alone])
+    assert alone.returncode == 3, "stopped, and saved"
+    launch = [
+        sys.executable,
+        "-m",
+        "ist_jax.cli.commands.launch_local",
+        "--processes=2",
+        "--devices=2",
+        "--",
+    ]
+    together = run_to_the_end([*launch, *arguments])
+    assert together.returncode == 0, together.stderr
+    assert json.loads((workdir / "summary.json").read_text())["status"] == "finished"
+    assert "devices" in json.loads((workdir / "resumes.jsonl").read_text())["environment"]
+
+
+def test_the_hosts_of_a_tpu_pod_are_those_of_its_metadata():
+    pod, port = (
+        dict(worker_network_endpoints="127.0.0.1,127.0.0.1", tpu_env=""),
+        str(launch_local.free_port()),
+    )
+    with (
+        metadata_server(agent_worker_number="0", **pod) as first,
+        metadata_server(agent_worker_number="1", **pod) as second,
+    ):
+        said = ended([on_tpu_vm(first, port), on_tpu_vm(second, port)])
+    assert [out for out, _ in said] == ["process 0 of 2\n", "process 1 of 2\n"], said
+
+
+def test_a_tpu_vm_of_no_pod_trains_alone():
+    """Its server does not know of one; there is no server; it is too late to join one. A pod of one host is said nowhere."""
+    port = str(launch_local.free_port())
+    with (
+        metadata_server() as none,
+        metadata_server(agent_worker_number="0", worker_network_endpoints="127.0.0.1") as of_one,
+    ):
+        asked = [
+            on_tpu_vm(none),
+            on_tpu_vm(f"127.0.0.1:{port}"),
+            on_tpu_vm(of_one, port, "late"),
+            on_tpu_vm(of_one, port),
+        ]
+        said = ended(asked)
+    assert [out for out, _ in said] == ["process 0 of 1\n"] * 4, said
+    assert ["this host trains alone" in error for _, error in said] == [True, True, True, False], (
+        said
+    )
+
+
+@pytest.mark.parametrize(
+    "arguments,says",
+    [
+        (["--coordinator=localhost:1"], "--num_processes, --process_id is missing"),
+        (
+            ["--coordinator=localhost:1", "--num_processes=two", "--process_id=0"],
+            "are numbers, not 'two' and '0'",
+        ),
+        (
+            ["--coordinator=localhost:1", "--num_processes=2", "--process_id=2"],
+            "from 0 to num_processes - 1 = 1, not 2",
+        ),
+    ],
+)
+def test_wrong_flags_are_one_line_and_status_2(arguments, says, capsys):
+    assert run.main(["run", DIGITS, "--workdir=x", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert says in error and error.count("\n") == 1
+
+
+def test_flags_may_be_two_words_and_the_last_of_a_name_counts():
+    address = ["--coordinator", "a:1", "--coordinator=b:2"]
+    own, rest = distributed.split(
+        ["--process_id", "1", "--config=x", "-num_processes=2", *address, "--workdir", "w"]
+    )
+    assert own == {"process_id": "1", "num_processes": "2", "coordinator": "b:2"} and rest == [
+        "--config=x",
+        "--workdir",
+        "w",
+    ]
+    workdir = lambda *words: distributed.taken([*words], ["workdir"])[0].get("workdir")
+    assert workdir("--workdir", "a") == workdir("--workdir=a") == workdir("-workdir", "a") == "a"
+    assert (
+        workdir("--workdir=a", "--config.x=--workdir=c", "--workdir", "b=1") == "b=1"
+        and workdir("--config=x") is None
+    )
+
+
+def test_a_launcher_that_does_not_say_enough_is_one_line_with_the_flags(monkeypatch):
+    """Open MPI says that there are two processes, and here not where they find each other."""
+    monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "2")
+    with pytest.raises(
+        ConfigError,
+        match="do not find each other .*give each --coordinator, --num_processes, --process_id",
+    ):
+        distributed.join(["--config=x"])
+
+
+def test_wrong_launches_are_one_line_and_status_2(capsys):
+    for arguments, says in (
+        ([], "after --"),
+        (["--processes=0", "--"], "at least 1"),
+        (["--many", "--"], "--many"),
+    ):
+        assert launch_local.main(["launch_local", *arguments]) == 2
+        assert says in capsys.readouterr().err
+    with pytest.raises(ConfigError, match="is missing"):
+        distributed.split(["--process_id=1"])

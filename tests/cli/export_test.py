@@ -1,0 +1,273 @@
+"""Starting from another run, exporting a model or a subnetwork, scoring it elsewhere."""
+
+import json
+import shutil
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from run_test import QUICK
+
+from ist_jax.cli.commands import evaluate, run
+from ist_jax.cli.commands import export as exporting
+from ist_jax.cli.records.restored import restore, start_from
+from ist_jax.models import MLP
+from ist_jax.training import export
+
+
+def trained(folder, *arguments):
+    assert (
+        run.main(["run", *QUICK, "--config.eval_subnets=True", *arguments, f"--workdir={folder}"])
+        == 0
+    )
+    return folder, json.loads((folder / "summary.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def ist_run(tmp_path_factory):
+    return trained(tmp_path_factory.mktemp("ist") / "run")
+
+
+def exported(workdir, out, *arguments):
+    return exporting.main(["export", f"--workdir={workdir}", f"--out={out}", *arguments])
+
+
+def test_the_whole_model_scores_elsewhere_as_it_did_in_the_run(ist_run, tmp_path, capsys):
+    workdir, summary = ist_run
+    assert exported(workdir, tmp_path / "whole") == 0
+    about = export.read(tmp_path / "whole").about
+    assert about["test_accuracy"] == pytest.approx(summary["test_accuracy"])
+    assert about["validation_accuracy"] == pytest.approx(summary["validation_accuracy"])
+    assert (
+        about["parameters"] == summary["parameters"]["model"]
+        and about["round"] == summary["rounds"]
+    )
+    capsys.readouterr()
+    assert evaluate.main(["evaluate", f"--model={tmp_path}/whole"]) == 0
+    assert f"test accuracy {summary['test_accuracy']:.4f}" in capsys.readouterr().out
+    assert evaluate.main(["evaluate", f"--model={tmp_path}/whole", "--split=validation"]) == 0
+    assert f"validation accuracy {summary['validation_accuracy']:.4f}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("subnet", [0, 3])
+def test_a_subnetwork_is_a_smaller_model_with_its_own_accuracy(ist_run, tmp_path, subnet):
+    workdir, summary = ist_run
+    assert exported(workdir, tmp_path / "one", f"--subnet={subnet}") == 0
+    model, variables, about = export.read(tmp_path / "one")
+    assert model.hidden == (4, 4) and about["parameters"] == summary["parameters"]["per_device"]
+    assert about["test_accuracy"] == pytest.approx(summary["subnet_test_accuracy"][subnet])
+    whole = restore(workdir)
+    kernel_DxH = whole.algorithm.params(whole.state)["hidden_0"]["kernel"]
+    np.testing.assert_array_equal(
+        variables["params"]["hidden_0"]["kernel"],
+        kernel_DxH[:, np.array(about["units"]["hidden_0"])],
+    )
+    assert model.apply(variables, jnp.zeros((3, 64))).shape == (3, 10)
+
+
+def test_a_run_on_a_mesh_is_exported_as_it_was_trained(tmp_path):
+    mesh = ["--config.placement=sharded", "--config.num_devices=4", "--config.model.hidden=(18,18)"]
+    workdir, summary = trained(tmp_path / "mesh", *mesh)
+    assert exported(workdir, tmp_path / "out") == 0
+    assert export.read(tmp_path / "out").about["test_accuracy"] == pytest.approx(
+        summary["test_accuracy"], abs=0.003
+    )
+
+
+@pytest.mark.parametrize("method", ["data_parallel", "diloco", "ensemble"])
+def test_other_methods_are_exported_whole_or_by_member(method, tmp_path, capsys):
+    workdir, summary = trained(tmp_path / "run", f"--config.method={method}")
+    whole, one = (
+        exported(workdir, tmp_path / "whole"),
+        exported(workdir, tmp_path / "one", "--subnet=1"),
+    )
+    error = capsys.readouterr().err
+    if method == "ensemble":
+        assert (whole, one) == (2, 0) and "an ensemble is 4 models and no whole one" in error
+        assert export.read(tmp_path / "one").about["test_accuracy"] == pytest.approx(
+            summary["subnet_test_accuracy"][1]
+        )
+    else:
+        assert (whole, one) == (0, 2) and "ended training whole models" in error
+        assert export.read(tmp_path / "whole").about["test_accuracy"] == pytest.approx(
+            summary["test_accuracy"]
+        )
+
+
+def test_a_model_scores_the_same_images_with_and_without_an_axis_of_channels(tmp_path, capsys):
+    """One source gives (28, 28), another (28, 28, 1)."""
+    rng = np.random.default_rng(0)
+    y = np.arange(400) % 4
+    x = (rng.integers(0, 60, (400, 5, 5)) + 40 * y[:, None, None]).astype(np.uint8)
+    for name, images in (("plain", x), ("channel", x[..., None])):
+        np.savez(
+            tmp_path / f"{name}.npz", x_train=images, y_train=y, x_test=images[:100], y_test=y[:100]
+        )
+    data = [
+        "--config.data.name=npz",
+        f"--config.data.dir={tmp_path}/plain.npz",
+        "--config.batch_size=32",
+    ]
+    workdir, summary = trained(tmp_path / "run", *data)
+    assert exported(workdir, tmp_path / "model") == 0
+    capsys.readouterr()
+    for name in ("plain", "channel"):
+        assert (
+            evaluate.main(
+                [
+                    "evaluate",
+                    f"--model={tmp_path}/model",
+                    "--name=npz",
+                    f"--dir={tmp_path}/{name}.npz",
+                ]
+            )
+            == 0
+        )
+        assert f"test accuracy {summary['test_accuracy']:.4f}" in capsys.readouterr().out
+
+
+def test_subnetworks_are_exported_from_a_later_part_with_other_local_steps(tmp_path):
+    """The parts of local_steps_schedule are phases of the method itself, and were taken for a dense one."""
+    workdir, summary = trained(tmp_path / "run", "--config.local_steps_schedule=(6,)")
+    assert exported(workdir, tmp_path / "one", "--subnet=1") == 0
+    assert export.read(tmp_path / "one").about["test_accuracy"] == pytest.approx(
+        summary["subnet_test_accuracy"][1]
+    )
+
+
+def test_what_cannot_be_exported_or_scored_is_one_line(ist_run, tmp_path, capsys):
+    workdir, _ = ist_run
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").write_text("")
+    (tmp_path / "hollow").mkdir()
+    shutil.copy(workdir / "config.json", tmp_path / "hollow")
+    assert exported(workdir, tmp_path / "good") == 0
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "model.json").write_text("{}")
+    shutil.copytree(tmp_path / "good", tmp_path / "other")
+    (tmp_path / "other" / "model.json").write_text(
+        (tmp_path / "good" / "model.json").read_text().replace("16", "15")
+    )
+    flipped = shutil.copytree(tmp_path / "good", tmp_path / "flipped") / "variables.npz"
+    content = bytearray(flipped.read_bytes())
+    content[len(content) // 2] ^= 1
+    flipped.write_bytes(content)
+    images = tmp_path / "images.npz"
+    x, y = np.zeros((40, 3, 3), np.uint8), np.arange(40) % 20
+    np.savez(images, x_train=x, y_train=y, x_test=x, y_test=y)
+    capsys.readouterr()
+    cases = [
+        (exporting.main, ["--workdir=nowhere", "--out=x"], "nowhere holds no run"),
+        (
+            exporting.main,
+            [f"--workdir={workdir}", "--out=x", "--subnet=4"],
+            "--subnet=4 is from 0 to 3",
+        ),
+        (
+            exporting.main,
+            [f"--workdir={workdir}", "--out=x", "--subnet=one"],
+            "invalid int value: 'one'",
+        ),
+        (exporting.main, [f"--workdir={workdir}"], "--out"),
+        (exporting.main, [f"--workdir={workdir}", f"--out={tmp_path}/full"], "is there already"),
+        (exporting.main, [f"--workdir={tmp_path}/hollow", "--out=x"], "holds no checkpoint"),
+        (evaluate.main, [f"--model={tmp_path}/bad"], "holds no exported model"),
+        (evaluate.main, [f"--model={tmp_path}/full"], "holds no exported model"),
+        (evaluate.main, [f"--model={tmp_path}/other"], "its arrays are not those of its model"),
+        (evaluate.main, [f"--model={tmp_path}/flipped"], "holds no exported model"),
+        (evaluate.main, [f"--model={tmp_path}/good", "--name=mnist"], "invalid choice: 'mnist'"),
+        (
+            evaluate.main,
+            [f"--model={tmp_path}/good", "--name=npz", f"--dir={images}"],
+            "takes inputs of shape",
+        ),
+        (
+            evaluate.main,
+            [f"--model={tmp_path}/good", "--name=idx", "--dir=nowhere"],
+            "is not a folder",
+        ),
+    ]
+    for main, arguments, says in cases:
+        assert main(["command", *arguments]) == 2, arguments
+        error = capsys.readouterr().err
+        assert says in error and error.count("\n") == 1 and error.startswith("error: "), error
+
+
+def test_a_full_disk_names_the_model_that_it_has_no_room_for(ist_run, disk, capsys):
+    (disk / "ballast").write_bytes(bytes(1020 * 1024))
+    assert exported(ist_run[0], disk / "model") == 1
+    assert f"No space left on device: '{disk}/model'" in capsys.readouterr().err
+    assert [path.name for path in disk.iterdir()] == ["ballast"], "no half of it"
+
+
+def test_pickled_variables_are_not_loaded(tmp_path):
+    model = MLP((4,), 3)
+    export.write(
+        tmp_path / "out", model, {"params": {"hidden_0": {"kernel": np.zeros((2, 4))}}}, {}
+    )
+    np.savez(tmp_path / "out" / "variables.npz", x=np.array([print], dtype=object))
+    with pytest.raises(export.ExportError, match="allow_pickle"):
+        export.read(tmp_path / "out")
+
+
+def test_every_field_of_a_model_survives(tmp_path):
+    model = MLP(
+        (4, 5), 3, norm="none", bias=True, activation="gelu", sum_scale=0.5, dtype=jnp.bfloat16
+    )
+    export.write(tmp_path / "out", model, {"params": {}}, {"a": 1})
+    found = export.read(tmp_path / "out")
+    assert found.model == model and found.about == {"a": 1}
+    with pytest.raises(export.ExportError, match="is there already"):
+        export.write(tmp_path / "out", model, {}, {})
+
+
+@pytest.mark.parametrize("subnets", [1, 2, 8])
+def test_a_run_starts_from_another_ones_parameters_with_any_number_of_subnetworks(
+    ist_run, tmp_path, subnets
+):
+    workdir, summary = ist_run
+    small = [
+        f"--config.num_subnets={subnets}",
+        f"--config.init_from={workdir}",
+        "--config.optimizer.learning_rate=1e-9",
+    ]
+    _, again = trained(tmp_path / "next", *small)
+    assert again["test_accuracy"] == pytest.approx(summary["test_accuracy"], abs=0.003), (
+        "it starts where the other ended"
+    )
+    given, origin = start_from(workdir)
+    given = given.params
+    assert (
+        json.loads((tmp_path / "next" / "config.json").read_text())["environment"]["start"]
+        == origin
+    )
+    whole = restore(tmp_path / "next")
+    np.testing.assert_allclose(
+        whole.algorithm.params(whole.state)["output"]["kernel"],
+        given["output"]["kernel"],
+        atol=1e-6,
+    )
+
+
+def test_a_run_that_started_from_another_goes_on_without_it(ist_run, tmp_path):
+    source = shutil.copytree(ist_run[0], tmp_path / "source")
+    command = ["run", *QUICK, f"--config.init_from={source}", f"--workdir={tmp_path}/next"]
+    assert run.main(command) == 0
+    (tmp_path / "next" / "summary.json").unlink()
+    shutil.rmtree(source)
+    assert run.main(command) == 0
+
+
+def test_a_start_that_does_not_fit_is_said(ist_run, tmp_path, capsys):
+    same = ["run", *QUICK, f"--workdir={tmp_path}/next"]
+    assert (
+        run.main([*same, f"--config.init_from={ist_run[0]}", "--config.model.hidden=(32,16)"]) == 2
+    )
+    assert "hidden_0/kernel has shape [64, 16] there and [64, 32] here" in capsys.readouterr().err
+    for data in (
+        [],
+        ["--config.data.name=npz", "--config.data.dir=none.npz"],
+    ):  # before data are read
+        assert run.main([*same, "--config.init_from=nowhere", *data]) == 2
+        assert "nowhere holds no run" in capsys.readouterr().err
+    assert not (tmp_path / "next").exists()

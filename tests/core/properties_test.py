@@ -1,0 +1,84 @@
+"""Laws 1 and 2 over random rules, sizes and numbers of subnetworks."""
+
+import jax
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ist_jax.core.partition import EQUAL_BLOCKS, partition
+from ist_jax.core.subnet import extract_all, label_axes, merge
+
+GROUPS = ("a", "b", "c")
+
+
+@st.composite
+def problems(draw):
+    num_subnets = draw(st.integers(1, 5))
+    sizes = {
+        group: draw(st.integers(num_subnets, 12)) for group in GROUPS[: draw(st.integers(1, 3))]
+    }
+    rules, shapes = [], {}
+    for i, group in enumerate(sizes):  # every group labels some leaf
+        axes = draw(
+            st.permutations([group, *draw(st.lists(st.sampled_from([None, *sizes]), max_size=2))])
+        )
+        axes = [
+            axis if axis is None or axis not in axes[:k] else None for k, axis in enumerate(axes)
+        ]
+        rules.append((f"leaf_{i}", tuple(axes)))
+        shapes[f"leaf_{i}"] = tuple(
+            sizes[axis] if axis else draw(st.integers(1, 3)) for axis in axes
+        )
+    rules.append(("shared", None))
+    shapes["shared"] = (2,)
+    name = draw(st.sampled_from(["balanced", "uniform", "blocks", "rolling"]))
+    min_units = draw(st.integers(0, min(sizes.values()))) if name in EQUAL_BLOCKS else 0
+    return (
+        rules,
+        sizes,
+        shapes,
+        partition(name, sizes, num_subnets, min_units=min_units),
+        draw(st.integers(0, 1000)),
+    )
+
+
+@settings(max_examples=25, deadline=None)
+@given(problems())
+def test_merge_follows_its_definition_entry_by_entry(problem):
+    rules, sizes, shapes, parts, seed = problem
+    rng = np.random.default_rng(seed)
+    params = {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+    labels = label_axes(params, rules, sizes)
+    indices = jax.device_get(parts.sample(jax.random.key(seed), parts.first()))
+    sub_S = jax.device_get(extract_all(params, labels, indices, parts.num_subnets))
+    jax.tree.map(
+        lambda leaf: leaf.__iadd__(rng.normal(size=leaf.shape).astype(np.float32)),
+        sub_S := jax.tree.map(np.array, sub_S),
+    )
+    weight_S = rng.random(parts.num_subnets) < 0.8
+    merged = jax.device_get(merge(params, sub_S, labels, indices, weight_S))
+    for name, leaf in params.items():
+        expected = by_definition(leaf, sub_S[name], labels[name], indices, weight_S, sizes)
+        np.testing.assert_allclose(merged[name], expected, rtol=1e-5, atol=1e-6, err_msg=name)
+    if parts.disjoint:
+        fast = jax.device_get(merge(params, sub_S, labels, indices, weight_S, disjoint=True))
+        jax.tree.map(
+            np.testing.assert_array_equal,
+            {k: v for k, v in fast.items() if k != "shared"},
+            {k: v for k, v in merged.items() if k != "shared"},
+        )
+
+
+def by_definition(leaf, sub_S, label, indices, weight_S, sizes):
+    """The mean over the living holders of every entry; the old value where there is none."""
+    total, count = np.zeros(leaf.shape), np.zeros(leaf.shape)
+    for s in np.flatnonzero(weight_S):
+        for position in np.ndindex(sub_S[s].shape):
+            entry, padding = list(position), False
+            for axis, group in label.groups:
+                entry[axis] = indices[group][s][position[axis]]
+                padding |= entry[axis] >= sizes[group]
+            if not padding:
+                total[tuple(entry)] += sub_S[s][position]
+                count[tuple(entry)] += 1
+    return np.where(count > 0, total / np.maximum(count, 1), leaf)

@@ -1,0 +1,101 @@
+"""Errors of labelling, and means by hand."""
+
+import chex
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ist_jax.core.subnet import extract, label_axes, merge
+from ist_jax.core.trees import check_all_match, leaf_names, map_with_names, tree_bytes, tree_size
+
+PARAMS = {"layer": {"kernel": jnp.ones((3, 4)), "bias": jnp.ones(4)}}
+
+
+@pytest.mark.parametrize(
+    "rules,sizes,says",
+    [
+        ([("layer/kernel", (None, "h"))], {"h": 4}, "none matches 'layer/bias'"),
+        (
+            [(".*kernel", (None, "h")), (".*", None)],
+            {"h": 5},
+            "axis 1 of 'layer/kernel' has length 4, group 'h' has 5 units",
+        ),
+        (
+            [(".*kernel", ("h",)), (".*", None)],
+            {"h": 4},
+            r"a rule names every axis: 'layer/kernel' has shape \(3, 4\)",
+        ),
+        ([(".*kernel", (None, "g")), (".*", None)], {"h": 4}, "names group 'g', which has no size"),
+        ([(".*", None)], {"h": 4}, r"every group labels an axis of some leaf; none has \['h'\]"),
+        (
+            [(".*kernel", ("h", "h")), (".*", None)],
+            {"h": 4},
+            "a group may label one axis of a leaf",
+        ),
+    ],
+)
+def test_labels_that_do_not_fit_are_errors_that_name_leaf_axis_and_sizes(rules, sizes, says):
+    with pytest.raises(ValueError, match=says):
+        label_axes(PARAMS, rules, sizes)
+
+
+def test_the_first_matching_rule_wins_and_must_match_the_whole_name():
+    labels = label_axes(
+        PARAMS,
+        [("layer/kernel", (None, "h")), ("layer/k.*", ("h", None)), ("layer/bias", None)],
+        {"h": 4},
+    )
+    assert labels["layer"]["kernel"].axes == (None, "h")
+    with pytest.raises(ValueError, match="none matches"):
+        label_axes(PARAMS, [("kernel", None), ("bias", None)], {})
+
+
+def test_a_rule_that_matches_nothing_is_named_with_the_nearest_leaf():
+    check_all_match(
+        [("layer/kernel", None), ("layer/k.*", None), (".*", None)], PARAMS
+    )  # the second is only too late
+    says = "every rule matches a parameter, and 'layer/kernal' matches none .nearest is 'layer/kernel'.: mend the rule"
+    with pytest.raises(ValueError, match=says):
+        check_all_match([("layer/kernal", (None, "h")), (".*", None)], PARAMS)
+
+
+def test_several_holders_are_averaged_by_hand():
+    """Unit 1 has two holders, unit 3 none, unit 0 a lost one."""
+    params, labels = (
+        {"v": jnp.arange(4.0)},
+        label_axes({"v": jnp.arange(4.0)}, [("v", ("g",))], {"g": 4}),
+    )
+    subs = {"v": jnp.array([[10.0, 20.0], [30.0, 40.0], [50.0, 60.0]])}
+    indices = {"g": jnp.array([[1, 2], [1, 4], [0, 4]])}  # 4 is padding
+    merged = merge(params, subs, labels, indices, jnp.array([True, True, False]))
+    np.testing.assert_array_equal(merged["v"], [0.0, (10.0 + 30.0) / 2, 20.0, 3.0])
+
+
+def test_minus_zero_and_nan_of_a_lost_subnetwork():
+    labels = label_axes(
+        {"v": jnp.zeros(2), "s": jnp.zeros(1)}, [("v", ("g",)), ("s", None)], {"g": 2}
+    )
+    params = {"v": jnp.ones(2), "s": jnp.ones(1)}
+    subs = {"v": jnp.array([[-0.0], [jnp.nan]]), "s": jnp.array([[4.0], [jnp.nan]])}
+    merged = merge(params, subs, labels, {"g": jnp.array([[0], [1]])}, jnp.array([True, False]))
+    assert np.signbit(merged["v"][0]) and merged["v"][1] == 1.0 and merged["s"][0] == 4.0
+
+
+def test_padding_extracts_zeros():
+    labels = label_axes(PARAMS, [("layer/kernel", (None, "h")), ("layer/bias", ("h",))], {"h": 4})
+    sub = extract(PARAMS, labels, {"h": jnp.array([2, 4])})
+    np.testing.assert_array_equal(sub["layer"]["kernel"], [[1, 0]] * 3)
+    np.testing.assert_array_equal(sub["layer"]["bias"], [1, 0])
+
+
+def test_names_and_sizes_of_trees():
+    assert leaf_names(PARAMS) == ["layer/bias", "layer/kernel"]
+    assert map_with_names(lambda name, leaf: (name, leaf.shape), PARAMS)["layer"]["bias"] == (
+        "layer/bias",
+        (4,),
+    )
+    assert tree_size(PARAMS) == 16 and tree_bytes(PARAMS) == 64
+    chex.assert_trees_all_equal(
+        map_with_names(lambda _, a, b: a - b, PARAMS, PARAMS),
+        {"layer": {"kernel": jnp.zeros((3, 4)), "bias": jnp.zeros(4)}},
+    )

@@ -1,0 +1,164 @@
+"""A streamed set trains as the same examples in memory do, reads a round at a time, and resumes exactly."""
+
+import dataclasses
+import functools
+import re
+import threading
+
+import jax
+import numpy as np
+import pytest
+from cases import ALGORITHMS, TASK, dataset
+
+from ist_jax import LoopConfig, run
+from ist_jax.core.placement import looped, sharded, subnet_mesh
+from ist_jax.core.sample_order import ByDevice, draw
+from ist_jax.data import Dataset, Streamed, streamed
+from ist_jax.data.splits import disjoint, shared
+from ist_jax.data.streamed import Columns
+from ist_jax.training.loop import Stopped
+
+SPLITS = {"shared": shared, "disjoint": functools.partial(disjoint, seed=0)}
+CONFIG = LoopConfig(eval_every=3, eval_batch_size=8, eval_sample=24)
+KEY = jax.random.key(5)
+
+
+def columns_of(arrays, reads):
+    """Arrays that are not in memory, as far as their user knows; `reads` keeps how many rows were read, and where."""
+
+    def read(rows):
+        assert isinstance(rows, np.ndarray)
+        reads.append((len(rows), threading.current_thread().name))
+        return {name: array[rows] for name, array in arrays.items()}
+
+    return Columns(len(arrays["y"]), read)
+
+
+def on_disk(data, read=None):
+    """`data` as a streamed set."""
+    values = {
+        field.name: getattr(data, field.name)
+        for field in dataclasses.fields(Dataset)
+        if field.name != "_cache"
+    }
+    read = [] if read is None else read
+    for part in ("train", "validation", "test"):
+        values[part] = columns_of(values[part], read)
+    return Streamed(**values | {"example_shape": data.train["x"].shape[1:]})
+
+
+def without_times(rows):
+    """Nor FLOPs, of which to find the rows of a resident set takes some."""
+    return [
+        {name: value for name, value in row.items() if not re.search("second|flops", name)}
+        for row in rows
+    ]
+
+
+@pytest.mark.parametrize("split", SPLITS)
+@pytest.mark.parametrize("name", ["ist", "data-parallel"])
+@pytest.mark.parametrize(
+    "place", [looped, lambda: sharded(subnet_mesh(2), looped())], ids=["looped", "sharded"]
+)
+def test_streamed_training_is_that_in_memory(name, split, place, monkeypatch):
+    """Rounds of 3 steps and a last one of 2; validation and test in chunks, the last of them not full."""
+    monkeypatch.setattr(streamed, "_CHUNK", 16)
+    data, samples = dataset(shards=SPLITS[split]), 4 * ALGORITHMS[name](4).batch_size * 14
+    train = lambda data: run([(ALGORITHMS[name](4, place()), samples, 3)], TASK, data, CONFIG)
+    expected, found = train(data), train(on_disk(data))
+    jax.tree.map(np.testing.assert_array_equal, found.params, expected.params)
+    for row, other in zip(
+        without_times(found.history), without_times(expected.history), strict=True
+    ):
+        assert row.keys() == other.keys()
+        for field, value in row.items():
+            np.testing.assert_allclose(value, other[field], rtol=1e-5, err_msg=field)
+
+
+def test_a_round_is_read_ahead_and_once():
+    read, data = [], dataset()
+    data = on_disk(data, read)
+    sharding = looped_sharding()
+    first = data.view(0, KEY, 2, sharding, range(0, 8), range(8, 16))
+    assert data.view(0, KEY, 2, sharding, range(0, 8), range(8, 16)) is first, (
+        "asked for again, it is not read again"
+    )
+    data.view(1, KEY, 2, sharding, range(8, 16), range(16, 18))
+    data.view(2, KEY, 2, sharding, range(16, 18))
+    assert [count for count, _ in read] == [16, 16, 4], "no round twice, nothing past the end"
+    assert all(name.startswith("reading ahead") for _, name in read)
+    with pytest.raises(ValueError, match="say which positions"):
+        data.view(3, KEY, 2, sharding)
+
+
+def test_streaming_needs_no_cpu_beside_an_accelerator(monkeypatch):
+    """JAX_PLATFORMS=cuda alone leaves none, and to ask for one is a RuntimeError."""
+
+    def on_accelerator(plain):
+        def devices(*args, backend=None):
+            if backend is not None:
+                raise RuntimeError(f"Unknown backend {backend}")
+            return plain(*args)
+
+        return devices
+
+    for name in ("devices", "local_devices"):
+        monkeypatch.setattr(jax, name, on_accelerator(getattr(jax, name)))
+    memory = dataset()
+    found = on_disk(memory).view(0, KEY, 2, looped_sharding(), range(4, 8)).arrays["x"]
+    view = memory.view(0, KEY, 2, looped_sharding())
+    rows = np.concatenate(
+        [draw(view, jax.numpy.int32(worker), jax.numpy.int32(4), 4) for worker in range(2)]
+    )
+    np.testing.assert_array_equal(found, memory.train["x"][rows])
+
+
+def looped_sharding():
+    return ALGORITHMS["ist"](2).sharding
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_workers_see_examples_of_their_own_and_a_device_has_no_others(split):
+    memory = dataset(shards=SPLITS[split])
+    mesh = sharded(subnet_mesh(2))
+    view = on_disk(memory).view(0, KEY, 4, mesh.replicated, range(10, 15))
+    assert isinstance(view.arrays["x"], ByDevice)
+    held = np.asarray(view.arrays["x"].tree).reshape(4, 5, -1)
+    assert len({worker.tobytes() for worker in held}) == 4
+    assert [part.data.shape[0] for part in view.arrays["x"].tree.addressable_shards] == [10, 10]
+    if split == "disjoint":
+        own = memory.shards(4)
+        for worker, rows in enumerate(held):
+            members = own.member_N[own.start_S[worker] : own.start_S[worker] + own.size_S[worker]]
+            assert {row.tobytes() for row in rows} <= {
+                row.tobytes() for row in memory.train["x"][members]
+            }
+
+
+def test_never_more_than_a_round_is_read_at_once():
+    read = []
+    algorithm = ALGORITHMS["ist"](2)
+    round_of = 2 * 2 * algorithm.batch_size
+    run(
+        [(algorithm, 5 * round_of, 2)],
+        TASK,
+        on_disk(dataset(400), read),
+        dataclasses.replace(CONFIG, eval_every=0),
+    )
+    assert max(count for count, _ in read) <= max(round_of, 60), (
+        "a round's examples; 60 are the test set"
+    )
+    assert dataset(400).num_train / 2 > 60
+
+
+@pytest.mark.parametrize("name", ["ist", "data-parallel"])
+def test_a_streamed_run_that_is_stopped_goes_on_exactly(name, tmp_path):
+    phases = lambda: [(ALGORITHMS[name](2), 2 * 3 * ALGORITHMS[name](2).batch_size * 6, 3)]
+    config = dataclasses.replace(CONFIG, checkpoint_every=2)
+    unbroken = run(phases(), TASK, on_disk(dataset()), config)
+    asked = iter([False, False, False, True])
+    with pytest.raises(Stopped):
+        run(phases(), TASK, on_disk(dataset()), config, tmp_path, stop=lambda: next(asked))
+    resumed = run(phases(), TASK, on_disk(dataset()), config, tmp_path)
+    jax.tree.map(np.testing.assert_array_equal, resumed.params, unbroken.params)
+    assert without_times(resumed.history) == without_times(unbroken.history)

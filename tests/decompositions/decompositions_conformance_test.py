@@ -1,0 +1,341 @@
+"""The laws of the mechanism, for every decomposition in `cases.DECOMPOSITIONS`.
+
+Everything a case needs from JAX is computed by one compiled program per case; the tests look at its results.
+"""
+
+import functools
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from cases import (
+    CLASSES,
+    DECOMPOSITIONS,
+    EXAMPLE,
+    FEATURES,
+    IMAGES,
+    TASK,
+    exchanged_rounds,
+    inputs,
+    random_params,
+)
+
+from ist_jax.core.placement import subnet_mesh
+from ist_jax.core.subnet import extract, extract_all, label_axes, map_labels, merge
+from ist_jax.core.trees import check_all_match
+from ist_jax.decompositions import gat, gcn, mlp, sage
+from ist_jax.exchange import one_device, over_mesh, settled, storage_order
+from ist_jax.models import GAT, GCN, MLP, GraphSAGE
+from ist_jax.models.graphs import neighbour_mean, symmetric_mean
+
+ONCE = (*IMAGES, "gcn-scaled", "sage-split-input")  # with one number of subnetworks
+CASES = [(name, s) for name in DECOMPOSITIONS for s in ((4,) if name in ONCE else (1, 4))]
+CASES += [
+    ("mlp", 8),
+    ("mlp-uneven", 8),
+    ("own-model", 2),
+    ("gcn-split-input", 8),
+]  # of the last, 12 features: padded
+by_case = pytest.mark.parametrize("name,num_subnets", CASES)
+
+
+def shapes_and_labels(decomposition):
+    shapes = jax.eval_shape(decomposition.init, jax.random.key(0))
+    return shapes, label_axes(shapes, decomposition.rules, decomposition.partition.sizes)
+
+
+def local_batch(decomposition, batch, own):
+    sizes = {g: n for g, n in decomposition.partition.sizes.items() if g == "input"}
+    return extract(batch, label_axes(batch, decomposition.batch_rules, sizes), own)
+
+
+def masks(labels, params, indices):
+    """[S, ...] per leaf: 1 where the subnetwork holds the entry."""
+
+    def one(own):
+        ones = jax.tree.map(lambda x: jnp.ones_like(x)[None], extract(params, labels, own))
+        zeros = jax.tree.map(jnp.zeros_like, params)
+        return merge(zeros, ones, labels, {group: index[None] for group, index in own.items()})
+
+    return jax.vmap(one)(indices)
+
+
+def train_two_steps(decomposition, tx, sub, batch):
+    def step(carry, _):
+        sub, state = carry
+        loss = lambda p: TASK.loss(
+            decomposition.subnet.apply, {"params": p}, batch, jax.random.key(0)
+        )[0]
+        updates, state = tx.update(jax.grad(loss)(sub), state, sub)
+        return (optax.apply_updates(sub, updates), state), None
+
+    return jax.lax.scan(step, (sub, tx.init(sub)), length=2)[0][0]
+
+
+@functools.cache
+def case(name, num_subnets):
+    """All that the tests of one case look at, as numpy arrays."""
+    decomposition = DECOMPOSITIONS[name](num_subnets)
+    parts = decomposition.partition
+    _, labels = shapes_and_labels(decomposition)
+    unscaled = {"sum_scale": 1.0, "sum_scales": (), "residual_scales": ()}
+    full = decomposition.full.clone(
+        **{name: one for name, one in unscaled.items() if hasattr(decomposition.full, name)}
+    )
+
+    @jax.jit
+    def compute(params, x, y):
+        indices = parts.sample(jax.random.key(0), parts.first())
+        sub_S = extract_all(params, labels, indices, num_subnets)
+        changed_S = jax.tree.map(lambda leaf: 2 * leaf + 1, sub_S)
+        mask_S = masks(labels, params, indices) if indices else None
+        masked_S = jax.tree.map(lambda p, m: jnp.where(m > 0, p[None], 0), params, mask_S)
+
+        def alone(own):
+            sub, batch = (
+                extract(params, labels, own),
+                local_batch(decomposition, {"x": x, "y": y}, own),
+            )
+            trained = [
+                train_two_steps(decomposition, tx, sub, batch)
+                for tx in (optax.sgd(0.1, 0.9), optax.adamw(1e-2, weight_decay=0.1))
+            ]
+            return decomposition.subnet.apply({"params": sub}, batch["x"]), trained
+
+        logits_S, trained_S = jax.lax.map(alone, indices)
+        reference = REFERENCES.get(name, lambda full, p, x, own: full.apply({"params": p}, x))
+        expected_S = jax.lax.map(
+            lambda item: reference(full, item[0], x, item[1]), (masked_S, indices)
+        )
+        return dict(
+            indices=indices,
+            mask_S=mask_S,
+            same=[
+                merge(params, sub_S, labels, indices, disjoint=disjoint)
+                for disjoint in (True, False)
+            ],
+            changed=merge(params, changed_S, labels, indices, disjoint=True),
+            logits_S=logits_S,
+            expected_S=expected_S,
+            trained_S=trained_S,
+        )
+
+    params = random_params(decomposition)
+    results = jax.device_get(compute(params, inputs(decomposition), np.arange(8) % 5))
+    return SimpleNamespace(decomposition=decomposition, labels=labels, params=params, **results)
+
+
+def masked_layer_norm(full, masked, x, own):
+    """The masked full model, moments over the held units, written out."""
+    for i in range(3):
+        x = x @ masked[f"hidden_{i}"]["kernel"]
+        index = own[f"hidden_{i}"]
+        held = x[:, index]
+        x = (x - held.mean(1, keepdims=True)) / jnp.sqrt(held.var(1, keepdims=True) + 1e-6)
+        norm = masked[f"norm_{i}"]
+        x = jax.nn.gelu(x * norm["scale"][None] + norm["bias"][None])
+    return x @ masked["output"]["kernel"]
+
+
+def masked_graphsage(full, masked, graph, own):
+    """The same for GraphSAGE of one hidden layer."""
+    held = (
+        jnp.einsum("nkd,kdh->nh", graph.features, masked["hidden_0"]["kernel"])
+        + masked["hidden_0"]["bias"][None]
+    )
+    held = held[:, own["hidden_0"]]
+    held = (held - held.mean(1, keepdims=True)) / jnp.sqrt(held.var(1, keepdims=True) + 1e-5)
+    h = jnp.zeros((len(held), 16)).at[:, own["hidden_0"]].set(jax.nn.relu(held))
+    pair = jnp.stack([h, neighbour_mean(h, graph)], axis=1)
+    return (
+        jnp.einsum("nkd,kdh->nh", pair, masked["output"]["kernel"]) + masked["output"]["bias"][None]
+    )
+
+
+def masked_gcn(full, masked, graph, own):
+    """The same for a GCN of two hidden layers; the first layer's sum over neighbours is in the features."""
+    propagate, h = symmetric_mean(graph), graph.features
+    for i, over_nodes in enumerate([lambda h: h, propagate]):
+        p, index = masked[f"hidden_{i}"], own[f"hidden_{i}"]
+        held = (over_nodes(h @ p["kernel"]) + p["bias"][None])[:, index]
+        held = (held - held.mean(1, keepdims=True)) / jnp.sqrt(held.var(1, keepdims=True) + 1e-5)
+        h = jnp.zeros((len(held), p["bias"].shape[0])).at[:, index].set(jax.nn.relu(held))
+    return propagate(h @ masked["output"]["kernel"]) + masked["output"]["bias"][None]
+
+
+REFERENCES = {
+    "mlp-deep-layer-norm": masked_layer_norm,
+    "sage-layer-norm": masked_graphsage,
+    "gcn-layer-norm": masked_gcn,
+}
+
+
+WITHOUT = {  # options with fewer parameters
+    "mlp-no-norm": lambda: mlp(MLP((8,), CLASSES, norm="none"), EXAMPLE, num_subnets=2),
+    "gcn-no-bias": lambda: gcn(GCN((8,), CLASSES, bias=False), FEATURES, num_subnets=2),
+    "sage-no-bias": lambda: sage(GraphSAGE((8,), CLASSES, bias=False), FEATURES, num_subnets=2),
+    "gat-no-bias": lambda: gat(GAT((8,), CLASSES, heads=2, bias=False), FEATURES, num_subnets=2),
+}
+
+
+@pytest.mark.parametrize("name", [*DECOMPOSITIONS, *WITHOUT])
+def test_every_rule_has_a_leaf(name):
+    split = WITHOUT[name]() if name in WITHOUT else DECOMPOSITIONS[name](2)
+    shapes, _ = shapes_and_labels(split)
+    check_all_match(split.rules, shapes)
+
+
+@by_case
+def test_law_1_merge_of_extract_is_the_identity_bit_for_bit(name, num_subnets):
+    c = case(name, num_subnets)
+
+    def same(label, merged, before):
+        rtol = (
+            0 if label.groups or num_subnets == 1 else 1e-6
+        )  # a mean of equal copies is equal to rounding
+        np.testing.assert_allclose(merged, before, rtol=rtol)
+
+    for merged in c.same:
+        map_labels(same, c.labels, merged, c.params)
+
+
+@by_case
+def test_law_1_entries_that_nobody_held_keep_their_bits(name, num_subnets):
+    c = case(name, num_subnets)
+
+    def check(label, before, after, mask_S):
+        held = mask_S.max(axis=0) > 0
+        np.testing.assert_array_equal(np.where(held, 0, before), np.where(held, 0, after))
+        np.testing.assert_allclose(
+            np.where(held, 2 * before + 1, 0), np.where(held, after, 0), rtol=1e-6
+        )
+        assert held.all() or len(label.groups) > 1, "every unit has a holder"
+        if label.groups:
+            assert mask_S.sum(axis=0).max() == 1, "and only one"
+
+    map_labels(check, c.labels, c.params, c.changed, c.mask_S)
+
+
+@by_case
+def test_law_3_a_subnetwork_computes_what_the_masked_full_model_computes(name, num_subnets):
+    c = case(name, num_subnets)
+    np.testing.assert_allclose(c.logits_S, c.expected_S, rtol=1e-3, atol=1e-4)
+
+
+@by_case
+def test_subnetworks_have_the_shapes_of_the_shrunken_model(name, num_subnets):
+    c = case(name, num_subnets)
+    first = {group: index_SxM[0] for group, index_SxM in c.indices.items()}
+    example = jax.eval_shape(
+        lambda x: local_batch(c.decomposition, {"x": x}, first)["x"], c.decomposition.example
+    )
+    own = jax.eval_shape(c.decomposition.subnet.init, jax.random.key(0), example)
+    trained_shapes = jax.tree.map(lambda leaf: leaf.shape[1:], c.trained_S[0])
+    assert trained_shapes == jax.tree.map(lambda leaf: leaf.shape, own["params"])
+
+
+@by_case
+def test_padded_units_stay_exactly_zero_in_training(name, num_subnets):
+    c = case(name, num_subnets)
+    sizes = c.decomposition.partition.sizes
+
+    def check(label, leaf_S):
+        for s, leaf in enumerate(leaf_S):
+            for axis, group in label.groups:
+                padding = c.indices[group][s] == sizes[group]
+                assert not np.compress(padding, leaf, axis=axis).any()
+                assert np.compress(~padding, leaf, axis=axis).any()
+
+    for trained_S in c.trained_S:
+        map_labels(check, c.labels, trained_S)
+    if name == "mlp-uneven" and num_subnets > 1:
+        assert any((index == sizes[group]).any() for group, index in c.indices.items()), (
+            "this case pads"
+        )
+
+
+WHOLLY = (
+    "mlp",
+    "mlp-uneven",
+    "own-model",
+)  # on meshes of every size; of the others, one subnetwork per device
+MESHES = [
+    (n, s, d, "balanced", False)
+    for n, s in CASES
+    for d in ([1, 2, 4, 8] if n in WHOLLY else [4, 8])
+    if s % d == 0 and (s // d <= 2 or s == 1) and (n, s) != ("mlp", 1) and (s < 8 or d == 8)
+]
+MESHES += [
+    (n, 4, d, p, True)
+    for n, d, p in [
+        ("mlp", 4, "balanced"),
+        ("mlp-uneven", 2, "balanced"),
+        ("own-model", 4, "balanced"),
+        ("mlp-uneven", 4, "blocks"),
+        ("own-model", 2, "blocks"),
+    ]
+]
+
+
+def resting_partition(decomposition, labels, shapes, resident):
+    parts = decomposition.partition
+    return parts if resident else settled(parts, labels, shapes)
+
+
+@pytest.mark.parametrize("name,num_subnets,num_devices,partition,resident", MESHES)
+def test_law_6_the_mesh_exchange_is_extract_and_merge_bit_for_bit(
+    name, num_subnets, num_devices, partition, resident
+):
+    decomposition = DECOMPOSITIONS[name](num_subnets, partition)
+    shapes, labels = shapes_and_labels(decomposition)
+    check_law_6(
+        decomposition, resting_partition(decomposition, labels, shapes, resident), num_devices
+    )
+
+
+def check_law_6(decomposition, parts, num_devices):
+    """The exchange of `parts`, over a mesh and on one device."""
+    num_subnets = parts.num_subnets
+    shapes, labels = shapes_and_labels(decomposition)
+    weight_S = np.arange(num_subnets) != 1
+
+    def exchanged(exchange, params):
+        """Two rounds, in each of which a subnetwork is lost: what is pulled, lies and ends."""
+        seen = []
+        # a power of two: no fused multiply-add may round differently in the two programs
+        for indices, sub_S, store in exchanged_rounds(exchange, parts, params, weight_S, 2, 2):
+            pulled_S = exchange.pull(store, indices) if sub_S is None else sub_S
+            seen.append(
+                (indices, pulled_S, exchange.params(store, indices), exchange.lying(store, indices))
+            )
+        return seen
+
+    def by_definition(params):
+        indices = parts.first()
+        sub_S = extract_all(params, labels, indices, num_subnets)
+        seen = [(indices, sub_S, params, extract(params, labels, storage_order(parts, indices)))]
+        for r in range(2):
+            indices = parts.sample(jax.random.key(r), indices)
+            sub_S = extract_all(params, labels, indices, num_subnets)
+            params = merge(
+                params, jax.tree.map(lambda leaf: 2 * leaf, sub_S), labels, indices, weight_S
+            )
+            seen.append(
+                (indices, sub_S, params, extract(params, labels, storage_order(parts, indices)))
+            )
+        return seen
+
+    params = random_params(decomposition)
+    expected = jax.jit(by_definition)(params)
+    close = lambda label, a, b: np.testing.assert_allclose(a, b, rtol=0 if label.groups else 1e-6)
+    for exchange in (
+        over_mesh(labels, shapes, parts, subnet_mesh(num_devices)),
+        one_device(labels, shapes, parts),
+    ):
+        for found, wanted in zip(jax.jit(functools.partial(exchanged, exchange))(params), expected):
+            jax.tree.map(np.testing.assert_array_equal, found[0], wanted[0])
+            for tree, other in zip(found[1:], wanted[1:]):
+                map_labels(close, labels, tree, other)

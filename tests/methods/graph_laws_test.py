@@ -1,0 +1,279 @@
+"""Laws 4, 5 and 7 to 10 for GCN, GraphSAGE and GAT on a whole graph, laid out as for runs, with dropout."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from cases import (
+    CLASSES,
+    FEATURES,
+    FIRST_PRODUCTS,
+    ROOT,
+    graph_dataset,
+    random_params,
+    raw_graph,
+    rounds,
+)
+from laws import check_law_5, check_law_10
+from methods_conformance_test import assert_close
+
+from ist_jax import data_parallel, ensemble, ist, replicated
+from ist_jax.core.keys import named_key
+from ist_jax.core.placement import looped, sharded, subnet_mesh, vmapped
+from ist_jax.core.subnet import is_label, label_axes
+from ist_jax.core.types import Layered, Sparse
+from ist_jax.decompositions import gat, gcn, sage
+from ist_jax.methods.base import Start
+from ist_jax.models import GAT, GCN, GraphSAGE
+from ist_jax.tasks import node_classification
+from ist_jax.training.loop import Phase
+
+TASK = node_classification()
+# name -> how its graph is laid out, its model, its decomposition
+KINDS = {
+    "gcn": (dict(layers=3, sparse_below=2.0), GCN((8, 8), CLASSES, norm="layer", dropout=0.5), gcn),
+    "gcn, input whole": (
+        dict(layers=3),
+        GCN((8, 8), CLASSES, dropout=0.5, input_dropout=False),
+        gcn,
+    ),
+    "sage": (dict(layers=3), GraphSAGE((8, 8), CLASSES, dropout=0.5), sage),
+    "gat": (dict(layers=3), GAT((4, 4), CLASSES, heads=2, dropout=0.5), gat),
+}
+PLACES = {
+    "looped": looped,
+    "vmapped": vmapped,
+    "one on a device": lambda: sharded(subnet_mesh(4)),
+    "two on a device": lambda: sharded(subnet_mesh(2)),
+}
+by_kind = pytest.mark.parametrize("kind", KINDS)
+
+
+@functools.cache
+def data_of(kind):
+    layout, model, _ = KINDS[kind]
+    return graph_dataset(first_product=FIRST_PRODUCTS[type(model)], **layout)
+
+
+def split_of(kind, num_subnets):
+    _, model, decompose = KINDS[kind]
+    return decompose(model, FEATURES, num_subnets=num_subnets)
+
+
+def algorithm_of(kind, num_subnets, tx, place, **options):
+    return ist(split_of(kind, num_subnets), TASK, tx, batch_size=1, placement=place, **options)
+
+
+@by_kind
+def test_the_graphs_are_laid_out_as_those_of_runs(kind):
+    graph = data_of(kind).arrays("train")["graph"]
+    assert isinstance(graph, Layered) == (kind != "gat") and isinstance(graph.features, Sparse) == (
+        kind == "gcn"
+    )
+
+
+@by_kind
+@pytest.mark.parametrize("opt_state", ["reset", "carry"])
+def test_law_5_all_placements_agree(kind, opt_state):
+    """The partition and dropout exactly, parameters and momentum to rounding: data are float32."""
+    start = Start(random_params(split_of(kind, 4)), None, jnp.zeros((), jnp.int32))
+    make = lambda place: algorithm_of(
+        kind, 4, optax.sgd(0.05, momentum=0.9), place, opt_state=opt_state
+    )
+    check_law_5(make, PLACES, data_of(kind), start, rtol=1e-3, atol=1e-4)
+
+
+BASELINES = {
+    "local_sgd": lambda split, options: ist(
+        replicated(split, 4), TASK, optax.sgd(0.05, momentum=0.9), **options
+    ),
+    "data_parallel": lambda split, options: data_parallel(
+        replicated(split, 4), TASK, optax.sgd(0.05, momentum=0.9), num_workers=4, **options
+    ),
+}
+
+
+@pytest.mark.parametrize("method", BASELINES)
+def test_law_5_for_whole_networks(method):
+    """Baselines with sparse features and dropout; the second round compiles nothing."""
+    split, made = split_of("gcn", 4), []
+    start = Start(random_params(split), None, jnp.zeros((), jnp.int32))
+
+    def make(place):
+        made.append(BASELINES[method](split, dict(batch_size=1, placement=place)))
+        return made[-1]
+
+    check_law_5(make, PLACES, data_of("gcn"), start, rtol=1e-3, atol=1e-4)
+    assert [algorithm.round._cache_size() for algorithm in made] == [1] * len(PLACES)
+
+
+@pytest.mark.parametrize("place", ["looped", "one on a device"])
+def test_an_ensemble_says_the_mean_of_what_its_members_say_of_every_node(place):
+    split, data = split_of("gcn", 4), data_of("gcn")
+    algorithm = ensemble(split, TASK, optax.sgd(0.05), batch_size=1, placement=PLACES[place]())
+    state, _ = rounds(algorithm, 2, 2, data)
+    batch = TASK.batch(data.on_device("test", algorithm.sharding), jnp.arange(1), None)
+    found = algorithm.predict(algorithm.variables(state, None), batch)
+    members_SxNxC = algorithm.subnet_predict(algorithm.subnet_variables(state, None), batch)
+    assert members_SxNxC.shape == (4, 40, CLASSES) and np.std(members_SxNxC, axis=0).max() > 1e-2
+    np.testing.assert_allclose(found, np.mean(members_SxNxC, axis=0), rtol=1e-4, atol=1e-5)
+
+
+@by_kind
+def test_law_4_one_subnetwork_is_plain_training(kind):
+    """Without dropout: a loop as anybody would write it, over the same graph."""
+    _, model, decompose = KINDS[kind]
+    model, tx = model.clone(dropout=0.0), optax.sgd(0.05, momentum=0.9)
+    split = decompose(model, FEATURES, num_subnets=1)
+    algorithm = ist(split, TASK, tx, batch_size=1, placement=looped(), opt_state="carry")
+    state, _ = rounds(algorithm, 2, 2, data_of(kind))
+    view = data_of(kind).view(
+        0, jax.random.key(5), 1, jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    )
+    batch = TASK.batch(view.arrays, jnp.arange(1), None)
+
+    @jax.jit
+    def step(params, opt_state):
+        gradient = jax.grad(lambda p: TASK.loss(split.full.apply, {"params": p}, batch, ROOT)[0])(
+            params
+        )
+        updates, opt_state = tx.update(gradient, opt_state, params)
+        return optax.apply_updates(params, updates), opt_state
+
+    params = split.init(named_key(ROOT, "init"))
+    opt_state = tx.init(params)
+    for _ in range(4):
+        params, opt_state = step(params, opt_state)
+    assert_close(algorithm.params(state), params, rtol=1e-3, atol=1e-5)
+
+
+METHODS = {
+    "ist": lambda split, options: ist(split, TASK, **options),
+    "ensemble": lambda split, options: ensemble(split, TASK, **options),
+    "local_sgd": lambda split, options: ist(replicated(split, 2), TASK, **options),
+    "data_parallel": lambda split, options: data_parallel(
+        replicated(split, 2), TASK, num_workers=2, **options
+    ),
+}
+by_method = pytest.mark.parametrize("method", METHODS)
+
+
+def method_of(method, kind, tx, place):
+    return METHODS[method](split_of(kind, 2), dict(tx=tx, batch_size=1, placement=PLACES[place]()))
+
+
+@by_kind
+@by_method
+def test_law_7_exactly_the_configured_local_steps_reach_the_global_model(method, kind):
+    """With a rate that is zero from the fourth step on, five steps are three steps, and two are fewer."""
+    algorithm = method_of(
+        method, kind, optax.sgd(lambda step: jnp.where(step < 3, 0.1, 0.0)), "vmapped"
+    )
+    after = {
+        steps: algorithm.params(rounds(algorithm, 1, steps, data_of(kind))[0])
+        for steps in (2, 3, 5)
+    }
+    assert_close(after[5], after[3], rtol=1e-5, atol=1e-6)
+    gap = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), after[3], after[2])
+    assert max(jax.tree.leaves(gap)) > 1e-4, (
+        "the third step, the last of its round, has reached the model"
+    )
+
+
+@by_kind
+def test_law_8_workers_that_see_one_graph_start_alike_and_drop_features_of_their_own(kind):
+    """Copies of one model: the first losses differ by dropout alone; with clusters, by the batch, too."""
+    _, model, decompose = KINDS[kind]
+    whole = lambda dropout: decompose(model.clone(dropout=dropout), FEATURES, num_subnets=4)
+
+    def first_losses(dropout, data):
+        algorithm = ist(
+            replicated(whole(dropout), 4), TASK, optax.sgd(0.1), batch_size=1, placement=vmapped()
+        )
+        return np.asarray(rounds(algorithm, 1, 1, data)[1]["loss_SxJ"][:, 0])
+
+    graph, clusters = (
+        graph_dataset(first_product=FIRST_PRODUCTS[type(model)], clusters=count) for count in (1, 5)
+    )
+    np.testing.assert_allclose(first_losses(0.0, graph), first_losses(0.0, graph)[0], rtol=1e-6)
+    assert len(set(first_losses(0.5, graph))) == 4 and len(set(first_losses(0.0, clusters))) > 1, (
+        "two may draw one cluster"
+    )
+
+
+@by_kind
+@by_method
+def test_law_9_the_second_round_compiles_nothing_and_init_works_on_shapes_alone(method, kind):
+    algorithm = method_of(method, kind, optax.adam(0.01), "vmapped")
+    described = lambda state: jax.tree.map(lambda x: (x.shape, x.dtype), state)
+    state, metrics = rounds(algorithm, 2, 2, data_of(kind))
+    assert algorithm.round._cache_size() == 1 and metrics["loss_SxJ"].shape == (2, 2)
+    assert described(jax.eval_shape(algorithm.init, ROOT)) == described(state)
+
+
+@by_kind
+@by_method
+def test_what_is_lost_reaches_nobody(method, kind):
+    """All sub-networks: the parameters stay. One of two: they move, and units that only the lost one held stay."""
+    algorithm, data = method_of(method, kind, optax.sgd(0.1), "vmapped"), data_of(kind)
+    before = jax.device_get(algorithm.params(algorithm.fresh(ROOT)))
+
+    def after(*alive):
+        view = data.view(0, jax.random.key(5), 2, algorithm.sharding)
+        state, _ = algorithm.round(algorithm.fresh(ROOT), view, ROOT, jnp.array(alive), steps=2)
+        return algorithm.params(state), state.indices
+
+    jax.tree.map(np.testing.assert_array_equal, after(False, False)[0], before)
+    params, indices = after(True, False)
+    moved = jax.tree.map(lambda a, b: np.asarray(a != b), params, before)
+    assert any(leaf.any() for leaf in jax.tree.leaves(moved))
+    if method == "ist":
+        split = split_of(kind, 2)
+        labels = jax.tree.leaves(
+            label_axes(before, split.rules, split.partition.sizes), is_leaf=is_label
+        )
+        for label, leaf in zip(labels, jax.tree.leaves(moved), strict=True):
+            for axis, group in label.groups:
+                units = np.flatnonzero(
+                    leaf.any(axis=tuple(a for a in range(leaf.ndim) if a != axis))
+                )
+                assert set(units) <= set(np.asarray(indices[group][0]).tolist()), (
+                    "of the living one"
+                )
+
+
+@by_kind
+def test_nothing_is_quadratic_in_nodes(kind):
+    """Twice the nodes, with as many neighbours each: twice the FLOPs and the bytes of a round, at most."""
+    layout, model, _ = KINDS[kind]
+    costs = []
+    for nodes in (1000, 2000):
+        data = graph_dataset(raw_graph(nodes), first_product=FIRST_PRODUCTS[type(model)], **layout)
+        algorithm = algorithm_of(kind, 4, optax.sgd(0.05), vmapped())
+        view = data.view(0, ROOT, 4, algorithm.sharding)
+        program = algorithm.round.lower(
+            algorithm.fresh(ROOT), view, ROOT, jnp.ones(4, bool), steps=1
+        ).compile()
+        memory = program.memory_analysis()
+        costs.append(
+            [
+                memory.temp_size_in_bytes,
+                memory.argument_size_in_bytes,
+                program.cost_analysis()["flops"],
+            ]
+        )
+    assert (np.array(costs[1]) < 2.3 * np.array(costs[0])).all() and costs[1][0] > 1.5 * costs[0][
+        0
+    ], costs
+
+
+@by_kind
+def test_law_10_a_run_goes_on_exactly_where_it_stopped(kind, tmp_path):
+    """With dropout and moments of Adam that go with their features."""
+    phases = lambda: [
+        Phase(algorithm_of(kind, 4, optax.adam(1e-2), vmapped(), opt_state="carry"), 4 * 2 * 4, 2)
+    ]
+    check_law_10(phases, TASK, data_of(kind), tmp_path, [2])

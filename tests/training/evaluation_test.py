@@ -1,0 +1,76 @@
+"""A model evaluated as it lies over a mesh is the full model, norms measured, in original order on one device."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from cases import BATCH, DECOMPOSITIONS, ROOT, SGD, TASK, inputs, on_a_graph, random_params
+
+from ist_jax import ist
+from ist_jax.core.partition import uneven_groups
+from ist_jax.core.placement import looped, sharded, subnet_mesh
+from ist_jax.core.types import Sparse
+from ist_jax.methods.base import Start
+from ist_jax.methods.predictor import measured
+
+EVEN = ("gcn-split-input", "gcn-scaled", "sage-layer-norm", "gat", "gat-split-input")
+NORMALISED = (
+    "mlp-uneven",
+    "chain",
+    "blocks",
+    "filters",
+    "channels",
+)  # with statistics, measured on a sample or of the batch
+GRAPHS = ("gcn-uneven", "sage-split-input", *EVEN)
+PLACES = {
+    "one device": looped,
+    "mesh": lambda: sharded(subnet_mesh(4)),
+    "two on a device": lambda: sharded(subnet_mesh(2)),
+}
+
+
+def test_evaluation_of_sparse_features_over_a_mesh():
+    """As on one device: features of the layers lie by devices, and products with sparse matrices are behind conditions."""
+
+    def logits_by(place):
+        ((algorithm, *_),), task, data = on_a_graph(place)
+        batch = task.batch(data.on_device("test", algorithm.sharding), jnp.arange(1), None)
+        assert isinstance(batch["x"].features, Sparse)
+        logits = jax.jit(
+            lambda state, batch: algorithm.predict(algorithm.variables(state, None), batch)
+        )
+        return logits(algorithm.fresh(ROOT), batch)
+
+    found = {name: logits_by(place()) for name, place in PLACES.items()}
+    for logits in found.values():
+        np.testing.assert_allclose(logits, found["one device"], rtol=2e-3, atol=2e-4)
+    assert np.std(found["mesh"], axis=0).min() > 0.01
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize(
+    "name,with_sample",
+    [*itertools.product(NORMALISED, [True, False]), *((name, False) for name in GRAPHS)],
+)
+def test_evaluation_as_units_lie(name, place, with_sample):
+    """Four subnetworks do not divide all groups of any that may be uneven: of 18 and 13 units, 9 and 5 blocks, 6 filters, 6, 4
+    and 5 channels, 18 features."""
+    decomposition = DECOMPOSITIONS[name](4)
+    parts = decomposition.partition
+    assert uneven_groups(parts.sizes, parts.num_subnets) or name in EVEN
+    algorithm = ist(decomposition, TASK, SGD, batch_size=BATCH, placement=PLACES[place]())
+    params = random_params(decomposition)
+    sample, batch = (
+        {"x": inputs(decomposition, 12, seed=1)} if with_sample else None,
+        {"x": inputs(decomposition, seed=2)},
+    )
+    state = algorithm.fresh(ROOT, Start(params))
+    found = jax.jit(lambda state: algorithm.predict(algorithm.variables(state, sample), batch))(
+        state
+    )
+    full = decomposition.full
+    expected = TASK.logits(full.apply, measured(full, TASK, params, sample), batch)
+    np.testing.assert_allclose(found, expected, rtol=2e-3, atol=2e-4)
+    assert np.abs(expected).max() > 0.01

@@ -1,0 +1,133 @@
+"""Workers that are lost, and links that are slow, in the records of runs."""
+
+import json
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+from cases import BATCH, SGD, TASK, dataset, placements, two_groups
+
+from ist_jax import LoopConfig, data_parallel, ist, replicated, run
+from ist_jax.analysis.links import Link
+from ist_jax.cli.commands import run as run_command
+from ist_jax.cli.config import ConfigError
+from ist_jax.cli.quantities import bytes_per_second, link, seconds
+from ist_jax.cli.records import tables
+from ist_jax.core.placement import looped, sharded, subnet_mesh
+from ist_jax.training.failures import Failures
+from ist_jax.training.summary import RunState
+
+SAMPLES = 4 * BATCH
+
+
+def test_who_is_lost_is_drawn_at_the_rate_or_scheduled_and_repeats():
+    alive_RxS = np.array([Failures(0.25).alive(3, r, 8) for r in range(2000)])
+    assert alive_RxS.mean() == pytest.approx(0.75, abs=0.01)
+    assert (alive_RxS.mean(axis=0) > 0.7).all() and not (alive_RxS == alive_RxS[:, :1]).all(), (
+        "each for itself"
+    )
+    np.testing.assert_array_equal(Failures(0.25).alive(3, 7, 8), alive_RxS[7])
+    scheduled = Failures(schedule=((2, 0), (2, 3), (5, 1)))
+    assert [scheduled.alive(0, r, 4).tolist() for r in (1, 2, 5)] == [
+        [1, 1, 1, 1],
+        [0, 1, 1, 0],
+        [1, 0, 1, 1],
+    ]
+    assert Failures().alive(0, 1, 4).all() and not Failures(1.0).alive(0, 1, 4).any()
+
+
+def test_a_lost_worker_is_counted_and_its_units_keep_their_values(tmp_path):
+    """All workers are lost in the second of two rounds: the run ends where one round ends."""
+    algorithm = ist(two_groups(4), TASK, SGD, batch_size=BATCH)
+    everybody = Failures(schedule=tuple((2, worker) for worker in range(4)))
+    two = run(
+        [(algorithm, 6 * SAMPLES, 3)],
+        TASK,
+        dataset(),
+        LoopConfig(eval_every=1, lost=everybody),
+        tmp_path,
+    )
+    one = run([(algorithm, 3 * SAMPLES, 3)], TASK, dataset(), LoopConfig(eval_every=1))
+    jax.tree.map(np.testing.assert_array_equal, two.params, one.params)
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [row["lost_workers"] for row in rows] == [0, 4] and two.summary["lost_workers"] == 4
+
+
+@pytest.mark.parametrize(
+    "place", [looped, lambda: sharded(subnet_mesh(4))], ids=["one device", "mesh"]
+)
+def test_who_is_lost_changes_no_program(place):
+    algorithm, data = ist(two_groups(4), TASK, SGD, batch_size=BATCH, placement=place()), dataset()
+    state, view = (
+        algorithm.fresh(jax.random.key(0)),
+        data.view(0, jax.random.key(1), 4, algorithm.sharding),
+    )
+    for alive in ([1, 1, 1, 1], [1, 0, 1, 1], [0, 0, 0, 0]):
+        weight_S, key = jax.device_put(
+            (np.array(alive, bool), jax.random.key(2)), algorithm.sharding
+        )
+        state, _ = algorithm.round(state, view, key, weight_S, steps=2)
+    assert algorithm.round._cache_size() == 1
+
+
+def test_simulated_seconds_are_compute_bytes_and_latency_by_hand():
+    """A slow link: 1 kB/s, 0.5 s. IST exchanges once a round; data parallel at every step."""
+    slow, config = Link(1000.0, 0.5), {"eval_every": 0}
+    algorithm = ist(two_groups(4), TASK, SGD, batch_size=BATCH)
+    parallel = data_parallel(
+        replicated(two_groups(4), 4), TASK, SGD, num_workers=4, batch_size=BATCH
+    )
+    for made, syncs, messages in ((algorithm, 2, 3), (parallel, 6, 6)):
+        summary = run(
+            [(made, 6 * SAMPLES, 3)], TASK, dataset(), LoopConfig(link=slow, **config)
+        ).summary
+        on_link = syncs * (made.costs.bytes_per_sync / 1000 + messages * 0.5)
+        assert summary["simulated_seconds"] == pytest.approx(summary["seconds"] / 4 + on_link)
+    assert (
+        run([(algorithm, 6 * SAMPLES, 3)], TASK, dataset(), LoopConfig(**config)).summary[
+            "simulated_seconds"
+        ]
+        is None
+    )
+
+
+def test_simulated_seconds_do_not_depend_on_how_a_machine_is_cut_into_cpu_devices():
+    """They share its cores: a worker would have them to itself."""
+    for place in ("looped", "sharded-2", "sharded-4"):
+        algorithm = ist(two_groups(4), TASK, SGD, batch_size=BATCH, placement=placements()[place]())
+        book = RunState()
+        book.add_seconds(8.0, algorithm)
+        assert (book.seconds, book.device_seconds) == (8.0, 2.0)
+
+
+def test_quantities():
+    assert bytes_per_second("1Gbps") == 1.25e8 and bytes_per_second("2.5 Mbps") == 312500
+    assert seconds("1ms") == 0.001 and seconds("0s") == 0 and seconds("1e-3s") == 0.001
+    assert link("", "nonsense") is None and link("8bps", "2s") == Link(1.0, 2.0)
+    for text in ("1", "Gbps", "-1Gbps", "1gbps", "1.2.3Gbps", "0bps"):
+        with pytest.raises(ConfigError, match="link.bandwidth is"):
+            bytes_per_second(text)
+
+
+def test_reports_show_simulated_seconds_only_where_all_runs_had_the_same_link(tmp_path, capsys):
+    digits = "experiments/demo/digits.py"
+    small = ["--config.epochs=2", "--config.model.hidden=(16,)"]
+    root = pathlib.Path(__file__).parent.parent.parent
+    for name, extra in (("a", ["1Gbps"]), ("b", ["1Gbps"]), ("c", ["10Mbps"]), ("d", [])):
+        more = [f"--config.link.bandwidth={speed}" for speed in extra] + [
+            f"--config.seed={'abcd'.index(name)}"
+        ]
+        assert (
+            run_command.main(
+                ["run", f"--config={root / digits}", *small, *more, f"--workdir={tmp_path / name}"]
+            )
+            == 0
+        )
+    shown = lambda *names: tables.table([tables.read(tmp_path / name) for name in names])[0][-1]
+    assert shown("a", "b") == "over the link, simulated (s)"
+    assert shown("a", "c") != "over the link, simulated (s)" != shown("a", "d")
+    tables.curves([tmp_path / "a", tmp_path / "b"], tmp_path / "four.png")
+    tables.curves([tmp_path / "a", tmp_path / "d"], tmp_path / "three.png")
+    width = lambda name: int.from_bytes((tmp_path / name).read_bytes()[16:20], "big")
+    assert width("four.png") > width("three.png")
