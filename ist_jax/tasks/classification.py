@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import optax
 
 from ist_jax.core.types import Apply, Array, Batch, Key, Metrics, Variables
-from ist_jax.tasks.augment import augmented
+from ist_jax.tasks.augment import augment_images
 from ist_jax.tasks.base import Task
 
 
@@ -30,7 +30,7 @@ def classification(
 
     def batch(arrays: Any, index_B: Array, key: Key | None) -> Batch:
         x = jnp.take(arrays["x"], index_B, axis=0)
-        x = augmented(augment if key is not None else "none", x, key, padding, size)
+        x = augment_images(augment if key is not None else "none", x, key, padding, size)
         x = (
             x.astype(jnp.promote_types(x.dtype, jnp.float32))
             if x.dtype != jnp.uint8

@@ -13,9 +13,10 @@ from typing import Any
 import jax.numpy as jnp
 import optax
 
-from ist_jax.core.types import Apply, Array, Batch, Graph, Key, Metrics, Variables
+from ist_jax.core.graphs import Graph
+from ist_jax.core.types import Apply, Array, Batch, Key, Metrics, Variables
 from ist_jax.tasks.base import Task
-from ist_jax.tasks.layer_sampling import sampled
+from ist_jax.tasks.layer_sampling import sample_layers
 
 
 def _num_clusters(arrays: Any) -> int:
@@ -90,7 +91,7 @@ def _union(arrays: Any, cluster_B: Array) -> Batch:
 
 def _drawn_below(arrays: Any, node_B: Array, key: Key, layer_nodes: int, levels: int) -> Batch:
     """Nodes `node_B` and what was drawn below them; one that is named twice counts once."""
-    x = sampled(arrays, node_B, key, count=layer_nodes, levels=levels)
+    x = sample_layers(arrays, node_B, key, count=layer_nodes, levels=levels)
     slot_B = jnp.arange(node_B.shape[0], dtype=jnp.int32)
     last_N = jnp.zeros_like(arrays["label_N"]).at[node_B].max(slot_B)
     counted_B = (last_N[node_B] == slot_B).astype(arrays["counted_N"].dtype)

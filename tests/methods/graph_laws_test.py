@@ -24,7 +24,7 @@ from ist_jax import data_parallel, ensemble, ist, replicated
 from ist_jax.core.keys import named_key
 from ist_jax.core.placement import looped, sharded, subnet_mesh, vmapped
 from ist_jax.core.subnet import is_label, label_axes
-from ist_jax.core.types import Layered, Sparse
+from ist_jax.core.graphs import Layered, SparseMatrix
 from ist_jax.decompositions import gat, gcn, sage
 from ist_jax.methods.base import Start
 from ist_jax.models import GAT, GCN, GraphSAGE
@@ -70,9 +70,9 @@ def algorithm_of(kind, num_subnets, tx, place, **options):
 @by_kind
 def test_the_graphs_are_laid_out_as_those_of_runs(kind):
     graph = data_of(kind).arrays("train")["graph"]
-    assert isinstance(graph, Layered) == (kind != "gat") and isinstance(graph.features, Sparse) == (
-        kind == "gcn"
-    )
+    assert isinstance(graph, Layered) == (kind != "gat") and isinstance(
+        graph.features, SparseMatrix
+    ) == (kind == "gcn")
 
 
 @by_kind

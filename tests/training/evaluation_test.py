@@ -11,7 +11,7 @@ from cases import BATCH, DECOMPOSITIONS, ROOT, SGD, TASK, inputs, on_a_graph, ra
 from ist_jax import ist
 from ist_jax.core.partition import uneven_groups
 from ist_jax.core.placement import looped, sharded, subnet_mesh
-from ist_jax.core.types import Sparse
+from ist_jax.core.graphs import SparseMatrix
 from ist_jax.methods.base import Start
 from ist_jax.methods.predictor import measured
 
@@ -37,7 +37,7 @@ def test_evaluation_of_sparse_features_over_a_mesh():
     def logits_by(place):
         ((algorithm, *_),), task, data = on_a_graph(place)
         batch = task.batch(data.on_device("test", algorithm.sharding), jnp.arange(1), None)
-        assert isinstance(batch["x"].features, Sparse)
+        assert isinstance(batch["x"].features, SparseMatrix)
         logits = jax.jit(
             lambda state, batch: algorithm.predict(algorithm.variables(state, None), batch)
         )

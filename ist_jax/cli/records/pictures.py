@@ -14,9 +14,10 @@ import numpy as np
 
 from ist_jax.cli import builders
 from ist_jax.cli.records.restored import restore
+from ist_jax.core.graphs import Graph
 from ist_jax.core.keys import named_key
 from ist_jax.core.partition import Partition
-from ist_jax.core.types import Array, Graph, Params
+from ist_jax.core.types import Array, Params
 from ist_jax.methods import drawn
 
 
