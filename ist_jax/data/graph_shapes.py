@@ -21,6 +21,14 @@ class GraphSize(NamedTuple):
     classes: int
 
 
+def _floats(*shape: int) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(shape, np.float32)
+
+
+def _integers(*shape: int) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(shape, np.int32)
+
+
 def graph_shapes(size: GraphSize, options: GraphOptions) -> tuple[Spec, Mapping[str, Any]]:
     """The spec and training arrays of such a graph, as ShapeDtypeStructs.
 
@@ -32,26 +40,24 @@ def graph_shapes(size: GraphSize, options: GraphOptions) -> tuple[Spec, Mapping[
     degree, in_cluster = -(-2 * size.edges // nodes), -(-nodes // clusters)
     width = row_width(np.array([degree]))
     overflow = max(-(-degree // width) - 1, 0)  # rows of every node
-    floats = lambda *shape: jax.ShapeDtypeStruct(shape, np.float32)
-    integers = lambda *shape: jax.ShapeDtypeStruct(shape, np.int32)
     axes = (2, size.features) if options.first_product == "mean" else (size.features,)
     graph = Graph(
-        features=floats(nodes, *axes),
-        degree_N=floats(nodes),
-        mask_N=floats(nodes),
-        neighbours_NxW=integers(nodes, width),
-        overflow_RxW=integers(nodes * overflow, width),
-        receiver_R=integers(nodes * overflow),
+        features=_floats(nodes, *axes),
+        degree_N=_floats(nodes),
+        mask_N=_floats(nodes),
+        neighbours_NxW=_integers(nodes, width),
+        overflow_RxW=_integers(nodes * overflow, width),
+        receiver_R=_integers(nodes * overflow),
     )
     arrays = {
-        "cluster": integers(clusters),
+        "cluster": _integers(clusters),
         "graph": graph,
-        "label_N": integers(nodes),
-        "cluster_N": integers(nodes),
-        "start": integers(clusters + 1),
-        "row_start": integers(clusters + 1),
-        "slot": integers(in_cluster),
-        "row_slot": integers(in_cluster * overflow),
-        "counted_N": floats(nodes),
+        "label_N": _integers(nodes),
+        "cluster_N": _integers(nodes),
+        "start": _integers(clusters + 1),
+        "row_start": _integers(clusters + 1),
+        "slot": _integers(in_cluster),
+        "row_slot": _integers(in_cluster * overflow),
+        "counted_N": _floats(nodes),
     }
     return Spec((size.features,), size.classes, clusters, 0.0, 1.0, "node_classification"), arrays

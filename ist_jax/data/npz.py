@@ -105,8 +105,7 @@ def _stored_array(
         num_bytes = math.prod(header.shape) * header.dtype.itemsize
         is_stored = member.compress_type == zipfile.ZIP_STORED
         if not is_stored or member.file_size - header.length != num_bytes:
-            read = lambda: iter(progress(_blocks(path, name, header), f"unpacking {name}"))
-            return Blocks(header.shape, header.dtype, read)
+            return Blocks(header.shape, header.dtype, lambda: _blocks(path, name, header))
         while file.read(_BYTES):  # at the end of the member, zipfile compares its checksum
             pass
     begin = _content_begin(path, member) + header.length
@@ -139,4 +138,5 @@ def _blocks(path: pathlib.Path, name: str, header: _Header) -> Iterator[np.ndarr
         archive.open(name) as file,
     ):
         file.read(header.length)
-        yield from blocks_of_stream(file, header.shape, header.dtype)
+        blocks = blocks_of_stream(file, header.shape, header.dtype)
+        yield from progress(blocks, f"unpacking {name}")

@@ -20,10 +20,11 @@ from ist_jax.models.mlp import ACTIVATIONS
 
 def example_graph(*feature_axes: int) -> Graph:
     """The shapes of a graph of one node, on which parameters are initialised."""
-    floats = lambda *shape: jax.ShapeDtypeStruct(shape, jnp.float32)
-    integers = lambda *shape: jax.ShapeDtypeStruct(shape, jnp.int32)
-    rows = integers(1, 1), integers(0, 1), integers(0)
-    return Graph(floats(1, *feature_axes), floats(1), floats(1), *rows)
+    floats = [
+        jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((1, *feature_axes), (1,), (1,))
+    ]
+    integers = [jax.ShapeDtypeStruct(shape, jnp.int32) for shape in ((1, 1), (0, 1), (0,))]
+    return Graph(*floats, *integers)
 
 
 def why_not_padded(norm: str, activation: str) -> str:

@@ -74,7 +74,10 @@ def _sum_rows(h_NxH: Array, index_RxW: Array) -> Array:
     """[R, H]: sums of the feature rows that each row of indices names; N names a row of zeros."""
     padded = jnp.concatenate([h_NxH, jnp.zeros_like(h_NxH[:1])])
     total = jnp.zeros((index_RxW.shape[0], h_NxH.shape[1]), h_NxH.dtype)
-    add = lambda total, index_R: (total + padded[index_R], None)
+
+    def add(total: Array, index_R: Array) -> tuple[Array, None]:
+        return total + padded[index_R], None
+
     unroll = min(_UNROLLED_GATHERS, index_RxW.shape[1])
     return jax.lax.scan(add, total, index_RxW.T, unroll=unroll)[0]
 
@@ -198,11 +201,17 @@ def _computed_once(f: Callable[..., Any], index: Array, *arguments: Any) -> Any:
     know.
     """
     shapes = jax.eval_shape(f, *arguments)
-    never = lambda *_: jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-    on_cpu = lambda index, *arguments: jax.lax.cond(index >= 0, f, never, *arguments)
-    return jax.lax.platform_dependent(
-        index, *arguments, cpu=on_cpu, default=lambda _, *arguments: f(*arguments)
-    )
+
+    def never(*_: Any) -> Any:
+        return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+
+    def on_cpu(index: Array, *arguments: Any) -> Any:
+        return jax.lax.cond(index >= 0, f, never, *arguments)
+
+    def elsewhere(_: Array, *arguments: Any) -> Any:
+        return f(*arguments)
+
+    return jax.lax.platform_dependent(index, *arguments, cpu=on_cpu, default=elsewhere)
 
 
 def _bucket_product(value_WxnxS: Array, column_Wxn: Array, h_DxSxH: Array) -> Array:
@@ -215,7 +224,11 @@ def _bucket_product(value_WxnxS: Array, column_Wxn: Array, h_DxSxH: Array) -> Ar
     # a shared matrix sees the features of all subnetworks as one wide row
     shape = (1, num_subnets * width) if value_WxnxS.shape[2] == 1 else (num_subnets, width)
     h = h_DxSxH.reshape(num_rows, *shape) if num_features == num_subnets else h_DxSxH
-    add = lambda total, entry: (total + entry[0][:, :, None] * h[entry[1]], None)
+
+    def add(total: Array, entry: tuple[Array, Array]) -> tuple[Array, None]:
+        value_nxS, column_n = entry
+        return total + value_nxS[:, :, None] * h[column_n], None
+
     total = jnp.zeros((column_Wxn.shape[1], *shape), h.dtype)
     chunk = -(-len(column_Wxn) // num_chunks(len(column_Wxn)))
     entries = value_WxnxS.astype(h.dtype), column_Wxn
@@ -247,8 +260,10 @@ def _row_product_of_all(
     del size
     batched_rows, batched_h = is_batched
     assert not any(jax.tree.leaves(batched_rows._replace(value=()))), "subnetworks share one graph"
-    last = lambda value, batched: jnp.moveaxis(value, 0, -1) if batched else value[:, :, None]
-    values = [last(value, batched) for value, batched in zip(rows.value, batched_rows.value)]
+    values = [
+        jnp.moveaxis(value, 0, -1) if batched else value[:, :, None]
+        for value, batched in zip(rows.value, batched_rows.value)
+    ]
     h_DxSxH = jnp.moveaxis(h, 0, 1) if batched_h else h[:, None]
     return jnp.moveaxis(_product_of_all(rows, values, h_DxSxH), 1, 0), True
 

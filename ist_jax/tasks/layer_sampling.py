@@ -33,7 +33,6 @@ def sample_layers(
       levels: layers whose sums over neighbours are not part of the data.
     """
     graph, take_N, give_N = arrays["graph"], arrays["take_N"], arrays["give_N"]
-    of = lambda value_N, node: value_N.at[node].get(mode="fill", fill_value=0)
     upper, blocks = node_B, []
     for level in range(levels):
         is_inside_N = jnp.zeros_like(take_N).at[upper].set(1, mode="drop")
@@ -42,11 +41,11 @@ def sample_layers(
         node_M, weight_M = draw_nodes(importance_N, count, jax.random.fold_in(key, level))
         lower = jnp.concatenate([upper, node_M])
         weight = jnp.concatenate([jnp.ones(upper.shape, weight_M.dtype), weight_M])
-        takes, gives = of(take_N, upper)[:, None], (of(give_N, lower) * weight)[None]
+        takes, gives = _gather(take_N, upper)[:, None], (_gather(give_N, lower) * weight)[None]
         block = takes * _adjacency_block(graph, upper, lower) * gives
-        blocks.append(block + jnp.eye(*block.shape) * of(arrays["own_N"], upper)[:, None])
+        blocks.append(block + jnp.eye(*block.shape) * _gather(arrays["own_N"], upper)[:, None])
         upper = lower
-    return Layered(of(graph.features, upper), tuple(reversed(blocks)))
+    return Layered(_gather(graph.features, upper), tuple(reversed(blocks)))
 
 
 def draw_nodes(importance_N: Array, count: int, key: Key) -> tuple[Array, Array]:
@@ -64,6 +63,11 @@ def draw_nodes(importance_N: Array, count: int, key: Key) -> tuple[Array, Array]
     is_drawn_M = importance_M > 0
     weight_M = jnp.maximum(importance_M, limit) / jnp.where(is_drawn_M, importance_M, 1)
     return jnp.where(is_drawn_M, node_M, size), jnp.where(is_drawn_M, weight_M, 0)
+
+
+def _gather(value_N: Array, node: Array) -> Array:
+    """The values of these nodes, 0 for node N."""
+    return value_N.at[node].get(mode="fill", fill_value=0)
 
 
 def _neighbour_sum(value_N: Array, graph: Graph) -> Array:
