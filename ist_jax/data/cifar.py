@@ -17,7 +17,7 @@ from ist_jax.data.rows import Blocks
 _PIXELS = 3 * 32 * 32
 
 
-class Layout(NamedTuple):
+class RecordFormat(NamedTuple):
     """The files of a set and the format of their records.
 
     Attributes:
@@ -35,8 +35,8 @@ class Layout(NamedTuple):
 
 
 _BATCHES = tuple(f"data_batch_{i}.bin" for i in range(1, 6))
-CIFAR10 = Layout("cifar-10-batches-bin", _BATCHES, "test_batch.bin", 1, 10)
-CIFAR100 = Layout("cifar-100-binary", ("train.bin",), "test.bin", 2, 100)
+CIFAR10 = RecordFormat("cifar-10-batches-bin", _BATCHES, "test_batch.bin", 1, 10)
+CIFAR100 = RecordFormat("cifar-100-binary", ("train.bin",), "test.bin", 2, 100)
 
 
 def load10(directory: str, dataset: str) -> Raw:
@@ -61,22 +61,26 @@ def load100(directory: str, dataset: str) -> Raw:
     return _load(directory, CIFAR100)
 
 
-def _load(directory: str, layout: Layout) -> Raw:
+def _load(directory: str, record_format: RecordFormat) -> Raw:
     folder = pathlib.Path(directory)
-    folder = folder / layout.folder if (folder / layout.folder).is_dir() else folder
-    if missing := [name for name in (*layout.train, layout.test) if not (folder / name).is_file()]:
+    folder = folder / record_format.folder if (folder / record_format.folder).is_dir() else folder
+    if missing := [
+        name for name in (*record_format.train, record_format.test) if not (folder / name).is_file()
+    ]:
         raise DataError(
-            f"data.dir={directory!r} is not the folder {layout.folder}: "
+            f"data.dir={directory!r} is not the folder {record_format.folder}: "
             f"{', '.join(missing)} missing"
         )
-    images, labels = zip(*(read_records(folder / name, layout) for name in layout.train))
+    images, labels = zip(
+        *(read_records(folder / name, record_format) for name in record_format.train)
+    )
     y_train = np.concatenate(labels)
     shape = (len(y_train), *images[0].shape[1:])
     x_train = Blocks(shape, images[0].dtype, lambda: progress(images, "reading CIFAR"))
-    return Raw(x_train, y_train, *read_records(folder / layout.test, layout))
+    return Raw(x_train, y_train, *read_records(folder / record_format.test, record_format))
 
 
-def read_records(path: pathlib.Path, layout: Layout) -> tuple[np.ndarray, np.ndarray]:
+def read_records(path: pathlib.Path, record_format: RecordFormat) -> tuple[np.ndarray, np.ndarray]:
     """Images uint8[N, 32, 32, 3], mapped from the file, and labels int64[N].
 
     Raises:
@@ -86,17 +90,19 @@ def read_records(path: pathlib.Path, layout: Layout) -> tuple[np.ndarray, np.nda
         content = np.memmap(path, np.uint8, "r") if path.stat().st_size else np.zeros(0, np.uint8)
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
-    length = layout.label_bytes + _PIXELS
+    length = record_format.label_bytes + _PIXELS
     if len(content) == 0 or len(content) % length:
         raise DataError(
             f"{path}: {len(content)} bytes are no whole number of records of {length}; "
             "it is empty or truncated"
         )
     records = content.reshape(-1, length)
-    label = records[:, layout.label_bytes - 1].astype(np.int64)
-    if label.max() >= layout.num_classes:
+    label = records[:, record_format.label_bytes - 1].astype(np.int64)
+    if label.max() >= record_format.num_classes:
         raise DataError(
-            f"{path}: labels are below {layout.num_classes}, and one is {label.max()}; "
+            f"{path}: labels are below {record_format.num_classes}, and one is {label.max()}; "
             "is it the other CIFAR?"
         )
-    return records[:, layout.label_bytes :].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), label
+    return records[:, record_format.label_bytes :].reshape(-1, 3, 32, 32).transpose(
+        0, 2, 3, 1
+    ), label

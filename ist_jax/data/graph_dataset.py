@@ -10,14 +10,6 @@ import numpy as np
 from ist_jax.core.sample_order import Shards
 from ist_jax.data.base import Dataset
 from ist_jax.data.clusters import clusters_of, cutting_method
-from ist_jax.data.graph_layouts import (
-    Layout,
-    NodeGraph,
-    clusters,
-    full_graph,
-    receptive_field,
-    receptive_field_by_layer,
-)
 from ist_jax.data.graphs import (
     RawGraph,
     Splits,
@@ -28,6 +20,14 @@ from ist_jax.data.graphs import (
     propagation,
 )
 from ist_jax.data.raw import DataError
+from ist_jax.data.split_graphs import (
+    NodeGraph,
+    SplitArrays,
+    clusters,
+    full_graph,
+    receptive_field,
+    receptive_field_by_layer,
+)
 
 FIRST_PRODUCTS = ("none", "symmetric", "mean")
 
@@ -93,9 +93,9 @@ def make_graph_dataset(
     graph = NodeGraph(node_N, adjacency, features_NxD, label_N, degree_N)
     digest = fingerprint(raw)
     cut = functools.partial(clusters_of, num_clusters=options.clusters, cache=cache, name=digest)
-    layouts = _layouts(graph, splits, options, raw.inductive, cut)
-    examples, labels, resident = _examples(layouts, splits, options)
-    cut_notes = _cut_notes(options, layouts["test"], layouts["train"])
+    split_arrays = _split_arrays(graph, splits, options, raw.inductive, cut)
+    examples, labels, resident = _examples(split_arrays, splits, options)
+    cut_notes = _cut_notes(options, split_arrays["test"], split_arrays["train"])
     size_notes = {"nodes": len(label_N), "edges": int(adjacency.nnz)}
     return Dataset(
         name=name,
@@ -140,16 +140,16 @@ def _classes(raw: RawGraph, train_N: np.ndarray) -> tuple[int, np.ndarray, dict[
     return num_classes, label_N, {"classes without a training node": untrained} if untrained else {}
 
 
-def _layouts(
+def _split_arrays(
     graph: NodeGraph,
     splits: Splits,
     options: GraphOptions,
     inductive: bool,
     cut: Callable[..., np.ndarray],
-) -> dict[str, Layout]:
-    """The layout of every split. Evaluation has all nodes; training may see or need fewer."""
+) -> dict[str, SplitArrays]:
+    """The arrays of every split. Evaluation has all nodes; training may see or need fewer."""
 
-    def lay_out(graph: NodeGraph) -> Layout:
+    def lay_out(graph: NodeGraph) -> SplitArrays:
         return full_graph(graph) if options.clusters == 1 else clusters(graph, cut(graph.adjacency))
 
     sparse = not inductive and _stores_sparse(graph.features, options)
@@ -170,7 +170,7 @@ def _stores_sparse(features_NxD: np.ndarray, options: GraphOptions) -> bool:
     return np.count_nonzero(features_NxD) < options.sparse_below * features_NxD.size
 
 
-def _training_field(graph: NodeGraph, train_N: np.ndarray, options: GraphOptions) -> Layout:
+def _training_field(graph: NodeGraph, train_N: np.ndarray, options: GraphOptions) -> SplitArrays:
     """What the training loss reads; first products and degrees are those of the full graph."""
     has_product = options.first_product != "none"
     depth = options.layers - (has_product and not graph.has_sparse_features)
@@ -181,14 +181,14 @@ def _training_field(graph: NodeGraph, train_N: np.ndarray, options: GraphOptions
 
 
 def _examples(
-    layouts: dict[str, Layout], splits: Splits, options: GraphOptions
+    split_arrays: dict[str, SplitArrays], splits: Splits, options: GraphOptions
 ) -> tuple[dict[str, Any], np.ndarray, dict[str, Any]]:
     """(each split's examples, labels of the training examples, each split's resident arrays)."""
     examples, resident = {}, {}
-    for part, layout in layouts.items():
-        counted_N = getattr(splits, part)[layout.node_N].astype(np.float32)
-        resident[part] = {**layout.arrays, "counted_N": counted_N}
-        num_clusters = len(layout.arrays["start"]) - 1
+    for part, split in split_arrays.items():
+        counted_N = getattr(splits, part)[split.node_N].astype(np.float32)
+        resident[part] = {**split.arrays, "counted_N": counted_N}
+        num_clusters = len(split.arrays["start"]) - 1
         examples[part] = {"cluster": np.arange(num_clusters, dtype=np.int32)}
     labels = examples["train"]["cluster"]  # clusters have no labels
     if options.layer_nodes:
@@ -214,8 +214,8 @@ def _sampling_weights(kind: str, degree_N: np.ndarray) -> dict[str, np.ndarray]:
     return {name: value.astype(np.float32) for name, value in weights.items()}
 
 
-def _cut_notes(options: GraphOptions, whole: Layout, training: Layout) -> dict[str, Any]:
-    """What records say of the layout.
+def _cut_notes(options: GraphOptions, whole: SplitArrays, training: SplitArrays) -> dict[str, Any]:
+    """What records say of how the graph was prepared.
 
     Batches depend on how the graph was cut, so that a digest of the cut is recorded.
     """
@@ -224,8 +224,8 @@ def _cut_notes(options: GraphOptions, whole: Layout, training: Layout) -> dict[s
     if options.clusters == 1:
         return notes
     digest = hashlib.sha256()
-    for layout in (whole, training):
-        for array in (layout.node_N, layout.arrays["start"]):
+    for split in (whole, training):
+        for array in (split.node_N, split.arrays["start"]):
             digest.update(array.astype(np.int64).tobytes())
     return notes | {
         "cut": cutting_method().__name__,

@@ -23,7 +23,7 @@ class NodeGraph(NamedTuple):
       features: [N, D], or [N, 2, D] after the first product 'mean'.
       label_N: integers.
       degree_N: neighbours of every node, those outside of this graph included.
-      has_sparse_features: whether layouts store the features as a `SparseMatrix`.
+      has_sparse_features: whether splits store the features as a `SparseMatrix`.
     """
 
     node_N: np.ndarray
@@ -61,30 +61,31 @@ class NodeGraph(NamedTuple):
         return sparse_matrix(features) if self.has_sparse_features else features
 
 
-class Layout(NamedTuple):
+class SplitArrays(NamedTuple):
     """The arrays of a split.
 
     Attributes:
       node_N: int, the raw graph's number of each node whose label is in the arrays.
-      arrays: 'graph', 'label_N' and 'start', where each cluster begins; further ones by layout.
+      arrays: 'graph', 'label_N' and 'start', where each cluster begins; and more where
+        batches are unions of clusters.
     """
 
     node_N: np.ndarray
     arrays: dict[str, Any]
 
 
-def full_graph(graph: NodeGraph) -> Layout:
+def full_graph(graph: NodeGraph) -> SplitArrays:
     """All nodes in one cluster."""
     return _sorted_clusters(graph, np.zeros(len(graph.node_N), int))
 
 
-def clusters(graph: NodeGraph, cluster_N: np.ndarray) -> Layout:
+def clusters(graph: NodeGraph, cluster_N: np.ndarray) -> SplitArrays:
     """All nodes, in the order of their clusters."""
     order_N = np.argsort(cluster_N, kind="stable")
     return _sorted_clusters(graph.induced(order_N), cluster_N[order_N])
 
 
-def receptive_field(graph: NodeGraph, train_N: np.ndarray, depth: int) -> Layout:
+def receptive_field(graph: NodeGraph, train_N: np.ndarray, depth: int) -> SplitArrays:
     """The nodes that the training nodes' logits depend on through `depth` sums over neighbours."""
     is_near_N = _distance(graph.adjacency, train_N, depth) <= depth
     return full_graph(graph.induced(np.flatnonzero(is_near_N)))
@@ -92,7 +93,7 @@ def receptive_field(graph: NodeGraph, train_N: np.ndarray, depth: int) -> Layout
 
 def receptive_field_by_layer(
     graph: NodeGraph, propagation: "sp.csr_matrix", train_N: np.ndarray, depth: int
-) -> Layout:
+) -> SplitArrays:
     """The same as a `Layered` graph: every layer has only the nodes that the next one reads.
 
     Args:
@@ -117,7 +118,7 @@ def receptive_field_by_layer(
         "label_N": graph.label_N[train_n].astype(np.int32),
         "start": np.array([0, len(train_n)], np.int32),
     }
-    return Layout(graph.node_N[train_n], arrays)
+    return SplitArrays(graph.node_N[train_n], arrays)
 
 
 def _distance(adjacency: "sp.csr_matrix", train_N: np.ndarray, depth: int) -> np.ndarray:
@@ -129,8 +130,8 @@ def _distance(adjacency: "sp.csr_matrix", train_N: np.ndarray, depth: int) -> np
     return distance_N
 
 
-def _sorted_clusters(graph: NodeGraph, cluster_N: np.ndarray) -> Layout:
-    """The layout of nodes whose cluster numbers ascend.
+def _sorted_clusters(graph: NodeGraph, cluster_N: np.ndarray) -> SplitArrays:
+    """The arrays of nodes whose cluster numbers ascend.
 
     'slot' and 'row_slot' count the nodes and the overflow rows of the largest cluster.
     """
@@ -149,4 +150,4 @@ def _sorted_clusters(graph: NodeGraph, cluster_N: np.ndarray) -> Layout:
         "slot": np.arange(np.diff(start).max(), dtype=np.int32),
         "row_slot": np.arange(np.diff(row_start).max(), dtype=np.int32),
     }
-    return Layout(graph.node_N, arrays)
+    return SplitArrays(graph.node_N, arrays)
