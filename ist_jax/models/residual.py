@@ -4,7 +4,6 @@ Pre-activation: He et al., Identity Mappings in Deep Residual Networks, ECCV 201
 (Dun et al., UAI 2022; no norm on the shortcut). Post-activation: He et al., CVPR 2016.
 """
 
-import dataclasses
 import math
 from collections.abc import Callable
 from typing import Any
@@ -12,8 +11,8 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh, PartitionSpec
 
+from ist_jax.core.sharded_stack import ShardedStack
 from ist_jax.core.types import Array
 from ist_jax.models.conv import Conv
 from ist_jax.models.norm import STATS, BatchNorm
@@ -110,40 +109,7 @@ def conv_norm(
     return lambda x: make(x.shape[-1])(x)
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class ShardedStack:
-    """A parameter of repeated blocks of which every device of a mesh has an equal share, and none has all.
-
-    Attributes:
-      stack: the blocks' values along a leading axis, in any order, which may have other places, too.
-      place_N: int32[N], where in it each block lies.
-      mesh: of one axis, along which `stack` lies.
-    """
-
-    stack: Array
-    place_N: Array
-    mesh: Mesh = dataclasses.field(metadata={"static": True})
-
-    def one(self, number: Array) -> Array:
-        """The value of one block, on every device: its owner's, added to zeros."""
-        axis = self.mesh.axis_names[0]
-
-        def here(own: Array, place: Array) -> Array:
-            at = place - jax.lax.axis_index(axis) * own.shape[0]
-            held = (at >= 0) & (at < own.shape[0])
-            value = jax.lax.dynamic_index_in_dim(
-                own, jnp.clip(at, 0, own.shape[0] - 1), keepdims=False
-            )
-            return jax.lax.psum(jnp.where(held, value, 0), axis)
-
-        specs, same = PartitionSpec(axis), PartitionSpec()
-        return jax.shard_map(here, mesh=self.mesh, in_specs=(specs, same), out_specs=same)(
-            self.stack, self.place_N[number]
-        )
-
-
-def _is_apart(value: Any) -> bool:
+def _is_sharded(value: Any) -> bool:
     return isinstance(value, ShardedStack)
 
 
@@ -152,7 +118,9 @@ def repeated(block: nn.Module, count: int, x: Array) -> Array:
 
     Parameters that are `ShardedStack` come to every device one block at a time.
     """
-    if any(map(_is_apart, jax.tree.leaves(block.variables.get("params", {}), is_leaf=_is_apart))):
+    if any(
+        map(_is_sharded, jax.tree.leaves(block.variables.get("params", {}), is_leaf=_is_sharded))
+    ):
         return _fetched(block, count, x)
     loop = nn.scan(
         lambda block, x, _: (block(x), None),
@@ -166,7 +134,7 @@ def repeated(block: nn.Module, count: int, x: Array) -> Array:
 def _fetched(block: nn.Module, count: int, x: Array) -> Array:
     def step(block: nn.Module, x: Array, number: Array) -> tuple[Array, None]:
         of_block = lambda params: jax.tree.map(
-            lambda leaf: leaf.one(number), params, is_leaf=_is_apart
+            lambda leaf: leaf.block(number), params, is_leaf=_is_sharded
         )
         return nn.map_variables(lambda block, x: block(x), "params", trans_in_fn=of_block)(
             block, x

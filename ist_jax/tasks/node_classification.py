@@ -13,8 +13,10 @@ from typing import Any
 import jax.numpy as jnp
 import optax
 
-from ist_jax.core.types import Apply, Array, Batch, Graph, Key, Metrics, Variables
-from ist_jax.tasks.base import Task
+from ist_jax.core.model import Model
+from ist_jax.core.task import Sums, Task
+from ist_jax.core.types import Array, Batch, Graph, Key, Params
+from ist_jax.tasks.classification import MOST_ACCURATE, loss_and_accuracy
 from ist_jax.tasks.layer_sampling import sampled
 
 
@@ -116,22 +118,16 @@ def node_classification(layer_nodes: int = 0, levels: int = 0) -> Task:
             return _whole(arrays)
         return _union(arrays, arrays["cluster"][index_B])
 
-    def loss(apply: Apply, variables: Variables, batch: Batch, key: Key) -> tuple[Array, Any]:
-        logits_NxC = apply(variables, batch["x"], rngs={"dropout": key})
+    def loss(model: Model, params: Params, batch: Batch, key: Key) -> tuple[Array, Any]:
+        logits_NxC = model.apply(params, batch["x"], key=key)
         loss_N = optax.softmax_cross_entropy_with_integer_labels(logits_NxC, batch["y"])
         return (batch["counted"] * loss_N).sum() / jnp.maximum(batch["counted"].sum(), 1), {}
 
-    def logits(apply: Apply, variables: Variables, batch: Batch) -> Any:
-        return apply(variables, batch["x"])
+    def predict(model: Model, params: Params, batch: Batch) -> Array:
+        return model.apply(params, batch["x"])
 
-    def metrics(logits_NxC: Array, batch: Batch, weight_B: Array) -> Metrics:
+    def metrics(logits_NxC: Array, batch: Batch, weight_B: Array) -> Sums:
         weight_N = batch["counted"] * weight_B[batch["slot"]]
-        loss_N = optax.softmax_cross_entropy_with_integer_labels(logits_NxC, batch["y"])
-        correct_N = (logits_NxC.argmax(axis=-1) == batch["y"]).astype(weight_N.dtype)
-        return {
-            "loss": (weight_N * loss_N).sum(),
-            "correct": (weight_N * correct_N).sum(),
-            "count": weight_N.sum(),
-        }
+        return loss_and_accuracy(logits_NxC, batch["y"], weight_N)
 
-    return Task(batch, loss, logits, metrics, _num_examples)
+    return Task(batch, loss, predict, metrics, MOST_ACCURATE, _num_examples)

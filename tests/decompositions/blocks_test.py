@@ -41,10 +41,8 @@ def test_the_whole_model_is_evaluated_with_its_blocks_in_order(place, min_units)
     assert bool(algorithm.partition.travelling) == (min_units == 0)
     state, _ = rounds(algorithm, 2, 3, data)
     batch = TASK.batch(data.test, jnp.arange(8), None)
-    found = jax.jit(lambda state: algorithm.predict(algorithm.variables(state, None), batch))(state)
-    expected = decomposition.full.apply(
-        {"params": jax.device_get(algorithm.params(state))}, batch["x"]
-    )
+    found = jax.jit(lambda state: algorithm.predictor(state, None)(batch))(state)
+    expected = decomposition.full.apply(jax.device_get(algorithm.params(state)), batch["x"])
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
 
 
@@ -83,11 +81,9 @@ def test_a_sub_resnet_is_the_full_model_with_the_other_blocks_as_the_identity():
         lambda leaf: np.where(others.reshape(-1, *[1] * (leaf.ndim - 1)), 0, leaf),
         params["stage_2_rest"],
     )
-    unscaled = decomposition.full.clone(residual_scales=())
+    unscaled = decomposition.full.module.clone(residual_scales=())
     expected = unscaled.apply({"params": params | {"stage_2_rest": rest}}, x)
-    np.testing.assert_allclose(
-        decomposition.subnet.apply({"params": sub}, x), expected, rtol=1e-4, atol=1e-5
-    )
+    np.testing.assert_allclose(decomposition.subnet.apply(sub, x), expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -106,11 +102,12 @@ def test_residual_branches_are_scaled_by_the_expected_share_of_active_blocks(
 ):
     """22 blocks. X3 of the authors' release: 22 was a literal, wrong for its deeper networks."""
     made = blocks(RESNET101, IMAGE, num_subnets=num_subnets, min_blocks=min_blocks, scaling=scaling)
-    assert made.full.residual_scales == pytest.approx((1.0, 1.0, scale, 1.0))
-    assert made.subnet.residual_scales == (), "a subnetwork is not scaled"
-    assert replicated(made, num_subnets).subnet.residual_scales == made.full.residual_scales, (
-        "local SGD's warm-up is"
-    )
+    assert made.full.module.residual_scales == pytest.approx((1.0, 1.0, scale, 1.0))
+    assert made.subnet.module.residual_scales == (), "a subnetwork is not scaled"
+    assert (
+        replicated(made, num_subnets).subnet.module.residual_scales
+        == made.full.module.residual_scales
+    ), "local SGD's warm-up is"
 
 
 def test_several_stages_have_scales_of_their_own():
@@ -118,8 +115,8 @@ def test_several_stages_have_scales_of_their_own():
         PreActResNet((3, 4, 23, 3), 10), IMAGE, num_subnets=2, stages=(1, 2, 3, 4), min_blocks=2
     )
     assert made.partition.sizes == {"stage_1": 2, "stage_2": 3, "stage_3": 22, "stage_4": 2}
-    assert made.full.residual_scales == pytest.approx((1.0, 2 / 3, 1 / 2, 1.0))
-    assert made.subnet.stage_sizes == (3, 3, 12, 3)
+    assert made.full.module.residual_scales == pytest.approx((1.0, 2 / 3, 1 / 2, 1.0))
+    assert made.subnet.module.stage_sizes == (3, 3, 12, 3)
 
 
 MB = {  # sent by a device in a synchronisation: (S, minimum depth): ResIST, its lower bound, as published, local SGD
@@ -242,10 +239,10 @@ def test_law_3_with_other_kinds_of_blocks_down_to_one_for_each(block, norm, num_
     (_, labels), params, parts = shapes_and_labels(made), random_params(made), made.partition
     indices = parts.sample(jax.random.key(1), parts.first())
     x = np.random.default_rng(0).normal(size=(8, 4, 4, 2)).astype(np.float32)
-    full, held_S = made.full.clone(residual_scales=()), masks(labels, params, indices)
+    full, held_S = made.full.module.clone(residual_scales=()), masks(labels, params, indices)
     for s in range(num_subnets):
         own = {group: index_SxM[s] for group, index_SxM in indices.items()}
-        alone = made.subnet.apply({"params": extract(params, labels, own)}, x)
+        alone = made.subnet.apply(extract(params, labels, own), x)
         held = jax.tree.map(operator.itemgetter(s), held_S)
         masked = jax.tree.map(lambda leaf, mask: jnp.where(mask > 0, leaf, 0), params, held)
         np.testing.assert_allclose(alone, full.apply({"params": masked}, x), rtol=1e-3, atol=1e-4)

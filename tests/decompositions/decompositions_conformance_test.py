@@ -66,9 +66,7 @@ def masks(labels, params, indices):
 def train_two_steps(decomposition, tx, sub, batch):
     def step(carry, _):
         sub, state = carry
-        loss = lambda p: TASK.loss(
-            decomposition.subnet.apply, {"params": p}, batch, jax.random.key(0)
-        )[0]
+        loss = lambda p: TASK.loss(decomposition.subnet, p, batch, jax.random.key(0))[0]
         updates, state = tx.update(jax.grad(loss)(sub), state, sub)
         return (optax.apply_updates(sub, updates), state), None
 
@@ -82,9 +80,8 @@ def case(name, num_subnets):
     parts = decomposition.partition
     _, labels = shapes_and_labels(decomposition)
     unscaled = {"sum_scale": 1.0, "sum_scales": (), "residual_scales": ()}
-    full = decomposition.full.clone(
-        **{name: one for name, one in unscaled.items() if hasattr(decomposition.full, name)}
-    )
+    full = decomposition.full.module
+    full = full.clone(**{name: one for name, one in unscaled.items() if hasattr(full, name)})
 
     @jax.jit
     def compute(params, x, y):
@@ -103,7 +100,7 @@ def case(name, num_subnets):
                 train_two_steps(decomposition, tx, sub, batch)
                 for tx in (optax.sgd(0.1, 0.9), optax.adamw(1e-2, weight_decay=0.1))
             ]
-            return decomposition.subnet.apply({"params": sub}, batch["x"]), trained
+            return decomposition.subnet.apply(sub, batch["x"]), trained
 
         logits_S, trained_S = jax.lax.map(alone, indices)
         reference = REFERENCES.get(name, lambda full, p, x, own: full.apply({"params": p}, x))
@@ -234,7 +231,7 @@ def test_subnetworks_have_the_shapes_of_the_shrunken_model(name, num_subnets):
     )
     own = jax.eval_shape(c.decomposition.subnet.init, jax.random.key(0), example)
     trained_shapes = jax.tree.map(lambda leaf: leaf.shape[1:], c.trained_S[0])
-    assert trained_shapes == jax.tree.map(lambda leaf: leaf.shape, own["params"])
+    assert trained_shapes == jax.tree.map(lambda leaf: leaf.shape, own)
 
 
 @by_case

@@ -156,7 +156,7 @@ def test_the_compiled_bytes_are_the_arithmetic_and_smaller(name):
         batch_size=BATCH,
         placement=placements()["sharded-4"](),
         opt_state="carry",
-        wire=name,
+        compression=name,
     )
     state, view = (
         algorithm.fresh(jax.random.key(0)),
@@ -185,7 +185,7 @@ def test_training_with_a_rounded_exchange_learns_as_well(name):
     data = dataset()
     loss = {}
     for wire in ("exact", name):
-        algorithm = ist(two_groups(4), TASK, optax.sgd(0.1), batch_size=BATCH, wire=wire)
+        algorithm = ist(two_groups(4), TASK, optax.sgd(0.1), batch_size=BATCH, compression=wire)
         _, metrics = rounds(algorithm, 15, 5, data)
         loss[wire] = float(metrics["loss_SxJ"].mean())
     assert loss[name] < loss["exact"] + 0.1
@@ -198,7 +198,7 @@ def test_averages_and_what_is_sent_nowhere_are_exact(split):
     """Local SGD has nothing but leaves without a group, and one subnetwork is sent nothing: the wire changes no bit."""
     after = {}
     for wire in ("exact", "int8"):
-        algorithm = ist(split, TASK, optax.sgd(0.1), batch_size=BATCH, wire=wire)
+        algorithm = ist(split, TASK, optax.sgd(0.1), batch_size=BATCH, compression=wire)
         after[wire] = algorithm.params(rounds(algorithm, 2)[0])
     jax.tree.map(np.testing.assert_array_equal, after["int8"], after["exact"])
 
@@ -223,7 +223,7 @@ def test_second_moments_that_fall_to_nothing_never_become_negative():
     """Adam's, carried: gradients stop, and over a round of many steps the moments shrink below the wire's step."""
     split = two_groups(4)
     tx = optax.adam(1e-3, b2=0.9)
-    algorithm = ist(split, TASK, tx, batch_size=BATCH, opt_state="carry", wire="bfloat16")
+    algorithm = ist(split, TASK, tx, batch_size=BATCH, opt_state="carry", compression="bfloat16")
     params = random_params(split)
     state = jax.tree.map(lambda leaf: jnp.abs(jnp.asarray(leaf)), optax.adam(1e-3).init(params))
     start = Start(

@@ -112,13 +112,13 @@ def test_b5_a_prediction_does_not_depend_on_the_test_sets_size_or_cut():
     algorithm, data = ist(two_groups(2), TASK, SGD, batch_size=BATCH), dataset()
     state, _ = rounds(algorithm, 3)
     sample = TASK.batch(data.train, jnp.arange(64), None)
-    variables = algorithm.variables(state, sample)
+    predict = algorithm.predictor(state, sample)
     batch = lambda index: TASK.batch(data.test, jnp.asarray(index), None)
-    together = algorithm.predict(variables, batch(range(60)))
+    together = predict(batch(range(60)))
     assert together.shape == (60, CLASSES)
     for index in ([0], [59], [3, 17], list(range(30))):
         np.testing.assert_allclose(
-            algorithm.predict(variables, batch(index)),
+            predict(batch(index)),
             together[jnp.asarray(index)],
             rtol=1e-4,
             atol=1e-5,

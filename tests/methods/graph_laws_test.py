@@ -116,8 +116,8 @@ def test_an_ensemble_says_the_mean_of_what_its_members_say_of_every_node(place):
     algorithm = ensemble(split, TASK, optax.sgd(0.05), batch_size=1, placement=PLACES[place]())
     state, _ = rounds(algorithm, 2, 2, data)
     batch = TASK.batch(data.on_device("test", algorithm.sharding), jnp.arange(1), None)
-    found = algorithm.predict(algorithm.variables(state, None), batch)
-    members_SxNxC = algorithm.subnet_predict(algorithm.subnet_variables(state, None), batch)
+    found = algorithm.predictor(state, None)(batch)
+    members_SxNxC = algorithm.predictor(state, None, subnets=True)(batch)
     assert members_SxNxC.shape == (4, 40, CLASSES) and np.std(members_SxNxC, axis=0).max() > 1e-2
     np.testing.assert_allclose(found, np.mean(members_SxNxC, axis=0), rtol=1e-4, atol=1e-5)
 
@@ -137,9 +137,7 @@ def test_law_4_one_subnetwork_is_plain_training(kind):
 
     @jax.jit
     def step(params, opt_state):
-        gradient = jax.grad(lambda p: TASK.loss(split.full.apply, {"params": p}, batch, ROOT)[0])(
-            params
-        )
+        gradient = jax.grad(lambda p: TASK.loss(split.full, p, batch, ROOT)[0])(params)
         updates, opt_state = tx.update(gradient, opt_state, params)
         return optax.apply_updates(params, updates), opt_state
 

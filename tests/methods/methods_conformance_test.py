@@ -28,6 +28,7 @@ from ist_jax.core.placement import sharded, subnet_mesh
 from ist_jax.core.sample_order import Shards, draw
 from ist_jax.data.base import strided_rows
 from ist_jax.methods import Start
+from ist_jax.models import linen
 from ist_jax.training.evaluation import evaluate
 
 by_algorithm = pytest.mark.parametrize("name", sorted(ALGORITHMS))
@@ -61,10 +62,10 @@ def test_it_learns_and_predicts_better_than_chance(name):
     splits, sample = {"test": data.test}, strided_rows(data.train, 64)
     result = jax.jit(lambda state: evaluate(algorithm, TASK, state, splits, sample, **options))(
         state
-    )["test"]
-    assert result["accuracy"] > 0.7
-    assert result["subnet_accuracy_S"].shape == (4,)
-    assert (result["subnet_accuracy_S"] > 1.5 / CLASSES).all(), (
+    )
+    assert result["test"]["accuracy"] > 0.7
+    assert result["test_subnets"]["accuracy"].shape == (4,)
+    assert (result["test_subnets"]["accuracy"] > 1.5 / CLASSES).all(), (
         "every subnetwork is a classifier of its own"
     )
 
@@ -128,7 +129,7 @@ def test_law_8_workers_start_from_one_initialisation_and_see_different_batches(n
     state = algorithm.fresh(ROOT)
     if not state.indices:  # every worker holds the whole model
         batch = {"x": jnp.asarray(data.test["x"]), "y": jnp.asarray(data.test["y"])}
-        logits_SxBxC = algorithm.subnet_predict(algorithm.subnet_variables(state, None), batch)
+        logits_SxBxC = algorithm.predictor(state, None, subnets=True)(batch)
         np.testing.assert_allclose(
             logits_SxBxC, jnp.broadcast_to(logits_SxBxC[:1], logits_SxBxC.shape), atol=1e-6
         )
@@ -136,13 +137,12 @@ def test_law_8_workers_start_from_one_initialisation_and_see_different_batches(n
 
 def plain_training(decomposition, tx, data, count, steps, params):
     """A training loop as anybody would write it: whole model, one step after another."""
-    apply = decomposition.full.apply
     view = data.view(0, jax.random.key(5), 1, jax.sharding.SingleDeviceSharding(jax.devices()[0]))
 
     @jax.jit
     def step(params, state, position, batch_key):
         batch = TASK.batch(view.arrays, draw(view, jnp.int32(0), position, BATCH), batch_key)
-        gradient = jax.grad(lambda p: TASK.loss(apply, {"params": p}, batch, batch_key)[0])(params)
+        gradient = jax.grad(lambda p: TASK.loss(decomposition.full, p, batch, batch_key)[0])(params)
         updates, state = tx.update(gradient, state, params)
         return optax.apply_updates(params, updates), state
 
@@ -186,9 +186,7 @@ def test_law_4_empty_rules_are_local_sgd():
     @jax.jit
     def step(params, opt_state, worker, position):
         batch = TASK.batch(view.arrays, draw(view, worker, position, BATCH), None)
-        gradient = jax.grad(
-            lambda p: TASK.loss(decomposition.full.apply, {"params": p}, batch, ROOT)[0]
-        )(params)
+        gradient = jax.grad(lambda p: TASK.loss(decomposition.full, p, batch, ROOT)[0])(params)
         updates, opt_state = SGD.update(gradient, opt_state, params)
         return optax.apply_updates(params, updates), opt_state
 
@@ -341,7 +339,7 @@ def test_options_that_contradict_are_refused():
     with pytest.raises(ValueError, match="opt_state is one of"):
         make(opt_state="keep")
     with pytest.raises(ValueError, match="its units move on"):
-        make(opt_state="own")
+        make(opt_state="local")
     with pytest.raises(
         ValueError, match="a mesh exchanges equal blocks, and the partition 'uniform'"
     ):
@@ -360,7 +358,7 @@ def test_a_rule_that_matches_no_parameter_is_said():
 
 
 def test_a_subnetwork_that_is_not_what_the_rules_give_is_said():
-    wrong = own(4)._replace(subnet=Own(5, 2))
+    wrong = own(4)._replace(subnet=linen(Own(5, 2)))
     says = r"head/kernel has shape \[5, 5\] in the subnetwork's model and \[4, 5\] by the rules"
     with pytest.raises(ValueError, match=says):
         ist(wrong, TASK, SGD, batch_size=BATCH)

@@ -19,7 +19,7 @@ from ist_jax.data import Dataset, Raw, make_dataset
 from ist_jax.data.splits import shared
 from ist_jax.decompositions import mlp
 from ist_jax.exchange.transport import OverMesh
-from ist_jax.methods import Algorithm
+from ist_jax.methods import Method as Algorithm
 from ist_jax.methods.base import State
 from ist_jax.models import MLP
 from ist_jax.tasks import classification

@@ -36,7 +36,7 @@ from ist_jax.core.trees import tree_bytes
 from ist_jax.data import Spec
 from ist_jax.data.graph_shapes import GraphSize, graph_shapes
 from ist_jax.data.splits import shared
-from ist_jax.methods import Algorithm
+from ist_jax.methods import Method as Algorithm
 from ist_jax.methods.base import State
 from ist_jax.tasks import Task
 from ist_jax.training.evaluation import evaluate
