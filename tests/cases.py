@@ -340,7 +340,7 @@ def exchanged_rounds(
     for r in range(count):
         key = jax.random.key(r)
         following = parts.sample(key, indices)
-        store, indices = exchange.move(store, indices, following, key), following
+        store, indices = exchange.repartition(store, indices, following, key), following
         sub_S = exchange.pull(store, indices)
         store = exchange.push(
             store, sub_S, jax.tree.map(lambda leaf: factor * leaf, sub_S), indices, weight_S, key

@@ -134,7 +134,7 @@ def exchange_costs(
     leaves = [
         *costs.leaf_costs(labels, shapes, partition, wires[0]),
         *of("opt_state", costs.leaf_costs(state_labels, state_shapes, partition, wires[1])),
-        *of("outer_state", costs.kept_costs(*kept, partition, wires[1])),
+        *of("outer_state", costs.outer_state_costs(*kept, partition, wires[1])),
     ]
     leaves = leaves if synchronises else []
     return Costs(

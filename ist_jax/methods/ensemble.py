@@ -7,7 +7,7 @@ import optax
 from ist_jax.core.partition import partition
 from ist_jax.core.placement import Placement, vmapped
 from ist_jax.decompositions.base import Decomposition
-from ist_jax.exchange import separate
+from ist_jax.exchange import independent
 from ist_jax.methods.base import Algorithm
 from ist_jax.methods.ist import ist
 from ist_jax.tasks.base import Task
@@ -28,7 +28,7 @@ def ensemble(
     parts = decomposition.partition
     apart = decomposition._replace(partition=partition("fixed", parts.sizes, parts.num_subnets))
     placement = placement or vmapped()
-    exchange = functools.partial(separate, mesh=placement.mesh)
+    exchange = functools.partial(independent, mesh=placement.mesh)
     members = ist(
         apart,
         task,

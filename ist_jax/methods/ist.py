@@ -29,9 +29,9 @@ from ist_jax.decompositions.base import Decomposition
 from ist_jax.exchange import (
     Exchange,
     ExchangeFactory,
+    choose_holder_sharded,
     one_device,
     over_mesh,
-    settled,
     storage_order,
 )
 from ist_jax.methods.base import Algorithm, Costs, Start, State, Worker, exchange_costs
@@ -158,10 +158,10 @@ class _Training:
 
     def _moved(self, state: State, indices: Indices, key: Key) -> State:
         """What rests with the holders of its units, laid for their next holders."""
-        store = self.exchange.move(state.store, state.indices, indices, key)
+        store = self.exchange.repartition(state.store, state.indices, indices, key)
         outer_state = state.outer_state
         if self.outer_exchange is not None:
-            outer_state = self.outer_exchange.move(outer_state, state.indices, indices, key)
+            outer_state = self.outer_exchange.repartition(outer_state, state.indices, indices, key)
         return state._replace(store=store, outer_state=outer_state, indices=indices)
 
     def _opt_states(self, state: State, pulled_S: tuple[Params, Any]) -> Any:
@@ -227,7 +227,7 @@ class _Training:
                 "variables": measured(self.decomposition.full, self.task, params, sample),
                 "inputs": {},
             }
-        params = self.exchange.lying(state.store, state.indices)[0]
+        params = self.exchange.stored_params(state.store, state.indices)[0]
         units = storage_order(self.decomposition.partition, state.indices)
         inputs = {group: units[group] for group in input_sizes(self.decomposition)}
         seen = None if sample is None else local_batch(self.decomposition, sample, inputs)
@@ -343,8 +343,8 @@ def ist(
       outer_tx: applied to params - merged after every round; None writes the merged parameters. Outer
         momentum also moves entries that nobody trained in the round.
       resident: whether the units of all groups come home after every round, which sends them twice; by default only
-        those of the groups in `exchange.resident_groups` do, and the others go from holder to holder.
-      wire: how units are sent, see `exchange.formats`: 'exact', or rounded: 'bfloat16', 'int8' (optimizer state then goes
+        those of the groups in `exchange.choose_home_sharded` do, and the others go from holder to holder.
+      wire: how units are sent, see `exchange.codecs`: 'exact', or rounded: 'bfloat16', 'int8' (optimizer state then goes
         as bfloat16). Leaves without a group are averaged exactly.
 
     Raises:
@@ -364,12 +364,12 @@ def ist(
     if outer_tx is not None:
         kept = state_labels(outer_tx, labels, shapes), jax.eval_shape(outer_tx.init, shapes)
     parts = decomposition.partition
-    parts = parts.with_travelling(()) if resident else settled(parts, *exchanged, kept)
+    parts = parts.with_holder_sharded(()) if resident else choose_holder_sharded(parts, *exchanged, kept)
     wires = (wire, STATE_WIRES[wire])
     make = exchange or (
         functools.partial(over_mesh, mesh=placement.mesh) if placement.mesh else one_device
     )
-    sent = lambda tree, wires: make(*tree, parts, **({} if wire == "exact" else {"wires": wires}))
+    sent = lambda tree, wires: make(*tree, parts, **({} if wire == "exact" else {"compressions": wires}))
     moves, outer_moves = sent(exchanged, wires), None
     if outer_tx is not None:
         if not moves.synchronises:

@@ -51,4 +51,4 @@ def in_order(
             else ShardedStack(leaf, jnp.argsort(units[group])[: parts.sizes[group]], mesh)
         )
 
-    return map_with_names(stays, exchange.lying(state.store, state.indices)[0])
+    return map_with_names(stays, exchange.stored_params(state.store, state.indices)[0])

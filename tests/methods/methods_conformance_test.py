@@ -248,7 +248,7 @@ def test_outer_momentum_goes_where_its_units_go(place):
         batch_size=BATCH, outer_tx=optax.sgd(1.0, momentum=0.9), placement=placements()[place]()
     )
     algorithm, start = ist(own(4), TASK, tx, **options), Start(random_params(own(4)))
-    assert algorithm.partition.travelling, "units go from holder to holder"
+    assert algorithm.partition.holder_sharded, "units go from holder to holder"
     (first, held), (second, held_then) = (
         (algorithm.params(state), state.indices)
         for state in (rounds(algorithm, n, start=start)[0] for n in (1, 2))
