@@ -31,15 +31,13 @@ Apply = Callable[..., Any]  # a bound `flax.linen.Module.apply`
 
 
 def num_chunks(width: int) -> int:
-    """In how many steps rows of so many entries are added up: 16 in one; of longer ones at most 8
-    at once, or 32."""
+    """In how many steps rows of so many entries are added up: 16 in one; of longer ones at most 8 at once, or 32."""
     return 1 if width <= 16 else -(-width // (8 if width <= 64 else 32))
 
 
 class Rows(NamedTuple):
-    """A constant sparse matrix [N, D]. Rows with like numbers of entries lie together, filled up to
-    one width W, so that a product is W gathers of whole matrices for every width, and none of it is
-    a scatter.
+    """A constant sparse matrix [N, D]. Rows with like numbers of entries lie together, filled up to one width W, so that a
+    product is W gathers of whole matrices for every width, and none of it is a scatter.
 
     Attributes:
       row: of every width, int32[n], which rows of the matrix.
@@ -67,13 +65,11 @@ class Sparse(NamedTuple):
 class Graph(NamedTuple):
     """A graph of N nodes with symmetric edges, as graph networks take it.
 
-    Neighbours lie in rows of W: every node has one of them, and what does not fit lies in overflow
-    rows. A sum over them is W gathers of whole matrices and a short sum over segments, whatever the
-    numbers of neighbours are.
+    Neighbours lie in rows of W: every node has one of them, and what does not fit lies in overflow rows. A sum over them is W
+    gathers of whole matrices and a short sum over segments, whatever the numbers of neighbours are.
 
     Attributes:
-      features: [N, D] of every node, or what a model's first layer sums of them over neighbours; an
-        array or `Sparse`.
+      features: [N, D] of every node, or what a model's first layer sums of them over neighbours; an array or `Sparse`.
       degree_N: number of neighbours of every node, the node itself not counted.
       mask_N: 1 for a node, 0 for padding.
       neighbours_NxW: int32, N where there is none.
@@ -90,15 +86,13 @@ class Graph(NamedTuple):
 
 
 class Layered(NamedTuple):
-    """Nodes layer by layer, as graph networks take them instead of a `Graph` where logits are asked
-    of some nodes alone: every layer has those that the one above reads, and they are the first of
-      those of the layer below.
+    """Nodes layer by layer, as graph networks take them instead of a `Graph` where logits are asked of some nodes alone: every
+    layer has those that the one above reads, and they are the first of those of the layer below.
 
     Attributes:
       features: of the lowest nodes, as of `Graph`.
-      blocks: of every layer that sums over neighbours, the lowest first, [nodes of the layer, nodes
-        of the layer below]: what each takes from each. Arrays where nodes were drawn; `Sparse`
-        where they are all that the logits depend on.
+      blocks: of every layer that sums over neighbours, the lowest first, [nodes of the layer, nodes of the layer below]: what
+        each takes from each. Arrays where nodes were drawn; `Sparse` where they are all that the logits depend on.
     """
 
     features: Array | Sparse
