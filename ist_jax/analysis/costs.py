@@ -1,7 +1,7 @@
 """Bytes of a synchronisation, by arithmetic from labels, shapes and partition.
 
 All numbers are bytes *sent by one device* when every subnetwork has a device (R = S). This is what
-a method costs on a cluster, on whatever machine a run takes place.
+a method costs on a cluster. It does not depend on the machine of a run.
 
 The lower bound of a leaf, for freshly drawn partitions:
 
@@ -12,8 +12,8 @@ The lower bound of a leaf, for freshly drawn partitions:
                  was trained last, and remembered where that is, could reach this bound.
                  Home-sharded blocks are sent twice.
 
-Units with several holders have the bound of what a subnetwork holds, too. Averaging takes more than
-that.
+The bound also counts what a subnetwork holds where units have several holders. Averaging them takes
+more than that.
 """
 
 import math
@@ -57,8 +57,7 @@ def _entries(label: Label, leaf: Any, units: Mapping[str, float]) -> float:
 
 
 def all_reduce_bytes(num_bytes: float, num_devices: int) -> float:
-    """Bytes that each of R devices sends in a bandwidth-optimal ring all-reduce: 2 (R - 1) / R of
-    the tree."""
+    """2 (R - 1) / R of the tree: what each of R devices sends in a bandwidth-optimal all-reduce."""
     return 2 * (num_devices - 1) / num_devices * num_bytes
 
 
@@ -174,8 +173,7 @@ def energy(
     joules_per_flop: float = JOULES_PER_FLOP,
     joules_per_byte: float = JOULES_PER_BYTE,
 ) -> dict[str, float]:
-    """An estimate in joules, not a measurement: {'compute', 'link'}, and the two coefficients
-    used."""
+    """An estimate in joules, not a measurement: {'compute', 'link'}, and the two coefficients."""
     return {
         "compute": flops * joules_per_flop,
         "link": num_bytes * joules_per_byte,

@@ -1,7 +1,8 @@
 """How the units of one group are assigned to S subnetworks: one function per partition.
 
-Every function is `(key, current_SxM, size) -> int32[S, M]`: the units that each subnetwork holds
-next, sorted. `current_SxM` are the units that it holds now. An index equal to `size` is padding.
+Every such function is `(key, current_SxM, size) -> int32[S, M]`. It returns the units that each
+subnetwork holds next, sorted. `current_SxM` are the units that it holds now. An index equal to
+`size` is padding.
 """
 
 from collections.abc import Callable
@@ -16,8 +17,7 @@ Assign = Callable[[Key, Array, int], Array]
 
 
 def home_size(size: int, num_subnets: int) -> int:
-    """Units of one of S homes. Home h owns the units from h * home_size to (h + 1) * home_size -
-    1."""
+    """The number of units of one of S homes. Home h owns the units from h * home_size on."""
     return -(-size // num_subnets)
 
 
@@ -29,15 +29,14 @@ def homes(size: int, num_subnets: int) -> Array:
 
 
 def round_robin(unit_N: Array, size: int, num_subnets: int) -> Array:
-    """int32[S, M]: unit number i of the list goes to subnetwork i mod S. Rows are sorted and
-    padded."""
+    """int32[S, M], sorted and padded: unit i of the list goes to subnetwork i mod S."""
     num_missing = -unit_N.shape[0] % num_subnets
     unit_N = jnp.concatenate([unit_N, jnp.full(num_missing, size, unit_N.dtype)])
     return jnp.sort(unit_N.reshape(-1, num_subnets).T, axis=1).astype(jnp.int32)
 
 
 def _by_owners(key: Key, unit_OxM: Array, size: int) -> Array:
-    """Every owner assigns its units `unit_OxM[o]` at random, in equal shares to within one."""
+    """Each owner o assigns its units `unit_OxM[o]` at random, in equal shares to within one."""
     unit_key, subnet_key = jax.random.split(key)
     order_OxM = jnp.argsort(jax.random.uniform(unit_key, unit_OxM.shape), axis=1)
     unit = jnp.take_along_axis(unit_OxM, order_OxM, axis=1).reshape(-1)
@@ -74,7 +73,7 @@ def blocks(key: Key, current_SxM: Array, size: int) -> Array:
 
 
 def blocks_with_overlap(key: Key, current_SxM: Array, size: int) -> Array:
-    """Every unit has one holder first; then every subnetwork draws further units until it has M."""
+    """Assigns every unit once. Then every subnetwork draws further units until it has M."""
     first_key, further_key = jax.random.split(key)
     num_subnets, slots = current_SxM.shape
     count_S = jnp.bincount(jnp.arange(size) % num_subnets, length=num_subnets)
@@ -106,8 +105,7 @@ def fixed(key: Key, current_SxM: Array, size: int) -> Array:
 def slices(size: int, num_subnets: int, slots: int, overlaps: bool) -> Array:
     """int32[S, M]: contiguous slices, as equal as possible.
 
-    With overlap all slices have M = `slots` units, and the last slices begin earlier so that they
-    end at N.
+    With overlap all slices have M = `slots` units. The last ones begin earlier, to end at N.
     """
     count_S = np.array([len(units) for units in np.array_split(np.arange(size), num_subnets)])
     start_S = np.cumsum(count_S) - count_S

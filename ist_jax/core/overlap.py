@@ -2,11 +2,11 @@
 
 S subnetworks hold M of N units each, with S M > N. An assignment meets four conditions:
 
-    every unit has a holder, and all units have equally many holders, to within one;
-    every subnetwork holds M different units;
-    every subnetwork holds each unit with probability M / N;
-    a home and a subnetwork share at most ceil(home size x M / N) units, so that a mesh can send
-    equal blocks.
+  - Every unit has a holder, and all units have equally many holders, to within one.
+  - Every subnetwork holds M different units.
+  - Every subnetwork holds each unit with probability M / N.
+  - A home and a subnetwork share at most ceil(home size x M / N) units, so that a mesh can send
+    equal blocks. With a smaller bound, no draw could meet the third condition.
 
 It takes three steps. Example: N = 6 units, S = 3 subnetworks, M = 4, homes {0, 1}, {2, 3}, {4, 5}.
 
@@ -40,8 +40,13 @@ from ist_jax.core.types import Array, Key
 
 
 def balanced_with_overlap(key: Key, current_SxM: Array, size: int) -> Array:
-    """int32[S, M]: the units that each subnetwork holds next, sorted. Only the shape of
-    `current_SxM` counts."""
+    """int32[S, M]: the units that each subnetwork holds next, sorted.
+
+    Args:
+      key: of this draw.
+      current_SxM: gives S and M; its values are not used.
+      size: N.
+    """
     num_subnets, slots = current_SxM.shape
     copies_key, orders_key = jax.random.split(key)
     unit_C, place_H = _apportion_copies(copies_key, size, num_subnets, slots)
@@ -55,12 +60,12 @@ def balanced_with_overlap(key: Key, current_SxM: Array, size: int) -> Array:
 
 
 def _apportion_copies(key: Key, size: int, num_subnets: int, slots: int) -> tuple[Array, Array]:
-    """Step 1. The S M copies in a row, as int32[S M] units, and int32[H], the place of every home
-    in the row.
+    """Step 1. (int32[S M], the unit of every copy in the row; int32[H], the place of every home).
 
-    The unit at place r of the row has floor(((r + 1) S M + u) / N) - floor((r S M + u) / N) copies,
-    with one random u of 0 .. N - 1 for all units. This is a systematic sample: the mean over u is
-    exactly S M / N (Hermite's identity), and the sums over neighbours are rounded in the same way.
+    The unit at place r of the row has floor(((r + 1) S M + u) / N) - floor((r S M + u) / N) copies.
+    The random u of 0 .. N - 1 is the same for all units. This is a systematic sample: the mean over
+    u is exactly S M / N (Hermite's identity). The copies of n neighbours are n S M / N, rounded up
+    or down.
     """
     home_key, unit_key, start_key = jax.random.split(key, 3)
     num_copies = num_subnets * slots
@@ -76,11 +81,10 @@ def _apportion_copies(key: Key, size: int, num_subnets: int, slots: int) -> tupl
 
 
 def _orders_with_extras_first(key: Key, length_H: Array, place_H: Array) -> Array:
-    """Step 2. int32[H, S]: every home's random order of the subnetworks, those with an extra copy
-    first.
+    """Step 2. int32[H, S]: each home's order of the subnetworks, those with an extra copy first.
 
     Args:
-      key: for both random orders.
+      key: of this draw.
       length_H: number of copies of every home, of which `length_H % S` are left over.
       place_H: the place of every home in the row.
     """
@@ -96,12 +100,11 @@ def _orders_with_extras_first(key: Key, length_H: Array, place_H: Array) -> Arra
 
 
 def round_robin(home_C: Array, order_HxS: Array) -> Array:
-    """Step 3. int32[C]: the subnetwork that gets every copy.
+    """Step 3. int32[C]: the subnetwork that gets each copy.
 
     Args:
       home_C: the home of every copy; the copies of one home are neighbours.
-      order_HxS: the order in which every home assigns its copies to the subnetworks, again and
-        again.
+      order_HxS: each home's order of the subnetworks. A home with more copies starts again.
     """
     num_homes, num_subnets = order_HxS.shape
     number_C = jnp.arange(home_C.size)

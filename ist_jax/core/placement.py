@@ -4,8 +4,8 @@ A placement turns `f(shared, worker)`, the work of one subnetwork, into the work
 `placement(f)(shared, worker_S)`. Every leaf of `worker_S` and of the result has a leading axis S.
 `shared` is the same for all subnetworks, except for its `ByDevice` values (`core.sample_order`).
 
-`placement.summed(f)` takes an `f` that returns (value, term) and returns (value_S, the sum of all
-terms). Terms are accumulated per device; only one is live at a time, except on `vmapped`.
+If `f` returns (value, term), `placement.summed(f)` returns (value_S, the sum of all terms). Terms
+are accumulated per device. Only one is live at a time, except with `vmapped`.
 
     looped()                 one subnetwork after another in one program (a scan)
     vmapped()                all at once, as batched operations
@@ -109,8 +109,12 @@ def _for_one(f: PerSubnet) -> PerSubnet:
 
 
 def sharded(mesh: Mesh, inner: Placement | None = None) -> Placement:
-    """S / R subnetworks on each device of `mesh` along its axis `AXIS`, placed by `inner`
-    (vmapped)."""
+    """S / R subnetworks on each of the R devices along the mesh's axis `AXIS`.
+
+    Args:
+      mesh: has the axis `AXIS`.
+      inner: the placement on one device; by default vmapped.
+    """
     inner = inner or vmapped()
 
     def on_mesh(on_device: PerSubnet, out_specs: Any) -> PerSubnet:

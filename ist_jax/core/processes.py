@@ -1,5 +1,4 @@
-"""Agreement between the processes of one run. With one process these functions communicate
-nothing."""
+"""Agreement between the processes of one run. A single process communicates nothing."""
 
 from collections.abc import Callable
 
@@ -40,8 +39,7 @@ def broadcast_from_first(choose: Callable[[], int]) -> int:
 
 
 def all_succeed(action: Callable[[], None]) -> None:
-    """Runs `action` on every process. If it fails on one, it fails on all, so no process waits for
-    ever.
+    """Runs `action` on every process. If it fails on one, all raise, and none waits for ever.
 
     Raises:
       Exception: the error of `action`, on a process where it failed.
@@ -76,14 +74,14 @@ def fetch(array: jax.Array) -> np.ndarray:
 
 
 def replicate(sharding: jax.sharding.Sharding, value: np.ndarray) -> jax.Array:
-    """`value` on every device of `sharding`. All processes pass equal values, which are not
-    compared."""
+    """`value` on every device of `sharding`. Nothing checks that all processes pass equal
+    values."""
     if sharding.is_fully_addressable:
         return jax.device_put(value, sharding)
     return jax.make_array_from_callback(value.shape, sharding, lambda index: value[index])
 
 
 def key_on(sharding: jax.sharding.Sharding, key: jax.Array) -> jax.Array:
-    """`key` on every device of `sharding`. `device_put` refuses keys for devices of other
+    """`key` on every device of `sharding`. `device_put` refuses keys on devices of other
     processes."""
     return jax.random.wrap_key_data(replicate(sharding, np.asarray(jax.random.key_data(key))))

@@ -25,8 +25,7 @@ _ROUNDS = 6
 
 
 class Shards(NamedTuple):
-    """The examples of each worker: worker s draws from `member_N[start_S[s] : start_S[s] +
-    size_S[s]]`."""
+    """Worker s draws its examples from `member_N[start_S[s] : start_S[s] + size_S[s]]`."""
 
     member_N: Array
     start_S: Array
@@ -60,12 +59,12 @@ class View(NamedTuple):
     """The examples that a round may index.
 
     Attributes:
-      arrays: the data, on the device. A batch is a gather of examples from it. A device has all
-        examples, or as `ByDevice` those of its workers.
-      shards: the examples of each worker. They index `arrays`, or the device's part of it.
-      key: the key of the data order, one for the whole run.
-      first: for streamed data, the position in every worker's stream at which `arrays` begins: it
-        has the examples in the order in which they are drawn. For resident data, None.
+      arrays: the data, on the device. A batch is a gather of examples from it. Every device has all
+        examples of an array, and of a `ByDevice` only those of its workers.
+      shards: the examples of each worker, as indices into `arrays` on its device.
+      key: the key of the data order, the same for the whole run.
+      first: for streamed data, the position in every worker's stream at which `arrays` begins. Such
+        arrays have each worker's examples in the order of its stream. For resident data, None.
     """
 
     arrays: Any
@@ -75,16 +74,15 @@ class View(NamedTuple):
 
 
 def by_device(shards: Shards, devices: int) -> tuple[np.ndarray, Shards]:
-    """The examples of each device's workers, and the same shards as indices into their device's
-    part.
+    """Splits the examples by device: each device gets those of its workers.
 
     Args:
       shards: of S workers, which share no member.
       devices: R, a divisor of S.
 
     Returns:
-      int32[R, n], where shorter parts are filled up with repeated examples that no worker draws;
-      and the Shards of the S workers.
+      int32[R, n], the examples of every device. Shorter rows are filled up with repeated examples
+      that no worker draws. And the Shards of the S workers, which index the row of their device.
     """
     size_RxP = np.asarray(shards.size_S).reshape(devices, -1)
     begin_RxP = np.asarray(shards.start_S).reshape(devices, -1)

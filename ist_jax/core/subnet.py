@@ -1,10 +1,9 @@
 """Subnetworks: gathers along named axes of a parameter pytree.
 
 Every axis of every leaf belongs to a *group* of exchangeable units, or to none. A partition says
-which units each subnetwork holds. `extract` gathers those units: the result is a subnetwork.
-`merge` writes
-them back: this is a synchronisation. IST (Yuan et al., VLDB 2022, section 3), GIST (Wolfe et al.,
-2023, Algorithm 1) and ResIST (Dun et al., UAI 2022, section 3) share this mechanism.
+which units each subnetwork holds. `extract` gathers those units, and the result is a subnetwork.
+`merge` writes them back, which is a synchronisation. IST (Yuan et al., VLDB 2022, section 3), GIST
+(Wolfe et al., 2023, Algorithm 1) and ResIST (Dun et al., UAI 2022, section 3) share this mechanism.
 
 These functions define what a synchronisation computes. `ist_jax.exchange` computes the same with
 the parameters sharded over devices.
@@ -158,8 +157,8 @@ def _put(leaf: Array, index: Array, axis: int, values: Array) -> Array:
     """`leaf` with `values` at the units `index` of `axis`; padding is dropped."""
     if axis == 0:
         return jnp.asarray(leaf).at[index].set(values, mode="drop")
-    # XLA scatters columns entry by entry: on a CPU, this gather with the inverse index is 7 times
-    # faster
+    # On a CPU, XLA scatters columns entry by entry, and this gather by the inverse index is 7 times
+    # faster.
     slot_M = jnp.arange(index.size, dtype=jnp.int32)
     slot_N = jnp.full(leaf.shape[axis], index.size, jnp.int32).at[index].set(slot_M, mode="drop")
     held = jnp.expand_dims(slot_N < index.size, [a for a in range(leaf.ndim) if a != axis])
@@ -171,7 +170,7 @@ def _write(
 ) -> Array:
     """`leaf` with one subnetwork's `value` at its units, axis by axis."""
     (axis, group), *inner = groups
-    if inner:  # takes the held units of this axis, writes the other axes there, and puts them back
+    if inner:  # takes the held units of this axis, and writes along the other axes there
         value = _write(take(leaf, indices[group], axis), value, tuple(inner), indices)
     return _put(leaf, indices[group], axis, value)
 
@@ -179,20 +178,19 @@ def _write(
 def _contribution(
     leaf: Array, value: Array, label: Label, indices: Indices, weight: Array
 ) -> Array:
-    """What one subnetwork gives to the merge, at the units that it holds."""
+    """What one subnetwork contributes at the units that it holds."""
     old = _extract_one(leaf, label, indices)
     return blend(old, value, weight.reshape((1,) * old.ndim))
 
 
 def mean_or_old(total: Array, count: Array, old: Array) -> Array:
-    """`total / count`, and `old` where the count is 0. `count` is int32[] or has the shape of
-    `old`."""
+    """`total / count`, or `old` where the count is 0. `count` is a scalar or shaped like `old`."""
     count = count.astype(old.dtype)
     return jnp.where(count > 0, total / jnp.maximum(count, 1), old).astype(old.dtype)
 
 
 def sum_of_contributions(leaf: Array, value_S: Array, weight_S: Array) -> Array:
-    """The sum over subnetworks of what they give to a leaf without groups."""
+    """The sum of the contributions to a leaf without groups, over subnetworks of weight above 0."""
     weight_S = per_subnet(weight_S, value_S)
     # where, not a product: a lost subnetwork may hold NaN
     return jnp.where(weight_S > 0, blend(leaf[None], value_S, weight_S), 0).sum(axis=0)
@@ -209,15 +207,18 @@ def _merge_disjoint(
     of_label = {group: indices_S[group] for _, group in label.groups}
     if len(label.groups) == 1:  # all subnetworks in one scatter
         ((axis, group),) = label.groups
-        contribute = jax.vmap(_contribution, in_axes=(None, 0, None, 0, 0))
-        value = jnp.moveaxis(contribute(leaf, value_S, label, of_label, weight_S), 0, axis)
+
+        def contribution(value: Array, indices: Indices, weight: Array) -> Array:
+            return _contribution(leaf, value, label, indices, weight)
+
+        value = jnp.moveaxis(jax.vmap(contribution)(value_S, of_label, weight_S), 0, axis)
         value = value.reshape(*value.shape[:axis], -1, *value.shape[axis + 2 :])
         return _put(leaf, indices_S[group].reshape(-1), axis, value)
 
     def write(merged: Array, subnet: tuple[Array, Indices, Array]) -> tuple[Array, None]:
         value, indices, weight = subnet
-        contribution = _contribution(merged, value, label, indices, weight)
-        return _write(merged, contribution, label.groups, indices), None
+        value = _contribution(merged, value, label, indices, weight)
+        return _write(merged, value, label.groups, indices), None
 
     return jax.lax.scan(write, leaf, (value_S, of_label, weight_S))[0]
 
@@ -235,8 +236,8 @@ def _merge_mean(
     ) -> tuple[tuple[Array, Array], None]:
         total, count = sums
         value, indices, weight = subnet
-        contribution = _contribution(leaf, value, label, indices, weight)
-        total = total + _write(nothing, contribution, label.groups, indices)
+        value = _contribution(leaf, value, label, indices, weight)
+        total = total + _write(nothing, value, label.groups, indices)
         count = count + _write(none, jnp.ones_like(value), label.groups, indices)
         return (total, count), None
 
@@ -255,19 +256,18 @@ def merge(
 ) -> Params:
     """The full parameters after a synchronisation.
 
-    A holder s of weight w > 0 contributes `old + w * (value - old)` to each entry that it holds:
-    its value, bit for bit, at w = 1. An entry with one contribution becomes it. An entry with
-    several becomes their mean, and so does a leaf without groups. An entry without any keeps its
-    bits.
+    A holder of weight w > 0 contributes `old + w * (value - old)` to each entry that it holds. At
+    w = 1 this is its value, bit for bit. An entry with one contribution takes it. An entry with
+    several takes their mean, and so does a leaf without groups. An entry with none keeps its bits.
 
     Args:
       params: the full parameters before the round.
       subparams_S: those of the subnetworks; every leaf has a leading axis S.
       labels: labels of `params`.
       indices_S: group -> int32[S, M].
-      weight_S: float32[S], the participation of every subnetwork: 1 = full, 0 = lost, between = a
-        stale result that counts less. None: all are 1.
-      disjoint: promises that no unit has two holders, which saves counting them.
+      weight_S: float32[S], the participation of every subnetwork. 1 is full, 0 is lost, and a value
+        between counts a stale result in part. None: all are 1.
+      disjoint: promises that no unit has two holders, so that holders need not be counted.
     """
     num_subnets = jax.tree.leaves(subparams_S)[0].shape[0]
     chex.assert_tree_shape_prefix(subparams_S, (num_subnets,))

@@ -75,8 +75,7 @@ def leaf_shapes(tree: Any) -> dict[str, list[int]]:
 def shape_difference(
     there: Mapping[str, Any], here: Mapping[str, Any], places: tuple[str, str] = ("there", "here")
 ) -> str:
-    """The first difference between two results of `leaf_shapes`, as a message; '' if they are
-    equal.
+    """The first difference between two results of `leaf_shapes`, as a message; '' if there is none.
 
     Args:
       there: one result.

@@ -1,5 +1,4 @@
-"""The interface of an exchange: it sends units between the stored parameters and the S
-subnetworks."""
+"""The interface of an exchange, which sends units between stored parameters and subnetworks."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple

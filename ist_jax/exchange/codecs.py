@@ -13,9 +13,8 @@ sent to the subnetworks rounded to nearest. They come back as differences from w
 rounded stochastically, so that the stored copy stays exact.
 
 Units that stay on their device are rounded like all others, so the result does not depend on the
-devices. Three
-kinds of leaves are sent exactly: those that rounding would not make smaller, those that are not
-floating point, and those of a single subnetwork.
+number of devices. Some leaves are sent exactly: those that rounding would not make smaller, those
+that are not floating point, and those of a single subnetwork.
 """
 
 from collections.abc import Callable
@@ -33,8 +32,8 @@ class Codec(NamedTuple):
     Attributes:
       name: a name of `CODECS`.
       encode: (leaf, axis, key or None) -> arrays to send. The first has the leaf's shape. Any other
-        has the units along `axis`, and length 1 elsewhere. With a key, entries are rounded
-        stochastically, without to nearest.
+        has the units along `axis`, and length 1 elsewhere. Entries are rounded stochastically if
+        there is a key, and to nearest otherwise.
       decode: (arrays, dtype) -> leaf.
       bits: bits per entry; None for those of the leaf's dtype.
       unit_bytes: further bytes per unit.
@@ -99,8 +98,7 @@ COMPRESSIONS = ("exact", "bfloat16", "int8")  # the codecs for parameters
 
 
 def each_leaf(compressions: Any, tree: Any) -> list[str]:
-    """The codec's name of every leaf of `tree`. `compressions` is a name, or a tree prefix of
-    names."""
+    """The codec's name of every leaf of `tree`, of which `compressions` is a tree prefix."""
 
     def repeated(name: str, subtree: Any) -> Any:
         return jax.tree.map(lambda _: name, subtree)
@@ -109,8 +107,7 @@ def each_leaf(compressions: Any, tree: Any) -> list[str]:
 
 
 def codec_for(compression: str, shape: Any, axis: int | None, num_subnets: int) -> Codec:
-    """The codec of one leaf: the one that is asked for, or `EXACT` where it would not make the leaf
-    smaller.
+    """The codec that `compression` names, or `EXACT` where that would not make the leaf smaller.
 
     Args:
       compression: a name of `CODECS`.

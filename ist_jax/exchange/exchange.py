@@ -1,5 +1,4 @@
-"""The exchange: packs the leaves of a tree, sends all blocks together, and unpacks them
-(`leaves`)."""
+"""The exchange: packs the leaves of a tree (`leaves`), sends all blocks, and unpacks them."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -226,8 +225,7 @@ class _Leaves:
         return {group: table(group) for group in sorted(groups)}
 
     def _holder_tables(self, indices: Indices, next_indices: Indices) -> Mapping[str, SendTable]:
-        """For units at their holders: the position of a unit is where its present holder stores
-        it."""
+        """For units at their holders: the position of a unit is the slot of its present holder."""
 
         def table(group: str) -> SendTable:
             places = self.partition.slots[group]

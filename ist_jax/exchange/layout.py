@@ -32,8 +32,7 @@ def holder_sharded_axis(label: Label, partition: Partition) -> int | None:
 
 
 def home_axis(label: Label, partition: Partition) -> tuple[int, str]:
-    """(axis, group) along which any other labelled leaf is sharded: its first home-sharded
-    group."""
+    """(axis, group) along which any other labelled leaf is sharded: its first home-sharded one."""
     return next(
         (axis, group) for axis, group in label.groups if group not in partition.holder_sharded
     )
@@ -45,11 +44,11 @@ def choose_home_sharded(
     """The home-sharded groups that make a synchronisation cheapest: a vertex cover of least bytes.
 
     Every leaf with several groups needs a home-sharded one. A leaf with one group is sent twice if
-    the group is home-sharded, and once if it is holder-sharded. State of an outer optimizer over
-    that leaf is not sent at all, or once. The result depends on labels and sizes alone.
+    the group is home-sharded, and once if it is holder-sharded. The state of an outer optimizer
+    over that leaf is never sent if the group is home-sharded, and once if it is holder-sharded.
 
     Args:
-      labels: of all that subnetworks receive and return: parameters, carried optimizer state.
+      labels: labels of all that subnetworks receive: parameters, carried optimizer state.
       shapes: its arrays or ShapeDtypeStructs.
       outer: (labels, shapes) of what subnetworks never receive: the state of an outer optimizer.
       overlapping: groups whose units have several holders. They are home-sharded at any cost.
@@ -57,7 +56,7 @@ def choose_home_sharded(
     exchanged = _labelled(labels, shapes)
     groups = sorted({group for label, _ in exchanged for _, group in label.groups})
     forced = set(overlapping) & set(groups)
-    extra_bytes = dict.fromkeys(groups, 0)  # of home-sharding instead of holder-sharding
+    extra_bytes = dict.fromkeys(groups, 0)  # that home-sharding costs more
     for sign, leaves in ((1, exchanged), (-1, _labelled(*outer))):
         for label, num_bytes in leaves:
             if len(label.groups) == 1:
@@ -84,7 +83,7 @@ def _cheapest_cover(
 ) -> frozenset[str]:
     """The cheapest set of groups that has one group of each edge, and all that are forced."""
     groups = sorted(cost)
-    # among covers of equal bytes the smaller one, then the one of earlier names
+    # of several covers of equal bytes, the smallest; of several of those, the first by name
     rank = len(groups) ** 2
     objective = [cost[group] * 2 * rank + rank + number for number, group in enumerate(groups)]
     in_edge = np.array([[group in edge for group in groups] for edge in sorted(edges)], float)
@@ -126,8 +125,7 @@ def padded(leaf: Array, axis: int, length: int) -> Array:
 
 
 def split_by_home(leaf: Array, axis: int, num_subnets: int) -> Array:
-    """[.., N, ..] in original order as [S, .., M, ..]: the units of each home, padded with
-    zeros."""
+    """[.., N, ..] in original order as [S, .., M, ..]: the units of each home, zero-padded."""
     slots = home_size(leaf.shape[axis], num_subnets)
     full = padded(leaf, axis, num_subnets * slots)
     split = full.reshape(*leaf.shape[:axis], num_subnets, slots, *leaf.shape[axis + 1 :])

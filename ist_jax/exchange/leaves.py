@@ -5,11 +5,13 @@
     HomeSharded    sends nothing   sends units     sends units back
     Shared         sends nothing   sends nothing   averages over the subnetworks
 
-Every method runs on each device, on the part of the arrays that this device stores. `received` are
-the blocks that `Transport.all_to_all` gives for those that the method's partner packed. P = S / R
-is the number of subnetworks on a device.
+`pack_pull` returns the blocks to send. `unpack_pull` gets in `received` the blocks that the
+transport returned for them. The other steps work in the same way. All these methods run on every
+device, on the part of the arrays that is stored there. P = S / R is the number of subnetworks on a
+device.
 """
 
+import abc
 import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -55,11 +57,11 @@ class Step(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Leaf:
+class Leaf(abc.ABC):
     """A leaf, and what all kinds have in common. By default a step sends and changes nothing.
 
     Attributes:
-      number: its place in the tree, which makes its random keys differ from those of other leaves.
+      number: its place in the tree. It is folded into the random keys of the leaf.
       label: its groups.
       shape: in original order.
       dtype: of the stored array.
@@ -84,9 +86,9 @@ class Leaf:
         return None if self.axis is None else self.label.axes[self.axis]
 
     @property
+    @abc.abstractmethod
     def spec(self) -> PartitionSpec:
         """How the stored array is sharded."""
-        raise NotImplementedError
 
     def lay_out(self, value: Array) -> Array:
         """The stored array of a fresh `value` in original order, every unit at its home."""
@@ -109,11 +111,11 @@ class Leaf:
     def pack_push(self, pulled_P: Array, trained_P: Array, step: Step) -> list[Array]:
         return []
 
+    @abc.abstractmethod
     def unpack_push(
         self, stored: Array, trained_P: Array, received: Sequence[Array], step: Step
     ) -> Array:
         """The stored array after a round."""
-        raise NotImplementedError
 
     def to_original_order(self, stored: Array, indices: Indices) -> Array:
         """The leaf in original order, without padding."""
@@ -229,8 +231,7 @@ class HomeSharded(_Sharded):
         return layout.padded(value, self.axis, length)
 
     def _rows(self, label: Label, step: Step) -> Indices:
-        """Indices into the stored array: this device's rows of the sharded axis, units of
-        another."""
+        """Indices into the stored array: this device's rows on the sharded axis, else units."""
         units = {group: step.indices[group] for _, group in label.groups}
         return units | {self.group: step.tables[self.group].rows_SxL}
 

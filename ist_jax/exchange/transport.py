@@ -1,11 +1,10 @@
-"""Transport: how units get from their owners to the subnetworks and back, over a mesh or in one
-memory.
+"""Transport: how units are sent from their owners to the subnetworks and back.
 
 Plain sharded indexing compiles to an all-gather of all units, S times the bytes that IST needs.
-Here every owner (a home, or the holder of holder-sharded units) sends every subnetwork one block of
-K units. It takes three
-steps: gather rows into blocks, exchange equal blocks with one `all_to_all`, and move the received
-rows into the subnetwork's slots. The way back inverts them.
+Here every owner sends every subnetwork one block of K units. The owner of a unit is its home, or
+its holder if the unit is holder-sharded. Sending takes three steps: gather rows into blocks,
+exchange equal blocks with one `all_to_all`, and move the received rows into the subnetwork's slots.
+The way back inverts these steps.
 
 With R devices, each sends (R - 1) / R of the bytes of its subnetworks. Blocks are padded where S^2
 does not divide a group's size (`ist_jax.analysis.costs`).
@@ -35,9 +34,8 @@ class SendTable(NamedTuple):
     """Where the units of one group are read and written, as tables of positions.
 
     An index past the end is padding. Positions count the places of all owners, one owner after
-    another. A
-    subnetwork receives H x K rows: a block of K from each of the H owners, in their order. L rows
-    of these come from the owners on one device.
+    another. A subnetwork receives H x K rows: a block of K from each of the H owners, in their
+    order. L of these rows come from the owners on one device.
 
     Example: 2 owners with 2 places each, 2 subnetworks, K = 1, and a device for each owner and
     subnetwork. Owner 0 has the positions 0 and 1, owner 1 has 2 and 3. Subnetwork 0 needs position
@@ -47,8 +45,8 @@ class SendTable(NamedTuple):
 
     Subnetwork 0 receives the positions 0 and 3, subnetwork 1 receives 1 and 2. So the table has
 
-        rows_SxL     [[0], [1]] on device 0, which sends its row 0 to subnetwork 0 and its row 1 to
-                     1 [[1], [0]] on device 1
+        rows_SxL     [[0], [1]] on device 0: it sends subnetwork 0 its row 0, subnetwork 1 its row 1
+                     [[1], [0]] on device 1: it sends subnetwork 0 its row 1, subnetwork 1 its row 0
         slot_SxHK    [[1, 0], [0, 1]]: the first row that subnetwork 0 receives goes to its slot 1
         received_SxM [[1, 0], [0, 1]]: slot 0 of subnetwork 0 gets the second row that it receives
 

@@ -84,8 +84,7 @@ def test_law_6_compiled_bytes_equal_the_arithmetic_and_nothing_is_all_gathered(m
 
 
 def compiled_bytes(labels, shapes, parts, together=True):
-    """What a device sends in each part of a synchronisation, from the compiled programs for S
-    devices."""
+    """Bytes that a device sends in each step of a synchronisation as compiled for S devices."""
     num_subnets = parts.num_subnets
     exchange = over_mesh(labels, shapes, parts, subnet_mesh(num_subnets))
     indices, key, weight_S = parts.first(), jax.random.key(0), jnp.ones(num_subnets)
@@ -168,8 +167,8 @@ SHARED, BLOCK = 15_422_116, 1_180_672
     [(2, 11, 0.454, 0.662), (4, 6, 0.720, 1.325), (8, 4, 1.289, 2.649)],
 )
 def test_the_resist_papers_table_1_in_its_own_convention(num_subnets, blocks, resist, local_sgd):
-    """Gigabytes per round of all workers (Dun et al., UAI 2022), with 11, 6 or 4 of 22 blocks
-    each."""
+    """Gigabytes per round of all workers (Dun et al., UAI 2022). Each has 11, 6 or 4 of 22
+    blocks."""
     shapes = {
         "shared": jax.ShapeDtypeStruct((SHARED,), jnp.float32),
         "blocks": jax.ShapeDtypeStruct((22, BLOCK), jnp.float32),

@@ -110,8 +110,7 @@ def full_bytes(method, devices, *kinds):
 
 @pytest.mark.parametrize("make", [gcn_features, gat_heads, resnet_filters, vgg_channels])
 def test_partitioned_features_filters_and_channels_are_never_gathered(make):
-    """The round reduces only shared leaves. The evaluation moves only activations, which are
-    smaller."""
+    """The round reduces only shared leaves. The evaluation moves only activations."""
     case = make()
     method, state, arrays, round = round_of(case, 8, optax.sgd(0.1))
     evaluation = (
@@ -147,8 +146,7 @@ def test_partitioned_features_filters_and_channels_are_never_gathered(make):
     "make", [gcn_features, gat_heads, resnet_filters, vgg_channels, resnet_blocks]
 )
 def test_stored_bytes_fall_as_one_over_s_except_those_of_shared_leaves(make):
-    """With carried Adam, three copies are stored, and of each partitioned leaf 1 / S on a
-    device."""
+    """With carried Adam, three copies are stored: 1 / S of each partitioned leaf per device."""
     for num_subnets in (2, 8):
         method, _, arrays, round = round_of(
             make(num_subnets), num_subnets, optax.adam(1e-3), opt_state="carry"

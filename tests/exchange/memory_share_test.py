@@ -1,5 +1,4 @@
-"""No device ever holds the full model of an MLP, in initialisation, round and evaluation as
-compiled."""
+"""No device ever holds a full MLP: not in the initialisation, a round or the evaluation."""
 
 import functools
 
