@@ -306,7 +306,7 @@ def rounds(
     """`count` rounds from the start; the state, and the losses of the last round."""
     data = data or dataset()
     state = algorithm.fresh(ROOT, start)
-    weight_S = jax.device_put(jnp.ones(algorithm.num_workers, bool), algorithm.sharding)
+    weight_S = jax.device_put(jnp.ones(algorithm.num_workers, jnp.float32), algorithm.sharding)
     metrics = None
     for r in range(count):
         view = data.view(r, jax.random.key(5), algorithm.num_workers, algorithm.sharding)
@@ -340,7 +340,7 @@ def exchanged_rounds(
     for r in range(count):
         key = jax.random.key(r)
         following = parts.sample(key, indices)
-        store, indices = exchange.move(store, indices, following, key), following
+        store, indices = exchange.repartition(store, indices, following, key), following
         sub_S = exchange.pull(store, indices)
         store = exchange.push(
             store, sub_S, jax.tree.map(lambda leaf: factor * leaf, sub_S), indices, weight_S, key

@@ -75,7 +75,9 @@ def exchange_costs(
         ),
         *_prefixed(
             "outer_state",
-            costs.kept_costs(labels.outer_state, shapes.outer_state, partition, codecs.outer_state),
+            costs.outer_state_costs(
+                labels.outer_state, shapes.outer_state, partition, codecs.outer_state
+            ),
         ),
     )
     return silent_costs(labels.params, shapes.params, partition)._replace(

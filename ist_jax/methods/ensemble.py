@@ -9,7 +9,7 @@ from ist_jax.core.partition import partition
 from ist_jax.core.placement import Placement, vmapped
 from ist_jax.core.task import Task
 from ist_jax.core.types import Batch, Key
-from ist_jax.exchange import separate
+from ist_jax.exchange import independent
 from ist_jax.methods.base import Method, MethodInfo
 from ist_jax.methods.costs import silent_costs
 from ist_jax.methods.predictor import Predictor
@@ -65,6 +65,6 @@ def ensemble(
         task,
         tx,
         placement,
-        separate(labels, shapes, parts, mesh=placement.mesh),
+        independent(labels, shapes, parts, mesh=placement.mesh),
         opt_state="local",
     )

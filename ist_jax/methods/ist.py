@@ -19,7 +19,7 @@ from ist_jax.core.partition import Partition
 from ist_jax.core.placement import Placement, vmapped
 from ist_jax.core.task import Task
 from ist_jax.core.types import Indices, Key
-from ist_jax.exchange import one_device, over_mesh, settled
+from ist_jax.exchange import choose_holder_sharded, one_device, over_mesh
 from ist_jax.methods.base import Method, MethodInfo
 from ist_jax.methods.costs import exchange_costs
 from ist_jax.methods.exchanged import Exchanged
@@ -113,16 +113,16 @@ def ist(
     parts = decomposition.partition
     outer_state = (labels.outer_state, shapes.outer_state)
     if home_sharded:
-        parts = parts.with_travelling(())
+        parts = parts.with_holder_sharded(())
     else:
-        parts = settled(parts, labels.pulled, shapes.pulled, outer_state)
+        parts = choose_holder_sharded(parts, labels.pulled, shapes.pulled, outer_state)
     make, state_codec = one_device, STATE_COMPRESSION[compression]
     if placement.mesh is not None:
         make = functools.partial(over_mesh, mesh=placement.mesh)
     codecs = Exchanged(compression, state_codec, state_codec)
     outer = None
     if outer_tx is not None:
-        outer = Outer(outer_tx, make(*outer_state, parts, wires=state_codec))
+        outer = Outer(outer_tx, make(*outer_state, parts, compressions=state_codec))
     info = MethodInfo(
         num_workers=parts.num_subnets,
         batch_size=batch_size,
@@ -136,7 +136,7 @@ def ist(
         task,
         tx,
         placement,
-        make(labels.pulled, shapes.pulled, parts, wires=codecs),
+        make(labels.pulled, shapes.pulled, parts, compressions=codecs),
         opt_state,
         outer,
     )

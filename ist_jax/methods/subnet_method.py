@@ -17,7 +17,7 @@ from ist_jax.core.decomposition import Decomposition
 from ist_jax.core.keys import named_key
 from ist_jax.core.placement import AXIS, Placement
 from ist_jax.core.sample_order import View, draw, of_one_device
-from ist_jax.core.subnet import label_axes
+from ist_jax.core.subnet import label_axes, per_subnet
 from ist_jax.core.task import Task
 from ist_jax.core.types import Array, Batch, Key, Metrics, Params
 from ist_jax.exchange import Exchange
@@ -65,10 +65,7 @@ def exchanged_trees(
 def _if_present(weight_S: Array, new_S: Any, old_S: Any) -> Any:
     """Per worker: what it has now; for a lost worker, what it had before."""
 
-    def choose(new: Array, old: Array) -> Array:
-        present = (weight_S > 0).reshape((-1,) + (1,) * (new.ndim - 1))
-        return jnp.where(present, new, old)
-
+    choose = lambda new, old: jnp.where(per_subnet(weight_S, new) > 0, new, old)
     return jax.tree.map(choose, new_S, old_S)
 
 
@@ -116,7 +113,7 @@ class SubnetMethod(Method):
 
     def _repartition(self, state: State, plan: Plan, key: Key) -> State:
         """Moves holder-sharded units to their next holders."""
-        moved = lambda exchange, tree: exchange.move(tree, state.indices, plan.indices, key)
+        moved = lambda exchange, tree: exchange.repartition(tree, state.indices, plan.indices, key)
         return state._replace(
             store=moved(self.exchange, state.store),
             outer_state=moved(self.outer.exchange, state.outer_state) if self.outer else (),

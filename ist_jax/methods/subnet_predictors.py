@@ -38,7 +38,7 @@ class SubnetPredictors:
         if model is None:
             model, params, indices = self.decomposition.full, self._in_original_order(state), {}
         else:
-            params = self.exchange.lying(state.store, state.indices).params
+            params = self.exchange.stored_params(state.store, state.indices).params
             units = storage_order(self.decomposition.partition, state.indices)
             indices = {group: units[group] for group in input_sizes(self.decomposition)}
         seen = None if calibration is None else self._seen(calibration, indices)
@@ -90,7 +90,9 @@ class SubnetPredictors:
             place_N = jnp.argsort(units[group])[: parts.sizes[group]]
             return ShardedStack(leaf, place_N, self.placement.mesh)
 
-        return map_with_names(ordered, self.exchange.lying(state.store, state.indices).params)
+        return map_with_names(
+            ordered, self.exchange.stored_params(state.store, state.indices).params
+        )
 
     def _local(self, batch: Batch, indices: Indices) -> Batch:
         return local_batch(self.decomposition, batch, indices)

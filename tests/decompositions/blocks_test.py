@@ -16,7 +16,7 @@ from ist_jax.analysis.hlo import collectives
 from ist_jax.core.placement import looped, sharded, subnet_mesh
 from ist_jax.core.subnet import extract
 from ist_jax.decompositions import blocks, channels, filters
-from ist_jax.exchange import settled
+from ist_jax.exchange import choose_holder_sharded
 from ist_jax.models import VGG, PreActResNet, ResNet
 from ist_jax.training.evaluation import evaluate
 
@@ -38,7 +38,7 @@ def test_the_whole_model_is_evaluated_with_its_blocks_in_order(place, min_units)
     decomposition, data = chain(4, min_units=min_units), dataset()
     placement = looped() if place == "one device" else sharded(subnet_mesh(4))
     algorithm = ist(decomposition, TASK, SGD, batch_size=BATCH, placement=placement)
-    assert bool(algorithm.partition.travelling) == (min_units == 0)
+    assert bool(algorithm.partition.holder_sharded) == (min_units == 0)
     state, _ = rounds(algorithm, 2, 3, data)
     batch = TASK.batch(data.test, jnp.arange(8), None)
     found = jax.jit(lambda state: algorithm.predictor(state, None)(batch))(state)
@@ -135,9 +135,9 @@ def test_what_a_sub_resnet_holds_and_sends(num_subnets, min_blocks, held):
     """Table 1's parts: 15,422,116 shared parameters and 1,180,672 of every block; a padded slot counts (S = 4: 22 in 4 x 6)."""
     decomposition = blocks(RESNET101, IMAGE, num_subnets=num_subnets, min_blocks=min_blocks)
     shapes, labels = shapes_and_labels(decomposition)
-    parts = settled(decomposition.partition, labels, shapes)
+    parts = choose_holder_sharded(decomposition.partition, labels, shapes)
     assert costs.subnet_bytes(labels, shapes, parts) == 4 * (15_422_116 + held * 1_180_672)
-    assert bool(parts.travelling) == (min_blocks == 0)
+    assert bool(parts.holder_sharded) == (min_blocks == 0)
     leaves = costs.leaf_costs(labels, shapes, parts)
     as_published = blocks(
         RESNET101, IMAGE, num_subnets=num_subnets, min_blocks=min_blocks, partition="blocks"
@@ -166,12 +166,12 @@ def test_law_6_compiled_bytes_of_resnet101_equal_the_arithmetic(
     parts = (
         decomposition.partition
         if partition == "blocks"
-        else settled(decomposition.partition, labels, shapes)
+        else choose_holder_sharded(decomposition.partition, labels, shapes)
     )
     sent = compiled_bytes(labels, shapes, parts, together=False)
     assert sum(sent.values()) / 1e6 == pytest.approx(MB[num_subnets, min_blocks][column], abs=0.05)
     if (num_subnets, min_blocks, partition) == (4, 0, "balanced"):
-        assert sent["pull"] == 0 and sent["move"] / 1e6 == pytest.approx(
+        assert sent["pull"] == 0 and sent["repartition"] / 1e6 == pytest.approx(
             3 * 2 * 4 * 1.180672, abs=0.05
         ), "two blocks to each other"
 

@@ -27,7 +27,7 @@ from ist_jax.core.placement import subnet_mesh
 from ist_jax.core.subnet import extract, extract_all, label_axes, map_labels, merge
 from ist_jax.core.trees import check_all_match
 from ist_jax.decompositions import gat, gcn, mlp, sage
-from ist_jax.exchange import one_device, over_mesh, settled, storage_order
+from ist_jax.exchange import choose_holder_sharded, one_device, over_mesh, storage_order
 from ist_jax.models import GAT, GCN, MLP, GraphSAGE
 from ist_jax.models.graphs import neighbour_mean, symmetric_mean
 
@@ -279,7 +279,7 @@ MESHES += [
 
 def resting_partition(decomposition, labels, shapes, resident):
     parts = decomposition.partition
-    return parts if resident else settled(parts, labels, shapes)
+    return parts if resident else choose_holder_sharded(parts, labels, shapes)
 
 
 @pytest.mark.parametrize("name,num_subnets,num_devices,partition,resident", MESHES)
@@ -306,7 +306,12 @@ def check_law_6(decomposition, parts, num_devices):
         for indices, sub_S, store in exchanged_rounds(exchange, parts, params, weight_S, 2, 2):
             pulled_S = exchange.pull(store, indices) if sub_S is None else sub_S
             seen.append(
-                (indices, pulled_S, exchange.params(store, indices), exchange.lying(store, indices))
+                (
+                    indices,
+                    pulled_S,
+                    exchange.params(store, indices),
+                    exchange.stored_params(store, indices),
+                )
             )
         return seen
 

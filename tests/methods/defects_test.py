@@ -156,7 +156,7 @@ def test_g2_the_output_bias_that_sub_gcns_trained_is_averaged_and_written_back(n
     state, _ = rounds(algorithm, 1, 3, data)
     alone = []
     for worker in range(4):  # the others are lost: what is written back is this one's
-        weight_S = jax.device_put(jnp.arange(4) == worker, algorithm.sharding)
+        weight_S = jax.device_put((jnp.arange(4) == worker).astype(jnp.float32), algorithm.sharding)
         view = data.view(0, jax.random.key(5), 4, algorithm.sharding)
         key = jax.device_put(jax.random.fold_in(ROOT, 0), algorithm.sharding)
         one, _ = algorithm.round(algorithm.fresh(ROOT), view, key, weight_S, steps=3)
@@ -179,7 +179,7 @@ def test_x1_no_repartition_reads_stale_blocks():
     state, _ = rounds(algorithm, 1, 5, data)
     for r in range(1, 4):
         before = jax.device_get((algorithm.params(state), state.indices))
-        weight_S = jnp.zeros(4, bool)  # what is dealt in this round is written back unchanged
+        weight_S = jnp.zeros(4)  # what is dealt in this round is written back unchanged
         view = data.view(r, jax.random.key(5), 4, algorithm.sharding)
         untouched, _ = algorithm.round(
             jax.tree.map(jnp.copy, state), view, jax.random.fold_in(ROOT, r), weight_S, steps=5

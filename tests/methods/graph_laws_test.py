@@ -219,13 +219,13 @@ def test_what_is_lost_reaches_nobody(method, kind):
     algorithm, data = method_of(method, kind, optax.sgd(0.1), "vmapped"), data_of(kind)
     before = jax.device_get(algorithm.params(algorithm.fresh(ROOT)))
 
-    def after(*alive):
+    def after(*weights):
         view = data.view(0, jax.random.key(5), 2, algorithm.sharding)
-        state, _ = algorithm.round(algorithm.fresh(ROOT), view, ROOT, jnp.array(alive), steps=2)
+        state, _ = algorithm.round(algorithm.fresh(ROOT), view, ROOT, jnp.array(weights), steps=2)
         return algorithm.params(state), state.indices
 
-    jax.tree.map(np.testing.assert_array_equal, after(False, False)[0], before)
-    params, indices = after(True, False)
+    jax.tree.map(np.testing.assert_array_equal, after(0.0, 0.0)[0], before)
+    params, indices = after(1.0, 0.0)
     moved = jax.tree.map(lambda a, b: np.asarray(a != b), params, before)
     assert any(leaf.any() for leaf in jax.tree.leaves(moved))
     if method == "ist":
@@ -253,7 +253,7 @@ def test_nothing_is_quadratic_in_nodes(kind):
         algorithm = algorithm_of(kind, 4, optax.sgd(0.05), vmapped())
         view = data.view(0, ROOT, 4, algorithm.sharding)
         program = algorithm.round.lower(
-            algorithm.fresh(ROOT), view, ROOT, jnp.ones(4, bool), steps=1
+            algorithm.fresh(ROOT), view, ROOT, jnp.ones(4), steps=1
         ).compile()
         memory = program.memory_analysis()
         costs.append(

@@ -88,7 +88,7 @@ def test_when_all_subnetworks_are_lost_the_parameters_stay(name):
     algorithm, data = ALGORITHMS[name](2), dataset()
     view = data.view(0, jax.random.key(5), 2, algorithm.sharding)
     before = jax.device_get(algorithm.params(algorithm.fresh(ROOT)))
-    state, _ = algorithm.round(algorithm.fresh(ROOT), view, ROOT, jnp.zeros(2, bool), steps=2)
+    state, _ = algorithm.round(algorithm.fresh(ROOT), view, ROOT, jnp.zeros(2), steps=2)
     jax.tree.map(np.testing.assert_array_equal, algorithm.params(state), before)
 
 
@@ -105,14 +105,14 @@ def test_what_a_lost_subnetwork_did_reaches_nobody(name):
         shards=shards, arrays=poisoned
     )
     state, metrics = algorithm.round(
-        algorithm.fresh(ROOT), view, ROOT, jnp.array([True, False]), steps=2
+        algorithm.fresh(ROOT), view, ROOT, jnp.array([1.0, 0.0]), steps=2
     )
     assert (
         np.isfinite(metrics["loss_SxJ"][0]).all() and not np.isfinite(metrics["loss_SxJ"][1]).any()
     )
     before, after = algorithm.params(algorithm.fresh(ROOT)), jax.device_get(algorithm.params(state))
     healthy = data.view(1, jax.random.key(5), 2, algorithm.sharding)
-    later, _ = algorithm.round(state, healthy, jax.random.key(9), jnp.array([True, True]), steps=2)
+    later, _ = algorithm.round(state, healthy, jax.random.key(9), jnp.ones(2), steps=2)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(algorithm.params(later))), (
         "nor later, when it is back"
     )
@@ -246,7 +246,7 @@ def test_outer_momentum_goes_where_its_units_go(place):
         batch_size=BATCH, outer_tx=optax.sgd(1.0, momentum=0.9), placement=placements()[place]()
     )
     algorithm, start = ist(own(4), TASK, tx, **options), Start(random_params(own(4)))
-    assert algorithm.partition.travelling, "units go from holder to holder"
+    assert algorithm.partition.holder_sharded, "units go from holder to holder"
     (first, held), (second, held_then) = (
         (algorithm.params(state), state.indices)
         for state in (rounds(algorithm, n, start=start)[0] for n in (1, 2))

@@ -167,7 +167,7 @@ def sync_rows(sizes: Sizes, place: str) -> list[Row]:
 
 
 def packing_rows(sizes: Sizes) -> list[Row]:
-    """Small leaves in one collective against one collective each, where `exchange.routes.PACK_BELOW` draws the line."""
+    """Small leaves in one collective against one collective each, where `exchange.transport.PACK_BELOW` draws the line."""
     found = []
     for num_bytes in sizes.blocks:
         packed, apart = median_seconds(

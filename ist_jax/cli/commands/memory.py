@@ -108,7 +108,7 @@ def measure(
     state, key = _state_shapes(algorithm), here(jax.random.key(0))
     num_subnets = algorithm.num_workers
     view = View(here(arrays), here(shared(np.zeros(spec.num_train, bool), num_subnets)), key)
-    weight_S = here(jax.ShapeDtypeStruct((num_subnets,), bool))
+    weight_S = here(jax.ShapeDtypeStruct((num_subnets,), np.float32))
     round = (
         algorithm.round.lower(state, view, key, weight_S, steps=steps).compile().memory_analysis()
     )
