@@ -24,10 +24,10 @@ _REPEATS = 3
 
 
 class Programs:
-    """Programs by name. Each is compiled once, and its compilation is timed apart.
+    """Compiled programs, so that compilation is timed apart and happens once.
 
     Args:
-      spend: called with the seconds of every compilation.
+      spend: takes the seconds of every compilation.
     """
 
     def __init__(self, spend: Callable[[Seconds], None]):

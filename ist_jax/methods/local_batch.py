@@ -1,4 +1,4 @@
-"""What one subnetwork sees of a batch, whose inputs may be split as well."""
+"""The part of a batch that one subnetwork sees: inputs may be split as well."""
 
 from typing import Any
 
@@ -19,7 +19,13 @@ def input_sizes(decomposition: Decomposition) -> dict[str, int]:
 
 
 def local_batch(decomposition: Decomposition, batch: Batch, indices: Indices) -> Batch:
-    """What one subnetwork sees of a batch: all of it, or its share of split inputs."""
+    """The part of a batch that one subnetwork sees: all of it, or its share of split inputs.
+
+    Args:
+      decomposition: whose batch rules say which fields are split.
+      batch: a whole batch.
+      indices: group -> int32[M], the units of the subnetwork.
+    """
     labels = label_axes(batch, decomposition.batch_rules, input_sizes(decomposition))
     return extract(batch, labels, indices)
 

@@ -33,7 +33,7 @@ OPT_STATES = ("reset", "carry", "local")
 
 
 class Outer(NamedTuple):
-    """An outer optimizer, and the exchange that moves its state to the next holders of its units."""
+    """An outer optimizer, and the exchange that moves its state to its units' next holders."""
 
     tx: optax.GradientTransformation
     exchange: Exchange
@@ -213,7 +213,7 @@ class SubnetMethod(Method):
         return jax.lax.with_sharding_constraint(tree_S, sharding)
 
     def _placed(self, state: State) -> State:
-        """Fixes the shardings that neither exchange nor placement does, so that rounds keep them."""
+        """Fixes the shardings that the exchange and the placement leave open."""
         if self.placement.mesh is None:
             return state
         constrain = jax.lax.with_sharding_constraint

@@ -1,7 +1,8 @@
-"""Residual blocks, and how a stage repeats one.
+"""Residual blocks, and loops over equal ones.
 
-Pre-activation: He et al., Identity Mappings in Deep Residual Networks, ECCV 2016, as in the authors' release of ResIST
-(Dun et al., UAI 2022; no norm on the shortcut). Post-activation: He et al., CVPR 2016.
+Pre-activation: He et al., Identity Mappings in Deep Residual Networks, ECCV 2016, without a norm on
+the shortcut, as in the authors' release of ResIST (Dun et al., UAI 2022). Post-activation: He et
+al., CVPR 2016.
 """
 
 import math
@@ -22,6 +23,7 @@ BLOCKS = ("preact", "post", "preact_bottleneck", "post_bottleneck")
 
 
 def is_preact(block: str) -> bool:
+    """Whether norms and activations come before the convolutions."""
     return block.startswith("preact")
 
 
@@ -31,16 +33,18 @@ def expansion(block: str) -> int:
 
 
 class Block(nn.Module):
-    """x -> shortcut + scale * branch(x). With all parameters zero the branch is zero: under pre-activation, the identity.
+    """x -> shortcut + scale * branch(x).
+
+    If all parameters are zero, so is the branch; under pre-activation the block is the identity.
 
     Attributes:
       kind: a name of `BLOCKS`.
-      features: channels of the input's successor, output / expansion(kind).
-      inner: output channels of conv1, which conv2 takes; 0: `features`.
+      features: output channels / expansion(kind).
+      inner: output channels of conv1, which are the inputs of conv2; 0: `features`.
       stride: of the first 3 x 3 convolution, and of the shortcut.
       scale: of the branch.
       norm: 'batch' or 'group' (groups of 16 channels; Wu and He, ECCV 2018).
-      dtype: compute dtype, None for that of inputs and parameters.
+      dtype: compute dtype; None: that of inputs and parameters.
       param_dtype: dtype of the parameters.
     """
 
@@ -56,18 +60,13 @@ class Block(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         scaled = lambda branch: branch if self.scale == 1.0 else branch * self.scale
+        shortcut = lambda x: self._conv(self._out, "shortcut", 1, self.stride)(x)
         if is_preact(self.kind):
-            seen = nn.relu(self._norm("norm1")(x))
-            shortcut = (
-                self._conv(self._out, "shortcut", 1, self.stride)(seen) if self._changes(x) else x
-            )
-            return shortcut + scaled(self._branch(seen))
-        shortcut = x
-        if self._changes(x):
-            shortcut = self._norm("shortcut_norm")(
-                self._conv(self._out, "shortcut", 1, self.stride)(x)
-            )
-        return nn.relu(shortcut + scaled(self._branch(x)))
+            active = nn.relu(self._norm("norm1")(x))
+            kept = shortcut(active) if self._changes(x) else x
+            return kept + scaled(self._branch(active))
+        kept = self._norm("shortcut_norm")(shortcut(x)) if self._changes(x) else x
+        return nn.relu(kept + scaled(self._branch(x)))
 
     @property
     def _out(self) -> int:
@@ -77,7 +76,7 @@ class Block(nn.Module):
         return self.stride != 1 or x.shape[-1] != self._out
 
     def _branch(self, x: Array) -> Array:
-        """The convolutions, a norm and relu between two, and a norm after the last under post-activation."""
+        """The convolutions, with a norm and a relu between two; post-activation ends in a norm."""
         inner = self.inner or self.features
         layers = [(inner, 3, self.stride), (self._out, 3, 1)]  # features, kernel size, stride
         if expansion(self.kind) > 1:
@@ -114,13 +113,13 @@ def _is_sharded(value: Any) -> bool:
 
 
 def repeated(block: nn.Module, count: int, x: Array) -> Array:
-    """`count` blocks one after another as one loop: their parameters and statistics have a leading axis of blocks.
+    """`count` blocks one after another, as one loop.
 
-    Parameters that are `ShardedStack` come to every device one block at a time.
+    Their parameters and statistics have a leading axis of blocks. Parameters that are
+    `ShardedStack` are fetched to every device one block at a time.
     """
-    if any(
-        map(_is_sharded, jax.tree.leaves(block.variables.get("params", {}), is_leaf=_is_sharded))
-    ):
+    params = jax.tree.leaves(block.variables.get("params", {}), is_leaf=_is_sharded)
+    if any(map(_is_sharded, params)):
         return _fetched(block, count, x)
     loop = nn.scan(
         lambda block, x, _: (block(x), None),
@@ -132,13 +131,13 @@ def repeated(block: nn.Module, count: int, x: Array) -> Array:
 
 
 def _fetched(block: nn.Module, count: int, x: Array) -> Array:
+    """`repeated` with parameters of which every device holds a share."""
+
     def step(block: nn.Module, x: Array, number: Array) -> tuple[Array, None]:
-        of_block = lambda params: jax.tree.map(
-            lambda leaf: leaf.block(number), params, is_leaf=_is_sharded
-        )
-        return nn.map_variables(lambda block, x: block(x), "params", trans_in_fn=of_block)(
-            block, x
-        ), None
+        fetch = lambda leaf: leaf.block(number)
+        fetch_all = lambda params: jax.tree.map(fetch, params, is_leaf=_is_sharded)
+        call = lambda block, x: block(x)
+        return nn.map_variables(call, "params", trans_in_fn=fetch_all)(block, x), None
 
     loop = nn.scan(step, variable_broadcast="params", variable_axes={STATS: 0}, length=count)
     return loop(block, x, jnp.arange(count))[0]
