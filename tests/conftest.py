@@ -13,6 +13,8 @@ compilation_cache.export()
 import jax  # noqa: E402
 import pytest  # noqa: E402
 
+pytest.register_assert_rewrite("laws", "command_line", "processes")  # so failures show values
+
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # thousands of small programs, each run a few times: optimisation would cost more than it saves

@@ -10,7 +10,7 @@ import time
 
 import numpy as np
 import pytest
-from run_test import QUICK
+from command_line import QUICK
 
 from ist_jax.cli.commands import run
 from ist_jax.cli.exit_status import STOPPED, exit_status
