@@ -9,14 +9,15 @@ import numpy as np
 import pytest
 from cases import DECOMPOSITIONS, own
 from jax.sharding import PartitionSpec
+from laws import compiled_bytes
 
 from ist_jax.analysis import costs
-from ist_jax.analysis.hlo import bytes_sent, collectives
+from ist_jax.analysis.hlo import collectives
 from ist_jax.core.partition import partition
 from ist_jax.core.placement import AXIS, subnet_mesh
 from ist_jax.core.subnet import Label, label_axes
 from ist_jax.decompositions import mlp, replicated
-from ist_jax.exchange import choose_holder_sharded, over_mesh
+from ist_jax.exchange import choose_holder_sharded
 from ist_jax.exchange.transport import MeshTransport
 from ist_jax.models import MLP
 
@@ -81,38 +82,6 @@ def test_law_6_compiled_bytes_equal_the_arithmetic_and_nothing_is_all_gathered(m
         sum(leaf.sent for leaf in costs.leaf_costs(labels, shapes, parts))
     )
     assert (sent["repartition"] > 0) == (stored == "holder-sharded")
-
-
-def compiled_bytes(labels, shapes, parts, together=True):
-    """Bytes that a device sends in each step of a synchronisation as compiled for S devices."""
-    num_subnets = parts.num_subnets
-    exchange = over_mesh(labels, shapes, parts, subnet_mesh(num_subnets))
-    indices, key, weight_S = parts.first(), jax.random.key(0), jnp.ones(num_subnets)
-    store = jax.eval_shape(exchange.init, shapes)
-    store = jax.tree.map(
-        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-        store,
-        exchange.shardings,
-    )
-    sub_S = jax.eval_shape(exchange.pull, store, indices)
-    steps = {
-        "repartition": (exchange.repartition, (store, indices, indices, key)),
-        "pull": (exchange.pull, (store, indices)),
-        "push": (exchange.push, (store, sub_S, sub_S, indices, weight_S, key)),
-    }
-    texts = {name: jax.jit(f).lower(*args).compile().as_text() for name, (f, args) in steps.items()}
-    assert {c.kind for text in texts.values() for c in collectives(text)} <= {
-        "all-to-all",
-        "all-reduce",
-    }
-    times = {
-        name: [c.kind for c in collectives(text)].count("all-to-all")
-        for name, text in texts.items()
-    }
-    assert (max(times.values()) == 1) == together, (
-        "small leaves share a collective, large ones have one each"
-    )
-    return {name: bytes_sent(text) for name, text in texts.items()}
 
 
 def test_small_blocks_of_a_dtype_share_a_collective_and_large_ones_have_their_own():

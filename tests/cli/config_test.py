@@ -5,6 +5,7 @@ import json
 import pathlib
 
 import pytest
+from command_line import DIGITS, GCN
 
 from ist_jax import data
 from ist_jax.cli import builders
@@ -14,14 +15,10 @@ from ist_jax.cli.config_files import load_config
 from ist_jax.cli.validation import CHOICES, RANGES, validate
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
-DIGITS = f"--config={ROOT}/experiments/demo/digits.py"
 
 
 def parse(*arguments, config=DIGITS, workdir="--workdir=unused"):
     return run.parse([config, workdir, *arguments]).config
-
-
-GCN = "--config.model.name=gcn --config.model.norm=layer --config.batch_size=0"
 
 
 def test_help_lists_every_field_with_its_meaning(capsys):

@@ -7,8 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from cases import BATCH, ROOT, SGD, TASK, chain, dataset, random_params, rounds
-from costs_test import compiled_bytes
-from decompositions_conformance_test import check_law_6, masks, shapes_and_labels
+from laws import check_law_6, compiled_bytes, masks, shapes_and_labels
 
 from ist_jax import ist, replicated
 from ist_jax.analysis import costs

@@ -22,7 +22,7 @@ from cases import (
     rounds,
     two_groups,
 )
-from methods_conformance_test import plain_training
+from laws import plain_training
 
 from ist_jax import LoopConfig, Phase, ist, run
 from ist_jax.core.keys import named_key

@@ -17,8 +17,7 @@ from cases import (
     raw_graph,
     rounds,
 )
-from laws import check_law_5, check_law_10
-from methods_conformance_test import assert_close
+from laws import assert_close, check_law_5, check_law_10
 
 from ist_jax import data_parallel, ensemble, ist, replicated
 from ist_jax.core.keys import named_key

@@ -18,7 +18,7 @@ from cases import (
     raw_graph,
     rounds,
 )
-from graphs_test import DENSE, RAW, TASK, X, weights
+from small_graph import DENSE, RAW, TASK, X, weights
 
 from ist_jax import ist, run
 from ist_jax.core.keys import named_key

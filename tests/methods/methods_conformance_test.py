@@ -21,6 +21,7 @@ from cases import (
     rounds,
     two_groups,
 )
+from laws import assert_close, plain_training
 
 from ist_jax import data_parallel, decompose, ist, replicated
 from ist_jax.core.keys import named_key
@@ -135,26 +136,6 @@ def test_law_8_workers_start_from_one_initialisation_and_see_different_batches(n
         )
 
 
-def plain_training(decomposition, tx, data, count, steps, params):
-    """A training loop as anybody would write it: whole model, one step after another."""
-    view = data.view(0, jax.random.key(5), 1, jax.sharding.SingleDeviceSharding(jax.devices()[0]))
-
-    @jax.jit
-    def step(params, state, position, batch_key):
-        batch = TASK.batch(view.arrays, draw(view, jnp.int32(0), position, BATCH), batch_key)
-        gradient = jax.grad(lambda p: TASK.loss(decomposition.full, p, batch, batch_key)[0])(params)
-        updates, state = tx.update(gradient, state, params)
-        return optax.apply_updates(params, updates), state
-
-    position = 0
-    for _ in range(count):
-        state = tx.init(params)
-        for _ in range(steps):
-            params, state = step(params, state, jnp.int32(position), ROOT)
-            position += BATCH
-    return params
-
-
 @pytest.mark.parametrize("place", ["looped", "vmapped", "sharded-1"])
 @pytest.mark.parametrize("make", [two_groups, own], ids=["mlp", "own-model"])
 def test_law_4_one_subnetwork_is_plain_training(place, make):
@@ -170,10 +151,6 @@ def test_law_4_one_subnetwork_is_plain_training(place, make):
         else lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
     )
     jax.tree.map(compare, algorithm.params(state), expected)
-
-
-def assert_close(a, b, rtol=1e-4, atol=1e-5):
-    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=rtol, atol=atol), a, b)
 
 
 def test_law_4_empty_rules_are_local_sgd():

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from cases import BATCH, ROOT, TASK, dataset, two_groups
-from methods_conformance_test import assert_close
+from laws import assert_close
 from optax import sgd
 
 from ist_jax import data_parallel, diloco, ensemble, ist, replicated

@@ -16,16 +16,12 @@ from cases import (
     random_params,
     raw_graph,
 )
+from small_graph import DENSE, X, weights
 
-from ist_jax.data.graphs import adjacency, sparse
+from ist_jax.data.graphs import sparse
 from ist_jax.decompositions import gat, gcn, sage
 from ist_jax.models import GAT, GCN, GraphSAGE
 from ist_jax.models.graphs import drop_entries, dropped, neighbour_sum, normalised, times
-from ist_jax.tasks import node_classification
-
-RAW, TASK = raw_graph(), node_classification()
-DENSE = np.asarray(adjacency(RAW)[0].todense())
-X = RAW.features_NxD
 
 
 def dense_symmetric():
@@ -37,14 +33,6 @@ def dense_symmetric():
 def dense_norm(h, norm):
     axis = {"layer": 1, "matrix": None}[norm]
     return (h - h.mean(axis, keepdims=True)) / np.sqrt(h.var(axis, keepdims=True) + 1e-5)
-
-
-def weights(model, seed=0):
-    """Random parameters, biases too, and the graph of all nodes."""
-    graph = graph_dataset(first_product=FIRST_PRODUCTS[type(model)]).arrays("test")["graph"]
-    shapes = jax.eval_shape(model.init, ROOT, graph)["params"]
-    rng = np.random.default_rng(seed)
-    return jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), shapes), graph
 
 
 @pytest.mark.parametrize("density", [0.05, 0.6])

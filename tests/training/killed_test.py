@@ -1,7 +1,6 @@
 """A run as a process: killed at any moment, or asked to stop, it ends as an unbroken one does."""
 
 import json
-import os
 import pathlib
 import random
 import signal
@@ -11,7 +10,7 @@ import time
 
 import numpy as np
 import pytest
-from run_test import QUICK
+from command_line import QUICK
 
 from ist_jax.cli.commands import run
 from ist_jax.cli.exit_status import STOPPED, exit_status
@@ -44,7 +43,6 @@ LONG = [
 ]
 
 
-CACHE = os.environ.get("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".jax_cache"))
 TIMEOUT = 300
 
 
@@ -52,13 +50,7 @@ def start(workdir, arguments=LONG):
     command = [sys.executable, "-m", "ist_jax.cli.commands.run", *arguments, f"--workdir={workdir}"]
     workdir.parent.mkdir(parents=True, exist_ok=True)
     with workdir.with_name(workdir.name + ".err").open("w") as error:
-        return subprocess.Popen(
-            command,
-            cwd=ROOT,
-            stdout=error,
-            stderr=error,
-            env=os.environ | {"JAX_COMPILATION_CACHE_DIR": CACHE},
-        )
+        return subprocess.Popen(command, cwd=ROOT, stdout=error, stderr=error)
 
 
 def said(workdir):

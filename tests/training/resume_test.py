@@ -6,7 +6,7 @@ import os
 
 import numpy as np
 import pytest
-from run_test import QUICK
+from command_line import QUICK
 
 from ist_jax.cli.commands import run
 from ist_jax.cli.records import pages, record

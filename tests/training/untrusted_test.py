@@ -6,8 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
-from export_test import exported, trained
-from run_test import QUICK
+from command_line import QUICK, exported, trained
 
 from ist_jax.cli.commands import evaluate, export, report, run
 from ist_jax.training import checkpoint

@@ -15,8 +15,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 from cases import ALGORITHMS, BATCH, TASK, dataset
+from command_line import QUICK
 from jax.errors import JaxRuntimeError
-from run_test import QUICK
 
 from ist_jax import LoopConfig, run
 from ist_jax.cli.commands import run as command_line
