@@ -54,17 +54,17 @@ def exchanged_trees(
     shapes = jax.eval_shape(decomposition.init, jax.random.key(0))
     labels = label_axes(shapes, decomposition.rules, decomposition.partition.sizes)
     check_subnet(decomposition, labels, shapes)
-    optimizers = {"opt_state": tx if opt_state == "carry" else None, "outer_state": outer_tx}
-    used = {name: each for name, each in optimizers.items() if each is not None}
+    carried = tx if opt_state == "carry" else None
+    label = lambda each: () if each is None else state_labels(each, labels, shapes)
+    shape = lambda each: () if each is None else jax.eval_shape(each.init, shapes)
     return (
-        Exchanged(labels, **{n: state_labels(each, labels, shapes) for n, each in used.items()}),
-        Exchanged(shapes, **{n: jax.eval_shape(each.init, shapes) for n, each in used.items()}),
+        Exchanged(labels, label(carried), label(outer_tx)),
+        Exchanged(shapes, shape(carried), shape(outer_tx)),
     )
 
 
 def _if_present(weight_S: Array, new_S: Any, old_S: Any) -> Any:
     """Per worker: what it has now; for a lost worker, what it had before."""
-
     choose = lambda new, old: jnp.where(per_subnet(weight_S, new) > 0, new, old)
     return jax.tree.map(choose, new_S, old_S)
 
