@@ -115,7 +115,7 @@ def measure(config: Config, dataset: Dataset, num_subnets: int, repeats: int) ->
             config, num_subnets=num_subnets, placement="looped", num_devices=0, **phases
         )
     )
-    made = lambda config: builders.phases(config, dataset.spec)[0][0].algorithm
+    made = lambda config: builders.phases(config, dataset.spec)[0][0].method
     algorithm = made(config)
     # a worker that holds the whole model steps as fast whatever S is, and S whole optimizer states may not fit here
     timed = algorithm if method == "ist" else made(dataclasses.replace(config, num_subnets=1))
