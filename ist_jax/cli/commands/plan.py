@@ -75,7 +75,9 @@ def _step_seconds(algorithm: Algorithm, dataset: Dataset, repeats: int) -> float
     """Median over `repeats` of one local step of one worker."""
     state = algorithm.fresh(jax.random.key(0))
     drawn = range(_STEPS * algorithm.batch_size)
-    view = dataset.view(0, jax.random.key(1), algorithm.num_workers, algorithm.sharding, drawn)
+    view = next(
+        dataset.views(jax.random.key(1), algorithm.num_workers, algorithm.sharding, [drawn])
+    )
     worker, key = jax.block_until_ready(jax.jit(algorithm.one_worker)(state)), jax.random.key(2)
     program = (
         jax.jit(algorithm.one_step, static_argnames="steps")
