@@ -216,6 +216,20 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path):
         Checkpoints(tmp_path).restore({"x": jnp.ones((3, 2)), "y": jnp.zeros(3)}, state)
 
 
+def test_a_checkpoint_of_the_layout_before_is_refused_in_one_line(tmp_path):
+    state = {"x": jnp.ones(3)}
+    earlier = {"book": {"round": 2}, "shapes": {"x": [3]}, "model": {"x": [3]}}
+    folder = tmp_path / "checkpoints"
+    folder.mkdir()
+    ocp.save(folder / "2", state, custom_metadata=earlier)
+    (folder / "2.sha256").write_text(checkpoint._digest(folder / "2"))
+    with pytest.raises(
+        WorkdirError, match="2 was written by an earlier version .*: finish"
+    ) as error:
+        train(tmp_path)
+    assert "\n" not in str(error.value)
+
+
 def test_two_runs_in_one_workdir_are_refused(tmp_path):
     first = Workdir(tmp_path, print)
     with pytest.raises(WorkdirError, match="another run is writing here"):
