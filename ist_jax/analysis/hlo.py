@@ -129,7 +129,7 @@ def collectives(text: str) -> list[Collective]:
     """
     computations, entry = _computations(text)
     if not entry and re.search(r"^\s*ENTRY ", text, re.MULTILINE):
-        raise ValueError("the program's text names its computations in an unknown way")
+        raise ValueError("this text of a program names its computations in a way that is not known")
 
     def walk(name: str, times: int | None) -> Iterator[Collective]:
         for line in computations.get(name, ()):
@@ -142,7 +142,7 @@ def collectives(text: str) -> list[Collective]:
                     match["kind"], _result_bytes(match), _group_size(match["rest"]), times
                 )
             elif unknown := _UNKNOWN.search(line):
-                raise ValueError(f"it is not known what a {unknown[1]} sends: {line.strip()[:200]}")
+                raise ValueError(f"the bytes of a {unknown[1]} are not known: {line.strip()[:200]}")
             else:
                 for called, trip_count in _called(line):
                     known = times is not None and trip_count is not None
