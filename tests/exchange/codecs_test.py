@@ -160,7 +160,7 @@ def test_the_compiled_bytes_are_the_arithmetic_and_smaller(name):
     )
     state, view = (
         algorithm.fresh(jax.random.key(0)),
-        dataset().view(0, jax.random.key(5), 4, algorithm.sharding),
+        next(dataset().views(jax.random.key(5), 4, algorithm.sharding, [range(1)])),
     )
     key, weight_S = jax.device_put((jax.random.key(0), jnp.ones(4, bool)), algorithm.sharding)
     text = algorithm.round.lower(state, view, key, weight_S, steps=2).compile().as_text()
@@ -230,7 +230,9 @@ def test_second_moments_that_fall_to_nothing_never_become_negative():
         params, (state[0]._replace(nu=jax.tree.map(jnp.abs, params)), state[1]), jnp.int32(0)
     )
     still = {"x": jnp.zeros((100, 12)), "y": jnp.zeros(100, jnp.int32)}
-    view = dataset().view(0, jax.random.key(5), 4, algorithm.sharding)._replace(arrays=still)
+    view = next(dataset().views(jax.random.key(5), 4, algorithm.sharding, [range(1)]))._replace(
+        arrays=still
+    )
     found, _ = algorithm.round(
         algorithm.fresh(ROOT, start), view, ROOT, jnp.ones(4, bool), steps=300
     )

@@ -85,7 +85,7 @@ def test_law_7_exactly_the_configured_local_steps_reach_the_global_model(name):
 @by_algorithm
 def test_when_all_subnetworks_are_lost_the_parameters_stay(name):
     algorithm, data = ALGORITHMS[name](2), dataset()
-    view = data.view(0, jax.random.key(5), 2, algorithm.sharding)
+    view = next(data.views(jax.random.key(5), 2, algorithm.sharding, [range(1)]))
     before = jax.device_get(algorithm.params(algorithm.fresh(ROOT)))
     state, _ = algorithm.round(algorithm.fresh(ROOT), view, ROOT, jnp.zeros(2, bool), steps=2)
     jax.tree.map(np.testing.assert_array_equal, algorithm.params(state), before)
@@ -100,7 +100,7 @@ def test_what_a_lost_subnetwork_did_reaches_nobody(name):
         "x": jnp.asarray(data.train["x"]).at[50:].set(jnp.nan),
         "y": jnp.asarray(data.train["y"]),
     }
-    view = data.view(0, jax.random.key(5), 2, algorithm.sharding)._replace(
+    view = next(data.views(jax.random.key(5), 2, algorithm.sharding, [range(1)]))._replace(
         shards=shards, arrays=poisoned
     )
     state, metrics = algorithm.round(
@@ -110,7 +110,7 @@ def test_what_a_lost_subnetwork_did_reaches_nobody(name):
         np.isfinite(metrics["loss_SxJ"][0]).all() and not np.isfinite(metrics["loss_SxJ"][1]).any()
     )
     before, after = algorithm.params(algorithm.fresh(ROOT)), jax.device_get(algorithm.params(state))
-    healthy = data.view(1, jax.random.key(5), 2, algorithm.sharding)
+    healthy = next(data.views(jax.random.key(5), 2, algorithm.sharding, [range(1)]))
     later, _ = algorithm.round(state, healthy, jax.random.key(9), jnp.array([True, True]), steps=2)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(algorithm.params(later))), (
         "nor later, when it is back"
@@ -122,7 +122,7 @@ def test_what_a_lost_subnetwork_did_reaches_nobody(name):
 @by_algorithm
 def test_law_8_workers_start_from_one_initialisation_and_see_different_batches(name):
     algorithm, data = ALGORITHMS[name](4), dataset()
-    view = data.view(0, jax.random.key(5), 4, algorithm.sharding)
+    view = next(data.views(jax.random.key(5), 4, algorithm.sharding, [range(1)]))
     batches = [np.asarray(draw(view, jnp.int32(s), jnp.int32(0), BATCH)).tolist() for s in range(4)]
     assert len({tuple(batch) for batch in batches}) == 4
     state = algorithm.fresh(ROOT)
@@ -137,7 +137,11 @@ def test_law_8_workers_start_from_one_initialisation_and_see_different_batches(n
 def plain_training(decomposition, tx, data, count, steps, params):
     """A training loop as anybody would write it: whole model, one step after another."""
     apply = decomposition.full.apply
-    view = data.view(0, jax.random.key(5), 1, jax.sharding.SingleDeviceSharding(jax.devices()[0]))
+    view = next(
+        data.views(
+            jax.random.key(5), 1, jax.sharding.SingleDeviceSharding(jax.devices()[0]), [range(1)]
+        )
+    )
 
     @jax.jit
     def step(params, state, position, batch_key):
@@ -181,7 +185,7 @@ def test_law_4_empty_rules_are_local_sgd():
     decomposition, data = replicated(two_groups(2), 2), dataset()
     algorithm = ist(decomposition, TASK, SGD, batch_size=BATCH)
     state, _ = rounds(algorithm, 2, 3, data)
-    view = data.view(0, jax.random.key(5), 2, algorithm.sharding)
+    view = next(data.views(jax.random.key(5), 2, algorithm.sharding, [range(1)]))
 
     @jax.jit
     def step(params, opt_state, worker, position):
