@@ -1,4 +1,4 @@
-"""A trained model as a folder of its own: model.json (data, no code) and variables.npz (arrays, no pickle)."""
+"""A trained model as a folder: model.json (data, no code) and variables.npz (arrays, no pickle)."""
 
 import dataclasses
 import json
@@ -16,11 +16,11 @@ from ist_jax.core.types import Variables
 from ist_jax.models import MODELS
 from ist_jax.training.files import with_path, write_whole
 
-_NOT_OURS = ("parent", "name")  # of every Flax module
+_OF_EVERY_MODULE = ("parent", "name")  # fields that Flax adds
 
 
 class ExportError(ValueError):
-    """A folder that cannot be written, or that holds no exported model."""
+    """A model cannot be exported, or a folder holds no exported model."""
 
 
 class Exported(NamedTuple):
@@ -29,7 +29,7 @@ class Exported(NamedTuple):
     Attributes:
       model: the Flax module.
       variables: {'params': ...}, and 'norm_stats' where statistics were measured.
-      about: what it was exported with (a JSON object).
+      about: the JSON object that it was exported with.
     """
 
     model: nn.Module
@@ -37,14 +37,17 @@ class Exported(NamedTuple):
     about: dict[str, Any]
 
 
-def _field(value: Any) -> Any:
+def _to_json(value: Any) -> Any:
+    """A field of a Flax module as JSON keeps it: dtypes by name."""
     try:
         return {"dtype": jnp.dtype(value).name} if isinstance(value, type | np.dtype) else value
     except TypeError as error:
-        raise ExportError(f"a model's fields are plain values, and one is {value!r}") from error
+        raise ExportError(
+            f"a model's fields are plain values, not {value!r}: save its variables yourself"
+        ) from error
 
 
-def _value(field: Any) -> Any:
+def _from_json(field: Any) -> Any:
     if isinstance(field, dict):
         return jnp.dtype(field["dtype"]).type
     return tuple(field) if isinstance(field, list) else field
@@ -53,23 +56,30 @@ def _value(field: Any) -> Any:
 def write(
     folder: str | pathlib.Path, model: nn.Module, variables: Variables, about: dict[str, Any]
 ) -> None:
-    """Writes a model whose class is in `ist_jax.models.MODELS` to a new folder, whole or not at all.
+    """Writes a model to a new folder, completely or not at all.
+
+    Args:
+      folder: made here.
+      model: its class is in `ist_jax.models.MODELS`.
+      variables: {'params': ...}, and 'norm_stats' where statistics were measured.
+      about: a JSON object to keep with it.
 
     Raises:
-      ExportError: the folder is there, or the model is of another class.
-      OSError: it cannot be written.
+      ExportError: the folder exists, or the model has another class.
+      OSError: the folder cannot be written.
     """
     folder = pathlib.Path(folder)
     check_new(folder)
     names = {kind: name for name, kind in MODELS.items()}
     if type(model) not in names:
         raise ExportError(
-            f"{type(model).__name__} is none of the models {', '.join(MODELS)}; save its variables yourself"
+            f"{type(model).__name__} is none of the models {', '.join(MODELS)}: "
+            f"save its variables yourself"
         )
     fields = {
-        f.name: _field(getattr(model, f.name))
+        f.name: _to_json(getattr(model, f.name))
         for f in dataclasses.fields(model)
-        if f.name not in _NOT_OURS
+        if f.name not in _OF_EVERY_MODULE
     }
     content = {"model": {"name": names[type(model)], "fields": fields}, "about": about}
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -86,23 +96,23 @@ def write(
 
 
 def check_new(folder: str | pathlib.Path) -> None:
-    """Raises ExportError if there is something at `folder`."""
+    """Raises ExportError if `folder` exists."""
     if pathlib.Path(folder).exists():
-        raise ExportError(f"{folder} is there already: export to a new folder")
+        raise ExportError(f"{folder} exists: export to a new folder")
 
 
 def read(folder: str | pathlib.Path) -> Exported:
     """The model that `write` wrote.
 
     Raises:
-      ExportError: the folder holds none, or it is damaged.
+      ExportError: the folder holds none, or a damaged one.
     """
     folder = pathlib.Path(folder)
     try:
         content = json.loads((folder / "model.json").read_text())
         described, about = content["model"], dict(content["about"])
         model = MODELS[described["name"]](
-            **{name: _value(field) for name, field in described["fields"].items()}
+            **{name: _from_json(field) for name, field in described["fields"].items()}
         )
         with np.load(folder / "variables.npz", allow_pickle=False) as arrays:
             variables = flax.traverse_util.unflatten_dict(

@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import pathlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 import jax
@@ -13,50 +13,22 @@ from ist_jax.analysis.meter import Programs, measured, seconds_per_sync
 from ist_jax.core.keys import named_key
 from ist_jax.core.processes import any_process, fetch, is_first, key_on, replicate
 from ist_jax.core.sample_order import View
-from ist_jax.core.types import Array, Params
+from ist_jax.core.types import Array
 from ist_jax.data.base import Dataset
 from ist_jax.methods.base import Algorithm, Start, State
 from ist_jax.tasks.base import Task
 from ist_jax.training.config import LoopConfig, Phase, phase_steps
 from ist_jax.training.divergence import check_loss, check_state
 from ist_jax.training.evaluation import evaluate_chunks, means, plus
-from ist_jax.training.loggers import Logger, Row, Terminal
+from ist_jax.training.loggers import Logger, Terminal
 from ist_jax.training.recorder import Recorder
+from ist_jax.training.results import Results, Stopped
 from ist_jax.training.run_state import RunState
 from ist_jax.training.summary import evaluated_row, round_row, summarise
 from ist_jax.training.workdir import Workdir
 
 Stop = Callable[[], bool]
 SPLITS = ("validation", "test")  # evaluated while training
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Results:
-    """What a run ends with.
-
-    Attributes:
-      method: of the last phase.
-      state: of the method.
-      summary: as in summary.json.
-      history: the row of every round.
-    """
-
-    method: Algorithm
-    state: State
-    summary: dict[str, Any]
-    history: list[Row]
-
-    def __repr__(self) -> str:
-        return f"Results(rounds={self.summary['rounds']}, last={self.summary['last']})"
-
-    @property
-    def params(self) -> Params:
-        """Parameters of the full model, in original order, gathered here for the first time."""
-        return jax.jit(self.method.params)(self.state)
-
-
-class Stopped(RuntimeError):
-    """The run was asked to stop, and has saved."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,7 +115,7 @@ class _Run:
                     view = next(views, None)
         return state
 
-    def _views(self, phase: Phase) -> Iterator[View]:
+    def _views(self, phase: Phase) -> Generator[View, None, None]:
         """What each round that is left in a phase may index."""
         key = named_key(self.root, f"order {self.run_state.phase}")
         method, draws = phase.method, phase.draws(self.run_state.steps)
@@ -234,9 +206,8 @@ class _Run:
     def _evaluate(self, method: Algorithm, state: State) -> dict[str, Any]:
         """What the row of an evaluated round has besides."""
         examples = self.config.calibration_examples
-        calibration = (
-            self.dataset.calibration_batch(examples, method.sharding) if examples else None
-        )
+        sharding = method.sharding
+        calibration = self.dataset.calibration_batch(examples, sharding) if examples else None
         with self.run_state.timed("evaluate"):
             metrics = self._metrics(method, state, calibration)
         self.run_state.select(metrics, self.task.selects)
@@ -271,10 +242,10 @@ class _Run:
         self.workdir.save(run_state.round, state, method.shapes(), dataclasses.asdict(run_state))
 
 
-def _by_split(means: Any) -> dict[str, Any]:
+def _by_split(splits: Any) -> dict[str, Any]:
     """Plain numbers by split and metric, with those of subnetworks as splits."""
     metrics = {}
-    for split, values in means.items():
+    for split, values in splits.items():
         for name, value in values.items():
             of_subnets = np.ndim(value) > 0  # subnet_NAME_S
             part = f"{split}_subnets" if of_subnets else split
