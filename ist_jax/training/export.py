@@ -98,7 +98,7 @@ def write(
 def check_new(folder: str | pathlib.Path) -> None:
     """Raises ExportError if `folder` exists."""
     if pathlib.Path(folder).exists():
-        raise ExportError(f"{folder} exists: export to a new folder")
+        raise ExportError(f"{folder} is there already: export to a new folder")
 
 
 def read(folder: str | pathlib.Path) -> Exported:
