@@ -309,7 +309,9 @@ def rounds(
     weight_S = jax.device_put(jnp.ones(algorithm.num_workers, jnp.float32), algorithm.sharding)
     metrics = None
     for r in range(count):
-        view = data.view(r, jax.random.key(5), algorithm.num_workers, algorithm.sharding)
+        view = next(
+            data.views(jax.random.key(5), algorithm.num_workers, algorithm.sharding, [range(1)])
+        )
         key = jax.device_put(jax.random.fold_in(ROOT, r), algorithm.sharding)
         state, metrics = algorithm.round(state, view, key, weight_S, steps=steps)
     return state, metrics

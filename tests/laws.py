@@ -24,7 +24,8 @@ def assert_close(a, b, rtol=1e-4, atol=1e-5):
 
 def plain_training(decomposition, tx, data, count, steps, params):
     """A training loop as anybody would write it: whole model, one step after another."""
-    view = data.view(0, jax.random.key(5), 1, jax.sharding.SingleDeviceSharding(jax.devices()[0]))
+    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    view = next(data.views(jax.random.key(5), 1, here, [range(1)]))
 
     @jax.jit
     def step(params, state, position, batch_key):

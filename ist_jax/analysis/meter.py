@@ -3,7 +3,7 @@
 import functools
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -24,21 +24,15 @@ _REPEATS = 3
 
 
 class Programs:
-    """Compiled programs, so that compilation is timed apart and happens once.
+    """Compiled programs by name, so that each is compiled once, and apart from running it."""
 
-    Args:
-      spend: takes the seconds of every compilation.
-    """
-
-    def __init__(self, spend: Callable[[Seconds], None]):
-        self._spend, self._compiled = spend, {}
+    def __init__(self):
+        self._compiled: dict[Any, Any] = {}
 
     def get(self, name: Any, function: Any, *args: Any, **static: Any) -> Any:
         """The compiled program called `name`."""
         if name not in self._compiled:
-            began = time.perf_counter()
             self._compiled[name] = function.lower(*args, **static).compile()
-            self._spend(time.perf_counter() - began)
         return self._compiled[name]
 
 

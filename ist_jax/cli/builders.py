@@ -217,9 +217,9 @@ def loop_config(config: Config) -> LoopConfig:
         eval_every=config.eval_every,
         checkpoint_every=config.checkpoint_every,
         eval_batch_size=config.eval_batch_size,
-        eval_sample=config.eval_sample if config.model.eval_norm == "train" else 0,
+        calibration_examples=config.eval_sample if config.model.eval_norm == "train" else 0,
         eval_subnets=config.eval_subnets,
-        lost=Failures(config.drop.rate, tuple(zip(config.drop.rounds, config.drop.workers))),
+        failures=Failures(config.drop.rate, tuple(zip(config.drop.rounds, config.drop.workers))),
         time_syncs=config.time_syncs,
         link=link(config.link.bandwidth, config.link.latency),
     )

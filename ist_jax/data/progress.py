@@ -7,8 +7,6 @@ import threading
 from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO, TypeVar
 
-from tqdm import tqdm
-
 T = TypeVar("T")
 _OPTIONS: dict[str, Any] = {
     "delay": 2,
@@ -19,6 +17,8 @@ _OPTIONS: dict[str, Any] = {
 
 def progress(items: Iterable[T], what: str, total: int | None = None) -> Iterable[T]:
     """`items`, with a bar called `what` from the third second on."""
+    from tqdm import tqdm
+
     return tqdm(items, desc=what, total=total, **_OPTIONS)
 
 
@@ -28,6 +28,8 @@ def busy(what: str, holds_python: bool = False) -> Iterator[None]:
     done = threading.Event()
 
     def show() -> None:
+        from tqdm import tqdm
+
         if not done.wait(_OPTIONS["delay"]):
             with tqdm(bar_format=f"{what}: {{elapsed}}", leave=False) as bar:
                 bar.start_t -= _OPTIONS["delay"]
@@ -50,6 +52,8 @@ def busy(what: str, holds_python: bool = False) -> Iterator[None]:
 @contextlib.contextmanager
 def opened(path: pathlib.Path) -> Iterator[BinaryIO]:
     """The file `path`, opened to read bytes, with a bar over what was read of it from the third second on."""
+    from tqdm import tqdm
+
     with path.open("rb") as file:
         options = dict(total=path.stat().st_size, desc=f"reading {path.name}", **_OPTIONS)
         with tqdm.wrapattr(file, "read", **options) as counted:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ist_jax.data.rows import Blocks, Rows, blocks
+from ist_jax.data.rows import Blocks, RowStore, blocks
 
 
 class DataError(ValueError):
@@ -41,7 +41,7 @@ class Raw(NamedTuple):
       notes: what was done to the data, for records.
     """
 
-    x_train: np.ndarray | Blocks | Rows
+    x_train: np.ndarray | Blocks | RowStore
     y_train: np.ndarray
     x_test: np.ndarray
     y_test: np.ndarray
@@ -49,7 +49,7 @@ class Raw(NamedTuple):
     notes: Mapping[str, Any] = {}
 
 
-def _check_part(x: np.ndarray | Rows, y: np.ndarray, part: str, source: str) -> None:
+def _check_part(x: np.ndarray | RowStore, y: np.ndarray, part: str, source: str) -> None:
     if x.ndim == 0 or len(x) == 0:
         raise DataError(f"{source}: there are no {part} examples")
     if y.ndim != 1 or len(x) != len(y):

@@ -20,7 +20,7 @@ from ist_jax.data.mel import BANDS, FRAME, HOP, RATE, log_mel
 from ist_jax.data.npz import read_npz
 from ist_jax.data.progress import progress
 from ist_jax.data.raw import DataError, Raw
-from ist_jax.data.rows import Rows
+from ist_jax.data.rows import RowStore
 
 _CLIP = RATE  # samples: one second
 _HEADER = 44  # bytes of a wav file before its samples, at least
@@ -193,7 +193,7 @@ def load(directory: str, dataset: str) -> Raw:
     (x, y), train_N = (found["x"], found["y"]), ~test_N
     notes = {"clips left out for their length": int(found["dropped"])}
     return Raw(
-        Rows(x, np.flatnonzero(train_N)),
+        RowStore(x, np.flatnonzero(train_N)),
         y[train_N],
         x[test_N],
         y[test_N],

@@ -22,7 +22,7 @@ _OF_EVERY_MODULE = ("parent", "name")  # fields that Flax adds
 
 
 class ExportError(ValueError):
-    """A folder that cannot be written, or that holds no exported model."""
+    """A model cannot be exported, or a folder holds no exported model."""
 
 
 class Exported(NamedTuple):
@@ -53,14 +53,17 @@ def variables_of(params: Params, stats: Stats | None) -> dict[str, Any]:
     return {"params": params} | ({STATS: stats} if stats else {})
 
 
-def _field(value: Any) -> Any:
+def _to_json(value: Any) -> Any:
+    """A field of a Flax module as JSON keeps it: dtypes by name."""
     try:
         return {"dtype": jnp.dtype(value).name} if isinstance(value, type | np.dtype) else value
     except TypeError as error:
-        raise ExportError(f"a model's fields are plain values, and one is {value!r}") from error
+        raise ExportError(
+            f"a model's fields are plain values, not {value!r}: save its variables yourself"
+        ) from error
 
 
-def _value(field: Any) -> Any:
+def _from_json(field: Any) -> Any:
     if isinstance(field, dict):
         return jnp.dtype(field["dtype"]).type
     return tuple(field) if isinstance(field, list) else field
@@ -95,7 +98,7 @@ def write(
             "save its variables yourself"
         )
     fields = {
-        f.name: _field(getattr(module, f.name))
+        f.name: _to_json(getattr(module, f.name))
         for f in dataclasses.fields(module)
         if f.name not in _OF_EVERY_MODULE
     }
@@ -131,7 +134,7 @@ def read(folder: str | pathlib.Path) -> Exported:
         content = json.loads((folder / "model.json").read_text())
         described, about = content["model"], dict(content["about"])
         model = MODELS[described["name"]](
-            **{name: _value(field) for name, field in described["fields"].items()}
+            **{name: _from_json(field) for name, field in described["fields"].items()}
         )
         with np.load(folder / "variables.npz", allow_pickle=False) as arrays:
             variables = flax.traverse_util.unflatten_dict(

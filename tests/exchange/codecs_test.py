@@ -155,7 +155,7 @@ def test_the_compiled_bytes_are_the_arithmetic_and_smaller(name):
     )
     state, view = (
         method.fresh(jax.random.key(0)),
-        dataset().view(0, jax.random.key(5), 4, method.sharding),
+        next(dataset().views(jax.random.key(5), 4, method.sharding, [range(1)])),
     )
     key, weight_S = jax.device_put((jax.random.key(0), jnp.ones(4)), method.sharding)
     text = method.round.lower(state, view, key, weight_S, steps=2).compile().as_text()
@@ -220,7 +220,7 @@ def test_carried_second_moments_of_adam_never_become_negative():
         params, (state[0]._replace(nu=jax.tree.map(jnp.abs, params)), state[1]), jnp.int32(0)
     )
     still = {"x": jnp.zeros((100, 12)), "y": jnp.zeros(100, jnp.int32)}
-    view = dataset().view(0, jax.random.key(5), 4, method.sharding)._replace(arrays=still)
+    view = next(dataset().views(jax.random.key(5), 4, method.sharding, [range(1)]))._replace(arrays=still)
     state, _ = method.round(method.fresh(ROOT, start), view, ROOT, jnp.ones(4), steps=300)
     assert (
         min(float(leaf.min()) for leaf in jax.tree.leaves(method.end(state).opt_state[0].nu)) >= 0

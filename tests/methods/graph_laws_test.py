@@ -129,8 +129,10 @@ def test_law_4_one_subnetwork_is_plain_training(kind):
     split = decompose(model, FEATURES, num_subnets=1)
     algorithm = ist(split, TASK, tx, batch_size=1, placement=looped(), opt_state="carry")
     state, _ = rounds(algorithm, 2, 2, data_of(kind))
-    view = data_of(kind).view(
-        0, jax.random.key(5), 1, jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    view = next(
+        data_of(kind).views(
+            jax.random.key(5), 1, jax.sharding.SingleDeviceSharding(jax.devices()[0]), [range(1)]
+        )
     )
     batch = TASK.batch(view.arrays, jnp.arange(1), None)
 
@@ -219,7 +221,7 @@ def test_what_is_lost_reaches_nobody(method, kind):
     before = jax.device_get(algorithm.params(algorithm.fresh(ROOT)))
 
     def after(*weights):
-        view = data.view(0, jax.random.key(5), 2, algorithm.sharding)
+        view = next(data.views(jax.random.key(5), 2, algorithm.sharding, [range(1)]))
         state, _ = algorithm.round(algorithm.fresh(ROOT), view, ROOT, jnp.array(weights), steps=2)
         return algorithm.params(state), state.indices
 
@@ -250,7 +252,7 @@ def test_nothing_is_quadratic_in_nodes(kind):
     for nodes in (1000, 2000):
         data = graph_dataset(raw_graph(nodes), first_product=FIRST_PRODUCTS[type(model)], **layout)
         algorithm = algorithm_of(kind, 4, optax.sgd(0.05), vmapped())
-        view = data.view(0, ROOT, 4, algorithm.sharding)
+        view = next(data.views(ROOT, 4, algorithm.sharding, [range(1)]))
         program = algorithm.round.lower(
             algorithm.fresh(ROOT), view, ROOT, jnp.ones(4), steps=1
         ).compile()

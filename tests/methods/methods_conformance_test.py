@@ -87,7 +87,7 @@ def test_law_7_exactly_the_configured_local_steps_reach_the_global_model(name):
 @by_algorithm
 def test_when_all_subnetworks_are_lost_the_parameters_stay(name):
     algorithm, data = ALGORITHMS[name](2), dataset()
-    view = data.view(0, jax.random.key(5), 2, algorithm.sharding)
+    view = next(data.views(jax.random.key(5), 2, algorithm.sharding, [range(1)]))
     before = jax.device_get(algorithm.params(algorithm.fresh(ROOT)))
     state, _ = algorithm.round(algorithm.fresh(ROOT), view, ROOT, jnp.zeros(2), steps=2)
     jax.tree.map(np.testing.assert_array_equal, algorithm.params(state), before)
@@ -102,7 +102,7 @@ def test_what_a_lost_subnetwork_did_reaches_nobody(name):
         "x": jnp.asarray(data.train["x"]).at[50:].set(jnp.nan),
         "y": jnp.asarray(data.train["y"]),
     }
-    view = data.view(0, jax.random.key(5), 2, algorithm.sharding)._replace(
+    view = next(data.views(jax.random.key(5), 2, algorithm.sharding, [range(1)]))._replace(
         shards=shards, arrays=poisoned
     )
     state, metrics = algorithm.round(
@@ -112,7 +112,7 @@ def test_what_a_lost_subnetwork_did_reaches_nobody(name):
         np.isfinite(metrics["loss_SxJ"][0]).all() and not np.isfinite(metrics["loss_SxJ"][1]).any()
     )
     before, after = algorithm.params(algorithm.fresh(ROOT)), jax.device_get(algorithm.params(state))
-    healthy = data.view(1, jax.random.key(5), 2, algorithm.sharding)
+    healthy = next(data.views(jax.random.key(5), 2, algorithm.sharding, [range(1)]))
     later, _ = algorithm.round(state, healthy, jax.random.key(9), jnp.ones(2), steps=2)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(algorithm.params(later))), (
         "nor later, when it is back"
@@ -124,7 +124,7 @@ def test_what_a_lost_subnetwork_did_reaches_nobody(name):
 @by_algorithm
 def test_law_8_workers_start_from_one_initialisation_and_see_different_batches(name):
     algorithm, data = ALGORITHMS[name](4), dataset()
-    view = data.view(0, jax.random.key(5), 4, algorithm.sharding)
+    view = next(data.views(jax.random.key(5), 4, algorithm.sharding, [range(1)]))
     batches = [np.asarray(draw(view, jnp.int32(s), jnp.int32(0), BATCH)).tolist() for s in range(4)]
     assert len({tuple(batch) for batch in batches}) == 4
     state = algorithm.fresh(ROOT)
@@ -158,7 +158,7 @@ def test_law_4_empty_rules_are_local_sgd():
     decomposition, data = replicated(two_groups(2), 2), dataset()
     algorithm = ist(decomposition, TASK, SGD, batch_size=BATCH)
     state, _ = rounds(algorithm, 2, 3, data)
-    view = data.view(0, jax.random.key(5), 2, algorithm.sharding)
+    view = next(data.views(jax.random.key(5), 2, algorithm.sharding, [range(1)]))
 
     @jax.jit
     def step(params, opt_state, worker, position):

@@ -20,7 +20,7 @@ METHODS = {
 
 def after_a_round(method, *weights, steps=2):
     """The full model's parameters after one round from the start."""
-    view = dataset().view(0, jax.random.key(5), 2, method.info.sharding)
+    view = next(dataset().views(jax.random.key(5), 2, method.info.sharding, [range(1)]))
     weight_S = jnp.array(weights, jnp.float32)
     state, _ = method.round(method.fresh(ROOT), view, ROOT, weight_S, steps=steps)
     return method.params(state)
@@ -52,7 +52,7 @@ def test_data_parallel_takes_the_weighted_mean_of_gradients():
 
 def test_a_lost_worker_of_diloco_keeps_its_optimizers_state():
     method = diloco(two_groups(2), TASK, sgd(0.1, momentum=0.9), num_workers=2, batch_size=BATCH)
-    view = dataset().view(0, jax.random.key(5), 2, method.info.sharding)
+    view = next(dataset().views(jax.random.key(5), 2, method.info.sharding, [range(1)]))
     before = jax.device_get(method.fresh(ROOT).opt_state)
     state, _ = method.round(method.fresh(ROOT), view, ROOT, jnp.array([0.5, 0.0]), steps=2)
     for old_S, new_S in zip(*map(jax.tree.leaves, (before, state.opt_state)), strict=True):

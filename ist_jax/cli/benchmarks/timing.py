@@ -128,7 +128,7 @@ def round_of(
       held: a list of the state that rounds go on from, and leave there, so that several in turns hold one; None: its own.
     """
     drawn = range(max(steps, 1) * algorithm.batch_size)
-    view = data.view(0, jax.random.key(1), algorithm.num_workers, algorithm.sharding, drawn)
+    view = next(data.views(jax.random.key(1), algorithm.num_workers, algorithm.sharding, [drawn]))
     key, weight_S = jax.device_put(
         (jax.random.key(2), jnp.ones(algorithm.num_workers)), algorithm.sharding
     )

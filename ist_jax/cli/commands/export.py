@@ -66,7 +66,7 @@ def chosen(run: Restored, subnet: int | None, dataset: Dataset) -> tuple[LinenMo
     """The full model, or subnetwork `subnet` of the last round's partition, and its predictor."""
     on_sample = run.config.model.eval_norm == "train"
     sample = (
-        whole_batch(run.task, dataset.arrays("train") | dataset.sample(run.config.eval_sample))
+        whole_batch(run.task, dataset.arrays("train") | dataset.calibration(run.config.eval_sample))
         if on_sample
         else None
     )

@@ -172,7 +172,7 @@ def rows(config: Config, subnets: Sequence[int], size: GraphSize | None) -> list
         phases, task = builders.phases(one, spec)
         longest = max(phases, key=lambda phase: phase.samples)
         found.append(
-            measure(longest.algorithm, task, arrays, evaluated, spec, 2, one.eval_batch_size)
+            measure(longest.method, task, arrays, evaluated, spec, 2, one.eval_batch_size)
         )
     return found
 

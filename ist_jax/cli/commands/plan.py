@@ -75,7 +75,9 @@ def _step_seconds(algorithm: Algorithm, dataset: Dataset, repeats: int) -> float
     """Median over `repeats` of one local step of one worker."""
     state = algorithm.fresh(jax.random.key(0))
     drawn = range(_STEPS * algorithm.batch_size)
-    view = dataset.view(0, jax.random.key(1), algorithm.num_workers, algorithm.sharding, drawn)
+    view = next(
+        dataset.views(jax.random.key(1), algorithm.num_workers, algorithm.sharding, [drawn])
+    )
     key = jax.random.key(2)
     program = (
         jax.jit(algorithm.local_steps, static_argnames="steps")
@@ -115,7 +117,7 @@ def measure(config: Config, dataset: Dataset, num_subnets: int, repeats: int) ->
             config, num_subnets=num_subnets, placement="looped", num_devices=0, **phases
         )
     )
-    made = lambda config: builders.phases(config, dataset.spec)[0][0].algorithm
+    made = lambda config: builders.phases(config, dataset.spec)[0][0].method
     algorithm = made(config)
     # a worker that holds the whole model steps as fast whatever S is, and S whole optimizer states may not fit here
     timed = algorithm if method == "ist" else made(dataclasses.replace(config, num_subnets=1))
