@@ -10,6 +10,7 @@ from cases import FIRST_PRODUCTS, ROOT, graph_dataset, raw_graph
 from ist_jax.core.types import Array, Batch, Params
 from ist_jax.data import Dataset
 from ist_jax.data.graphs import adjacency_of
+from ist_jax.models import linen
 from ist_jax.tasks import node_classification
 
 RAW, TASK = raw_graph(), node_classification()
@@ -43,7 +44,7 @@ def device_arrays(data: Dataset, part: str) -> Any:
 
 def task_loss(model: Any, params: Params, batch: Batch) -> Array:
     """The loss of `TASK`, without dropout unless the model has it."""
-    return TASK.loss(model.apply, {"params": params}, batch, ROOT)[0]
+    return TASK.loss(linen(model), params, batch, ROOT)[0]
 
 
 def assert_close(a: Any, b: Any, rtol: float, atol: float = 0.0) -> None:

@@ -7,8 +7,6 @@ import threading
 from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO, TypeVar
 
-from tqdm import tqdm
-
 T = TypeVar("T")
 _DELAY = 2  # seconds before anything is shown
 _OPTIONS: dict[str, Any] = {"delay": _DELAY, "leave": False, "disable": None}  # None: on terminals
@@ -16,6 +14,8 @@ _OPTIONS: dict[str, Any] = {"delay": _DELAY, "leave": False, "disable": None}  #
 
 def progress(items: Iterable[T], what: str, total: int | None = None) -> Iterable[T]:
     """`items`, with a bar called `what` after 2 s."""
+    from tqdm import tqdm
+
     return tqdm(items, desc=what, total=total, **_OPTIONS)
 
 
@@ -37,6 +37,8 @@ def _elapsed_time(what: str) -> Iterator[None]:
     done = threading.Event()
 
     def show() -> None:
+        from tqdm import tqdm
+
         if done.wait(_DELAY):
             return
         with tqdm(bar_format=f"{what}: {{elapsed}}", leave=False) as bar:
@@ -56,6 +58,8 @@ def _elapsed_time(what: str) -> Iterator[None]:
 @contextlib.contextmanager
 def open_with_progress(path: pathlib.Path) -> Iterator[BinaryIO]:
     """Opens the file for reading bytes, with a bar over the bytes read after 2 s."""
+    from tqdm import tqdm
+
     with path.open("rb") as file:
         options = dict(total=path.stat().st_size, desc=f"reading {path.name}", **_OPTIONS)
         with tqdm.wrapattr(file, "read", **options) as counted:

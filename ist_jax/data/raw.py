@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ist_jax.data.rows import Blocks, Rows, blocks
+from ist_jax.data.rows import Blocks, RowStore, blocks
 
 
 class DataError(ValueError):
@@ -46,7 +46,7 @@ class Raw(NamedTuple):
       notes: what was done to the data, for records.
     """
 
-    x_train: np.ndarray | Blocks | Rows
+    x_train: np.ndarray | Blocks | RowStore
     y_train: np.ndarray
     x_test: np.ndarray
     y_test: np.ndarray
@@ -78,7 +78,7 @@ def check(raw: Raw, source: str) -> None:
         )
 
 
-def _check_lengths(x: np.ndarray | Rows, y: np.ndarray, part: str, source: str) -> None:
+def _check_lengths(x: np.ndarray | RowStore, y: np.ndarray, part: str, source: str) -> None:
     if x.ndim == 0 or len(x) == 0:
         raise DataError(f"{source}: there are no {part} examples")
     if y.ndim != 1 or len(x) != len(y):
@@ -99,7 +99,7 @@ def _check_labels(y: np.ndarray, part: str, source: str) -> None:
         raise DataError(f"{source}: labels count from 0; the smallest {part} label is {y.min()}")
 
 
-def _check_inputs(x: np.ndarray | Rows, part: str, source: str) -> None:
+def _check_inputs(x: np.ndarray | RowStore, part: str, source: str) -> None:
     is_floating = np.issubdtype(x.dtype, np.floating)
     if not (is_floating or np.issubdtype(x.dtype, np.integer)):
         raise DataError(f"{source}: inputs are numbers; {part} inputs have dtype {x.dtype}")

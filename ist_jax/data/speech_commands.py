@@ -20,7 +20,7 @@ from ist_jax.data.mel import BANDS, FRAME, HOP, RATE, log_mel
 from ist_jax.data.npz import read_npz
 from ist_jax.data.progress import progress
 from ist_jax.data.raw import DataError, Raw
-from ist_jax.data.rows import Rows
+from ist_jax.data.rows import RowStore
 
 _CLIP = RATE  # samples: one second
 _MIN_HEADER = 44  # bytes of a wav file before its samples
@@ -100,7 +100,7 @@ def _split_by_speaker(arrays: Mapping[str, np.ndarray], salt: str, folder: pathl
         )
     x, y = arrays["x"], arrays["y"]
     return Raw(
-        Rows(x, np.flatnonzero(~is_test)),
+        RowStore(x, np.flatnonzero(~is_test)),
         y[~is_test],
         x[is_test],
         y[is_test],

@@ -11,9 +11,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from ist_jax.core.decomposition import Decomposition
 from ist_jax.core.graphs import Graph
 from ist_jax.core.types import Rules
-from ist_jax.decompositions.base import Decomposition, decompose
+from ist_jax.decompositions.base import decompose
 from ist_jax.decompositions.mlp import sum_scale
 from ist_jax.models.mlp import ACTIVATIONS
 

@@ -6,7 +6,7 @@ import re
 import shlex
 
 import pytest
-from run_test import QUICK
+from command_line import QUICK
 
 from ist_jax.cli.commands import report, run, sweep
 from ist_jax.cli.config import Config, ConfigError

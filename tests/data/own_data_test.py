@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from ist_jax.core.placement import looped, sharded, subnet_mesh
 from ist_jax.core.sample_order import ByDevice, by_device
 from ist_jax.data import DataError, load
-from ist_jax.data.rows import Rows, mean_and_std
+from ist_jax.data.rows import RowStore, mean_and_std
 from ist_jax.data.splits import shards_of
 
 SPLITS = {
@@ -42,7 +42,7 @@ def test_training_is_that_of_one_device_that_has_everything(name, split):
 @pytest.mark.parametrize("devices", [2, 4])
 def test_a_device_has_its_workers_examples_alone(devices):
     data, mesh = dataset(shards=SPLITS["disjoint"]), sharded(subnet_mesh(devices))
-    view = data.view(0, jax.random.key(0), 4, mesh.replicated)
+    view = next(data.views(jax.random.key(0), 4, mesh.replicated, [range(1)]))
     assert isinstance(view.arrays["x"], ByDevice)
     shards = data.shards(4)
     for device, part in enumerate(view.arrays["x"].tree.addressable_shards):
@@ -58,7 +58,7 @@ def test_a_device_has_its_workers_examples_alone(devices):
 
 def test_workers_that_draw_from_everything_find_it_on_every_device():
     data = dataset()
-    view = data.view(0, jax.random.key(0), 4, sharded(subnet_mesh(2)).replicated)
+    view = next(data.views(jax.random.key(0), 4, sharded(subnet_mesh(2)).replicated, [range(1)]))
     assert all(
         part.data.shape == data.train["x"].shape for part in view.arrays["x"].addressable_shards
     )
@@ -133,7 +133,7 @@ def test_a_process_keeps_the_rows_of_its_own_workers_and_finds_what_one_that_rea
     whole, stored = (
         load(name, str(path), split="disjoint", stored=by_rows) for by_rows in (False, True)
     )
-    assert isinstance(whole.train["x"], np.ndarray) and isinstance(stored.train["x"], Rows)
+    assert isinstance(whole.train["x"], np.ndarray) and isinstance(stored.train["x"], RowStore)
     assert (stored.fingerprint, stored.spec) == (whole.fingerprint, whole.spec)
     assert (whole.mean, whole.std) == (
         whole.train["x"].mean(dtype=np.float64),
@@ -143,17 +143,17 @@ def test_a_process_keeps_the_rows_of_its_own_workers_and_finds_what_one_that_rea
     counted = stored.train["x"]
     counted.__class__ = type(
         "Counted",
-        (Rows,),
-        {"__getitem__": lambda self, at: read.append(at) or Rows.__getitem__(self, at)},
+        (RowStore,),
+        {"__getitem__": lambda self, at: read.append(at) or RowStore.__getitem__(self, at)},
     )
     mesh = sharded(subnet_mesh(4)).replicated
-    views = [data.view(0, jax.random.key(0), 4, mesh) for data in (whole, stored)]
+    views = [next(data.views(jax.random.key(0), 4, mesh, [range(1)])) for data in (whole, stored)]
     jax.tree.map(np.testing.assert_array_equal, *(view.arrays for view in views))
     assert [len(at) for at in read] == [-(-len(whole.train["x"]) // 4)] * 4, (
         "what each device's worker draws, and nothing else"
     )
-    few = [data.calibration_batch(20, mesh) for data in (whole, stored)]
-    jax.tree.map(np.testing.assert_array_equal, *few)
+    calibration = [data.calibration_batch(20, mesh) for data in (whole, stored)]
+    jax.tree.map(np.testing.assert_array_equal, *calibration)
     np.testing.assert_array_equal(stored.on_device("train", mesh)["x"], whole.train["x"])
     for part in ("validation", "test"):
         jax.tree.map(

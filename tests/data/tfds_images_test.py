@@ -162,7 +162,7 @@ def test_a_damaged_builder_raises_an_error_of_one_line(damage, image_size, tmp_p
         ),
     }[damage]()
     with pytest.raises(DataError, match="patches") as error:
-        data.load("tfds", str(tmp_path), "patches", image_size=image_size).sample(4)
+        data.load("tfds", str(tmp_path), "patches", image_size=image_size).calibration(4)
     assert "\n" not in str(error.value)
 
 

@@ -8,8 +8,8 @@ import zipfile
 
 import numpy as np
 import pytest
-from config_test import DIGITS
-from data_test import write_idx
+from command_line import DIGITS
+from idx_files import write_idx
 
 from ist_jax import data
 from ist_jax.cli.commands import export, run

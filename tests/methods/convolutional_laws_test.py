@@ -19,8 +19,7 @@ from cases import (
     random_params,
     rounds,
 )
-from laws import check_law_5, check_law_10
-from methods_conformance_test import assert_close, plain_training
+from laws import assert_close, check_law_5, check_law_10, plain_training
 
 from ist_jax import ist, replicated
 from ist_jax.core.keys import named_key

@@ -17,14 +17,13 @@ from cases import (
     raw_graph,
     rounds,
 )
-from laws import check_law_5, check_law_10
-from methods_conformance_test import assert_close
+from laws import assert_close, check_law_5, check_law_10
 
 from ist_jax import data_parallel, ensemble, ist, replicated
+from ist_jax.core.graphs import Layered, SparseMatrix
 from ist_jax.core.keys import named_key
 from ist_jax.core.placement import looped, sharded, subnet_mesh, vmapped
 from ist_jax.core.subnet import is_label, label_axes
-from ist_jax.core.graphs import Layered, SparseMatrix
 from ist_jax.decompositions import gat, gcn, sage
 from ist_jax.methods.base import Start
 from ist_jax.models import GAT, GCN, GraphSAGE
@@ -116,8 +115,8 @@ def test_an_ensemble_says_the_mean_of_what_its_members_say_of_every_node(place):
     algorithm = ensemble(split, TASK, optax.sgd(0.05), batch_size=1, placement=PLACES[place]())
     state, _ = rounds(algorithm, 2, 2, data)
     batch = TASK.batch(data.on_device("test", algorithm.sharding), jnp.arange(1), None)
-    found = algorithm.predict(algorithm.variables(state, None), batch)
-    members_SxNxC = algorithm.subnet_predict(algorithm.subnet_variables(state, None), batch)
+    found = algorithm.predictor(state, None)(batch)
+    members_SxNxC = algorithm.predictor(state, None, subnets=True)(batch)
     assert members_SxNxC.shape == (4, 40, CLASSES) and np.std(members_SxNxC, axis=0).max() > 1e-2
     np.testing.assert_allclose(found, np.mean(members_SxNxC, axis=0), rtol=1e-4, atol=1e-5)
 
@@ -130,16 +129,16 @@ def test_law_4_one_subnetwork_is_plain_training(kind):
     split = decompose(model, FEATURES, num_subnets=1)
     algorithm = ist(split, TASK, tx, batch_size=1, placement=looped(), opt_state="carry")
     state, _ = rounds(algorithm, 2, 2, data_of(kind))
-    view = data_of(kind).view(
-        0, jax.random.key(5), 1, jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    view = next(
+        data_of(kind).views(
+            jax.random.key(5), 1, jax.sharding.SingleDeviceSharding(jax.devices()[0]), [range(1)]
+        )
     )
     batch = TASK.batch(view.arrays, jnp.arange(1), None)
 
     @jax.jit
     def step(params, opt_state):
-        gradient = jax.grad(lambda p: TASK.loss(split.full.apply, {"params": p}, batch, ROOT)[0])(
-            params
-        )
+        gradient = jax.grad(lambda p: TASK.loss(split.full, p, batch, ROOT)[0])(params)
         updates, opt_state = tx.update(gradient, opt_state, params)
         return optax.apply_updates(params, updates), opt_state
 
@@ -221,13 +220,13 @@ def test_what_is_lost_reaches_nobody(method, kind):
     algorithm, data = method_of(method, kind, optax.sgd(0.1), "vmapped"), data_of(kind)
     before = jax.device_get(algorithm.params(algorithm.fresh(ROOT)))
 
-    def after(*alive):
-        view = data.view(0, jax.random.key(5), 2, algorithm.sharding)
-        state, _ = algorithm.round(algorithm.fresh(ROOT), view, ROOT, jnp.array(alive), steps=2)
+    def after(*weights):
+        view = next(data.views(jax.random.key(5), 2, algorithm.sharding, [range(1)]))
+        state, _ = algorithm.round(algorithm.fresh(ROOT), view, ROOT, jnp.array(weights), steps=2)
         return algorithm.params(state), state.indices
 
-    jax.tree.map(np.testing.assert_array_equal, after(False, False)[0], before)
-    params, indices = after(True, False)
+    jax.tree.map(np.testing.assert_array_equal, after(0.0, 0.0)[0], before)
+    params, indices = after(1.0, 0.0)
     moved = jax.tree.map(lambda a, b: np.asarray(a != b), params, before)
     assert any(leaf.any() for leaf in jax.tree.leaves(moved))
     if method == "ist":
@@ -253,9 +252,9 @@ def test_nothing_is_quadratic_in_nodes(kind):
     for nodes in (1000, 2000):
         data = graph_dataset(raw_graph(nodes), first_product=FIRST_PRODUCTS[type(model)], **layout)
         algorithm = algorithm_of(kind, 4, optax.sgd(0.05), vmapped())
-        view = data.view(0, ROOT, 4, algorithm.sharding)
+        view = next(data.views(ROOT, 4, algorithm.sharding, [range(1)]))
         program = algorithm.round.lower(
-            algorithm.fresh(ROOT), view, ROOT, jnp.ones(4, bool), steps=1
+            algorithm.fresh(ROOT), view, ROOT, jnp.ones(4), steps=1
         ).compile()
         memory = program.memory_analysis()
         costs.append(

@@ -145,7 +145,7 @@ def test_workers_and_steps_augment_differently():
     data, losses = image_dataset(True), {}
     for name in ("none", "crop"):
         method = local_sgd(classification(augment=name, padding=2), rate=0.0)
-        view = data.view(0, jax.random.key(0), 2, method.sharding)
+        view = next(data.views(jax.random.key(0), 2, method.sharding, [range(1)]))
         arrays = {"x": view.arrays["x"], "y": jnp.zeros_like(view.arrays["y"])}
         view, state = view._replace(arrays=arrays), method.fresh(jax.random.key(0))
         losses[name] = np.asarray(

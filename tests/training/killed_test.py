@@ -1,7 +1,6 @@
 """A run as a process: killed at any moment, or asked to stop, it ends as an unbroken one does."""
 
 import json
-import os
 import pathlib
 import random
 import signal
@@ -11,7 +10,7 @@ import time
 
 import numpy as np
 import pytest
-from run_test import QUICK
+from command_line import QUICK
 
 from ist_jax.cli.commands import run
 from ist_jax.cli.exit_status import STOPPED, exit_status
@@ -44,7 +43,6 @@ LONG = [
 ]
 
 
-CACHE = os.environ.get("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".jax_cache"))
 TIMEOUT = 300
 
 
@@ -52,13 +50,7 @@ def start(workdir, arguments=LONG):
     command = [sys.executable, "-m", "ist_jax.cli.commands.run", *arguments, f"--workdir={workdir}"]
     workdir.parent.mkdir(parents=True, exist_ok=True)
     with workdir.with_name(workdir.name + ".err").open("w") as error:
-        return subprocess.Popen(
-            command,
-            cwd=ROOT,
-            stdout=error,
-            stderr=error,
-            env=os.environ | {"JAX_COMPILATION_CACHE_DIR": CACHE},
-        )
+        return subprocess.Popen(command, cwd=ROOT, stdout=error, stderr=error)
 
 
 def said(workdir):
@@ -120,7 +112,7 @@ def unbroken(tmp_path_factory):
 
 
 def test_a_run_that_is_killed_ten_times_ends_as_the_unbroken_one(unbroken, tmp_path):
-    """Killed by SIGKILL at random moments, the very first seconds among them, each time going on where it died."""
+    """Killed by SIGKILL at random moments, the very first seconds among them, each time resuming where it died."""
     workdir, seconds = unbroken
     rng, folder, after_a_checkpoint, killed, tried = random.Random(0), tmp_path / "0", 0, 0, 0
     while killed < 10:
@@ -154,12 +146,12 @@ def test_a_signal_saves_and_has_a_status_of_its_own(unbroken, tmp_path, number):
     wait_for(process, lambda: metrics.exists() and metrics.read_text())
     process.send_signal(number)
     assert process.wait(TIMEOUT) == STOPPED == 3, said(workdir)
-    assert "the same command goes on from there" in said(workdir).splitlines()[
+    assert "the same command resumes from there" in said(workdir).splitlines()[
         -1
     ] and "Traceback" not in said(workdir)
     assert not (workdir / "summary.json").exists()
     stopped_in = int(said(workdir).rsplit("round ", 1)[1].split(",")[0])
-    assert f"going on after round {stopped_in}" in finish(workdir)
+    assert f"resuming after round {stopped_in}" in finish(workdir)
     assert_same_run(workdir, unbroken[0])
 
 
