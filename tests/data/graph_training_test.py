@@ -209,9 +209,7 @@ def test_sub_gcns_train_alike_in_all_placements_and_are_evaluated_on_the_full_gr
         state, _ = rounds(method, 2, 2, data)
         test = {"test": data.on_device("test", method.sharding)}
         score = jax.jit(
-            functools.partial(
-                evaluate, method, TASK, batch_size=1, subnets=False, sample_arrays=None
-            )
+            functools.partial(evaluate, method, TASK, batch_size=1, subnets=False, calibration=None)
         )
         results.append(
             jax.device_get((method.params(state), state.indices, score(state=state, splits=test)))

@@ -149,7 +149,7 @@ def test_workers_and_steps_augment_differently():
         arrays = {"x": view.arrays["x"], "y": jnp.zeros_like(view.arrays["y"])}
         view, state = view._replace(arrays=arrays), method.fresh(jax.random.key(0))
         losses[name] = np.asarray(
-            method.round(state, view, jax.random.key(1), jnp.ones(2, bool), steps=2)[1]["loss_SxJ"]
+            method.round(state, view, jax.random.key(1), jnp.ones(2), steps=2)[1]["loss_SxJ"]
         )
     assert (
         len(set(losses["none"].ravel().tolist())) == 1
