@@ -83,4 +83,4 @@ def independent(
     def params(store: Independent, indices: Indices) -> Params:
         return merge(store.full, store.subnets_S, labels, indices)
 
-    return Exchange(init, repartition, pull, push, params, params, synchronises=False)
+    return Exchange(init, repartition, pull, push, params, params)
