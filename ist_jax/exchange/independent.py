@@ -31,7 +31,7 @@ def independent(
 
     Args:
       labels: labels of the tree of parameters.
-      shapes: unused.
+      shapes: not used; every exchange takes it.
       partition: 'fixed', or without groups.
       mesh: devices over which the subnetworks are sharded; None for one device.
 
