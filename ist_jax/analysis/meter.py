@@ -55,11 +55,17 @@ def flops_per_local_step(method: Method, state: State, view: View, key: Key) -> 
 
     XLA counts them before it optimises the step. None where the backend does not count them.
     """
-    given = (state, view, key)
-    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), given)
-    program = jax.make_jaxpr(functools.partial(method.local_steps, steps=1))(*shapes)
-    *_, steps = _scans(program.jaxpr)  # the loop over steps is the last one (`Method.local_steps`)
-    return _flops(steps.params["jaxpr"]) or None
+    given = _on_no_device((state, view, key))
+    program = jax.make_jaxpr(functools.partial(method.local_steps, steps=1))(*given)
+    *_, loop = _scans(program.jaxpr)  # the loop over steps is the last one (`Method.local_steps`)
+    given = _on_no_device([variable.aval for variable in loop.invars])
+    alone = jax.make_jaxpr(lambda *given: loop.primitive.bind(*given, **loop.params))(*given)
+    return _flops(alone) or None
+
+
+def _on_no_device(tree: Any) -> Any:
+    """Shapes without the shardings of a mesh."""
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), tree)
 
 
 def _flops(program: ClosedJaxpr) -> float | None:
@@ -74,7 +80,8 @@ def _flops(program: ClosedJaxpr) -> float | None:
 
 
 def _counted(program: ClosedJaxpr) -> float | None:
-    costs = jax.jit(jaxpr_as_fun(program)).lower(*program.in_avals).cost_analysis()
+    given = _on_no_device(program.in_avals)
+    costs = jax.jit(jaxpr_as_fun(program)).lower(*given).cost_analysis()
     return None if costs is None else float(costs.get("flops", 0))  # no entry stands for none
 
 

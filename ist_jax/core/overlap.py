@@ -73,10 +73,10 @@ def _apportion_copies(key: Key, size: int, num_subnets: int, slots: int) -> tupl
     place_N = place_H[jnp.arange(size) // home_size(size, num_subnets)]
     row_N = jnp.lexsort((jax.random.uniform(unit_key, (size,)), place_N))
     # in 64 bits on the host, since N S M may not fit into 32
-    whole, rest = np.divmod(np.arange(size + 1, dtype=np.int64) * num_copies, size)
-    whole, rest = jnp.asarray(whole, jnp.int32), jnp.asarray(rest, jnp.int32)
+    quotient, remainder = np.divmod(np.arange(size + 1, dtype=np.int64) * num_copies, size)
+    quotient, remainder = jnp.asarray(quotient, jnp.int32), jnp.asarray(remainder, jnp.int32)
     u = jax.random.randint(start_key, (), 0, size)
-    count_N = jnp.diff(whole + (rest + u >= size))
+    count_N = jnp.diff(quotient + (remainder + u >= size))
     return jnp.repeat(row_N, count_N, total_repeat_length=num_copies), place_H
 
 

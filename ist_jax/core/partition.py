@@ -12,7 +12,8 @@
 
 'balanced' and 'blocks' take a minimum number of units per subnetwork (ResIST's minimum depth).
 Above N / S units have several holders. 'blocks' draws the further units from all units. 'balanced'
-draws as few as possible from each home (`core.overlap`). Both hold all units equally often.
+draws as few as possible from each home (`core.overlap`). With both, all units are held equally
+often.
 
 Indices are `indices[group]: int32[S, M]`. Rows are sorted, and padded with the group's size N where
 S does not divide it. They are a function of (key, previous indices) alone, so all hosts agree

@@ -1,6 +1,6 @@
 """Exchanges: they send units between the stored parameters and the subnetworks."""
 
-from ist_jax.exchange.base import Exchange, ExchangeFactory, Store
+from ist_jax.exchange.base import Exchange, Store
 from ist_jax.exchange.codecs import CODECS, COMPRESSIONS
 from ist_jax.exchange.exchange import one_device, over_mesh
 from ist_jax.exchange.independent import Independent, independent
@@ -10,7 +10,6 @@ __all__ = [
     "CODECS",
     "COMPRESSIONS",
     "Exchange",
-    "ExchangeFactory",
     "Independent",
     "Store",
     "choose_holder_sharded",

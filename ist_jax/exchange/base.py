@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from ist_jax.core.partition import Partition
 from ist_jax.core.types import Array, Indices, Key, Params
 
 Store = Any  # the stored parameters; only the exchange that made them knows their layout
@@ -26,7 +25,6 @@ class Exchange(NamedTuple):
         `storage_order`). The full model computes the same function with them, so evaluation needs
         no communication.
       shardings: tree of the store's shardings on a mesh; None on one device.
-      synchronises: False if subnetworks never exchange units, so that nothing is sent.
     """
 
     init: Callable[[Params], Store]
@@ -36,8 +34,3 @@ class Exchange(NamedTuple):
     params: Callable[[Store, Indices], Params]
     stored_params: Callable[[Store, Indices], Params]
     shardings: Any = None
-    synchronises: bool = True
-
-
-# (labels, shapes, partition) -> Exchange
-ExchangeFactory = Callable[[Any, Any, Partition], Exchange]

@@ -31,7 +31,7 @@ def independent(
 
     Args:
       labels: labels of the tree of parameters.
-      shapes: unused.
+      shapes: not used; every exchange takes it.
       partition: 'fixed', or without groups.
       mesh: devices over which the subnetworks are sharded; None for one device.
 
@@ -83,4 +83,4 @@ def independent(
     def params(store: Independent, indices: Indices) -> Params:
         return merge(store.full, store.subnets_S, labels, indices)
 
-    return Exchange(init, repartition, pull, push, params, params, synchronises=False)
+    return Exchange(init, repartition, pull, push, params, params)

@@ -46,7 +46,8 @@ class MethodInfo(NamedTuple):
 class Method(abc.ABC):
     """A way to train. Every function of it is pure; the state goes in and comes out.
 
-    A method is one file that says how units are planned, exchanged and trained.
+    A method is one file that says how units are planned, exchanged and trained. The fields of
+    `info` are attributes of the method, too.
     """
 
     info: MethodInfo

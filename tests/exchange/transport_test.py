@@ -6,7 +6,7 @@ import numpy as np
 from jax.sharding import PartitionSpec
 
 from ist_jax.core.placement import AXIS, subnet_mesh
-from ist_jax.exchange.transport import LocalTransport, MeshTransport
+from ist_jax.exchange.transport import LocalTransport, MeshTransport, SendTable
 
 POSITION_SxM = jnp.array([[3, 0], [1, 2]])
 
@@ -14,12 +14,12 @@ POSITION_SxM = jnp.array([[3, 0], [1, 2]])
 def test_the_send_table_of_two_owners_and_two_subnetworks_is_the_documented_one():
     transport = MeshTransport(subnet_mesh(2), 2)
     table_of = lambda position_SxM: transport.send_table(position_SxM, places=2, pair=1)
-    specs = PartitionSpec(AXIS), PartitionSpec(), PartitionSpec()
+    specs = SendTable(PartitionSpec(AXIS), PartitionSpec(), PartitionSpec())
     table = jax.jit(transport.shard_mapped(table_of, PartitionSpec(), specs))(POSITION_SxM)
-    rows_RxSxL = table[0].reshape(2, 2, 1)
+    rows_RxSxL = table.rows_SxL.reshape(2, 2, 1)
     assert rows_RxSxL.tolist() == [[[0], [1]], [[1], [0]]]
-    assert table[1].tolist() == [[1, 0], [0, 1]]
-    assert table[2].tolist() == [[1, 0], [0, 1]]
+    assert table.slot_SxHK.tolist() == [[1, 0], [0, 1]]
+    assert table.received_SxM.tolist() == [[1, 0], [0, 1]]
 
 
 def test_units_arrive_in_their_slots_and_return_to_their_rows():
