@@ -1,7 +1,8 @@
 """What the conformance suites run over: a new decomposition or algorithm joins with one line."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+import functools
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import flax.linen as nn
@@ -9,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 
 from ist_jax import data_parallel, decompose, ensemble, ist, replicated
 from ist_jax.core.placement import Placement, looped, sharded, subnet_mesh, vmapped
@@ -290,6 +292,18 @@ def inputs(decomposition: Decomposition, count: int = 8, seed: int = 1) -> Any:
 ROOT = jax.random.key(3)
 
 
+def also_slowly(fast: Iterable[Any], every: Iterable[Any]) -> list[Any]:
+    """The cases of `every`, those that are not in `fast` marked slow: `make test` runs a covering part of a product."""
+    fast = list(fast)
+    values = lambda case: case if isinstance(case, tuple) else (case,)
+    every = list(every)
+    assert all(case in every for case in fast), "a fast case is one of all"
+    return [
+        pytest.param(*values(case), marks=() if case in fast else pytest.mark.slow)
+        for case in every
+    ]
+
+
 @contextlib.contextmanager
 def as_users_compile() -> Iterator[None]:
     """Programs that are compiled inside are optimised, which those of this suite are not (conftest.py)."""
@@ -306,13 +320,26 @@ def rounds(
     """`count` rounds from the start; the state, and the losses of the last round."""
     data = data or dataset()
     state = algorithm.fresh(ROOT, start)
-    weight_S = jax.device_put(jnp.ones(algorithm.num_workers, bool), algorithm.sharding)
+    weight_S = np.ones(algorithm.num_workers, bool)
     metrics = None
     for r in range(count):
         view = data.view(r, jax.random.key(5), algorithm.num_workers, algorithm.sharding)
-        key = jax.device_put(jax.random.fold_in(ROOT, r), algorithm.sharding)
-        state, metrics = algorithm.round(state, view, key, weight_S, steps=steps)
+        key = jax.random.fold_in(ROOT, r)
+        state, metrics = one_round(algorithm, state, view, key, weight_S, steps)
     return state, metrics
+
+
+def one_round(
+    algorithm: Algorithm, state: Any, view: Any, key: jax.Array, weight_S: Any, steps: int = 3
+) -> tuple[Any, Any]:
+    """A round, its arguments put where the training loop puts them: all such rounds are one compiled program."""
+    put = functools.partial(jax.device_put, device=algorithm.sharding)
+    return algorithm.round(state, view, put(key), put(weight_S), steps=steps)
+
+
+def params_of(algorithm: Algorithm, state: Any) -> Any:
+    """The full model's parameters on the host, by one program: operation by operation, each is one."""
+    return jax.device_get(jax.jit(algorithm.params)(state))
 
 
 def random_params(decomposition: Decomposition, seed: int = 0, dtype: Any = np.float32) -> Any:

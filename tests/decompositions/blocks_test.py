@@ -6,7 +6,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cases import BATCH, ROOT, SGD, TASK, chain, dataset, random_params, rounds
+from cases import (
+    BATCH,
+    ROOT,
+    SGD,
+    TASK,
+    also_slowly,
+    chain,
+    dataset,
+    params_of,
+    random_params,
+    rounds,
+)
 from laws import check_law_6, compiled_bytes, masks, shapes_and_labels
 
 from ist_jax import ist, replicated
@@ -41,9 +52,7 @@ def test_the_whole_model_is_evaluated_with_its_blocks_in_order(place, min_units)
     state, _ = rounds(algorithm, 2, 3, data)
     batch = TASK.batch(data.test, jnp.arange(8), None)
     found = jax.jit(lambda state: algorithm.predict(algorithm.variables(state, None), batch))(state)
-    expected = decomposition.full.apply(
-        {"params": jax.device_get(algorithm.params(state))}, batch["x"]
-    )
+    expected = decomposition.full.apply({"params": params_of(algorithm, state)}, batch["x"])
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
 
 
@@ -130,6 +139,9 @@ MB = {  # sent by a device in a synchronisation: (S, minimum depth): ResIST, its
 }
 
 
+FAST = [(4, 0, "balanced", 0), (8, 4, "blocks", 2)]
+
+
 @pytest.mark.parametrize(
     "num_subnets,min_blocks,held", [(2, 0, 11), (4, 0, 6), (8, 0, 3), (8, 4, 4), (8, 5, 5)]
 )
@@ -156,8 +168,10 @@ def test_what_a_sub_resnet_holds_and_sends(num_subnets, min_blocks, held):
     assert np.array(sent) / 1e6 == pytest.approx(np.array(MB[num_subnets, min_blocks]), abs=0.05)
 
 
-@pytest.mark.parametrize("partition,column", [("balanced", 0), ("blocks", 2)])
-@pytest.mark.parametrize("num_subnets,min_blocks", MB)
+@pytest.mark.parametrize(
+    "num_subnets,min_blocks,partition,column",
+    also_slowly(FAST, [(*case, *of) for case in MB for of in (("balanced", 0), ("blocks", 2))]),
+)
 def test_law_6_compiled_bytes_of_resnet101_equal_the_arithmetic(
     num_subnets, min_blocks, partition, column
 ):

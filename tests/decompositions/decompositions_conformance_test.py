@@ -18,6 +18,7 @@ from cases import (
     FEATURES,
     IMAGES,
     TASK,
+    also_slowly,
     inputs,
     random_params,
 )
@@ -38,7 +39,11 @@ CASES += [
     ("own-model", 2),
     ("gcn-split-input", 8),
 ]  # of the last, 12 features: padded
-by_case = pytest.mark.parametrize("name,num_subnets", CASES)
+# every decomposition once, and with one and eight subnetworks one of them; the others slowly
+FAST = {*((name, 4) for name in DECOMPOSITIONS), ("mlp", 1), ("gcn-split-input", 8)}
+
+
+by_case = pytest.mark.parametrize("name,num_subnets", also_slowly(FAST, CASES))
 
 
 def local_batch(decomposition, batch, own):
@@ -268,7 +273,20 @@ def resting_partition(decomposition, labels, shapes, resident):
     return parts if resident else settled(parts, labels, shapes)
 
 
-@pytest.mark.parametrize("name,num_subnets,num_devices,partition,resident", MESHES)
+# every decomposition, every mesh, every partition and both ways to rest once
+FAST_MESHES = {
+    *((name, 4, 4, "balanced", False) for name in DECOMPOSITIONS),
+    *(("mlp", s, d, "balanced", False) for s, d in [(4, 2), (8, 8)]),
+    ("own-model", 1, 1, "balanced", False),
+    ("mlp", 4, 4, "balanced", True),
+    ("own-model", 4, 2, "blocks", True),
+}
+
+
+@pytest.mark.parametrize(
+    "name,num_subnets,num_devices,partition,resident",
+    also_slowly(FAST_MESHES, MESHES),
+)
 def test_law_6_the_mesh_exchange_is_extract_and_merge_bit_for_bit(
     name, num_subnets, num_devices, partition, resident
 ):

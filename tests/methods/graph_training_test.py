@@ -13,6 +13,7 @@ from cases import (
     FIRST_PRODUCTS,
     ROOT,
     graph_dataset,
+    params_of,
     placements,
     random_params,
     raw_graph,
@@ -143,7 +144,7 @@ def test_training_without_far_nodes_has_the_loss_and_the_gradient_of_the_whole_g
             )
         params = random_params(gcn(model, FEATURES, num_subnets=1))
         loss = lambda p, batch=batch: TASK.loss(model.apply, {"params": p}, batch, ROOT)[0]
-        results.append(jax.value_and_grad(loss)(params))
+        results.append(jax.jit(jax.value_and_grad(loss))(params))
     for other in results[1:]:
         jax.tree.map(
             lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), other, results[0]
@@ -173,7 +174,7 @@ def test_graphsage_and_gat_without_far_nodes_have_the_loss_and_the_gradient_of_t
             "a path: what three layers read, the first sum being made with the data"
         )
         loss = lambda p, batch=batch: TASK.loss(model.apply, {"params": p}, batch, ROOT)[0]
-        results.append(jax.value_and_grad(loss)(params))
+        results.append(jax.jit(jax.value_and_grad(loss))(params))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), *results)
 
 
@@ -204,7 +205,7 @@ def test_one_sub_gcn_is_full_batch_training_by_hand():
         params = step(params)
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
-        algorithm.params(state),
+        params_of(algorithm, state),
         params,
     )
 
@@ -222,7 +223,7 @@ def test_sub_gcns_train_and_are_evaluated_on_the_full_graph_alike_wherever_they_
         )
         results.append(
             jax.device_get(
-                (algorithm.params(state), state.indices, score(state=state, splits=test))
+                (params_of(algorithm, state), state.indices, score(state=state, splits=test))
             )
         )
     for params, indices, scores in results[1:]:
@@ -245,7 +246,7 @@ def test_evaluation_over_parts_counts_every_node_once_in_the_graph_of_its_part()
     found = evaluate(algorithm, TASK, state, {"test": arrays}, None, batch_size=2, subnets=False)[
         "test"
     ]
-    params, loss, correct, count = algorithm.params(state), 0.0, 0.0, 0.0
+    params, loss, correct, count = params_of(algorithm, state), 0.0, 0.0, 0.0
     for clusters, new in (([0, 1], [0, 1]), ([2, 3], [2, 3]), ([4, 0], [4])):
         batch = TASK.batch(arrays, jnp.array(clusters), None)
         log_p = jax.nn.log_softmax(model.apply({"params": params}, batch["x"]))
@@ -274,7 +275,7 @@ def test_clusters_of_their_own_lie_with_their_workers():
     for place in ("vmapped", "sharded-2"):
         split = gcn(GCN((8, 8), CLASSES), FEATURES, num_subnets=4)
         algorithm = ist(split, TASK, optax.sgd(0.1), batch_size=2, placement=placements()[place]())
-        results.append(jax.device_get(algorithm.params(rounds(algorithm, 2, 2, data)[0])))
+        results.append(params_of(algorithm, rounds(algorithm, 2, 2, data)[0]))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), *results)
 
 
