@@ -1,4 +1,4 @@
-"""What the conformance suites run over: a new decomposition or algorithm joins with one line."""
+"""What the conformance suites run over: a new decomposition or method joins with one line."""
 
 import contextlib
 import functools
@@ -17,7 +17,7 @@ from ist_jax.core.placement import Placement, looped, sharded, subnet_mesh, vmap
 from ist_jax.data import Dataset, GraphOptions, Raw, RawGraph, make_dataset, make_graph_dataset
 from ist_jax.data.splits import shared
 from ist_jax.decompositions import Decomposition, blocks, channels, filters, gat, gcn, mlp, sage
-from ist_jax.methods import Algorithm
+from ist_jax.methods import Method
 from ist_jax.models import GAT, GCN, MLP, VGG, BatchNorm, GraphSAGE, PreActResNet, ResNet
 from ist_jax.models.residual import repeated
 from ist_jax.tasks import Task, classification, node_classification
@@ -170,10 +170,10 @@ def two_groups(num_subnets: int) -> Decomposition:  # the case most tests use
 
 def _ist(
     make: Callable[[int], Decomposition], tx: optax.GradientTransformation = SGD, **options: Any
-) -> Callable[..., Algorithm]:
+) -> Callable[..., Method]:
     def build(
         num_subnets: int, placement: Placement | None = None, tx: optax.GradientTransformation = tx
-    ) -> Algorithm:
+    ) -> Method:
         return ist(make(num_subnets), TASK, tx, batch_size=BATCH, placement=placement, **options)
 
     return build
@@ -181,13 +181,13 @@ def _ist(
 
 def _ensemble(
     num_subnets: int, placement: Placement | None = None, tx: optax.GradientTransformation = SGD
-) -> Algorithm:
+) -> Method:
     return ensemble(two_groups(num_subnets), TASK, tx, batch_size=BATCH, placement=placement)
 
 
 def _data_parallel(
     num_subnets: int, placement: Placement | None = None, tx: optax.GradientTransformation = SGD
-) -> Algorithm:
+) -> Method:
     return data_parallel(
         two_groups(num_subnets),
         TASK,
@@ -203,15 +203,15 @@ def whole(num_subnets: int) -> Decomposition:
 
 
 NESTEROV = optax.sgd(0.7, 0.9, nesterov=True)
-# name -> (S, placement, optimizer) -> Algorithm
-ALGORITHMS: dict[str, Callable[..., Algorithm]] = {
+# name -> (S, placement, optimizer) -> Method
+ALGORITHMS: dict[str, Callable[..., Method]] = {
     "ist": _ist(two_groups),
     "ist-own-model": _ist(own),
     "ist-chain": _ist(chain),
     "ist-carry": _ist(two_groups, optax.adam(1e-2), opt_state="carry"),
     "ist-outer": _ist(two_groups, outer_tx=NESTEROV),
     "local-sgd": _ist(whole),
-    "diloco": _ist(whole, optax.adamw(1e-2), opt_state="own", outer_tx=NESTEROV),
+    "diloco": _ist(whole, optax.adamw(1e-2), opt_state="local", outer_tx=NESTEROV),
     "ensemble": _ensemble,
     "data-parallel": _data_parallel,
 }
@@ -279,13 +279,13 @@ def on_a_graph(placement: Placement) -> tuple[Any, ...]:
 def inputs(decomposition: Decomposition, count: int = 8, seed: int = 1) -> Any:
     """Random inputs of a batch of `count` examples: an array, or a graph of so many nodes."""
     rng = np.random.default_rng(seed)
-    if type(decomposition.full) not in FIRST_PRODUCTS:
+    if type(decomposition.full.module) not in FIRST_PRODUCTS:
         return rng.normal(size=(count, *decomposition.example.shape[1:])).astype(np.float32)
     split = np.eye(3, count, dtype=bool)
     edges = rng.integers(0, count, (2, 2 * count))
     y = np.zeros(count, int)
     raw = RawGraph(rng.normal(size=(count, FEATURES)).astype(np.float32), y, edges, *split)
-    data = graph_dataset(raw, first_product=FIRST_PRODUCTS[type(decomposition.full)])
+    data = graph_dataset(raw, first_product=FIRST_PRODUCTS[type(decomposition.full.module)])
     return data.arrays("test")["graph"]
 
 
@@ -293,7 +293,7 @@ ROOT = jax.random.key(3)
 
 
 def also_slowly(fast: Iterable[Any], every: Iterable[Any]) -> list[Any]:
-    """The cases of `every`, those that are not in `fast` marked slow: `make test` runs a covering part of a product."""
+    """Parameters of a test: those of `every` that are not in `fast` are marked slow."""
     fast = list(fast)
     values = lambda case: case if isinstance(case, tuple) else (case,)
     every = list(every)
@@ -315,12 +315,12 @@ def as_users_compile() -> Iterator[None]:
 
 
 def rounds(
-    algorithm: Algorithm, count: int, steps: int = 3, data: Dataset | None = None, start: Any = None
+    algorithm: Method, count: int, steps: int = 3, data: Dataset | None = None, start: Any = None
 ) -> tuple[Any, Any]:
     """`count` rounds from the start; the state, and the losses of the last round."""
     data = data or dataset()
     state = algorithm.fresh(ROOT, start)
-    weight_S = np.ones(algorithm.num_workers, bool)
+    weight_S = np.ones(algorithm.num_workers, np.float32)
     metrics = None
     for r in range(count):
         view = data.view(r, jax.random.key(5), algorithm.num_workers, algorithm.sharding)
@@ -330,15 +330,16 @@ def rounds(
 
 
 def one_round(
-    algorithm: Algorithm, state: Any, view: Any, key: jax.Array, weight_S: Any, steps: int = 3
+    algorithm: Method, state: Any, view: Any, key: jax.Array, weight_S: Any, steps: int = 3
 ) -> tuple[Any, Any]:
-    """A round, its arguments put where the training loop puts them: all such rounds are one compiled program."""
+    """A round with its arguments where the training loop puts them, so that all share one program."""
     put = functools.partial(jax.device_put, device=algorithm.sharding)
+    weight_S = np.asarray(weight_S, np.float32)
     return algorithm.round(state, view, put(key), put(weight_S), steps=steps)
 
 
-def params_of(algorithm: Algorithm, state: Any) -> Any:
-    """The full model's parameters on the host, by one program: operation by operation, each is one."""
+def params_of(algorithm: Method, state: Any) -> Any:
+    """The full model's parameters on the host; one compiled program, not one for each operation."""
     return jax.device_get(jax.jit(algorithm.params)(state))
 
 
@@ -367,7 +368,7 @@ def exchanged_rounds(
     for r in range(count):
         key = jax.random.key(r)
         following = parts.sample(key, indices)
-        store, indices = exchange.move(store, indices, following, key), following
+        store, indices = exchange.repartition(store, indices, following, key), following
         sub_S = exchange.pull(store, indices)
         store = exchange.push(
             store, sub_S, jax.tree.map(lambda leaf: factor * leaf, sub_S), indices, weight_S, key

@@ -25,13 +25,12 @@ def assert_close(a, b, rtol=1e-4, atol=1e-5):
 
 def plain_training(decomposition, tx, data, count, steps, params):
     """A training loop as anybody would write it: whole model, one step after another."""
-    apply = decomposition.full.apply
     view = data.view(0, jax.random.key(5), 1, jax.sharding.SingleDeviceSharding(jax.devices()[0]))
 
     @jax.jit
     def step(params, state, position, batch_key):
         batch = TASK.batch(view.arrays, draw(view, jnp.int32(0), position, BATCH), batch_key)
-        gradient = jax.grad(lambda p: TASK.loss(apply, {"params": p}, batch, batch_key)[0])(params)
+        gradient = jax.grad(lambda p: TASK.loss(decomposition.full, p, batch, batch_key)[0])(params)
         updates, state = tx.update(gradient, state, params)
         return optax.apply_updates(params, updates), state
 
@@ -81,7 +80,7 @@ def check_law_5(make, places, data, start, rtol, atol):
 
 
 def check_law_7(make, data, steps):
-    """A schedule whose one step has a rate: that step trains as a round's first or last, and not as the one before or after."""
+    """The learning rate is 0 but at step 10: it trains as a round's first or last step, not outside."""
     algorithm = make(optax.sgd(lambda step: jnp.where(step == 10, 0.1, 0.0)))
     start = Start(params_of(algorithm, algorithm.fresh(ROOT)))
 
@@ -117,17 +116,16 @@ def check_law_6(decomposition, parts, num_devices):
     """The exchange of `parts`, over a mesh and on one device."""
     num_subnets = parts.num_subnets
     shapes, labels = shapes_and_labels(decomposition)
-    weight_S = np.arange(num_subnets) != 1
+    weight_S = np.float32(np.arange(num_subnets) != 1)
 
     def exchanged(exchange, params):
-        """Two rounds, in each of which a subnetwork is lost: what is pulled, lies and ends."""
+        """Two rounds, in each of which a subnetwork is lost: what is pulled, merged and stored."""
         seen = []
         # a power of two: no fused multiply-add may round differently in the two programs
         for indices, sub_S, store in exchanged_rounds(exchange, parts, params, weight_S, 2, 2):
             pulled_S = exchange.pull(store, indices) if sub_S is None else sub_S
-            seen.append(
-                (indices, pulled_S, exchange.params(store, indices), exchange.lying(store, indices))
-            )
+            stored = exchange.stored_params(store, indices)
+            seen.append((indices, pulled_S, exchange.params(store, indices), stored))
         return seen
 
     def by_definition(params):
@@ -159,10 +157,10 @@ def check_law_6(decomposition, parts, num_devices):
 
 
 def compiled_bytes(labels, shapes, parts, together=True):
-    """What a device sends in each part of a synchronisation, from the compiled program with a device per subnetwork."""
+    """Bytes that a device sends in each step of a synchronisation as compiled for S devices."""
     num_subnets = parts.num_subnets
     exchange = over_mesh(labels, shapes, parts, subnet_mesh(num_subnets))
-    indices, key, weight_S = parts.first(), jax.random.key(0), jnp.ones(num_subnets, bool)
+    indices, key, weight_S = parts.first(), jax.random.key(0), jnp.ones(num_subnets)
     store = jax.eval_shape(exchange.init, shapes)
     store = jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
@@ -171,7 +169,7 @@ def compiled_bytes(labels, shapes, parts, together=True):
     )
     sub_S = jax.eval_shape(exchange.pull, store, indices)
     steps = {
-        "move": (exchange.move, (store, indices, indices, key)),
+        "repartition": (exchange.repartition, (store, indices, indices, key)),
         "pull": (exchange.pull, (store, indices)),
         "push": (exchange.push, (store, sub_S, sub_S, indices, weight_S, key)),
     }

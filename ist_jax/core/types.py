@@ -1,4 +1,4 @@
-"""Types shared by the whole code base, and the one legend of its shape letters.
+"""Types that all packages share, and the legend of shape letters.
 
 Arrays carry their shapes in their names (`kernel_DxH`, `indices_SxM`, `loss_SxJ`):
 
@@ -6,27 +6,24 @@ Arrays carry their shapes in their names (`kernel_DxH`, `indices_SxM`, `loss_SxJ
     M  unit slots of a group in one  D  input features
        subnetwork (padding included) H  hidden units
     J  local steps of a round        C  classes
-    K  units that one home and one   N  units of a group, or examples of a data set
+    K  units that one owner and one  N  units of a group, or examples of a data set
        subnetwork can share          R  devices
+    P  subnetworks on one device
 
-An index equal to the size of its group (one past the end) is padding: gathers fill zeros there and
-scatters drop it.
+An index equal to the size of its group (one past the end) is padding. Gathers fill in zeros for it,
+and scatters drop it.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 
 Array = jax.Array
 Key = jax.Array
-Params = Any  # a pytree of arrays, as `flax.linen.Module.init(...)['params']` returns it
+Params = Any  # a pytree of arrays
 Batch = Mapping[str, Array]
-Metrics = Mapping[str, Array]  # sums to be added up over batches
-Variables = Mapping[
-    str, Any
-]  # what a Flax module is applied to: {'params': ..., further collections}
-Apply = Callable[..., Any]  # a bound `flax.linen.Module.apply`
+Metrics = Mapping[str, Array]  # what a round reports
 
 
 def num_chunks(width: int) -> int:
@@ -104,7 +101,5 @@ class Layered(NamedTuple):
 
 
 Axes = tuple[str | None, ...]
-Rules = Sequence[
-    tuple[str, Axes | None]
-]  # (path regex, group per axis); None = no axis has a group
+Rules = Sequence[tuple[str, Axes | None]]  # (path regex, group per axis); None: no axis has a group
 Indices = Mapping[str, Array]  # group -> int32[S, M]; for one subnetwork int32[M]

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 
 import jax
 
+from ist_jax.core.decomposition import Decomposition
 from ist_jax.core.types import Rules
-from ist_jax.decompositions.base import Decomposition, decompose
+from ist_jax.decompositions.base import decompose
 from ist_jax.models.residual import is_preact
 from ist_jax.models.resnet import ResNet
 

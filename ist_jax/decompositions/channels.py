@@ -8,8 +8,9 @@ import itertools
 
 import jax
 
+from ist_jax.core.decomposition import Decomposition
 from ist_jax.core.types import Rules
-from ist_jax.decompositions.base import Decomposition, decompose
+from ist_jax.decompositions.base import decompose
 from ist_jax.decompositions.filters import check_norm
 from ist_jax.models.vgg import VGG
 

@@ -6,8 +6,8 @@ Every subnetwork has all heads, each with its share of the head's features; head
 import itertools
 from typing import Any
 
+from ist_jax.core.decomposition import Decomposition
 from ist_jax.core.types import Rules
-from ist_jax.decompositions.base import Decomposition
 from ist_jax.decompositions.graphs import decompose_graph
 from ist_jax.models.gat import GAT
 

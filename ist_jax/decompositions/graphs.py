@@ -10,8 +10,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from ist_jax.core.decomposition import Decomposition
 from ist_jax.core.types import Graph, Rules
-from ist_jax.decompositions.base import Decomposition, decompose
+from ist_jax.decompositions.base import decompose
 from ist_jax.decompositions.mlp import sum_scale
 from ist_jax.models.mlp import ACTIVATIONS
 

@@ -8,8 +8,9 @@ import math
 
 import jax
 
+from ist_jax.core.decomposition import Decomposition
 from ist_jax.core.types import Rules
-from ist_jax.decompositions.base import Decomposition, decompose
+from ist_jax.decompositions.base import decompose
 from ist_jax.models.mlp import ACTIVATIONS, MLP
 
 SCALINGS = ("none", "keep", "sqrt")

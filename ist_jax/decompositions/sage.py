@@ -7,8 +7,8 @@ a kernel of 2 d together, here they are one axis.
 import itertools
 from typing import Any
 
+from ist_jax.core.decomposition import Decomposition
 from ist_jax.core.types import Rules
-from ist_jax.decompositions.base import Decomposition
 from ist_jax.decompositions.graphs import decompose_graph
 from ist_jax.models.sage import GraphSAGE
 

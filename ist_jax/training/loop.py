@@ -18,11 +18,12 @@ from ist_jax.analysis.meter import Programs, measured, seconds_per_sync
 from ist_jax.core.keys import named_key
 from ist_jax.core.processes import any_process, fetch, is_first, key_on, replicate
 from ist_jax.core.sample_order import View
+from ist_jax.core.task import Task
 from ist_jax.core.trees import leaf_names
 from ist_jax.core.types import Array, Key, Params
 from ist_jax.data.base import Dataset
-from ist_jax.methods.base import Algorithm, Costs, Start, State
-from ist_jax.tasks.base import Task
+from ist_jax.methods import Costs, Start, State
+from ist_jax.methods import Method as Algorithm
 from ist_jax.training.evaluation import evaluate_chunks, means, plus
 from ist_jax.training.failures import Failures
 from ist_jax.training.loggers import Row, Terminal

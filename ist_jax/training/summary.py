@@ -7,7 +7,8 @@ from typing import Any
 
 from ist_jax.analysis.costs import energy
 from ist_jax.analysis.links import Link
-from ist_jax.methods.base import Algorithm, Costs
+from ist_jax.methods import Costs
+from ist_jax.methods import Method as Algorithm
 from ist_jax.training.loggers import Row
 from ist_jax.training.workdir import WorkdirError
 
@@ -135,8 +136,8 @@ def evaluated_row(book: RunState, result: Any, loss_SxJ: Any, *, with_link: bool
     }
     if with_link:
         row["simulated_seconds"] = book.device_seconds + book.link_seconds
-    if "subnet_accuracy_S" in test:
-        row["subnet_test_accuracy"] = test["subnet_accuracy_S"].tolist()
+    if "test_subnets" in result:
+        row["subnet_test_accuracy"] = result["test_subnets"]["accuracy"].tolist()
     book.loss_sum, book.loss_rounds = 0.0, 0
     book.rows += 1
     return row

@@ -178,7 +178,7 @@ def test_a_synchronisation_is_not_timed_where_memory_has_no_room_for_a_copy(monk
     algorithm, data = ALGORITHMS["ist"](4), dataset()
     state = algorithm.fresh(jax.random.key(0))
     view = data.view(0, jax.random.key(5), 4, algorithm.sharding)
-    given = (algorithm, state, view, jax.random.key(0), jnp.ones(4, bool))
+    given = (algorithm, state, view, jax.random.key(0), jnp.ones(4))
     assert meter.seconds_per_sync(*given) > 0
     monkeypatch.setattr(machine, "memory_bytes", lambda: 1000)
     monkeypatch.setattr(jnp, "copy", None)

@@ -234,8 +234,8 @@ def test_a_method_that_trains_the_whole_model_is_not_refused_for_a_split_that_it
         ["--config.decomposition=filters", "--config.model.norm=group"],
     ):
         made = builders.decomposition(parse(*whole, *options), images.spec)
-        assert made.partition.sizes == {} and made.full.stage_sizes == (1, 2)
-        assert made.full.unrolled == ("--config.decomposition=filters" in options), (
+        assert made.partition.sizes == {} and made.full.module.stage_sizes == (1, 2)
+        assert made.full.module.unrolled == ("--config.decomposition=filters" in options), (
             "parameters lie as those of ist do"
         )
     if method == "single":

@@ -27,7 +27,7 @@ from laws import check_law_6, masks, shapes_and_labels
 from ist_jax.core.subnet import extract, extract_all, label_axes, map_labels, merge
 from ist_jax.core.trees import check_all_match
 from ist_jax.decompositions import gat, gcn, mlp, sage
-from ist_jax.exchange import settled
+from ist_jax.exchange import choose_holder_sharded
 from ist_jax.models import GAT, GCN, MLP, GraphSAGE
 from ist_jax.models.graphs import neighbour_mean, symmetric_mean
 
@@ -54,9 +54,7 @@ def local_batch(decomposition, batch, own):
 def train_two_steps(decomposition, tx, sub, batch):
     def step(carry, _):
         sub, state = carry
-        loss = lambda p: TASK.loss(
-            decomposition.subnet.apply, {"params": p}, batch, jax.random.key(0)
-        )[0]
+        loss = lambda p: TASK.loss(decomposition.subnet, p, batch, jax.random.key(0))[0]
         updates, state = tx.update(jax.grad(loss)(sub), state, sub)
         return (optax.apply_updates(sub, updates), state), None
 
@@ -70,9 +68,8 @@ def case(name, num_subnets):
     parts = decomposition.partition
     _, labels = shapes_and_labels(decomposition)
     unscaled = {"sum_scale": 1.0, "sum_scales": (), "residual_scales": ()}
-    full = decomposition.full.clone(
-        **{name: one for name, one in unscaled.items() if hasattr(decomposition.full, name)}
-    )
+    full = decomposition.full.module
+    full = full.clone(**{name: one for name, one in unscaled.items() if hasattr(full, name)})
 
     @jax.jit
     def compute(params, x, y):
@@ -91,7 +88,7 @@ def case(name, num_subnets):
                 train_two_steps(decomposition, tx, sub, batch)
                 for tx in (optax.sgd(0.1, 0.9), optax.adamw(1e-2, weight_decay=0.1))
             ]
-            return decomposition.subnet.apply({"params": sub}, batch["x"]), trained
+            return decomposition.subnet.apply(sub, batch["x"]), trained
 
         logits_S, trained_S = jax.lax.map(alone, indices)
         reference = REFERENCES.get(name, lambda full, p, x, own: full.apply({"params": p}, x))
@@ -222,7 +219,7 @@ def test_subnetworks_have_the_shapes_of_the_shrunken_model(name, num_subnets):
     )
     own = jax.eval_shape(c.decomposition.subnet.init, jax.random.key(0), example)
     trained_shapes = jax.tree.map(lambda leaf: leaf.shape[1:], c.trained_S[0])
-    assert trained_shapes == jax.tree.map(lambda leaf: leaf.shape, own["params"])
+    assert trained_shapes == jax.tree.map(lambda leaf: leaf.shape, own)
 
 
 @by_case
@@ -270,7 +267,7 @@ MESHES += [
 
 def resting_partition(decomposition, labels, shapes, resident):
     parts = decomposition.partition
-    return parts if resident else settled(parts, labels, shapes)
+    return parts if resident else choose_holder_sharded(parts, labels, shapes)
 
 
 # every decomposition, every mesh, every partition and both ways to rest once

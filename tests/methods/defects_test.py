@@ -114,14 +114,13 @@ def test_b5_a_prediction_does_not_depend_on_the_test_sets_size_or_cut():
     algorithm, data = ist(two_groups(2), TASK, SGD, batch_size=BATCH), dataset()
     state, _ = rounds(algorithm, 3)
     sample = TASK.batch(data.train, jnp.arange(64), None)
-    variables = jax.jit(algorithm.variables)(state, sample)
-    predict = jax.jit(algorithm.predict)
+    predict = jax.jit(algorithm.predictor(state, sample).__call__)
     batch = lambda index: TASK.batch(data.test, jnp.asarray(index), None)
-    together = predict(variables, batch(range(60)))
+    together = predict(batch(range(60)))
     assert together.shape == (60, CLASSES)
     for index in ([0], [59], [3, 17], list(range(30))):
         np.testing.assert_allclose(
-            predict(variables, batch(index)),
+            predict(batch(index)),
             together[jnp.asarray(index)],
             rtol=1e-4,
             atol=1e-5,
@@ -181,7 +180,7 @@ def test_x1_no_repartition_reads_stale_blocks():
     state, _ = rounds(algorithm, 1, 5, data)
     for r in range(1, 4):
         before = params_of(algorithm, state), jax.device_get(state.indices)
-        weight_S = np.zeros(4, bool)  # what is dealt in this round is written back unchanged
+        weight_S = np.zeros(4)  # what is dealt in this round is written back unchanged
         view = data.view(r, jax.random.key(5), 4, algorithm.sharding)
         untouched, _ = one_round(
             algorithm, jax.tree.map(jnp.copy, state), view, jax.random.fold_in(ROOT, r), weight_S, 5

@@ -137,8 +137,8 @@ def test_an_ensemble_says_the_mean_of_what_its_members_say_of_every_node(place):
     batch = TASK.batch(data.on_device("test", algorithm.sharding), jnp.arange(1), None)
     found, members_SxNxC = jax.jit(
         lambda state: (
-            algorithm.predict(algorithm.variables(state, None), batch),
-            algorithm.subnet_predict(algorithm.subnet_variables(state, None), batch),
+            algorithm.predictor(state, None)(batch),
+            algorithm.predictor(state, None, subnets=True)(batch),
         )
     )(state)
     assert members_SxNxC.shape == (4, 40, CLASSES) and np.std(members_SxNxC, axis=0).max() > 1e-2
@@ -160,9 +160,7 @@ def test_law_4_one_subnetwork_is_plain_training(kind):
 
     @jax.jit
     def step(params, opt_state):
-        gradient = jax.grad(lambda p: TASK.loss(split.full.apply, {"params": p}, batch, ROOT)[0])(
-            params
-        )
+        gradient = jax.grad(lambda p: TASK.loss(split.full, p, batch, ROOT)[0])(params)
         updates, opt_state = tx.update(gradient, opt_state, params)
         return optax.apply_updates(params, updates), opt_state
 
@@ -237,13 +235,13 @@ def test_what_is_lost_reaches_nobody(method, kind):
     algorithm, data = method_of(method, kind, optax.adam(0.01), "vmapped"), data_of(kind)
     before = params_of(algorithm, algorithm.fresh(ROOT))
 
-    def after(*alive):
+    def after(*weights):
         view = data.view(0, jax.random.key(5), 2, algorithm.sharding)
-        state, _ = one_round(algorithm, algorithm.fresh(ROOT), view, ROOT, np.array(alive), 2)
+        state, _ = one_round(algorithm, algorithm.fresh(ROOT), view, ROOT, np.array(weights), 2)
         return params_of(algorithm, state), state.indices
 
-    jax.tree.map(np.testing.assert_array_equal, after(False, False)[0], before)
-    params, indices = after(True, False)
+    jax.tree.map(np.testing.assert_array_equal, after(0.0, 0.0)[0], before)
+    params, indices = after(1.0, 0.0)
     moved = jax.tree.map(lambda a, b: np.asarray(a != b), params, before)
     assert any(leaf.any() for leaf in jax.tree.leaves(moved))
     if method == "ist":
@@ -271,7 +269,7 @@ def test_nothing_is_quadratic_in_nodes(kind):
         algorithm = algorithm_of(kind, 4, optax.sgd(0.05), vmapped())
         view = data.view(0, ROOT, 4, algorithm.sharding)
         program = algorithm.round.lower(
-            algorithm.fresh(ROOT), view, ROOT, jnp.ones(4, bool), steps=1
+            algorithm.fresh(ROOT), view, ROOT, jnp.ones(4), steps=1
         ).compile()
         memory = program.memory_analysis()
         costs.append(

@@ -25,7 +25,7 @@ from ist_jax import ist, run
 from ist_jax.core.keys import named_key
 from ist_jax.core.sample_order import draw
 from ist_jax.decompositions import gat, gcn, sage
-from ist_jax.models import GAT, GCN, GraphSAGE
+from ist_jax.models import GAT, GCN, GraphSAGE, linen
 from ist_jax.models.graphs import neighbour_sum
 from ist_jax.training.evaluation import evaluate
 from ist_jax.training.loop import LoopConfig
@@ -143,7 +143,7 @@ def test_training_without_far_nodes_has_the_loss_and_the_gradient_of_the_whole_g
                 "a path: a layer has the nodes that the next one reads"
             )
         params = random_params(gcn(model, FEATURES, num_subnets=1))
-        loss = lambda p, batch=batch: TASK.loss(model.apply, {"params": p}, batch, ROOT)[0]
+        loss = lambda p, batch=batch: TASK.loss(linen(model), p, batch, ROOT)[0]
         results.append(jax.jit(jax.value_and_grad(loss))(params))
     for other in results[1:]:
         jax.tree.map(
@@ -173,7 +173,7 @@ def test_graphsage_and_gat_without_far_nodes_have_the_loss_and_the_gradient_of_t
         assert batch["x"].features.shape[0] == nodes, (
             "a path: what three layers read, the first sum being made with the data"
         )
-        loss = lambda p, batch=batch: TASK.loss(model.apply, {"params": p}, batch, ROOT)[0]
+        loss = lambda p, batch=batch: TASK.loss(linen(model), p, batch, ROOT)[0]
         results.append(jax.jit(jax.value_and_grad(loss))(params))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), *results)
 
@@ -294,10 +294,10 @@ def test_gist_learns_and_is_evaluated_on_the_full_graph_and_over_partitions():
         None,
         batch_size=size,
         subnets=True,
-    )["test"]
-    full, parts = score(4), score(2)
+    )
+    full, parts = score(4)["test"], score(2)["test"]
     assert abs(float(full["accuracy"]) - results.summary["test_accuracy"]) < 1e-6
-    assert full["subnet_accuracy_S"].shape == (2,) and float(parts["accuracy"]) > 0.4
+    assert score(4)["test_subnets"]["accuracy"].shape == (2,) and float(parts["accuracy"]) > 0.4
     assert float(full["loss"]) != float(parts["loss"]), (
         "edges between partitions do not count there"
     )

@@ -295,14 +295,12 @@ def test_scaling_is_of_what_reads_dealt_features_in_the_full_model_alone(model, 
     options = dict(num_subnets=4, split_output=False, scaling="keep")
     split = make(model((8, 6), CLASSES, norm="none"), FEATURES, **options)
     assert (
-        split.full.sum_scales == split.padded.sum_scales == (1.0, 0.25, 1.0)
-        and split.subnet.sum_scales == ()
+        split.full.module.sum_scales == split.padded.module.sum_scales == (1.0, 0.25, 1.0)
+        and split.subnet.module.sum_scales == ()
     )
-    params, graph = weights(split.full)
+    params, graph = weights(split.full.module)
     quarter = params["hidden_1"] | {"kernel": 0.25 * params["hidden_1"]["kernel"]}
-    expected = split.subnet.clone(hidden=(8, 6)).apply(
+    expected = split.subnet.module.clone(hidden=(8, 6)).apply(
         {"params": params | {"hidden_1": quarter}}, graph
     )
-    np.testing.assert_allclose(
-        split.full.apply({"params": params}, graph), expected, rtol=1e-4, atol=1e-5
-    )
+    np.testing.assert_allclose(split.full.apply(params, graph), expected, rtol=1e-4, atol=1e-5)

@@ -25,7 +25,7 @@ from ist_jax.analysis.meter import Programs
 from ist_jax.cli.commands import run as command
 from ist_jax.core.sample_order import draw
 from ist_jax.decompositions import gcn, sage
-from ist_jax.models import GCN, GraphSAGE
+from ist_jax.models import GCN, GraphSAGE, linen
 from ist_jax.tasks import node_classification
 from ist_jax.tasks.layer_sampling import drawn, sampled
 from ist_jax.training.loop import LoopConfig
@@ -54,9 +54,9 @@ def test_with_all_nodes_drawn_loss_and_gradient_are_those_of_the_full_graph(make
     params = random_params(make(model, FEATURES, num_subnets=1))
     arrays, task = arrays_of(model, 40), node_classification()
     loss = jax.jit(
-        lambda batch: jax.value_and_grad(
-            lambda p: task.loss(model.apply, {"params": p}, batch, ROOT)[0]
-        )(params)
+        lambda batch: jax.value_and_grad(lambda p: task.loss(linen(model), p, batch, ROOT)[0])(
+            params
+        )
     )
     batch, node_B = batch_of(model, 40)
     (value, gradient), (whole, expected) = (
@@ -164,7 +164,7 @@ def test_shapes_are_static_and_draws_follow_their_key_alone():
 def test_a_node_that_is_named_twice_counts_once():
     model = GCN((8, 6), CLASSES)
     params, task = random_params(gcn(model, FEATURES, num_subnets=1)), node_classification()
-    loss = jax.jit(lambda batch: task.loss(model.apply, {"params": params}, batch, ROOT)[0])
+    loss = jax.jit(lambda batch: task.loss(linen(model), params, batch, ROOT)[0])
     once, *twice = (loss(batch_of(model, 40, nodes)[0]) for nodes in ([3, 5], [5, 3, 5], [3, 3, 5]))
     np.testing.assert_allclose(twice, once, rtol=1e-5)
 

@@ -19,11 +19,12 @@ from cases import (
 )
 
 from ist_jax import ist
+from ist_jax.core.model import Calibrated
 from ist_jax.core.partition import uneven_groups
 from ist_jax.core.placement import looped, sharded, subnet_mesh
 from ist_jax.core.types import Sparse
 from ist_jax.methods.base import Start
-from ist_jax.methods.predictor import measured
+from ist_jax.methods.predictor import measure_stats
 
 EVEN = ("gcn-split-input", "gcn-scaled", "sage-layer-norm", "gat", "gat-split-input")
 NORMALISED = (
@@ -48,9 +49,7 @@ def test_evaluation_of_sparse_features_over_a_mesh():
         ((algorithm, *_),), task, data = on_a_graph(place)
         batch = task.batch(data.on_device("test", algorithm.sharding), jnp.arange(1), None)
         assert isinstance(batch["x"].features, Sparse)
-        logits = jax.jit(
-            lambda state, batch: algorithm.predict(algorithm.variables(state, None), batch)
-        )
+        logits = jax.jit(lambda state, batch: algorithm.predictor(state, None)(batch))
         return logits(algorithm.fresh(ROOT), batch)
 
     found = {name: logits_by(place()) for name, place in PLACES.items()}
@@ -85,12 +84,13 @@ def test_evaluation_as_units_lie(name, with_sample, place):
         {"x": inputs(decomposition, seed=2)},
     )
     state = algorithm.fresh(ROOT, Start(params))
-    found = jax.jit(lambda state: algorithm.predict(algorithm.variables(state, sample), batch))(
-        state
-    )
+    found = jax.jit(lambda state: algorithm.predictor(state, sample)(batch))(state)
     full = decomposition.full
-    expected = jax.jit(
-        lambda params: TASK.logits(full.apply, measured(full, TASK, params, sample), batch)
-    )(params)
+
+    def predicted(params):
+        stats = measure_stats(full, TASK, params, sample)
+        return TASK.predict(Calibrated(full, stats), params, batch)
+
+    expected = jax.jit(predicted)(params)
     np.testing.assert_allclose(found, expected, rtol=2e-3, atol=2e-4)
     assert np.abs(expected).max() > 0.01

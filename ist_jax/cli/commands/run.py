@@ -295,7 +295,7 @@ def _run(arguments: Sequence[str]) -> None:
 def _say_ways(found: Sequence[Partition]) -> None:
     """Which groups' units go from holder to holder, which come home: chosen by labels and sizes."""
     for parts in [parts for parts in found if parts.sizes and parts.num_subnets > 1][-1:]:
-        travelling, home = sorted(parts.travelling), sorted(set(parts.sizes) - parts.travelling)
+        travelling, home = sorted(parts.holder_sharded), sorted(set(parts.sizes) - parts.holder_sharded)
         if is_first():
             print(
                 f"units that travel: {', '.join(travelling) or 'none'}; that come home: {', '.join(home) or 'none'}"

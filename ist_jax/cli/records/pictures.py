@@ -2,12 +2,10 @@
 
 import functools
 import pathlib
-from collections.abc import Callable
 
 import matplotlib
 
 matplotlib.use("agg")
-import flax.linen as nn
 import jax
 import matplotlib.pyplot as plt
 import numpy as np
@@ -17,7 +15,8 @@ from ist_jax.cli.records.restored import restore
 from ist_jax.core.keys import named_key
 from ist_jax.core.partition import Partition
 from ist_jax.core.types import Array, Graph, Params
-from ist_jax.methods import drawn
+from ist_jax.methods import drawn_partitions
+from ist_jax.models.linen import LinenModel, inputs_of
 
 
 def holders(parts: Partition, group: str, seed: int, rounds: int) -> np.ndarray:
@@ -28,7 +27,7 @@ def holders(parts: Partition, group: str, seed: int, rounds: int) -> np.ndarray:
     """
     size = parts.sizes[group]
     found_RxN = np.full((rounds, size + 1), -1)  # one past the end: padding
-    for round, indices in enumerate(drawn(parts, seed, rounds)):
+    for round, indices in enumerate(drawn_partitions(parts, seed, rounds)):
         for subnet, index_M in enumerate(np.asarray(indices[group])):
             if (found_RxN[round, index_M[index_M < size]] >= 0).any():
                 raise ValueError(
@@ -63,23 +62,10 @@ def partition(
     plt.close(figure)
 
 
-def embeddings(model: nn.Module, params: Params, graph: Graph) -> Array:
+def embeddings(model: LinenModel, params: Params, graph: Graph) -> Array:
     """[N, H]: what the layer of a graph network that is called 'output' reads of every node."""
-    read: list[Array] = []
-
-    def noting(
-        call: Callable[..., Array],
-        args: tuple,
-        options: dict,
-        context: nn.module.InterceptorContext,
-    ) -> Array:
-        if context.module.name == "output" and context.method_name == "__call__":
-            read.append(args[0])
-        return call(*args, **options)
-
-    with nn.intercept_methods(noting):
-        model.apply({"params": params}, graph)
-    return read[0].reshape(read[0].shape[0], -1)
+    read = inputs_of(model, "output", params, graph)
+    return read.reshape(read.shape[0], -1)
 
 
 def projected(x_NxH: np.ndarray) -> np.ndarray:

@@ -16,7 +16,8 @@ from ist_jax.cli.validation import validate
 from ist_jax.core.processes import fetch
 from ist_jax.data import Spec
 from ist_jax.decompositions import Decomposition
-from ist_jax.methods.base import Algorithm, Start, State
+from ist_jax.methods import Method as Algorithm
+from ist_jax.methods import Start, State
 from ist_jax.tasks import Task
 from ist_jax.training.checkpoint import CheckpointError, Checkpoints
 from ist_jax.training.summary import RunState
