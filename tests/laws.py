@@ -60,7 +60,7 @@ def masks(labels, params, indices):
 
 
 def check_law_5(make, places, data, start, rtol, atol):
-    """All placements agree: the partition exactly, parameters (and what is carried with them) to rounding."""
+    """All placements agree: the partition exactly, parameters and carried state to rounding."""
     results = {}
     for name, place in places.items():
         algorithm = make(place())
@@ -80,7 +80,7 @@ def check_law_5(make, places, data, start, rtol, atol):
 
 
 def check_law_7(make, data, steps):
-    """The learning rate is 0 but at step 10: it trains as a round's first or last step, not outside."""
+    """Only step 10 has a learning rate: it trains if it is in the round, first or last."""
     algorithm = make(optax.sgd(lambda step: jnp.where(step == 10, 0.1, 0.0)))
     start = Start(params_of(algorithm, algorithm.fresh(ROOT)))
 
@@ -97,7 +97,9 @@ def check_law_7(make, data, steps):
 
 
 def check_law_10(phases, task, data, workdir, rounds_between):
-    """A run that is stopped after so many rounds, and again after so many more, ends as the unbroken one, bit for bit.
+    """A run that is stopped after each of these numbers of rounds ends as the unbroken one.
+
+    Bit for bit.
 
     Returns:
       The parameters at the end.

@@ -1,6 +1,6 @@
 """The laws of the mechanism, for every decomposition in `cases.DECOMPOSITIONS`.
 
-Everything a case needs from JAX is computed by one compiled program per case; the tests look at its results.
+One compiled program computes everything that a case needs; the tests look at its results.
 """
 
 import functools
@@ -141,7 +141,7 @@ def masked_graphsage(full, masked, graph, own):
 
 
 def masked_gcn(full, masked, graph, own):
-    """The same for a GCN of two hidden layers; the first layer's sum over neighbours is in the features."""
+    """The same for a GCN of two hidden layers; the features are sums over neighbours already."""
     propagate, h = symmetric_mean(graph), graph.features
     for i, over_nodes in enumerate([lambda h: h, propagate]):
         p, index = masked[f"hidden_{i}"], own[f"hidden_{i}"]

@@ -1,4 +1,4 @@
-"""Laws 4, 5 and 10 for dealt blocks, filters and channels: one subnetwork, several devices, exact resume."""
+"""Laws 4, 5 and 10 for blocks, filters and channels."""
 
 import functools
 
@@ -63,7 +63,7 @@ def images(count=60):
 @by_places
 @pytest.mark.parametrize("kind", KINDS)
 def test_law_5_all_placements_agree_in_float64(kind, places):
-    """The partition exactly, parameters to 1e-9; four subnetworks do not divide all groups of any of these."""
+    """The partition exactly, parameters to 1e-9. Every kind has a group that 4 does not divide."""
     with jax.enable_x64(True):
         decomposition, data = DECOMPOSITIONS[kind](4), images()
         params = jax.tree.map(jnp.asarray, random_params(decomposition, dtype=np.float64))
@@ -77,7 +77,10 @@ def test_law_5_all_placements_agree_in_float64(kind, places):
 
 @by_places
 def test_law_5_for_momentum_that_goes_with_blocks_of_several_holders(places):
-    """A minimum depth of 4 of 9 blocks: most have two holders, whose momentum is averaged as their parameters are."""
+    """A minimum depth of 4 of 9 blocks: most have two holders.
+
+    Their momentum is averaged as their parameters are.
+    """
     with jax.enable_x64(True):
         decomposition = chain(4, min_units=4)
         start = Start(
@@ -104,7 +107,7 @@ WHOLE = {
 @pytest.mark.parametrize("place", also_slowly(["looped"], TWO))
 @pytest.mark.parametrize("kind", KINDS)
 def test_law_4_one_subnetwork_is_plain_training(kind, place):
-    """Bit for bit; for blocks to rounding, since their loop in the loop over steps is another program."""
+    """Bit for bit; for blocks to rounding, since their loop over blocks is compiled otherwise."""
     decomposition, data = WHOLE[kind](), images()
     placement = looped() if place == "looped" else sharded(subnet_mesh(1))
     algorithm = ist(decomposition, TASK, SGD, batch_size=BATCH, placement=placement)
@@ -138,7 +141,7 @@ def test_a_network_trains_in_bfloat16_and_keeps_its_parameters_in_float32():
 
 @pytest.mark.parametrize("kind", also_slowly(["blocks"], KINDS))
 def test_law_10_a_run_goes_on_exactly_where_it_stopped(kind, tmp_path):
-    """Stopped in local SGD's warm-up, and again in the phase of its own, with momentum that is carried over a mesh."""
+    """Stopped in local SGD's warm-up and again in the second phase; momentum is carried."""
     decomposition, data = DECOMPOSITIONS[kind](4), images()
     place = sharded(subnet_mesh(4), looped())
 
@@ -158,7 +161,7 @@ def test_law_10_a_run_goes_on_exactly_where_it_stopped(kind, tmp_path):
 
 
 def test_on_an_accelerator_convolutions_with_kernels_of_their_own_are_no_batch(monkeypatch):
-    """On one device, and in a shard that holds several subnetworks; what is fast as a batch is one, maybe on a CPU, too."""
+    """On one device, and in a shard that holds several subnetworks."""
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     names = lambda batched: [
         make_placement("auto", s, d, batched=batched).name for s, d in ((4, 1), (16, 8))

@@ -1,7 +1,7 @@
 """One test per defect of the authors' releases, showing that it is absent here.
 
-B1-B5 as listed in the reference notes on IST_Release @2f24b9b; G2 on the GIST release (G3 is in graphs_test.py); X1 and X2 on
-ResIST_release @6d96f5a.
+B1 to B5 are of IST_Release @2f24b9b, G2 is of the GIST release (G3 is in graphs_test.py), X1 and X2
+are of ResIST_release @6d96f5a.
 """
 
 import chex
@@ -37,7 +37,7 @@ from ist_jax.training.evaluation import evaluate
 
 @pytest.mark.parametrize("num_devices", [0, 4])
 def test_b1_every_row_of_the_middle_kernel_is_trained_with_its_own_unit(num_devices):
-    """B1: fc2 rows beyond the first share kept their initial values, and met the wrong bn2/fc3 units."""
+    """B1: fc2 rows beyond the first share were never trained, and met the wrong bn2/fc3 units."""
     place = {"placement": sharded(subnet_mesh(num_devices))} if num_devices else {}
     algorithm = ist(two_groups(4), TASK, SGD, batch_size=BATCH, **place)
     before = params_of(algorithm, algorithm.fresh(ROOT))
@@ -65,7 +65,7 @@ def test_b1_every_row_of_the_middle_kernel_is_trained_with_its_own_unit(num_devi
 
 
 def test_b2_units_are_initialised_differently_and_workers_see_different_batches():
-    """B2: all shards were copies of the same neurons, and all workers saw identical mini-batches."""
+    """B2: all shards were copies of the same neurons; all workers saw the same mini-batches."""
     algorithm, data = ist(two_groups(4), TASK, SGD, batch_size=BATCH), dataset()
     kernel = params_of(algorithm, algorithm.fresh(ROOT))["hidden_0"]["kernel"]
     assert len(np.unique(kernel, axis=1).T) == kernel.shape[1]
@@ -75,7 +75,7 @@ def test_b2_units_are_initialised_differently_and_workers_see_different_batches(
 
 
 def test_b3_the_last_local_step_of_a_round_is_kept():
-    """B3: the push came after H - 1 steps, and the last was thrown away. Here: as many steps as a loop by hand."""
+    """B3: the push came after H - 1 steps, and the last was thrown away."""
     decomposition, data = two_groups(1), dataset()
     algorithm = ist(decomposition, TASK, SGD, batch_size=BATCH)
     state, _ = rounds(algorithm, 2, 3, data)
@@ -110,7 +110,7 @@ def test_b4_the_trailing_steps_are_kept_when_a_round_does_not_fill():
 
 
 def test_b5_a_prediction_does_not_depend_on_the_test_sets_size_or_cut():
-    """B5: a test batch of one example crashed, and accuracy depended on the batches' composition."""
+    """B5: a test batch of one example crashed; accuracy depended on how batches were composed."""
     algorithm, data = ist(two_groups(2), TASK, SGD, batch_size=BATCH), dataset()
     state, _ = rounds(algorithm, 3)
     sample = TASK.batch(data.train, jnp.arange(64), None)
@@ -150,7 +150,7 @@ def test_the_authors_protocol_normalises_every_test_batch_by_itself():
 
 @pytest.mark.parametrize("num_devices", [0, 2])
 def test_g2_the_output_bias_that_sub_gcns_trained_is_averaged_and_written_back(num_devices):
-    """G2: the merge left the output layer's bias out, which stayed 0 while every sub-GCN trained its own."""
+    """G2: the merge left out the output layer's bias: it stayed 0, though sub-GCNs trained it."""
     place = {"placement": sharded(subnet_mesh(num_devices))} if num_devices else {}
     split, data = DECOMPOSITIONS["gcn-uneven"](4), graph_dataset(first_product="symmetric")
     algorithm = ist(split, node_classification(), SGD, batch_size=1, **place)
@@ -169,10 +169,10 @@ def test_g2_the_output_bias_that_sub_gcns_trained_is_averaged_and_written_back(n
 
 
 def test_x1_no_repartition_reads_stale_blocks():
-    """X1: an epoch began by dealing from stale copies, and steps since the last synchronisation were lost.
+    """X1: an epoch began from stale copies; steps since the last synchronisation were lost.
 
-    Passes of 7 steps, rounds of 5 (the second one shorter, then a pass ends inside the third): every round starts from
-    what the one before has trained.
+    Passes of 7 steps, rounds of 5: a pass ends inside a round. Every round starts from what the one
+    before has trained.
     """
     decomposition = chain(4)
     algorithm = ist(decomposition, TASK, SGD, batch_size=BATCH)

@@ -1,4 +1,4 @@
-"""Laws 4, 5 and 7 to 10 for GCN, GraphSAGE and GAT on a whole graph, laid out as for runs, with dropout."""
+"""Laws 4, 5 and 7 to 10 for GCN, GraphSAGE and GAT on one graph, with dropout."""
 
 import functools
 
@@ -201,7 +201,7 @@ def test_law_7_exactly_the_configured_local_steps_reach_the_global_model(method,
 
 @by_kind
 def test_law_8_workers_that_see_one_graph_start_alike_and_drop_features_of_their_own(kind):
-    """Copies of one model: the first losses differ by dropout alone; with clusters, by the batch, too."""
+    """Copies of one model: first losses differ by dropout alone; with clusters, by the batch."""
     _, model, decompose = KINDS[kind]
     whole = lambda dropout: decompose(model.clone(dropout=dropout), FEATURES, num_subnets=4)
 
@@ -231,7 +231,7 @@ def test_law_9_the_second_round_compiles_nothing_and_init_works_on_shapes_alone(
 
 @by_method_and_kind
 def test_what_is_lost_reaches_nobody(method, kind):
-    """All sub-networks: the parameters stay. One of two: they move, and units that only the lost one held stay."""
+    """If all are lost, the parameters stay. If one is, those that only it held stay."""
     algorithm, data = method_of(method, kind, optax.adam(0.01), "vmapped"), data_of(kind)
     before = params_of(algorithm, algorithm.fresh(ROOT))
 
@@ -261,7 +261,7 @@ def test_what_is_lost_reaches_nobody(method, kind):
 
 @by_kind
 def test_nothing_is_quadratic_in_nodes(kind):
-    """Twice the nodes, with as many neighbours each: twice the FLOPs and the bytes of a round, at most."""
+    """Twice the nodes, with as many neighbours each: about twice the FLOPs and bytes of a round."""
     layout, model, _ = KINDS[kind]
     costs = []
     for nodes in (1000, 2000):

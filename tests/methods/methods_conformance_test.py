@@ -43,7 +43,7 @@ by_algorithm = pytest.mark.parametrize("name", sorted(ALGORITHMS))
 
 @pytest.fixture(scope="module")
 def built():
-    """(name, place) -> a case with S = 4, built once: tests that take rounds of 3 steps share one compiled program."""
+    """(name, place) -> a case with S = 4, built once: tests share its round of 3 steps."""
     return functools.cache(lambda name, place="vmapped": ALGORITHMS[name](4, placements()[place]()))
 
 
@@ -100,7 +100,7 @@ def test_when_all_subnetworks_are_lost_the_parameters_stay(name, built):
 
 @by_algorithm
 def test_what_a_lost_subnetwork_did_reaches_nobody(name, built):
-    """One of four is lost, and its data are nan: the parameters stay finite and have still moved."""
+    """One of four is lost, and its data are nan: the parameters stay finite and still move."""
     algorithm, data = built(name), dataset()
     view = data.view(0, jax.random.key(5), 4, algorithm.sharding)
     poisoned = view._replace(
@@ -212,7 +212,7 @@ def test_law_4_an_outer_sgd_of_rate_one_is_the_plain_merge(place):
 
 
 def test_outer_momentum_by_hand():
-    """Nesterov on two scalars' worth of rounds: v = mu v + g; x -= lr (g + mu v), g = params - merged."""
+    """Nesterov: v = mu v + g; x -= lr (g + mu v), where g = params - merged."""
     whole = replicated(two_groups(2), 2)
     outer = ist(whole, TASK, SGD, batch_size=BATCH, outer_tx=optax.sgd(0.7, 0.9, nesterov=True))
     inner = ist(whole, TASK, SGD, batch_size=BATCH)
@@ -224,7 +224,10 @@ def test_outer_momentum_by_hand():
 
 @pytest.mark.parametrize("place", ["looped", "sharded-4"])
 def test_outer_momentum_goes_where_its_units_go(place):
-    """One round trains; then the rate is 0, and momentum alone changes every parameter by 0.9 of what the first round did."""
+    """One round trains; then the rate is 0.
+
+    Momentum alone changes every parameter by 0.9 of what the first round did.
+    """
     tx = optax.sgd(optax.piecewise_constant_schedule(0.1, {3: 0.0}))
     options = dict(
         batch_size=BATCH, outer_tx=optax.sgd(1.0, momentum=0.9), placement=placements()[place]()
@@ -277,7 +280,7 @@ PLACED = [
     also_slowly([case for case in PLACED if "ist" in case or "sharded-2" in case], PLACED),
 )
 def test_law_5_all_placements_agree_in_float64(name, place, placed):
-    """vmapped and sharded over 1, 2, 4, 8 devices are as looped: the partition exactly, parameters to 1e-9."""
+    """Each is as looped: the partition exactly, parameters to 1e-9."""
     with jax.enable_x64(True):
         (expected, indices), (params, other) = placed(name, "looped"), placed(name, place)
     assert all(leaf.dtype == np.float64 for leaf in jax.tree.leaves(expected))
