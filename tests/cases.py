@@ -1,7 +1,8 @@
 """What the conformance suites run over: a new decomposition or method joins with one line."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+import functools
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import flax.linen as nn
@@ -9,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 
 from ist_jax import data_parallel, decompose, ensemble, ist, replicated
 from ist_jax.core.placement import Placement, looped, sharded, subnet_mesh, vmapped
@@ -25,7 +27,7 @@ EXAMPLE = jax.ShapeDtypeStruct((1, FEATURES), jnp.float32)
 
 
 class Own(nn.Module):
-    """A user's model: two branches of hidden units that meet, a shared bias, a composite axis kept apart."""
+    """A user's model: two branches of hidden units that meet, a shared bias, a composite axis."""
 
     width: int
     heads: int
@@ -232,7 +234,10 @@ def dataset(num_train: int = 100, dtype: Any = np.float32, shards: Any = shared)
 
 
 def raw_graph(num_nodes: int = 40, **changes: Any) -> RawGraph:
-    """A random graph, a class's nodes alike and mostly neighbours; one node has many neighbours, some have none."""
+    """A random graph. Nodes of one class are alike and mostly neighbours.
+
+    One node has many neighbours, and some have none.
+    """
     rng = np.random.default_rng(0)
     y = rng.integers(0, CLASSES, num_nodes)
     x = (np.eye(CLASSES, FEATURES)[y] + 0.5 * rng.normal(size=(num_nodes, FEATURES))).astype(
@@ -261,7 +266,7 @@ FIRST_PRODUCTS = {GCN: "symmetric", GraphSAGE: "mean", GAT: "none"}
 
 
 def on_a_graph(placement: Placement) -> tuple[Any, ...]:
-    """Phases, task and data of a run of two rounds over 4 sub-GCNs, each trained on the whole graph, with dropout."""
+    """Phases, task and data of a run of two rounds: 4 sub-GCNs on one graph, with dropout."""
     task, split = (
         node_classification(),
         gcn(GCN((8, 8), CLASSES, norm="layer", dropout=0.5), FEATURES, num_subnets=4),
@@ -290,9 +295,21 @@ def inputs(decomposition: Decomposition, count: int = 8, seed: int = 1) -> Any:
 ROOT = jax.random.key(3)
 
 
+def also_slowly(fast: Iterable[Any], every: Iterable[Any]) -> list[Any]:
+    """Parameters of a test: those of `every` that are not in `fast` are marked slow."""
+    fast = list(fast)
+    values = lambda case: case if isinstance(case, tuple) else (case,)
+    every = list(every)
+    assert all(case in every for case in fast), "a fast case is one of all"
+    return [
+        pytest.param(*values(case), marks=() if case in fast else pytest.mark.slow)
+        for case in every
+    ]
+
+
 @contextlib.contextmanager
 def as_users_compile() -> Iterator[None]:
-    """Programs that are compiled inside are optimised, which those of this suite are not (conftest.py)."""
+    """Compiles with all optimisations inside; the suite compiles without most (conftest.py)."""
     jax.config.update("jax_disable_most_optimizations", False)
     try:
         yield
@@ -306,19 +323,33 @@ def rounds(
     """`count` rounds from the start; the state, and the losses of the last round."""
     data = data or dataset()
     state = algorithm.fresh(ROOT, start)
-    weight_S = jax.device_put(jnp.ones(algorithm.num_workers, jnp.float32), algorithm.sharding)
+    weight_S = np.ones(algorithm.num_workers, np.float32)
     metrics = None
     for r in range(count):
         view = next(
             data.views(jax.random.key(5), algorithm.num_workers, algorithm.sharding, [range(1)])
         )
-        key = jax.device_put(jax.random.fold_in(ROOT, r), algorithm.sharding)
-        state, metrics = algorithm.round(state, view, key, weight_S, steps=steps)
+        key = jax.random.fold_in(ROOT, r)
+        state, metrics = one_round(algorithm, state, view, key, weight_S, steps)
     return state, metrics
 
 
+def one_round(
+    algorithm: Method, state: Any, view: Any, key: jax.Array, weight_S: Any, steps: int = 3
+) -> tuple[Any, Any]:
+    """A round with its arguments where the training loop puts them: all share one program."""
+    put = functools.partial(jax.device_put, device=algorithm.sharding)
+    weight_S = np.asarray(weight_S, np.float32)
+    return algorithm.round(state, view, put(key), put(weight_S), steps=steps)
+
+
+def params_of(algorithm: Method, state: Any) -> Any:
+    """The full model's parameters on the host; one compiled program, not one for each operation."""
+    return jax.device_get(jax.jit(algorithm.params)(state))
+
+
 def random_params(decomposition: Decomposition, seed: int = 0, dtype: Any = np.float32) -> Any:
-    """Parameters without structure, so that no two entries are equal (initial biases are all zero)."""
+    """Random parameters, no two entries equal (initial biases are all zero)."""
     shapes = jax.eval_shape(decomposition.init, jax.random.key(0))
     rng = np.random.default_rng(seed)
     return jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(dtype), shapes)
@@ -336,7 +367,10 @@ def placements() -> dict[str, Callable[[], Placement]]:
 def exchanged_rounds(
     exchange: Any, parts: Any, params: Any, weight_S: Any, count: int, factor: float
 ) -> Any:
-    """The start and `count` rounds of an exchange whose training is a factor: (indices, pulled or None, store) of each."""
+    """Yields (indices, pulled or None, store) of the start and of `count` rounds.
+
+    Training multiplies every parameter by `factor`.
+    """
     indices, store = parts.first(), exchange.init(params)
     yield indices, None, store
     for r in range(count):

@@ -8,13 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from cases import BATCH, ROOT, TASK, exchanged_rounds, random_params, rounds
+from cases import BATCH, ROOT, TASK, exchanged_rounds, params_of, random_params, rounds
 
 from ist_jax.analysis.hlo import bytes_sent, collectives
 from ist_jax.core.placement import subnet_mesh
 from ist_jax.core.sample_order import draw
 from ist_jax.core.subnet import extract, extract_all, label_axes, map_labels, merge
 from ist_jax.exchange import one_device, over_mesh, storage_order
+from ist_jax.methods import Start
 from ist_jax.training.loop import LoopConfig, Stopped, run
 
 
@@ -60,12 +61,13 @@ def masks(labels, params, indices):
 
 
 def check_law_5(make, places, data, start, rtol, atol):
-    """All placements agree: the partition exactly, parameters (and what is carried with them) to rounding."""
+    """All placements agree: the partition exactly, parameters and carried state to rounding."""
     results = {}
     for name, place in places.items():
         algorithm = make(place())
         state, _ = rounds(algorithm, 2, 2, data, jax.device_put(start, algorithm.sharding))
-        results[name] = jax.device_get((algorithm.end(state)[:2], state.indices))
+        end = jax.jit(lambda state, algorithm=algorithm: algorithm.end(state)[:2])(state)
+        results[name] = jax.device_get((end, state.indices))
     expected, indices = results["looped"]
     moved = jax.tree.map(
         lambda a, b: np.abs(a - b).max(), expected[0], jax.device_get(start.params)
@@ -78,8 +80,27 @@ def check_law_5(make, places, data, start, rtol, atol):
         )
 
 
+def check_law_7(make, data, steps):
+    """Only step 10 has a learning rate: it trains if it is in the round, first or last."""
+    algorithm = make(optax.sgd(lambda step: jnp.where(step == 10, 0.1, 0.0)))
+    start = Start(params_of(algorithm, algorithm.fresh(ROOT)))
+
+    def moved(first):
+        """The largest change by a round that begins with this step."""
+        state, _ = rounds(algorithm, 1, steps, data, start._replace(step=first))
+        gaps = jax.tree.map(
+            lambda a, b: np.abs(a - b).max(), params_of(algorithm, state), start.params
+        )
+        return max(jax.tree.leaves(gaps))
+
+    assert min(moved(10), moved(11 - steps)) > 1e-4, "the first step and the last one train"
+    assert max(moved(11), moved(10 - steps)) < 1e-6, "no step before or after does"
+
+
 def check_law_10(phases, task, data, workdir, rounds_between):
-    """A run that is stopped after so many rounds, and again after so many more, ends as the unbroken one, bit for bit.
+    """A run that is stopped after each of these numbers of rounds ends as the unbroken one.
+
+    Bit for bit.
 
     Returns:
       The parameters at the end.

@@ -2,13 +2,14 @@
 
 import functools
 import gzip
+import itertools
 import resource
 import tempfile
 
 import jax
 import numpy as np
 import pytest
-from cases import ALGORITHMS, dataset, rounds
+from cases import ALGORITHMS, also_slowly, dataset, params_of, rounds
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -24,16 +25,20 @@ SPLITS = {
 }
 
 
-@pytest.mark.parametrize("split", SPLITS)
-@pytest.mark.parametrize("name", ["ist", "data-parallel", "diloco"])
+TRAINED = list(itertools.product(["ist", "data-parallel", "diloco"], SPLITS))
+
+
+@pytest.mark.parametrize(
+    "name,split", also_slowly([("ist", "disjoint"), ("data-parallel", "dirichlet")], TRAINED)
+)
 def test_training_is_that_of_one_device_that_has_everything(name, split):
     data = dataset(shards=SPLITS[split])
     find = lambda placement: ALGORITHMS[name](4, placement)
     alone = find(looped())
-    expected = alone.params(rounds(alone, 2, data=data)[0])
+    expected = params_of(alone, rounds(alone, 2, data=data)[0])
     for devices in (2, 4):
         spread = find(sharded(subnet_mesh(devices), looped()))
-        found = spread.params(rounds(spread, 2, data=data)[0])
+        found = params_of(spread, rounds(spread, 2, data=data)[0])
         jax.tree.map(
             lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), found, expected
         )

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 import re
 import threading
 import time
@@ -9,7 +10,7 @@ import time
 import jax
 import numpy as np
 import pytest
-from cases import ALGORITHMS, TASK, dataset
+from cases import ALGORITHMS, TASK, also_slowly, dataset
 
 from ist_jax import LoopConfig, run
 from ist_jax.core.placement import looped, sharded, subnet_mesh
@@ -57,16 +58,19 @@ def without_times(rows):
     ]
 
 
-@pytest.mark.parametrize("split", SPLITS)
-@pytest.mark.parametrize("name", ["ist", "data-parallel"])
-@pytest.mark.parametrize(
-    "place", [looped, lambda: sharded(subnet_mesh(2), looped())], ids=["looped", "sharded"]
-)
+PLACES = {"looped": looped, "sharded": lambda: sharded(subnet_mesh(2), looped())}
+TRAINED = list(itertools.product(["ist", "data-parallel"], SPLITS, PLACES))
+FAST = [("ist", "disjoint", "sharded"), ("data-parallel", "shared", "looped")]
+
+
+@pytest.mark.parametrize("name,split,place", also_slowly(FAST, TRAINED))
 def test_streamed_training_is_that_in_memory(name, split, place, monkeypatch):
     """Rounds of 3 steps and a last one of 2; validation and test in chunks, the last of them not full."""
     monkeypatch.setattr(streamed, "_CHUNK", 16)
     data, samples = dataset(shards=SPLITS[split]), 4 * ALGORITHMS[name](4).batch_size * 14
-    train = lambda data: run([(ALGORITHMS[name](4, place()), samples, 3)], TASK, data, CONFIG)
+    train = lambda data: run(
+        [(ALGORITHMS[name](4, PLACES[place]()), samples, 3)], TASK, data, CONFIG
+    )
     expected, found = train(data), train(on_disk(data))
     jax.tree.map(np.testing.assert_array_equal, found.params, expected.params)
     for row, other in zip(
@@ -163,7 +167,7 @@ def test_never_more_than_a_round_is_read_at_once():
     assert dataset(400).num_train / 2 > 60
 
 
-@pytest.mark.parametrize("name", ["ist", "data-parallel"])
+@pytest.mark.parametrize("name", also_slowly(["ist"], ["ist", "data-parallel"]))
 def test_a_streamed_run_that_is_stopped_resumes_exactly(name, tmp_path):
     phases = lambda: [(ALGORITHMS[name](2), 2 * 3 * ALGORITHMS[name](2).batch_size * 6, 3)]
     config = dataclasses.replace(CONFIG, checkpoint_every=2)

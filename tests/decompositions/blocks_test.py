@@ -1,4 +1,4 @@
-"""ResIST's blocks: overlap on a mesh, evaluation in order, scales by hand, what a sub-ResNet holds."""
+"""ResIST's blocks: overlap on a mesh, evaluation in order, scales, what a sub-ResNet holds."""
 
 import operator
 
@@ -6,7 +6,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cases import BATCH, ROOT, SGD, TASK, chain, dataset, random_params, rounds
+from cases import (
+    BATCH,
+    ROOT,
+    SGD,
+    TASK,
+    also_slowly,
+    chain,
+    dataset,
+    params_of,
+    random_params,
+    rounds,
+)
 from laws import check_law_6, compiled_bytes, masks, shapes_and_labels
 
 from ist_jax import ist, replicated
@@ -33,7 +44,7 @@ def test_law_6_with_a_minimum_depth(partition):
 @pytest.mark.parametrize("place", ["one device", "mesh"])
 @pytest.mark.parametrize("min_units", [0, 4])
 def test_the_whole_model_is_evaluated_with_its_blocks_in_order(place, min_units):
-    """Also after they have travelled: the full model, applied to its parameters in original order."""
+    """Also after rounds: the prediction is the full model's on parameters in original order."""
     decomposition, data = chain(4, min_units=min_units), dataset()
     placement = looped() if place == "one device" else sharded(subnet_mesh(4))
     algorithm = ist(decomposition, TASK, SGD, batch_size=BATCH, placement=placement)
@@ -41,15 +52,15 @@ def test_the_whole_model_is_evaluated_with_its_blocks_in_order(place, min_units)
     state, _ = rounds(algorithm, 2, 3, data)
     batch = TASK.batch(data.test, jnp.arange(8), None)
     found = jax.jit(lambda state: algorithm.predictor(state, None)(batch))(state)
-    expected = decomposition.full.apply(jax.device_get(algorithm.params(state)), batch["x"])
+    expected = decomposition.full.apply(params_of(algorithm, state), batch["x"])
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("min_units", [0, 4])
 def test_no_device_ever_has_all_blocks(min_units):
-    """Evaluated over a mesh, they come to all devices one at a time: nothing that crosses it is larger than one.
+    """Evaluation over a mesh sends one block at a time: no collective is larger than a block.
 
-    9 blocks for 4 subnetworks, with a statistic of each norm measured: no device has the 9 that one program would gather.
+    There are 9 blocks for 4 subnetworks, and the statistics of every norm are measured.
     """
     algorithm = ist(
         chain(4, min_units=min_units),
@@ -118,7 +129,9 @@ def test_several_stages_have_scales_of_their_own():
     assert made.subnet.module.stage_sizes == (3, 3, 12, 3)
 
 
-MB = {  # sent by a device in a synchronisation: (S, minimum depth): ResIST, its lower bound, as published, local SGD
+# MB sent by a device in a synchronisation:
+# (S, minimum depth): ResIST, its lower bound, as published, local SGD
+MB = {
     (2, 0): (90.0, 87.7, 165.6, 165.6),
     (4, 0): (120.9, 112.0, 262.5, 248.4),
     (8, 0): (141.0, 119.3, 306.3, 289.8),
@@ -127,11 +140,17 @@ MB = {  # sent by a device in a synchronisation: (S, minimum depth): ResIST, its
 }
 
 
+FAST = [(4, 0, "balanced", 0), (8, 4, "blocks", 2)]
+
+
 @pytest.mark.parametrize(
     "num_subnets,min_blocks,held", [(2, 0, 11), (4, 0, 6), (8, 0, 3), (8, 4, 4), (8, 5, 5)]
 )
 def test_what_a_sub_resnet_holds_and_sends(num_subnets, min_blocks, held):
-    """Table 1's parts: 15,422,116 shared parameters and 1,180,672 of every block; a padded slot counts (S = 4: 22 in 4 x 6)."""
+    """Table 1's parts: 15,422,116 shared parameters and 1,180,672 of every block.
+
+    A padded slot counts: with S = 4, 22 blocks are in 4 x 6 slots.
+    """
     decomposition = blocks(RESNET101, IMAGE, num_subnets=num_subnets, min_blocks=min_blocks)
     shapes, labels = shapes_and_labels(decomposition)
     parts = choose_holder_sharded(decomposition.partition, labels, shapes)
@@ -153,8 +172,10 @@ def test_what_a_sub_resnet_holds_and_sends(num_subnets, min_blocks, held):
     assert np.array(sent) / 1e6 == pytest.approx(np.array(MB[num_subnets, min_blocks]), abs=0.05)
 
 
-@pytest.mark.parametrize("partition,column", [("balanced", 0), ("blocks", 2)])
-@pytest.mark.parametrize("num_subnets,min_blocks", MB)
+@pytest.mark.parametrize(
+    "num_subnets,min_blocks,partition,column",
+    also_slowly(FAST, [(*case, *of) for case in MB for of in (("balanced", 0), ("blocks", 2))]),
+)
 def test_law_6_compiled_bytes_of_resnet101_equal_the_arithmetic(
     num_subnets, min_blocks, partition, column
 ):
@@ -176,7 +197,7 @@ def test_law_6_compiled_bytes_of_resnet101_equal_the_arithmetic(
 
 
 def test_inactive_blocks_are_neither_stored_nor_computed():
-    """The memory of the compiled step of a sub-ResNet falls with its blocks; meter_test.py has its FLOPs."""
+    """The compiled step of a sub-ResNet needs less memory; meter_test.py has its FLOPs."""
     model = PreActResNet((1, 1, 25), 3, width=4, unrolled=False)
     decomposition = blocks(model, IMAGE, num_subnets=4)
     sub, full = (
@@ -227,7 +248,7 @@ def test_what_cannot_be_divided_is_said():
     ],
 )
 def test_law_3_with_other_kinds_of_blocks_down_to_one_for_each(block, norm, num_subnets):
-    """Six blocks are dealt; those that a sub-ResNet lacks are the identity, or relu of what is not negative."""
+    """Six blocks. One that a sub-ResNet lacks is the identity, or relu of what is not negative."""
     image = jax.ShapeDtypeStruct((1, 4, 4, 2), jnp.float32)
     made = blocks(
         ResNet((1, 7), 5, width=4, block=block, norm=norm),

@@ -1,6 +1,6 @@
 """The laws of the mechanism, for every decomposition in `cases.DECOMPOSITIONS`.
 
-Everything a case needs from JAX is computed by one compiled program per case; the tests look at its results.
+One compiled program computes everything that a case needs; the tests look at its results.
 """
 
 import functools
@@ -18,6 +18,7 @@ from cases import (
     FEATURES,
     IMAGES,
     TASK,
+    also_slowly,
     inputs,
     random_params,
 )
@@ -38,7 +39,11 @@ CASES += [
     ("own-model", 2),
     ("gcn-split-input", 8),
 ]  # of the last, 12 features: padded
-by_case = pytest.mark.parametrize("name,num_subnets", CASES)
+# every decomposition once, and with one and eight subnetworks one of them; the others slowly
+FAST = {*((name, 4) for name in DECOMPOSITIONS), ("mlp", 1), ("gcn-split-input", 8)}
+
+
+by_case = pytest.mark.parametrize("name,num_subnets", also_slowly(FAST, CASES))
 
 
 def local_batch(decomposition, batch, own):
@@ -136,7 +141,7 @@ def masked_graphsage(full, masked, graph, own):
 
 
 def masked_gcn(full, masked, graph, own):
-    """The same for a GCN of two hidden layers; the first layer's sum over neighbours is in the features."""
+    """The same for a GCN of two hidden layers; the features are sums over neighbours already."""
     propagate, h = symmetric_mean(graph), graph.features
     for i, over_nodes in enumerate([lambda h: h, propagate]):
         p, index = masked[f"hidden_{i}"], own[f"hidden_{i}"]
@@ -265,7 +270,20 @@ def resting_partition(decomposition, labels, shapes, resident):
     return parts if resident else choose_holder_sharded(parts, labels, shapes)
 
 
-@pytest.mark.parametrize("name,num_subnets,num_devices,partition,resident", MESHES)
+# every decomposition, every mesh, every partition and both ways to rest once
+FAST_MESHES = {
+    *((name, 4, 4, "balanced", False) for name in DECOMPOSITIONS),
+    *(("mlp", s, d, "balanced", False) for s, d in [(4, 2), (8, 8)]),
+    ("own-model", 1, 1, "balanced", False),
+    ("mlp", 4, 4, "balanced", True),
+    ("own-model", 4, 2, "blocks", True),
+}
+
+
+@pytest.mark.parametrize(
+    "name,num_subnets,num_devices,partition,resident",
+    also_slowly(FAST_MESHES, MESHES),
+)
 def test_law_6_the_mesh_exchange_is_extract_and_merge_bit_for_bit(
     name, num_subnets, num_devices, partition, resident
 ):
