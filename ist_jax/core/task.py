@@ -53,5 +53,5 @@ class Task(NamedTuple):
     loss: Callable[[Model, Params, Batch, Key], tuple[Array, Any]]
     predict: Callable[[Model, Params, Batch], Any]
     metrics: Callable[[Any, Batch, Array], Sums]
-    selects: Selection = Selection("loss", "min")
+    selects: Selection
     num_examples: Callable[[Any], int] = leading_axis

@@ -57,6 +57,16 @@ def add_up(sums: Callable[[Batch, Array], Any], task: Task, chunk: Chunk, batch_
     return jax.tree.map(lambda leaf_K: leaf_K.sum(axis=0), sums_K)
 
 
+def _with_selected(task: Task, sums: Sums) -> Sums:
+    """`sums`, checked. Raises ValueError if the metric that selects is not among them."""
+    if task.selects.metric not in sums:
+        raise ValueError(
+            f"the task selects by {task.selects.metric!r}, and its metrics are {sorted(sums)}: "
+            "name one of them in Task.selects"
+        )
+    return sums
+
+
 def evaluate_model(
     predictor: Predictor, task: Task, dataset: Dataset, part: str, batch_size: int
 ) -> dict[str, float]:
@@ -124,14 +134,18 @@ def evaluate_chunks(
     batch_size: int,
     subnets: bool,
 ) -> dict[str, Sums]:
-    """The sums from which `means` makes metrics. To be jitted; arguments as of `evaluate`."""
+    """The sums from which `means` makes metrics. To be jitted; arguments as of `evaluate`.
+
+    Raises:
+      ValueError: `task.selects` names a metric that the task does not have.
+    """
     batch = None if calibration is None else whole_batch(task, calibration)
     predictor = method.predictor(state, batch)
     of_subnets = method.predictor(state, batch, subnets=True) if subnets else None
 
     def sums(batch: Batch, weight_B: Array) -> dict[str, Sums]:
         one = lambda outputs: task.metrics(outputs, batch, weight_B)
-        full = {"": one(predictor(batch))}
+        full = {"": _with_selected(task, one(predictor(batch)))}
         return full if of_subnets is None else full | {SUBNETS: jax.vmap(one)(of_subnets(batch))}
 
     return {

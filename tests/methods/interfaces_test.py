@@ -82,6 +82,16 @@ def test_a_model_without_flax_trains_and_its_metric_is_the_only_one():
     assert after["test_subnets"]["mse"].shape == (2,)
 
 
+def test_a_task_that_selects_by_a_metric_it_does_not_have_is_refused():
+    method, data = ist(regression(2), REGRESSION, SGD, batch_size=BATCH), dataset()
+    task = REGRESSION._replace(selects=Selection("accuracy", "max"))
+    score = lambda state: evaluate(
+        method, task, state, {"test": data.test}, None, batch_size=16, subnets=False
+    )
+    with pytest.raises(ValueError, match=r"selects by 'accuracy', and its metrics are \['mse'\]"):
+        jax.eval_shape(score, method.fresh(ROOT))
+
+
 def test_what_is_no_model_is_refused():
     with pytest.raises(TypeError, match="a Linen module or has init, apply and measure"):
         as_model(lambda params, x: x)
