@@ -28,9 +28,9 @@ def processor() -> str:
 
 
 def folder(environ: Mapping[str, str]) -> str:
-    """The cache's folder: IST_JAX_TEST_CACHE, or JAX's own variable, or one in the user's cache folder.
+    """The cache folder: IST_JAX_TEST_CACHE, or JAX's own variable, or one in the user's cache.
 
-    Programs are compiled for one processor by one version of JAX: the default folder's name has both.
+    The default folder's name has the processor and JAX's version, which programs are compiled for.
     """
     for name in ("IST_JAX_TEST_CACHE", "JAX_COMPILATION_CACHE_DIR"):
         if environ.get(name):
