@@ -30,10 +30,12 @@ def draws(parts, count, seed=0):
         new = parts.sample(key, current)
         return new, new["g"]
 
-    first = parts.sample(jax.random.key(seed), parts.first())
-    return np.asarray(
-        jax.lax.scan(step, first, jax.random.split(jax.random.key(seed + 1), count))[1]
-    )
+    @jax.jit  # operation by operation, each would be compiled for every shape
+    def drawn(key, keys):
+        return jax.lax.scan(step, parts.sample(key, parts.first()), keys)[1]
+
+    keys = jax.random.split(jax.random.key(seed + 1), count)
+    return np.asarray(drawn(jax.random.key(seed), keys))
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -1,5 +1,7 @@
 """Laws 1 and 2 over random rules, sizes and numbers of subnetworks."""
 
+import functools
+
 import jax
 import numpy as np
 from hypothesis import given, settings
@@ -49,8 +51,17 @@ def test_merge_follows_its_definition_entry_by_entry(problem):
     rng = np.random.default_rng(seed)
     params = {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
     labels = label_axes(params, rules, sizes)
-    indices = jax.device_get(parts.sample(jax.random.key(seed), parts.first()))
-    sub_S = jax.device_get(extract_all(params, labels, indices, parts.num_subnets))
+
+    @jax.jit
+    def extracted(params, key):
+        indices = parts.sample(key, parts.first())
+        return indices, extract_all(params, labels, indices, parts.num_subnets)
+
+    @functools.partial(jax.jit, static_argnames="disjoint")
+    def merge_all(params, sub_S, indices, weight_S, disjoint=False):
+        return merge(params, sub_S, labels, indices, weight_S, disjoint=disjoint)
+
+    indices, sub_S = jax.device_get(extracted(params, jax.random.key(seed)))
     jax.tree.map(
         lambda leaf: leaf.__iadd__(rng.normal(size=leaf.shape).astype(np.float32)),
         sub_S := jax.tree.map(np.array, sub_S),
@@ -58,12 +69,12 @@ def test_merge_follows_its_definition_entry_by_entry(problem):
     # 0.5 multiplies without rounding, so that both ways of merging give the same bits
     weight_S = rng.choice([0.0, 0.5, 1.0], parts.num_subnets, p=[0.2, 0.2, 0.6])
     weight_S = weight_S.astype(np.float32)
-    merged = jax.device_get(merge(params, sub_S, labels, indices, weight_S))
+    merged = jax.device_get(merge_all(params, sub_S, indices, weight_S))
     for name, leaf in params.items():
         expected = by_definition(leaf, sub_S[name], labels[name], indices, weight_S, sizes)
         np.testing.assert_allclose(merged[name], expected, rtol=1e-5, atol=1e-6, err_msg=name)
     if parts.disjoint:
-        fast = jax.device_get(merge(params, sub_S, labels, indices, weight_S, disjoint=True))
+        fast = jax.device_get(merge_all(params, sub_S, indices, weight_S, disjoint=True))
         jax.tree.map(
             np.testing.assert_array_equal,
             {k: v for k, v in fast.items() if k != "shared"},
