@@ -1,20 +1,19 @@
-"""How fast sub-GCNs train on one device, against whole GCNs, as ratios within one run:
+"""How fast sub-GCNs train on one device, against whole GCNs: ist-jax benchmark graphs.
 
-    python -m ist_jax.cli.benchmarks.graphs [--quick] [--cora=DIR] [--cora_only] [--out=DIR]
-
-Times a step of all m sub-GCNs on the whole graph, looped or vmapped, whichever is faster, their exchange included (a GCN of
-three layers with hidden 256, 20 local steps a round; dropout of hidden features, as in the authors' small-scale script),
-against m steps of the whole GCN, and against what operations and traffic with memory would allow: on Cora, where DIR holds the
-files ind.cora.*, on the graph of the digits, and on a generated graph of 100,000 nodes and 2,000,000 edges; and how a step
-grows with the nodes. On Cora also as runs train by default, with dropout of the input, and inference, of the whole model and of
-an ensemble. With --cora_only, on Cora alone. Prints a table, and writes graph_benchmark.json, or graph_benchmark_cora.json, to
---out. Milliseconds depend on the machine and on what else runs there. Expect ten minutes on 2 CPU cores, one with --quick.
+Times a step of all m sub-GCNs on the whole graph, looped or vmapped, whichever is faster, with
+their exchange (a GCN of three layers with hidden 256, 20 local steps a round; dropout of hidden
+features, as in the authors' small-scale script), against m steps of the whole GCN, and against what
+operations and memory traffic would allow: on Cora, if --cora is given, on the graph of the digits,
+and on a generated graph of 100,000 nodes and 2,000,000 edges; and how a step grows with the nodes.
+On Cora also as runs train by default, with dropout of the input, and inference, of the full model
+and of an ensemble. Ratios of one run only: milliseconds depend on the machine and on what else runs
+there. Expect ten minutes on 2 CPU cores, one with --quick.
 """
 
+import dataclasses
 import functools
 import json
 import pathlib
-import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -27,7 +26,8 @@ from ist_jax import data, ensemble, ist
 from ist_jax.cli.benchmarks.rounds import described, exponent, machine
 from ist_jax.cli.benchmarks.timing import Round, median_seconds, round_of
 from ist_jax.cli.config import ConfigError
-from ist_jax.cli.exit_status import Parser, RawText, exit_status
+from ist_jax.cli.config.parsing import parse
+from ist_jax.cli.exit_status import exit_status
 from ist_jax.cli.records.tables import markdown
 from ist_jax.core.placement import Placement, looped, vmapped
 from ist_jax.core.types import Sparse
@@ -55,6 +55,20 @@ HEADER = [
     "of one whole GCN",
     "the authors' ms / ours",
 ]
+
+
+@dataclasses.dataclass(frozen=True)
+class GraphsFlags:
+    """The flags of `ist-jax benchmark graphs`."""
+
+    quick: bool = False
+    """Small sizes, a minute."""
+    cora: str = ""
+    """Folder of Cora's eight files ind.cora.*."""
+    cora_only: bool = False
+    """Cora alone."""
+    out: str = ""
+    """Folder for graph_benchmark.json (graph_benchmark_cora.json with --cora-only)."""
 
 
 class Sizes(NamedTuple):
@@ -256,55 +270,42 @@ def growth(sizes: Sizes) -> tuple[list[list[str]], float]:
     return rows, exponent(counts, seconds)
 
 
-def _benchmark(argv: Sequence[str]) -> None:
-    parser = Parser(
-        prog="ist_jax.cli.benchmarks.graphs", description=__doc__, formatter_class=RawText
-    )
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--cora", default="")
-    parser.add_argument("--cora_only", action="store_true")
-    parser.add_argument("--out", default="")
-    chosen = parser.parse_args(argv)
-    sizes = QUICK if chosen.quick else FULL
-    if chosen.cora_only and not chosen.cora:
-        raise ConfigError("--cora_only leaves out all but Cora: --cora=DIR is missing")
-    rows: list[list[str]] = []
-    if chosen.cora:
-        cora = data.load("planetoid", chosen.cora, "cora", graph=OPTIONS)
-        rows += subnet_rows("Cora", cora, sizes, sizes.steps, AUTHORS_MS if sizes is FULL else {})
-        rows += subnet_rows(
-            "Cora, dropout of the input, too",
-            cora,
-            sizes,
-            sizes.steps,
-            AUTHORS_MS if sizes is FULL else {},
-            True,
-        )
-        rows += inference_rows("Cora", cora, sizes)
-    note = described(machine())
-    if not chosen.cora_only:
-        rows += subnet_rows(
-            "digits", data.load("digits_graph", graph=OPTIONS), sizes, sizes.steps, {}
-        )
-        named = f"{sizes.nodes:,} nodes, {sizes.edges:,} edges"
-        rows += subnet_rows(named, generated(sizes.nodes, sizes.edges), sizes, 1, {})
-        grown, power = growth(sizes)
-        rows, note = rows + grown, f"A step grows with the power {power:.2f} of the nodes.\n{note}"
+def _cora_rows(folder: str, sizes: Sizes) -> list[list[str]]:
+    cora = data.load("planetoid", folder, "cora", graph=OPTIONS)
+    authors = AUTHORS_MS if sizes is FULL else {}
+    rows = subnet_rows("Cora", cora, sizes, sizes.steps, authors)
+    both = "Cora, dropout of the input, too"
+    rows += subnet_rows(both, cora, sizes, sizes.steps, authors, True)
+    return rows + inference_rows("Cora", cora, sizes)
+
+
+def _other_rows(sizes: Sizes) -> tuple[list[list[str]], float]:
+    """The rows of the other graphs, and the power of the nodes that a step grows with."""
+    digits = data.load("digits_graph", graph=OPTIONS)
+    rows = subnet_rows("digits", digits, sizes, sizes.steps, {})
+    named = f"{sizes.nodes:,} nodes, {sizes.edges:,} edges"
+    rows += subnet_rows(named, generated(sizes.nodes, sizes.edges), sizes, 1, {})
+    grown, power = growth(sizes)
+    return rows + grown, power
+
+
+def _benchmark(flags: GraphsFlags) -> None:
+    sizes, note = QUICK if flags.quick else FULL, described(machine())
+    if flags.cora_only and not flags.cora:
+        raise ConfigError("--cora-only leaves out all but Cora: --cora DIR is missing")
+    rows = _cora_rows(flags.cora, sizes) if flags.cora else []
+    if not flags.cora_only:
+        others, power = _other_rows(sizes)
+        rows, note = rows + others, f"A step grows with the power {power:.2f} of the nodes.\n{note}"
     print(f"{markdown(HEADER, rows)}\n{note}")
-    if chosen.out:
+    if flags.out:
         content: dict[str, Any] = {"header": HEADER, "rows": rows, "note": note}
-        folder = pathlib.Path(chosen.out)
+        folder = pathlib.Path(flags.out)
         folder.mkdir(parents=True, exist_ok=True)
-        name = "graph_benchmark_cora.json" if chosen.cora_only else "graph_benchmark.json"
+        name = "graph_benchmark_cora.json" if flags.cora_only else "graph_benchmark.json"
         write_whole(folder / name, json.dumps(content, indent=1) + "\n")
 
 
 def main(argv: Sequence[str]) -> int:
-    if any(argument in ("--help", "-h") for argument in argv[1:]):
-        print(__doc__)
-        return 0
-    return exit_status(lambda: _benchmark(argv[1:]))
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv))
+    """The exit status of the command line `argv`, the command's name first."""
+    return exit_status(lambda: _benchmark(parse(GraphsFlags, argv, __doc__)))

@@ -1,13 +1,12 @@
-"""How fast rounds are on this machine, as ratios within one run:
+"""How fast rounds are on this machine, as ratios within one run: ist-jax benchmark rounds.
 
-    python -m ist_jax.cli.benchmarks.rounds [--quick] [--out=DIR]
-
-Times rounds of IST against local steps written by hand, against plain matrix products and against data parallel in its best
-form on one device; synchronisations; costs against S and width; a mesh of 8 CPU devices (in a process of its own); the work
-of the authors' release in their sizes. Prints a table, and writes benchmark.json to DIR. Only ratios of one run mean
-something. Expect ten minutes on 2 CPU cores, one with --quick.
+Times rounds of IST against local steps written by hand, against plain matrix products and against
+data parallel in its best form on one device; synchronisations; costs against S and width; a mesh of
+8 CPU devices (in another process); the work of the authors' release in their sizes. Only ratios of
+one run mean something. Expect ten minutes on 2 CPU cores, one with --quick.
 """
 
+import dataclasses
 import datetime
 import functools
 import json
@@ -18,7 +17,7 @@ import platform
 import subprocess
 import sys
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
@@ -36,10 +35,23 @@ from ist_jax.cli.benchmarks.timing import (
     swap,
 )
 from ist_jax.cli.config import ConfigError
-from ist_jax.cli.exit_status import Parser, RawText, exit_status
+from ist_jax.cli.config.parsing import parse
+from ist_jax.cli.exit_status import exit_status
 from ist_jax.cli.records.record import git_revision
 from ist_jax.core.placement import make_placement
 from ist_jax.training.files import write_whole
+
+
+@dataclasses.dataclass(frozen=True)
+class RoundsFlags:
+    """The flags of `ist-jax benchmark rounds`."""
+
+    quick: bool = False
+    """Small sizes, a minute."""
+    out: str = ""
+    """Folder for benchmark.json and benchmark.md."""
+    part: Literal["all", "mesh"] = "all"
+    """mesh: the rows of a mesh alone, as JSON."""
 
 
 class Sizes(NamedTuple):
@@ -276,13 +288,8 @@ def described(machine: dict[str, Any]) -> str:
 def _on_mesh(quick: bool) -> list[Row]:
     """The rows of a mesh of 8 CPU devices, from a process of its own: a process has one number of devices."""
     environment = os.environ | {"JAX_NUM_CPU_DEVICES": "8", "JAX_PLATFORMS": "cpu"}
-    command = [
-        sys.executable,
-        "-m",
-        "ist_jax.cli.benchmarks.rounds",
-        "--part=mesh",
-        *(["--quick"] if quick else []),
-    ]
+    command = [sys.executable, "-m", "ist_jax", "benchmark", "rounds", "--part=mesh"]
+    command += ["--quick"] if quick else []
     ended = subprocess.run(
         command, env=environment, stdout=subprocess.PIPE, text=True
     )  # its errors are seen as they come
@@ -317,16 +324,9 @@ def markdown(rows: Sequence[Row]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _benchmark(argv: Sequence[str]) -> None:
-    parser = Parser(
-        prog="ist_jax.cli.benchmarks.rounds", description=__doc__, formatter_class=RawText
-    )
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--out", default="")
-    parser.add_argument("--part", default="", choices=["", "mesh"])
-    chosen = parser.parse_args(argv)
-    sizes = QUICK if chosen.quick else FULL
-    if chosen.part == "mesh":
+def _benchmark(flags: RoundsFlags) -> None:
+    sizes = QUICK if flags.quick else FULL
+    if flags.part == "mesh":
         print(json.dumps(_mesh_part(sizes)))
         return
     rows = [
@@ -334,25 +334,17 @@ def _benchmark(argv: Sequence[str]) -> None:
         *method_rows(sizes, "auto"),
         *sync_rows(sizes, "auto"),
         *scaling_rows(sizes),
+        *author_rows(sizes),
+        *_on_mesh(flags.quick),
     ]
-    rows += [*author_rows(sizes), *_on_mesh(chosen.quick)]
     print(f"{markdown(rows)}\n{described(machine())}")
-    if chosen.out:
-        folder = pathlib.Path(chosen.out)
+    if flags.out:
+        folder, content = pathlib.Path(flags.out), {"machine": machine(), "rows": rows}
         folder.mkdir(parents=True, exist_ok=True)
-        write_whole(
-            folder / "benchmark.json",
-            json.dumps({"machine": machine(), "rows": rows}, indent=1) + "\n",
-        )
+        write_whole(folder / "benchmark.json", json.dumps(content, indent=1) + "\n")
         write_whole(folder / "benchmark.md", markdown(rows))
 
 
 def main(argv: Sequence[str]) -> int:
-    if any(argument in ("--help", "-h") for argument in argv[1:]):
-        print(__doc__)
-        return 0
-    return exit_status(lambda: _benchmark(argv[1:]))
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv))
+    """The exit status of the command line `argv`, the command's name first."""
+    return exit_status(lambda: _benchmark(parse(RoundsFlags, argv, __doc__)))

@@ -1,31 +1,44 @@
-"""Scores an exported model on a data set:
+"""Scores an exported model on a data set.
 
-    python -m ist_jax.cli.commands.evaluate --model=DIR [--name=SOURCE] [--dir=DIR] [--dataset=NAME] [--split=test]
+    ist-jax evaluate --model DIR [--name SOURCE] [--dir DIR] [--dataset NAME] [--split test]
 
-SOURCE is a name of data.SOURCES (default: the one that the model was trained on). Inputs are normalised as in training. Exit
-status as of ist_jax.cli.commands.run.
+SOURCE is one of the config's data.name; by default the source the model was trained on. Inputs are
+normalised as in training.
 """
 
 import dataclasses
-import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
 
-from ist_jax import data
-from ist_jax.cli import builders
-from ist_jax.cli.config import ConfigError, resolve
-from ist_jax.cli.config_files import one_line
-from ist_jax.cli.exit_status import Parser, exit_status
+from ist_jax.cli.builders import load_dataset, make_decomposition, make_task
+from ist_jax.cli.config import Config, ConfigError, from_values, one_line, replace
+from ist_jax.cli.config.parsing import parse
+from ist_jax.cli.exit_status import exit_status
 from ist_jax.cli.records.restored import on_this_machine
 from ist_jax.data import EMBEDDED, Dataset, Spec
 from ist_jax.models.norm import STATS
+from ist_jax.tasks import Task
 from ist_jax.training import export
 from ist_jax.training.evaluation import evaluate_model
 
-SPLITS = ("test", "validation", "train")
+
+@dataclasses.dataclass(frozen=True)
+class EvaluateFlags:
+    """The flags of `ist-jax evaluate`."""
+
+    model: str = ""
+    """Folder that `ist-jax export` wrote."""
+    name: str = ""
+    """Source of the data; by default that of the training."""
+    dir: str = ""
+    """Folder or file of the data."""
+    dataset: str = ""
+    """Which of the source's data sets."""
+    split: Literal["test", "validation", "train"] = "test"
+    """Which part of the data."""
 
 
 def _without_one_channel(shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -46,42 +59,48 @@ def _check(spec: Spec, dataset: Dataset) -> None:
         )
 
 
-def score(
-    model: str, name: str, directory: str = "", dataset: str = "", split: str = "test"
-) -> dict[str, Any]:
-    """{'accuracy', 'loss'} of the model exported to `model` on a split of a data set.
+def _read(model: str) -> tuple[export.Exported, Config, Spec, Task]:
+    """What the exported model is, and the task it was trained for. Raises ConfigError."""
+    try:
+        exported = export.read(model)
+        spec = Spec.of(exported.about["data"]["spec"])
+        config = on_this_machine(from_values(exported.about["config"]))
+        _check_variables(exported, make_decomposition(config, spec).example)
+        return exported, config, spec, make_task(config, spec)
+    except Exception as error:  # model.json may say anything
+        raise ConfigError(f"--model {model}: {type(error).__name__}: {one_line(error)}") from error
+
+
+def _load(flags: EvaluateFlags, config: Config) -> Dataset:
+    """The data, split as in training. Raises ConfigError, DataError."""
+    name, dataset = flags.name, flags.dataset
+    if not name:
+        name, dataset = config.data.name, dataset or config.data.dataset
+        if name not in EMBEDDED and not flags.dir:
+            raise ConfigError(
+                f"--model {flags.model} was trained on {name}: give --dir, the place of the data "
+                "to score it on"
+            )
+    return load_dataset(replace(config, data=dict(name=name, dir=flags.dir, dataset=dataset)))
+
+
+def score(flags: EvaluateFlags) -> dict[str, Any]:
+    """The metrics, such as accuracy and loss, of the exported model on a split of a data set.
 
     Raises:
       ConfigError: no exported model there, or one that does not fit the data.
       DataError: the data cannot be read.
     """
-    try:
-        exported = export.read(model)
-        spec, config = (
-            Spec.of(exported.about["data"]["spec"]),
-            on_this_machine(resolve(exported.about["config"])),
-        )
-        _check_variables(exported, builders.decomposition(config, spec).example)
-        task, size = builders.task(config, spec), config.eval_batch_size
-    except Exception as error:  # model.json may say anything
-        raise ConfigError(f"--model={model}: {type(error).__name__}: {one_line(error)}") from error
-    if not name:
-        name, dataset = config.data.name, dataset or config.data.dataset
-        if name not in EMBEDDED and not directory:
-            raise ConfigError(
-                f"--model={model} was trained on {name}: give --dir, the place of the data to score it on"
-            )
-    place = dataclasses.replace(
-        config.data, name=name, dir=directory, dataset=dataset
-    )  # the same data are split as they were
-    found = builders.dataset(dataclasses.replace(config, data=place))
-    _check(spec, found)
+    exported, config, spec, task = _read(flags.model)
+    dataset = _load(flags, config)
+    _check(spec, dataset)
     apply = exported.model.apply
-    if found.spec.example_shape != spec.example_shape:
+    if dataset.spec.example_shape != spec.example_shape:
         apply = lambda variables, x: exported.model.apply(
             variables, x.reshape(len(x), *spec.example_shape)
         )
-    return evaluate_model(apply, task, exported.variables, found, split, size)
+    size = config.eval_batch_size
+    return evaluate_model(apply, task, exported.variables, dataset, flags.split, size)
 
 
 def _check_variables(exported: export.Exported, example: Any) -> None:
@@ -97,30 +116,15 @@ def _check_variables(exported: export.Exported, example: Any) -> None:
         raise ConfigError("its arrays hold nan or infinity: export it again")
 
 
+def evaluate(argv: Sequence[str]) -> None:
+    """Scores and prints. Raises ConfigError, DataError."""
+    flags = parse(EvaluateFlags, argv, __doc__)
+    if not flags.model:
+        raise ConfigError("--model DIR is missing: the folder that ist-jax export wrote")
+    result = score(flags)
+    print(f"{flags.split} accuracy {result['accuracy']:.4f}, loss {result['loss']:.4f}")
+
+
 def main(argv: Sequence[str]) -> int:
-    parser = Parser(
-        prog="ist_jax.cli.commands.evaluate", description=__doc__.split("\n")[0], allow_abbrev=False
-    )
-    parser.add_argument(
-        "--model", required=True, help="folder that ist_jax.cli.commands.export wrote"
-    )
-    parser.add_argument(
-        "--name",
-        default="",
-        choices=["", *sorted(data.SOURCES)],
-        help="of the data's source; default: that of its training",
-    )
-    parser.add_argument("--dir", default="", help="folder or file of the data")
-    parser.add_argument("--dataset", default="", help="which of the source's data sets")
-    parser.add_argument("--split", default="test", choices=SPLITS)
-
-    def act() -> None:
-        given = parser.parse_args(argv[1:])
-        result = score(given.model, given.name, given.dir, given.dataset, given.split)
-        print(f"{given.split} accuracy {result['accuracy']:.4f}, loss {result['loss']:.4f}")
-
-    return exit_status(act)
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv))
+    """The exit status of the command line `argv`, the command's name first."""
+    return exit_status(lambda: evaluate(argv))

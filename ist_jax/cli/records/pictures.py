@@ -95,12 +95,14 @@ def nodes(workdir: str | pathlib.Path, picture: str | pathlib.Path) -> None:
       ConfigError: no run in `workdir`, or its data are not where its configuration says.
     """
     run = restore(workdir)
-    arrays = builders.dataset(run.config).arrays("test")
+    arrays = builders.load_dataset(run.experiment.config).arrays("test")
     figure, axes = plt.subplots(1, 2, figsize=(10, 4.5), layout="constrained")
-    first = run.algorithm.fresh(named_key(jax.random.key(run.config.seed), "init"))
+    first = run.algorithm.fresh(named_key(jax.random.key(run.experiment.config.seed), "init"))
     for axis, title, state in ((axes[0], "before", first), (axes[1], "after", run.state)):
         params = jax.jit(run.algorithm.params)(state)
-        found_NxH = jax.jit(functools.partial(embeddings, run.split.full))(params, arrays["graph"])
+        found_NxH = jax.jit(functools.partial(embeddings, run.experiment.decomposition.full))(
+            params, arrays["graph"]
+        )
         shown = axis.scatter(
             *projected(np.asarray(found_NxH)).T, c=arrays["label_N"], cmap="tab10", s=4
         )
