@@ -14,15 +14,15 @@ from ist_jax.cli.validation import placement_of
 
 QUICK = [
     "--config=experiments/demo/digits.py",
-    "--config.model.hidden=(16,)",
-    "--config.local_steps=2",
-    "--config.epochs=0.2",
+    "--model.hidden", "16",
+    "--local_steps=2",
+    "--epochs=0.2",
 ]
 
 
 @pytest.fixture(scope="module")
 def made():
-    config = run.parse([*QUICK, "--workdir=unused", "--config.num_devices=1"]).config
+    config = run.parse([*QUICK, "--workdir=unused", "--num_devices=1"]).config
     return config, builders.dataset(config)
 
 
@@ -50,7 +50,7 @@ def test_what_was_decided_is_kept_before_anything_is_trained(tmp_path, monkeypat
     def killed(*_, **__):
         raise KeyboardInterrupt
 
-    command = ["run", *QUICK, "--config.num_devices=1", f"--workdir={tmp_path}"]
+    command = ["run", *QUICK, "--num_devices=1", f"--workdir={tmp_path}"]
     monkeypatch.setattr(autotune, "WORTH", 1)
     monkeypatch.setattr(
         autotune, "_seconds", lambda config, dataset: {"looped": 2e-3, "vmapped": 1e-3}
@@ -82,8 +82,8 @@ def test_nothing_is_measured_for_a_run_that_cannot_start(tmp_path, monkeypatch, 
     monkeypatch.setattr(autotune, "_seconds", None)
     arguments = [
         *QUICK,
-        "--config.num_devices=1",
-        f"--config.init_from={tmp_path}/none",
+        "--num_devices=1",
+        f"--init_from={tmp_path}/none",
         f"--workdir={tmp_path}/run",
     ]
     assert run.main(["run", *arguments]) == 2
@@ -94,12 +94,12 @@ def test_nothing_is_measured_for_a_run_that_cannot_start(tmp_path, monkeypatch, 
     "given, expected",
     [
         ((), "vmapped"),
-        (("--config.method=ensemble",), "vmapped"),
-        (("--config.method=local_sgd",), "looped"),
-        (("--config.data.clusters=8", "--config.batch_size=2"), "looped"),
-        (("--config.data.layer_nodes=64",), "looped"),
-        (("--config.model.norm=matrix",), "looped"),
-        (("--config.model.name=sage",), "looped"),
+        (("--method=ensemble",), "vmapped"),
+        (("--method=local_sgd",), "looped"),
+        (("--data.clusters=8", "--batch_size=2"), "looped"),
+        (("--data.layer_nodes=64",), "looped"),
+        (("--model.norm=matrix",), "looped"),
+        (("--model.name=sage",), "looped"),
     ],
 )
 def test_sub_gcns_that_read_one_graph_train_at_once_where_nothing_is_measured(given, expected):
@@ -107,7 +107,7 @@ def test_sub_gcns_that_read_one_graph_train_at_once_where_nothing_is_measured(gi
     arguments = [
         "--config=experiments/gist/digits_graph.py",
         "--workdir=unused",
-        "--config.num_devices=1",
+        "--num_devices=1",
         *given,
     ]
     assert placement_of(run.parse(arguments).config).name == expected

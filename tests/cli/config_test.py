@@ -21,14 +21,14 @@ def parse(*arguments, config=DIGITS, workdir="--workdir=unused"):
     return run.parse([config, workdir, *arguments]).config
 
 
-GCN = "--config.model.name=gcn --config.model.norm=layer --config.batch_size=0"
+GCN = "--model.name=gcn --model.norm=layer --batch_size=0"
 
 
 def test_help_lists_every_field_with_its_meaning(capsys):
     assert run.main(["run", "--help"]) == 0
     shown = capsys.readouterr().out
     for name, field in FIELDS.items():
-        assert f"--config.{name}=" in shown and field.metadata["doc"] in shown
+        assert f"--{name}=" in shown and field.metadata["doc"] in shown
 
 
 def test_no_field_defaults_to_none_and_every_field_is_documented_and_checked():
@@ -71,10 +71,10 @@ def test_the_command_line_wins_over_the_methods_own_value_which_wins_over_the_fi
 
 def test_overrides_arrive_with_their_types():
     config = parse(
-        "--config.model.hidden=(32, 16)",
-        "--config.epochs=2",
-        "--config.eval_subnets=false",
-        "--config.model.norm=none",
+        "--model.hidden", "32", "16",
+        "--epochs=2",
+        "--eval_subnets=false",
+        "--model.norm=none",
     )
     assert config.model.hidden == (32, 16) and config.epochs == 2.0 and config.eval_subnets is False
     assert dataclasses.asdict(config)["model"]["norm"] == "none"
@@ -83,10 +83,10 @@ def test_overrides_arrive_with_their_types():
 def test_a_config_json_of_a_run_is_a_config(tmp_path):
     from ist_jax.cli.records.record import start
 
-    config = parse("--config.model.hidden=(32, 16)", "--config.seed=3")
+    config = parse("--model.hidden", "32", "16", "--seed=3")
     start(tmp_path, config, data.load("digits"))
     assert parse(config=f"--config={tmp_path}/config.json") == config
-    assert parse("--config.seed=4", config=f"--config={tmp_path}/config.json").seed == 4
+    assert parse("--seed=4", config=f"--config={tmp_path}/config.json").seed == 4
     written = json.loads((tmp_path / "config.json").read_text())
     assert (
         written["environment"]["packages"]["jax"]
@@ -99,7 +99,7 @@ def test_a_config_json_of_a_run_is_a_config(tmp_path):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_is_built_with_the_samples_of_the_config(method):
-    config = parse(f"--config.method={method}", "--config.epochs=3.5")
+    config = parse(f"--method={method}", "--epochs=3.5")
     dataset = builders.dataset(config)
     phases, _ = builders.phases(config, dataset)
     (phase,) = phases
@@ -118,13 +118,13 @@ def test_a_model_refuses_data_of_another_kind():
 
 def test_a_last_layer_that_is_not_dealt_may_have_any_width():
     assert parse(
-        *GCN.split(), "--config.model.hidden=(256,10)", "--config.model.split_output=False"
+        *GCN.split(), "--model.hidden", "256", "10", "--model.split_output=False"
     ).model.hidden == (256, 10)
 
 
 def test_a_graph_and_a_model_of_vectors_refuse_each_other():
     for arguments in (
-        ["--config.data.name=digits_graph", "--config.data.validation_fraction=0.1"],
+        ["--data.name=digits_graph", "--data.validation_fraction=0.1"],
         GCN.split(),
     ):
         config = parse(*arguments)
@@ -134,7 +134,7 @@ def test_a_graph_and_a_model_of_vectors_refuse_each_other():
 
 def test_phases_share_out_the_samples():
     config = parse(
-        "--config.warmup_fraction=0.25", "--config.dense_fraction=0.25", "--config.epochs=4"
+        "--warmup_fraction=0.25", "--dense_fraction=0.25", "--epochs=4"
     )
     dataset = builders.dataset(config)
     phases, _ = builders.phases(config, dataset)
@@ -147,7 +147,7 @@ def test_phases_share_out_the_samples():
 
 
 def test_batch_size_zero_is_the_whole_training_set():
-    config = parse("--config.batch_size=0")
+    config = parse("--batch_size=0")
     dataset = builders.dataset(config)
     assert builders.phases(config, dataset)[0][0].algorithm.batch_size == dataset.num_train
 
@@ -180,17 +180,17 @@ def test_every_config_file_is_valid_for_every_method(file):
     needs_dir = load_config(str(file)).data.name not in data.EMBEDDED
     for method in METHODS:
         config = parse(
-            f"--config.method={method}",
-            *(["--config.data.dir=x"] * needs_dir),
+            f"--method={method}",
+            *(["--data.dir=x"] * needs_dir),
             config=f"--config={file}",
         )
         assert config.method == method
 
 
 def test_the_last_of_two_values_wins_also_for_tuples():
-    assert parse("--config.model.hidden=(8,8)", "--config.model.hidden=(16,)").model.hidden == (16,)
-    assert parse("--config.seed=1", "--config.epochs=2", "--config.seed=3").seed == 3
-    assert parse("--config.seed", "2", "--config.num_subnets", "2").seed == 2
+    assert parse("--model.hidden", "8", "8", "--model.hidden", "16").model.hidden == (16,)
+    assert parse("--seed=1", "--epochs=2", "--seed=3").seed == 3
+    assert parse("--seed", "2", "--num_subnets", "2").seed == 2
 
 
 def test_validate_returns_the_config():
@@ -198,19 +198,19 @@ def test_validate_returns_the_config():
     assert validate(Config()) == dataclasses.replace(Config(), decomposition="mlp", model=model)
 
 
-RESNET = ("--config.model.name=resnet", "--config.data.dataset=images")
+RESNET = ("--model.name=resnet", "--data.dataset=images")
 
 
 def test_branches_of_dealt_blocks_are_scaled_as_the_paper_says_unless_something_else_is():
     """ResIST, section 3: 'keep'. Other models, and methods that do not deal blocks, are not scaled."""
     assert parse(*RESNET).model.scaling == "keep"
-    assert parse(*RESNET, "--config.model.scaling=none").model.scaling == "none"
+    assert parse(*RESNET, "--model.scaling=none").model.scaling == "none"
     for other in (
-        "--config.method=local_sgd",
-        "--config.method=ensemble",
-        "--config.decomposition=filters",
+        "--method=local_sgd",
+        "--method=ensemble",
+        "--decomposition=filters",
     ):
-        block = ["--config.model.block=post"] * other.endswith("filters")
+        block = ["--model.block=post"] * other.endswith("filters")
         assert parse(*RESNET, other, *block).model.scaling == "none"
     assert parse().model.scaling == "none"
 
@@ -222,29 +222,29 @@ def test_a_method_that_trains_the_whole_model_is_not_refused_for_a_split_that_it
     """Stages and blocks to be dealt, filters of a bottleneck or under a group norm; of one worker, whose shards it has."""
     whole = (
         *RESNET,
-        f"--config.method={method}",
-        "--config.model.stage_sizes=(1,2)",
-        "--config.model.width=8",
+        f"--method={method}",
+        "--model.stage_sizes", "1", "2",
+        "--model.width=8",
     )
     images = data.load("digits", dataset="images")
     for options in (
-        ["--config.split_stages=(3,)", "--config.min_blocks=9"],
+        ["--split_stages", "3", "--min_blocks=9"],
         [
-            "--config.decomposition=filters",
-            "--config.model.block=preact_bottleneck",
-            "--config.num_subnets=16",
+            "--decomposition=filters",
+            "--model.block=preact_bottleneck",
+            "--num_subnets=16",
         ],
-        ["--config.decomposition=filters", "--config.model.norm=group"],
+        ["--decomposition=filters", "--model.norm=group"],
     ):
         made = builders.decomposition(parse(*whole, *options), images.spec)
         assert made.partition.sizes == {} and made.full.stage_sizes == (1, 2)
-        assert made.full.unrolled == ("--config.decomposition=filters" in options), (
+        assert made.full.unrolled == ("--decomposition=filters" in options), (
             "parameters lie as those of ist do"
         )
     if method == "single":
         assert (
             parse(
-                "--config.method=single", "--config.batch_size=0", "--config.data.split=disjoint"
+                "--method=single", "--batch_size=0", "--data.split=disjoint"
             ).batch_size
             == 0
         )
@@ -253,7 +253,7 @@ def test_a_method_that_trains_the_whole_model_is_not_refused_for_a_split_that_it
 @pytest.mark.parametrize("depth, hidden", [("2layer", (4096,)), ("3layer", (8192, 8192))])
 def test_the_speech_configs_have_the_papers_settings(depth, hidden):
     config = run.parse(
-        [f"--config={ROOT}/experiments/ist/speech_{depth}.py", "--config.data.dir=x", "--workdir=x"]
+        [f"--config={ROOT}/experiments/ist/speech_{depth}.py", "--data.dir=x", "--workdir=x"]
     ).config
     assert config.model.hidden == hidden and not config.model.bias and config.model.norm == "batch"
     assert (config.batch_size, config.local_steps, config.epochs) == (128, 60, 100)

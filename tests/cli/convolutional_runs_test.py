@@ -33,7 +33,7 @@ CIFAR = Spec((32, 32, 3), 10, 45_000, 120.0, 64.0)
 )
 def test_every_experiment_builds_the_papers_network(file, classes, model, device):
     config = run.parse(
-        [f"--config={ROOT}/experiments/{file}.py", "--config.data.dir=x", "--workdir=x"]
+        [f"--config={ROOT}/experiments/{file}.py", "--data.dir=x", "--workdir=x"]
     ).config
     (phase,), _ = builders.phases(config, CIFAR._replace(num_classes=classes))
     costs = phase.algorithm.costs
@@ -45,15 +45,15 @@ def test_slots_that_are_empty_are_said(capsys):
     """22 blocks for 4 sub-ResNets of 6; none where they overlap, and none in local SGD's warm-up."""
     for fields, says in (
         (
-            ["--config.warmup_fraction=0.1"],
+            ["--warmup_fraction=0.1"],
             "stage_3: 22 units in 4 x 6 slots, 2 of them empty, but stored and computed\n",
         ),
-        (["--config.min_blocks=6"], ""),
-        (["--config.num_subnets=2"], ""),
+        (["--min_blocks=6"], ""),
+        (["--num_subnets=2"], ""),
     ):
         arguments = [
             f"--config={ROOT}/experiments/resist/cifar10.py",
-            "--config.data.dir=x",
+            "--data.dir=x",
             "--workdir=x",
             *fields,
         ]
@@ -96,7 +96,7 @@ def _injected(node):
 
 def test_local_steps_that_change_are_phases_of_equal_samples():
     config = run.parse(
-        [DIGITS, "--workdir=x", "--config.local_steps=2", "--config.local_steps_schedule=(4,8)"]
+        [DIGITS, "--workdir=x", "--local_steps=2", "--local_steps_schedule", "4", "8"]
     ).config
     config = dataclasses.replace(config, warmup_fraction=0.1, dense_fraction=0.3)
     dataset = data.load("digits", dataset="images")
@@ -115,19 +115,19 @@ def test_a_residual_network_runs_from_the_command_line(tmp_path):
         "run",
         DIGITS,
         f"--workdir={tmp_path}",
-        "--config.model.stage_sizes=(1,4)",
-        "--config.model.width=2",
+        "--model.stage_sizes", "1", "4",
+        "--model.width=2",
     ]
     arguments += [
-        "--config.split_stages=(2,)",
-        "--config.min_blocks=2",
-        "--config.epochs=3",
-        "--config.warmup_fraction=0.2",
+        "--split_stages", "2",
+        "--min_blocks=2",
+        "--epochs=3",
+        "--warmup_fraction=0.2",
     ]
     arguments += [
-        "--config.local_steps_schedule=(5,)",
-        "--config.eval_every=0",
-        "--config.optimizer.momentum_schedule=demon",
+        "--local_steps_schedule", "5",
+        "--eval_every=0",
+        "--optimizer.momentum_schedule=demon",
     ]
     assert run.main(arguments) == 0 and run.main(arguments) == 0
     summary = json.loads((tmp_path / "summary.json").read_text())
@@ -142,18 +142,18 @@ def test_a_residual_network_runs_from_the_command_line(tmp_path):
 def test_dealt_filters_and_channels_learn_from_the_command_line(kind, tmp_path):
     config = f"--config={ROOT}/experiments/ist/digits_{kind}.py"
     small = {
-        "filters": ["--config.model.stage_sizes=(2,)", "--config.model.width=8"],
-        "channels": ["--config.model.channels=(16,0,16)"],
+        "filters": ["--model.stage_sizes", "2", "--model.width=8"],
+        "channels": ["--model.channels", "16", "0", "16"],
     }
     arguments = [
         "run",
         config,
         *small[kind],
-        "--config.epochs=8",
-        "--config.eval_every=0",
+        "--epochs=8",
+        "--eval_every=0",
         f"--workdir={tmp_path}",
     ]
-    assert run.main([*arguments, "--config.eval_subnets=True"]) == 0
+    assert run.main([*arguments, "--eval_subnets=True"]) == 0
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary["parameters"]["per_device"] < 0.8 * summary["parameters"]["model"]
     assert summary["test_accuracy"] > 0.5, "of ten classes"
@@ -161,7 +161,7 @@ def test_dealt_filters_and_channels_learn_from_the_command_line(kind, tmp_path):
 
 def test_resist_on_imagenet_builds_the_papers_network_with_a_warm_up():
     config = run.parse(
-        [f"--config={ROOT}/experiments/resist/imagenet.py", "--config.data.dir=x", "--workdir=x"]
+        [f"--config={ROOT}/experiments/resist/imagenet.py", "--data.dir=x", "--workdir=x"]
     ).config
     phases, _ = builders.phases(config, Spec((224, 224, 3), 1000, 1_268_355, 120.0, 64.0))
     warmup, resist = (phase.algorithm.costs for phase in phases)
@@ -182,7 +182,7 @@ def test_resist_on_imagenet_builds_the_papers_network_with_a_warm_up():
 )
 def test_the_configs_have_the_papers_schedule(file, batch, passes, local_steps, rate, schedule):
     config = run.parse(
-        [f"--config={ROOT}/experiments/resist/{file}.py", "--config.data.dir=x", "--workdir=x"]
+        [f"--config={ROOT}/experiments/resist/{file}.py", "--data.dir=x", "--workdir=x"]
     ).config
     assert (config.batch_size, config.epochs, config.local_steps) == (batch, passes, local_steps)
     optimizer = config.optimizer

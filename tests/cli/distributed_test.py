@@ -22,10 +22,10 @@ from ist_jax.cli.last_words import last_words
 ROOT = pathlib.Path(__file__).parent.parent.parent
 DIGITS = f"--config={ROOT}/experiments/demo/digits.py"
 SMALL = [
-    "--config.model.hidden=(32,32)",
-    "--config.num_subnets=4",
-    "--config.local_steps=5",
-    "--config.batch_size=16",
+    "--model.hidden", "32", "32",
+    "--num_subnets=4",
+    "--local_steps=5",
+    "--batch_size=16",
 ]
 
 
@@ -69,9 +69,9 @@ def test_when_a_process_dies_the_others_end_and_fewer_devices_go_on(tmp_path, lo
         [f"--workdir={workdir}"] if lost else ["--workdir", str(workdir)]
     )  # as absl reads both
     arguments = [
-        "--config.epochs=8",
-        "--config.checkpoint_every=2",
-        "--config.eval_every=20",
+        "--epochs=8",
+        "--checkpoint_every=2",
+        "--eval_every=20",
         *written,
     ]
     started = start_two(arguments)
@@ -113,7 +113,7 @@ def test_when_a_process_dies_the_others_end_and_fewer_devices_go_on(tmp_path, lo
 
 def test_two_processes_write_one_record_and_stop_together(tmp_path):
     workdir = tmp_path / "run"
-    arguments = [DIGITS, *SMALL, "--config.epochs=3", f"--workdir={workdir}"]
+    arguments = [DIGITS, *SMALL, "--epochs=3", f"--workdir={workdir}"]
     launch = [
         sys.executable,
         "-m",
@@ -157,8 +157,8 @@ def test_a_frozen_process_does_not_outlive_a_failed_one(monkeypatch):
 def test_what_is_wrong_on_one_host_ends_all_with_a_line_each(tmp_path):
     """Process 1 has no data; in another run, another learning rate."""
     for extra, says in (
-        (["--config.data.name=npz", f"--config.data.dir={tmp_path}/none.npz"], "is not a file"),
-        (["--config.optimizer.learning_rate=0.5"], "optimizer.learning_rate was"),
+        (["--data.name=npz", f"--data.dir={tmp_path}/none.npz"], "is not a file"),
+        (["--optimizer.learning_rate=0.5"], "optimizer.learning_rate was"),
     ):
         started = start_two([f"--workdir={tmp_path / 'run'}"], extra)
         (_, first), (_, second) = ended(started)
@@ -178,7 +178,7 @@ def test_processes_that_have_no_mesh_are_refused(tmp_path):
         DIGITS,
         *SMALL,
     ]
-    ended = run_to_the_end([*launch, "--config.num_subnets=3", f"--workdir={tmp_path / 'run'}"])
+    ended = run_to_the_end([*launch, "--num_subnets=3", f"--workdir={tmp_path / 'run'}"])
     said = ended.stdout + ended.stderr
     assert (
         ended.returncode == 2
@@ -289,13 +289,13 @@ def test_mpirun_says_who_the_processes_are():
 
 def test_what_one_process_began_two_go_on_with(tmp_path):
     workdir = tmp_path / "run"
-    uneven = "--config.model.hidden=(30,30)"  # which 4 subnetworks do not divide
+    uneven = "--model.hidden", "30", "30"  # which 4 subnetworks do not divide
     arguments = [
         DIGITS,
         *SMALL,
         uneven,
-        "--config.epochs=8",
-        "--config.checkpoint_every=2",
+        "--epochs=8",
+        "--checkpoint_every=2",
         f"--workdir={workdir}",
     ]
     alone = subprocess.Popen(
@@ -385,7 +385,7 @@ def test_flags_may_be_two_words_and_the_last_of_a_name_counts():
     workdir = lambda *words: distributed.taken([*words], ["workdir"])[0].get("workdir")
     assert workdir("--workdir", "a") == workdir("--workdir=a") == workdir("-workdir", "a") == "a"
     assert (
-        workdir("--workdir=a", "--config.x=--workdir=c", "--workdir", "b=1") == "b=1"
+        workdir("--workdir=a", "--x=--workdir=c", "--workdir", "b=1") == "b=1"
         and workdir("--config=x") is None
     )
 

@@ -17,7 +17,7 @@ from ist_jax.training import export
 
 def trained(folder, *arguments):
     assert (
-        run.main(["run", *QUICK, "--config.eval_subnets=True", *arguments, f"--workdir={folder}"])
+        run.main(["run", *QUICK, "--eval_subnets=True", *arguments, f"--workdir={folder}"])
         == 0
     )
     return folder, json.loads((folder / "summary.json").read_text())
@@ -66,7 +66,7 @@ def test_a_subnetwork_is_a_smaller_model_with_its_own_accuracy(ist_run, tmp_path
 
 
 def test_a_run_on_a_mesh_is_exported_as_it_was_trained(tmp_path):
-    mesh = ["--config.placement=sharded", "--config.num_devices=4", "--config.model.hidden=(18,18)"]
+    mesh = ["--placement=sharded", "--num_devices=4", "--model.hidden", "18", "18"]
     workdir, summary = trained(tmp_path / "mesh", *mesh)
     assert exported(workdir, tmp_path / "out") == 0
     assert export.read(tmp_path / "out").about["test_accuracy"] == pytest.approx(
@@ -76,7 +76,7 @@ def test_a_run_on_a_mesh_is_exported_as_it_was_trained(tmp_path):
 
 @pytest.mark.parametrize("method", ["data_parallel", "diloco", "ensemble"])
 def test_other_methods_are_exported_whole_or_by_member(method, tmp_path, capsys):
-    workdir, summary = trained(tmp_path / "run", f"--config.method={method}")
+    workdir, summary = trained(tmp_path / "run", f"--method={method}")
     whole, one = (
         exported(workdir, tmp_path / "whole"),
         exported(workdir, tmp_path / "one", "--subnet=1"),
@@ -104,9 +104,9 @@ def test_a_model_scores_the_same_images_with_and_without_an_axis_of_channels(tmp
             tmp_path / f"{name}.npz", x_train=images, y_train=y, x_test=images[:100], y_test=y[:100]
         )
     data = [
-        "--config.data.name=npz",
-        f"--config.data.dir={tmp_path}/plain.npz",
-        "--config.batch_size=32",
+        "--data.name=npz",
+        f"--data.dir={tmp_path}/plain.npz",
+        "--batch_size=32",
     ]
     workdir, summary = trained(tmp_path / "run", *data)
     assert exported(workdir, tmp_path / "model") == 0
@@ -128,7 +128,7 @@ def test_a_model_scores_the_same_images_with_and_without_an_axis_of_channels(tmp
 
 def test_subnetworks_are_exported_from_a_later_part_with_other_local_steps(tmp_path):
     """The parts of local_steps_schedule are phases of the method itself, and were taken for a dense one."""
-    workdir, summary = trained(tmp_path / "run", "--config.local_steps_schedule=(6,)")
+    workdir, summary = trained(tmp_path / "run", "--local_steps_schedule", "6")
     assert exported(workdir, tmp_path / "one", "--subnet=1") == 0
     assert export.read(tmp_path / "one").about["test_accuracy"] == pytest.approx(
         summary["subnet_test_accuracy"][1]
@@ -227,9 +227,9 @@ def test_a_run_starts_from_another_ones_parameters_with_any_number_of_subnetwork
 ):
     workdir, summary = ist_run
     small = [
-        f"--config.num_subnets={subnets}",
-        f"--config.init_from={workdir}",
-        "--config.optimizer.learning_rate=1e-9",
+        f"--num_subnets={subnets}",
+        f"--init_from={workdir}",
+        "--optimizer.learning_rate=1e-9",
     ]
     _, again = trained(tmp_path / "next", *small)
     assert again["test_accuracy"] == pytest.approx(summary["test_accuracy"], abs=0.003), (
@@ -251,7 +251,7 @@ def test_a_run_starts_from_another_ones_parameters_with_any_number_of_subnetwork
 
 def test_a_run_that_started_from_another_goes_on_without_it(ist_run, tmp_path):
     source = shutil.copytree(ist_run[0], tmp_path / "source")
-    command = ["run", *QUICK, f"--config.init_from={source}", f"--workdir={tmp_path}/next"]
+    command = ["run", *QUICK, f"--init_from={source}", f"--workdir={tmp_path}/next"]
     assert run.main(command) == 0
     (tmp_path / "next" / "summary.json").unlink()
     shutil.rmtree(source)
@@ -261,13 +261,13 @@ def test_a_run_that_started_from_another_goes_on_without_it(ist_run, tmp_path):
 def test_a_start_that_does_not_fit_is_said(ist_run, tmp_path, capsys):
     same = ["run", *QUICK, f"--workdir={tmp_path}/next"]
     assert (
-        run.main([*same, f"--config.init_from={ist_run[0]}", "--config.model.hidden=(32,16)"]) == 2
+        run.main([*same, f"--init_from={ist_run[0]}", "--model.hidden", "32", "16"]) == 2
     )
     assert "hidden_0/kernel has shape [64, 16] there and [64, 32] here" in capsys.readouterr().err
     for data in (
         [],
-        ["--config.data.name=npz", "--config.data.dir=none.npz"],
+        ["--data.name=npz", "--data.dir=none.npz"],
     ):  # before data are read
-        assert run.main([*same, "--config.init_from=nowhere", *data]) == 2
+        assert run.main([*same, "--init_from=nowhere", *data]) == 2
         assert "nowhere holds no run" in capsys.readouterr().err
     assert not (tmp_path / "next").exists()

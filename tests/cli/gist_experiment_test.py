@@ -14,10 +14,10 @@ from ist_jax.training.export import read
 ROOT = pathlib.Path(__file__).parent.parent.parent
 SMALL = [
     f"--config={ROOT}/experiments/gist/digits_graph.py",
-    "--config.model.hidden=(16,16)",
-    "--config.epochs=40",
-    "--config.local_steps=5",
-    "--config.eval_every=0",
+    "--model.hidden", "16", "16",
+    "--epochs=40",
+    "--local_steps=5",
+    "--eval_every=0",
 ]
 
 
@@ -71,14 +71,14 @@ METHODS = (
 @pytest.mark.parametrize("arguments", METHODS, ids="-".join)
 def test_baselines_and_other_models_run_through_the_same_path(arguments, tmp_path):
     method, *model = arguments
-    chosen = [f"--config.model.name={name}" for name in model]
+    chosen = [f"--model.name={name}" for name in model]
     enough = {
-        "sage": ["--config.epochs=600", "--config.model.hidden=(64,64)"],
-        "gat": ["--config.epochs=120"],
+        "sage": ["--epochs=600", "--model.hidden", "64", "64"],
+        "gat": ["--epochs=120"],
     }
-    few = ["--config.epochs=8", "--config.local_steps=2"]
+    few = ["--epochs=8", "--local_steps=2"]
     summary = trained(
-        tmp_path, f"--config.method={method}", *chosen, *(enough[model[0]] if model else few)
+        tmp_path, f"--method={method}", *chosen, *(enough[model[0]] if model else few)
     )
     assert np.isfinite(summary["test_accuracy"]) and (model or summary["samples_seen"] == 8)
     assert not model or summary["test_accuracy"] > 0.6, "it learns, of ten classes"
@@ -86,10 +86,10 @@ def test_baselines_and_other_models_run_through_the_same_path(arguments, tmp_pat
 
 def test_batches_of_clusters_and_evaluation_over_parts(tmp_path, capsys):
     clusters = [
-        "--config.data.clusters=8",
-        "--config.batch_size=2",
-        "--config.eval_batch_size=2",
-        "--config.epochs=2",
+        "--data.clusters=8",
+        "--batch_size=2",
+        "--eval_batch_size=2",
+        "--epochs=2",
     ]
     summary = trained(tmp_path, *clusters)
     assert summary["samples_seen"] == 16 and summary["local_steps"] == 2
@@ -99,10 +99,10 @@ def test_batches_of_clusters_and_evaluation_over_parts(tmp_path, capsys):
 
 def test_projected_input_features_are_dealt_recorded_and_exported_with_their_model(tmp_path):
     options = [
-        "--config.data.projection=24",
-        "--config.model.split_input=True",
-        "--config.seed=3",
-        "--config.epochs=20",
+        "--data.projection=24",
+        "--model.split_input=True",
+        "--seed=3",
+        "--epochs=20",
     ]
     summary = trained(tmp_path / "run", *options)
     record = json.loads((tmp_path / "run" / "config.json").read_text())

@@ -18,8 +18,8 @@ from ist_jax.data.graph_shapes import GraphSize, graph_shapes
 ROOT = pathlib.Path(__file__).parent.parent.parent
 SAGE = [
     f"--config={ROOT}/experiments/gist/digits_graph.py",
-    "--config.model.name=sage",
-    "--config.model.hidden=(64,64)",
+    "--model.name=sage",
+    "--model.hidden", "64", "64",
 ]
 
 
@@ -58,7 +58,7 @@ def test_a_device_holds_what_the_compiled_round_of_a_real_run_says(tmp_path, cap
     assert eight["subnet_parameters"] == 2 * 64 * 8 + 8 + 2 * 8 * 8 + 8 + 2 * 8 * 10 + 10
     assert eight["state"] < two["state"] / 3 and eight["temporary"] < two["temporary"]
     config = run.parse(
-        [*SAGE, "--config.num_subnets=8", "--config.placement=sharded", "--workdir=unused"]
+        [*SAGE, "--num_subnets=8", "--placement=sharded", "--workdir=unused"]
     ).config
     data = builders.dataset(config)
     algorithm = builders.phases(config, data.spec)[0][0].algorithm
@@ -76,7 +76,7 @@ def test_a_wide_model_on_a_large_graph_is_measured_without_being_allocated(tmp_p
     before = sum(array.nbytes for array in jax.live_arrays())
     config = [
         f"--config={ROOT}/experiments/gist/products_ultrawide.py",
-        "--config.model.hidden=(10240,10240)",
+        "--model.hidden", "10240", "10240",
     ]
     graph = "--graph=2500000,61800000,100,47"
     assert memory.main(["memory", *config, graph, "--subnets=8", f"--out={tmp_path}"]) == 0
@@ -97,9 +97,9 @@ def test_a_wide_model_on_a_large_graph_is_measured_without_being_allocated(tmp_p
         (["--subnets=16"], "num_devices=16 is more than the 8 devices"),
         (
             [
-                "--config.model.name=mlp",
-                "--config.model.norm=none",
-                "--config.model.dropout=0.0",
+                "--model.name=mlp",
+                "--model.norm=none",
+                "--model.dropout=0.0",
                 "--graph=9,9,9,9",
             ],
             "--graph is of graph networks",

@@ -12,7 +12,7 @@ from ist_jax.cli.commands import plan
 ROOT = pathlib.Path(__file__).parent.parent.parent
 SMALL = [
     f"--config={ROOT}/experiments/demo/digits.py",
-    "--config.model.hidden=(32,32)",
+    "--model.hidden", "32", "32",
     "--repeats=1",
 ]
 
@@ -55,9 +55,9 @@ def test_a_plan_takes_every_methods_own_values_and_the_link_of_the_config(capsys
     file = f"--config={ROOT}/experiments/ist/fashion_mnist_10_passes.py"
     arguments = [
         file,
-        "--config.data.name=digits",
-        "--config.model.hidden=(16,)",
-        "--config.link.bandwidth=3Mbps",
+        "--data.name=digits",
+        "--model.hidden", "16",
+        "--link.bandwidth=3Mbps",
     ]
     found = {method: plan.configured(method, arguments) for method in plan.METHODS}
     assert {m: c.optimizer.learning_rate for m, c in found.items()} == {
@@ -72,7 +72,7 @@ def test_a_plan_takes_every_methods_own_values_and_the_link_of_the_config(capsys
     assert plan.main(["plan", *arguments, "--subnets=2", "--local_steps=5", "--repeats=1"]) == 0
     assert "Over a link of 3Mbps and" in capsys.readouterr().out
     record = plan.configured(
-        "data_parallel", [*arguments, "--config.opt_state=carry", "--config.exchange.wire=int8"]
+        "data_parallel", [*arguments, "--opt_state=carry", "--exchange.compression=int8"]
     )
     assert (
         record.method == "data_parallel"
@@ -86,9 +86,9 @@ def test_a_plan_takes_every_methods_own_values_and_the_link_of_the_config(capsys
     [
         (
             "ist/digits_channels.py",
-            ["--config.model.channels=(4,0,4)", "--config.model.hidden=(4,)"],
+            ["--model.channels", "4", "0", "4", "--model.hidden", "4"],
         ),
-        ("gist/digits_graph.py", ["--config.model.hidden=(8,8)"]),
+        ("gist/digits_graph.py", ["--model.hidden", "8", "8"]),
     ],
     ids=["channels", "graph"],
 )
@@ -137,7 +137,7 @@ def test_more_subnetworks_than_units_are_left_out(capsys):
         ("--latency=1", "--latency is a number with"),
         ("--subnets=0", "--subnets is a list of numbers above 0"),
         ("--local_steps=a,b", "--local_steps is a list of numbers above 0"),
-        ("--config.seeed=1", "did you mean"),
+        ("--seeed=1", "did you mean"),
     ],
 )
 def test_wrong_arguments_are_one_line_and_status_2(argument, says, capsys):

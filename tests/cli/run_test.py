@@ -24,11 +24,11 @@ from ist_jax.cli.records import record, tables
 ROOT = pathlib.Path(__file__).parent.parent.parent
 QUICK = [
     f"--config={ROOT}/experiments/demo/digits.py",
-    "--config.model.hidden=(16,16)",
-    "--config.epochs=1",
-    "--config.local_steps=4",
-    "--config.eval_every=2",
-    "--config.eval_sample=64",
+    "--model.hidden", "16", "16",
+    "--epochs=1",
+    "--local_steps=4",
+    "--eval_every=2",
+    "--calibration_examples=64",
 ]
 FIELDS = [
     "test_accuracy",
@@ -66,7 +66,7 @@ def swept(tmp_path_factory):
 def test_a_run_that_diverges_does_not_stop_a_sweep_and_is_named(tmp_path, capsys):
     rates = "--grid=optimizer.learning_rate=0.1,1e8,0.05"
     assert (
-        sweep.main(["sweep", *QUICK, "--config.model.norm=none", rates, f"--workdir={tmp_path}"])
+        sweep.main(["sweep", *QUICK, "--model.norm=none", rates, f"--workdir={tmp_path}"])
         == 1
     )
     finished = {file.parent.name for file in tmp_path.rglob("summary.json")}
@@ -166,9 +166,9 @@ def test_a_finished_run_says_so_and_another_config_in_its_workdir_is_refused(swe
     assert capsys.readouterr().err.count("finished already") == 4
     assert (folder / "method=ist,seed=0" / "metrics.jsonl").read_text() == before
     same = ["run", *QUICK, f"--workdir={folder}/method=ist,seed=0"]
-    assert run.main([*same, "--config.batch_size=16"]) == 2
+    assert run.main([*same, "--batch_size=16"]) == 2
     assert "batch_size was 32, is 16" in capsys.readouterr().err
-    assert run.main([*same, "--config.placement=looped"]) == 0, "where it runs may change"
+    assert run.main([*same, "--placement=looped"]) == 0, "where it runs may change"
 
 
 def finished_copy(swept, tmp_path):
@@ -241,10 +241,10 @@ def test_a_damaged_config_json_is_one_line(tmp_path, capsys, content):
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_runs_from_the_command_line(method, tmp_path):
     extra = (
-        ["--config.warmup_fraction=0.3", "--config.dense_fraction=0.3"] if method == "ist" else []
+        ["--warmup_fraction=0.3", "--dense_fraction=0.3"] if method == "ist" else []
     )
     assert (
-        run.main(["run", *QUICK, *extra, f"--config.method={method}", f"--workdir={tmp_path}"]) == 0
+        run.main(["run", *QUICK, *extra, f"--method={method}", f"--workdir={tmp_path}"]) == 0
     )
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary["samples_seen"] >= 1150 and summary["test_accuracy"] > 0.1
@@ -272,12 +272,12 @@ OPTIONS = [
 
 @pytest.mark.parametrize("option", OPTIONS)
 def test_options_run_from_the_command_line(option, tmp_path):
-    extra = ["--config.num_devices=2"] if "sharded" in option else []
-    assert run.main(["run", *QUICK, *extra, f"--config.{option}", f"--workdir={tmp_path}"]) == 0
+    extra = ["--num_devices=2"] if "sharded" in option else []
+    assert run.main(["run", *QUICK, *extra, f"--{option}", f"--workdir={tmp_path}"]) == 0
 
 
 def test_divergence_is_status_1_and_one_line(tmp_path, capsys):
-    wild = ["--config.model.norm=none", "--config.optimizer.learning_rate=1e8"]
+    wild = ["--model.norm=none", "--optimizer.learning_rate=1e8"]
     assert run.main(["run", *QUICK, *wild, f"--workdir={tmp_path}"]) == 1
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith("error: the loss of subnetwork") and "round" in error
@@ -286,7 +286,7 @@ def test_divergence_is_status_1_and_one_line(tmp_path, capsys):
 def test_the_module_is_a_command(tmp_path):
     command = [sys.executable, "-m", "ist_jax.cli.commands.run"]
     shown = subprocess.run([*command, "--help"], cwd=ROOT, capture_output=True, text=True)
-    assert shown.returncode == 0 and "--config.num_subnets=4" in shown.stdout
+    assert shown.returncode == 0 and "--num_subnets=4" in shown.stdout
     spent = lambda: sum(
         resource.getrusage(resource.RUSAGE_CHILDREN)[:2]
     )  # the machine may be busy with other tests
@@ -294,7 +294,7 @@ def test_the_module_is_a_command(tmp_path):
     for _ in range(3):
         began = spent()
         wrong = subprocess.run(
-            [*command, *QUICK, "--config.methd=ist", "--workdir=x"],
+            [*command, *QUICK, "--methd=ist", "--workdir=x"],
             cwd=ROOT,
             capture_output=True,
             text=True,
@@ -319,7 +319,7 @@ def test_a_run_is_traced_if_asked_and_says_how_its_units_went(tmp_path, capsys):
 
 
 def test_a_run_that_ends_with_a_dense_phase_says_how_its_units_went_before(tmp_path, capsys):
-    assert run.main(["run", *QUICK, "--config.dense_fraction=0.5", f"--workdir={tmp_path}"]) == 0
+    assert run.main(["run", *QUICK, "--dense_fraction=0.5", f"--workdir={tmp_path}"]) == 0
     assert (
         capsys.readouterr().out.count("units that travel: hidden_0; that come home: hidden_1") == 1
     )

@@ -112,11 +112,11 @@ def test_quantities():
 
 def test_reports_show_simulated_seconds_only_where_all_runs_had_the_same_link(tmp_path, capsys):
     digits = "experiments/demo/digits.py"
-    small = ["--config.epochs=2", "--config.model.hidden=(16,)"]
+    small = ["--epochs=2", "--model.hidden", "16"]
     root = pathlib.Path(__file__).parent.parent.parent
     for name, extra in (("a", ["1Gbps"]), ("b", ["1Gbps"]), ("c", ["10Mbps"]), ("d", [])):
-        more = [f"--config.link.bandwidth={speed}" for speed in extra] + [
-            f"--config.seed={'abcd'.index(name)}"
+        more = [f"--link.bandwidth={speed}" for speed in extra] + [
+            f"--seed={'abcd'.index(name)}"
         ]
         assert (
             run_command.main(

@@ -29,17 +29,17 @@ TIMING = (
 LONG = [
     *(argument for argument in QUICK if "epochs" not in argument),
     *(
-        "--config.epochs=30",
-        "--config.checkpoint_every=6",
-        "--config.eval_every=5",
-        "--config.opt_state=carry",
+        "--epochs=30",
+        "--checkpoint_every=6",
+        "--eval_every=5",
+        "--opt_state=carry",
     ),
     *(
-        "--config.optimizer.name=adam",
-        "--config.optimizer.schedule=cosine",
-        "--config.warmup_fraction=0.3",
-        "--config.dense_fraction=0.2",
-        "--config.link.bandwidth=1Gbps",
+        "--optimizer.name=adam",
+        "--optimizer.schedule=cosine",
+        "--warmup_fraction=0.3",
+        "--dense_fraction=0.2",
+        "--link.bandwidth=1Gbps",
     ),
 ]
 

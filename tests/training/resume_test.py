@@ -72,7 +72,7 @@ def test_going_on_with_another_revision_is_noted_once_and_kept_with_the_record(
 
 
 def test_going_on_with_another_placement_is_noted(finished, capsys):
-    go_on(finished, "--config.placement=vmapped")
+    go_on(finished, "--placement=vmapped")
     assert "goes on, and differs in placement" in capsys.readouterr().err
     (noted,) = map(json.loads, (finished / record.RESUMES).read_text().splitlines())
     assert noted["environment"] == {"placement": "vmapped"}
@@ -83,17 +83,17 @@ def test_a_record_runs_again_from_another_folder(tmp_path, monkeypatch):
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(60, 4)).astype(np.float32), np.arange(60) % 3
     np.savez(tmp_path / "data.npz", x_train=x, y_train=y, x_test=x, y_test=y)
-    small = ["--config.data.name=npz", "--config.batch_size=8"]
+    small = ["--data.name=npz", "--batch_size=8"]
     monkeypatch.chdir(tmp_path)
-    assert run.main(["run", *QUICK, *small, "--config.data.dir=data.npz", "--workdir=first"]) == 0
+    assert run.main(["run", *QUICK, *small, "--data.dir=data.npz", "--workdir=first"]) == 0
     assert (
         run.main(
             [
                 "run",
                 *QUICK,
                 *small,
-                "--config.data.dir=data.npz",
-                "--config.init_from=first",
+                "--data.dir=data.npz",
+                "--init_from=first",
                 "--workdir=second",
             ]
         )
