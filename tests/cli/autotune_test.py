@@ -14,7 +14,8 @@ from ist_jax.cli.validation import placement_of
 
 QUICK = [
     "--config=experiments/demo/digits.py",
-    "--model.hidden", "16",
+    "--model.hidden",
+    "16",
     "--local_steps=2",
     "--epochs=0.2",
 ]

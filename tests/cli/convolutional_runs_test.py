@@ -115,17 +115,21 @@ def test_a_residual_network_runs_from_the_command_line(tmp_path):
         "run",
         DIGITS,
         f"--workdir={tmp_path}",
-        "--model.stage_sizes", "1", "4",
+        "--model.stage_sizes",
+        "1",
+        "4",
         "--model.width=2",
     ]
     arguments += [
-        "--split_stages", "2",
+        "--split_stages",
+        "2",
         "--min_blocks=2",
         "--epochs=3",
         "--warmup_fraction=0.2",
     ]
     arguments += [
-        "--local_steps_schedule", "5",
+        "--local_steps_schedule",
+        "5",
         "--eval_every=0",
         "--optimizer.momentum_schedule=demon",
     ]

@@ -22,7 +22,9 @@ from ist_jax.cli.last_words import last_words
 ROOT = pathlib.Path(__file__).parent.parent.parent
 DIGITS = f"--config={ROOT}/experiments/demo/digits.py"
 SMALL = [
-    "--model.hidden", "32", "32",
+    "--model.hidden",
+    "32",
+    "32",
     "--num_subnets=4",
     "--local_steps=5",
     "--batch_size=16",

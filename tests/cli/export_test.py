@@ -16,10 +16,7 @@ from ist_jax.training import export
 
 
 def trained(folder, *arguments):
-    assert (
-        run.main(["run", *QUICK, "--eval_subnets=True", *arguments, f"--workdir={folder}"])
-        == 0
-    )
+    assert run.main(["run", *QUICK, "--eval_subnets=True", *arguments, f"--workdir={folder}"]) == 0
     return folder, json.loads((folder / "summary.json").read_text())
 
 
@@ -260,9 +257,7 @@ def test_a_run_that_started_from_another_goes_on_without_it(ist_run, tmp_path):
 
 def test_a_start_that_does_not_fit_is_said(ist_run, tmp_path, capsys):
     same = ["run", *QUICK, f"--workdir={tmp_path}/next"]
-    assert (
-        run.main([*same, f"--init_from={ist_run[0]}", "--model.hidden", "32", "16"]) == 2
-    )
+    assert run.main([*same, f"--init_from={ist_run[0]}", "--model.hidden", "32", "16"]) == 2
     assert "hidden_0/kernel has shape [64, 16] there and [64, 32] here" in capsys.readouterr().err
     for data in (
         [],

@@ -14,7 +14,9 @@ from ist_jax.training.export import read
 ROOT = pathlib.Path(__file__).parent.parent.parent
 SMALL = [
     f"--config={ROOT}/experiments/gist/digits_graph.py",
-    "--model.hidden", "16", "16",
+    "--model.hidden",
+    "16",
+    "16",
     "--epochs=40",
     "--local_steps=5",
     "--eval_every=0",

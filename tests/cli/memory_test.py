@@ -19,7 +19,9 @@ ROOT = pathlib.Path(__file__).parent.parent.parent
 SAGE = [
     f"--config={ROOT}/experiments/gist/digits_graph.py",
     "--model.name=sage",
-    "--model.hidden", "64", "64",
+    "--model.hidden",
+    "64",
+    "64",
 ]
 
 
@@ -57,9 +59,7 @@ def test_a_device_holds_what_the_compiled_round_of_a_real_run_says(tmp_path, cap
     assert two["parameters"] == 17_802 == 2 * 64 * 64 + 64 + 2 * 64 * 64 + 64 + 2 * 64 * 10 + 10
     assert eight["subnet_parameters"] == 2 * 64 * 8 + 8 + 2 * 8 * 8 + 8 + 2 * 8 * 10 + 10
     assert eight["state"] < two["state"] / 3 and eight["temporary"] < two["temporary"]
-    config = run.parse(
-        [*SAGE, "--num_subnets=8", "--placement=sharded", "--workdir=unused"]
-    ).config
+    config = run.parse([*SAGE, "--num_subnets=8", "--placement=sharded", "--workdir=unused"]).config
     data = builders.dataset(config)
     algorithm = builders.phases(config, data.spec)[0][0].algorithm
     state = algorithm.fresh(jax.random.key(0))
@@ -76,7 +76,9 @@ def test_a_wide_model_on_a_large_graph_is_measured_without_being_allocated(tmp_p
     before = sum(array.nbytes for array in jax.live_arrays())
     config = [
         f"--config={ROOT}/experiments/gist/products_ultrawide.py",
-        "--model.hidden", "10240", "10240",
+        "--model.hidden",
+        "10240",
+        "10240",
     ]
     graph = "--graph=2500000,61800000,100,47"
     assert memory.main(["memory", *config, graph, "--subnets=8", f"--out={tmp_path}"]) == 0

@@ -12,7 +12,9 @@ from ist_jax.cli.commands import plan
 ROOT = pathlib.Path(__file__).parent.parent.parent
 SMALL = [
     f"--config={ROOT}/experiments/demo/digits.py",
-    "--model.hidden", "32", "32",
+    "--model.hidden",
+    "32",
+    "32",
     "--repeats=1",
 ]
 
@@ -56,7 +58,8 @@ def test_a_plan_takes_every_methods_own_values_and_the_link_of_the_config(capsys
     arguments = [
         file,
         "--data.name=digits",
-        "--model.hidden", "16",
+        "--model.hidden",
+        "16",
         "--link.bandwidth=3Mbps",
     ]
     found = {method: plan.configured(method, arguments) for method in plan.METHODS}

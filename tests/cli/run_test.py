@@ -24,7 +24,9 @@ from ist_jax.cli.records import record, tables
 ROOT = pathlib.Path(__file__).parent.parent.parent
 QUICK = [
     f"--config={ROOT}/experiments/demo/digits.py",
-    "--model.hidden", "16", "16",
+    "--model.hidden",
+    "16",
+    "16",
     "--epochs=1",
     "--local_steps=4",
     "--eval_every=2",
@@ -65,10 +67,7 @@ def swept(tmp_path_factory):
 
 def test_a_run_that_diverges_does_not_stop_a_sweep_and_is_named(tmp_path, capsys):
     rates = "--grid=optimizer.learning_rate=0.1,1e8,0.05"
-    assert (
-        sweep.main(["sweep", *QUICK, "--model.norm=none", rates, f"--workdir={tmp_path}"])
-        == 1
-    )
+    assert sweep.main(["sweep", *QUICK, "--model.norm=none", rates, f"--workdir={tmp_path}"]) == 1
     finished = {file.parent.name for file in tmp_path.rglob("summary.json")}
     assert finished == {"optimizer.learning_rate=0.1", "optimizer.learning_rate=0.05"}
     said = capsys.readouterr()
@@ -240,12 +239,8 @@ def test_a_damaged_config_json_is_one_line(tmp_path, capsys, content):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_runs_from_the_command_line(method, tmp_path):
-    extra = (
-        ["--warmup_fraction=0.3", "--dense_fraction=0.3"] if method == "ist" else []
-    )
-    assert (
-        run.main(["run", *QUICK, *extra, f"--method={method}", f"--workdir={tmp_path}"]) == 0
-    )
+    extra = ["--warmup_fraction=0.3", "--dense_fraction=0.3"] if method == "ist" else []
+    assert run.main(["run", *QUICK, *extra, f"--method={method}", f"--workdir={tmp_path}"]) == 0
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary["samples_seen"] >= 1150 and summary["test_accuracy"] > 0.1
     sends = method not in ("single", "ensemble")
