@@ -1,10 +1,10 @@
 """Ultra-wide GraphSAGE on ogbn-products (Wolfe et al., 2023, Table 3): hidden 32,768, 8 sub-GCNs.
 
-    ist-jax run --config experiments/gist/products_ultrawide.py --data.dir DIR --workdir runs/products
+    ist-jax run --config experiments/gist/products_ultrawide.py --data.dir DIR --workdir runs/wide
     ist-jax memory --config experiments/gist/products_ultrawide.py --graph 2500000 61800000 100 47
 
-The data set is in the place of the paper's Amazon2M. DIR is the folder products that the ogb package
-downloads. For a machine of 8 accelerators: no device holds the whole model of 2.2 billion
+The data set is in the place of the paper's Amazon2M. DIR is the folder products that the ogb
+package downloads. For a machine of 8 accelerators: no device holds the whole model of 2.2 billion
 parameters, and evaluation is over parts of the graph (the paper's appendix A.5). Not run here:
 neither the data nor the machine are at hand; the second command compiles it from shapes, and
 README.md beside this file says what it holds. In the paper 89.46 (F1, L = 2 hidden layers, 8

@@ -1,6 +1,6 @@
 """IST on Fashion-MNIST, two hidden layers of 1024, against baselines that have IST's seconds.
 
-    ist-jax run --config experiments/ist/equal_seconds.py --data.dir DIR --workdir runs/equal_seconds
+    ist-jax run --config experiments/ist/equal_seconds.py --data.dir DIR --workdir runs/equal
 
 Methods have the same seconds on one machine, not the same samples: IST and the ensemble make 10
 passes, the others 4, 2 and 1 with --num-subnets 2, 4 and 8. For every S each method has its best of

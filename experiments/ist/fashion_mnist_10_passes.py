@@ -1,6 +1,6 @@
 """IST on Fashion-MNIST in 10 passes: 1, 2, 4 and 8 subnetworks and other widths, and baselines.
 
-    ist-jax run --config experiments/ist/fashion_mnist_10_passes.py --data.dir DIR --workdir runs/ten
+    ist-jax run --config experiments/ist/fashion_mnist_10_passes.py --data.dir DIR --workdir runs/10
 
 As fashion_mnist.py, with the values that were tuned for 10 passes and 4 workers: a method's best of
 six on validation data. Expect a test accuracy of 88.0 % after 6 s of training on 2 CPU cores.

@@ -1,6 +1,6 @@
 """Time to accuracy over a slow link, simulated: 600 clips of Google Speech Commands.
 
-    ist-jax run --config experiments/ist/slow_link_speech.py --data.dir DIR --workdir runs/slow_speech
+    ist-jax run --config experiments/ist/slow_link_speech.py --data.dir DIR --workdir runs/slow
 
 DIR holds a folder per word. The paper's network of two weight layers; slow_link_speech_3layer.py
 has three. Every method has its best values on validation data over 2, 4 and 8 workers;

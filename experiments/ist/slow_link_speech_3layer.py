@@ -1,6 +1,6 @@
 """slow_link_speech.py with three weight layers, hidden (4096, 4096).
 
-    ist-jax run --config experiments/ist/slow_link_speech_3layer.py --data.dir DIR --workdir runs/slow3
+    ist-jax run --config experiments/ist/slow_link_speech_3layer.py --data.dir DIR --workdir runs/3
 
 communication/README.md has the table.
 """

@@ -1,6 +1,6 @@
 """IST on Google Speech Commands, two weight layers, with the paper's settings.
 
-    ist-jax run --config experiments/ist/speech_2layer.py --data.dir DIR --workdir runs/speech_2layer
+    ist-jax run --config experiments/ist/speech_2layer.py --data.dir DIR --workdir runs/speech2
 
 DIR holds the data set's native layout, a folder per word. The paper (Yuan et al., PVLDB 2022):
 81.53 % (data parallel 79.38, local SGD 79.98) on all 35 words of version 0.02, whose 105,829

@@ -1,6 +1,6 @@
 """IST on Google Speech Commands, three weight layers, with the paper's settings.
 
-    ist-jax run --config experiments/ist/speech_3layer.py --data.dir DIR --workdir runs/speech_3layer
+    ist-jax run --config experiments/ist/speech_3layer.py --data.dir DIR --workdir runs/speech3
 
 DIR holds the data set's native layout, a folder per word. The paper (Yuan et al., PVLDB 2022):
 83.27 % (data parallel 79.50, local SGD 79.92) on all 35 words of version 0.02, whose 105,829

@@ -1,6 +1,6 @@
 """ResIST on ImageNet (ILSVRC2012) as in the paper (Dun et al., UAI 2022, section 4).
 
-    ist-jax run --config experiments/resist/imagenet.py --data.dir DIR --workdir runs/resist_imagenet
+    ist-jax run --config experiments/resist/imagenet.py --data.dir DIR --workdir runs/imagenet
 
 ResNet101, streamed from disk. DIR is a TFDS data_dir with `imagenet2012` prepared as array_record
 (`ist_jax.data.tfds.prepare`, from the two archives that image-net.org gives out). Batch 256 per

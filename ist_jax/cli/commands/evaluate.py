@@ -51,7 +51,8 @@ def _check(spec: Spec, dataset: Dataset) -> None:
         raise ConfigError(f"the model is for {spec.task}; {dataset.name} is {dataset.spec.task}")
     if _without_one_channel(dataset.spec.example_shape) != _without_one_channel(spec.example_shape):
         raise ConfigError(
-            f"the model takes inputs of shape {spec.example_shape}; {dataset.name} has {dataset.spec.example_shape}"
+            f"the model takes inputs of shape {spec.example_shape}; {dataset.name} has "
+            f"{dataset.spec.example_shape}"
         )
     if dataset.num_classes > spec.num_classes:
         raise ConfigError(
@@ -104,7 +105,7 @@ def score(flags: EvaluateFlags) -> dict[str, Any]:
 
 
 def _check_variables(exported: export.Exported, example: Any) -> None:
-    """Raises ConfigError if the arrays are not those of the model, measured statistics of its norms included."""
+    """Raises ConfigError if the arrays, with measured statistics, are not those of the model."""
     kinds = lambda tree: jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype.name), dict(tree))
     wanted = {"params": jax.eval_shape(exported.model.init, jax.random.key(0), example)["params"]}
     if exported.about["eval_norm"] == "train":

@@ -57,46 +57,40 @@ def _dataset(run: Restored, data_dir: str) -> Dataset:
 
 
 def _check(run: Restored, subnet: int | None) -> None:
-    method, workers = run.experiment.config.method, run.algorithm.num_workers
-    if subnet is None and method == "ensemble":
+    config, workers = run.experiment.config, run.algorithm.num_workers
+    if subnet is None:
+        if config.method == "ensemble":
+            raise ConfigError(
+                f"an ensemble is {workers} models and no full one: choose one with --subnet"
+            )
+        return
+    if config.method not in ("ist", "ensemble") or run.in_other_phase:
         raise ConfigError(
-            f"an ensemble is {workers} models and no whole one: choose one with --subnet"
+            f"--subnet {subnet}: this run ended training full models: leave --subnet out"
         )
-    if subnet is not None and (method not in ("ist", "ensemble") or run.in_other_phase):
+    if config.model.split_input:
         raise ConfigError(
-            f"--subnet {subnet}: this run ended training whole models: leave --subnet out"
+            f"--subnet {subnet}: with model.split_input a subnetwork reads a share of the inputs: "
+            "leave --subnet out"
         )
-    if subnet is not None and run.experiment.config.model.split_input:
-        raise ConfigError(
-            f"--subnet {subnet}: with model.split_input a subnetwork reads a share of the inputs: leave --subnet out"
-        )
-    if subnet is not None and not 0 <= subnet < workers:
+    if not 0 <= subnet < workers:
         raise ConfigError(f"--subnet {subnet} is from 0 to {workers - 1}")
 
 
 def chosen(run: Restored, subnet: int | None, dataset: Dataset) -> tuple[nn.Module, Variables]:
-    """The whole model, or subnetwork `subnet` of the last round's partition, with what it is evaluated with."""
-    on_sample = run.experiment.config.model.eval_norm == "train"
-    sample = (
-        whole_batch(
-            run.experiment.task,
-            dataset.arrays("train") | dataset.sample(run.experiment.config.calibration_examples),
-        )
-        if on_sample
-        else None
-    )
+    """The full model, or subnetwork `subnet` of the last round, and its variables."""
+    experiment, config, calibration = run.experiment, run.experiment.config, None
+    if config.model.eval_norm == "train":
+        arrays = dataset.arrays("train") | dataset.sample(config.calibration_examples)
+        calibration = whole_batch(experiment.task, arrays)
+    split = experiment.decomposition
     if subnet is None:
-        whole = lambda state, sample: measured(
-            run.experiment.decomposition.full,
-            run.experiment.task,
-            run.algorithm.params(state),
-            sample,
+        full = lambda state, calibration: measured(
+            split.full, experiment.task, run.algorithm.params(state), calibration
         )
-        return run.experiment.decomposition.full, jax.jit(whole)(run.state, sample)
-    variables_S = jax.jit(run.algorithm.subnet_variables)(run.state, sample)["variables"]
-    return run.experiment.decomposition.subnet, jax.tree.map(
-        lambda leaf_S: leaf_S[subnet], variables_S
-    )
+        return split.full, jax.jit(full)(run.state, calibration)
+    variables_S = jax.jit(run.algorithm.subnet_variables)(run.state, calibration)["variables"]
+    return split.subnet, jax.tree.map(lambda leaf_S: leaf_S[subnet], variables_S)
 
 
 def _about(

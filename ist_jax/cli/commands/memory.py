@@ -109,7 +109,8 @@ def measure(
       algorithm: one subnetwork on every device.
       task: its batch, loss and metrics.
       arrays: of the training data, or their shapes.
-      evaluated: of the data that are evaluated; a graph in one cluster is whole there, and not in training.
+      evaluated: of the data that are evaluated; a graph in one cluster is whole there, but not in
+        training.
       spec: of the data.
       steps: local steps of the round; they share their memory.
       eval_batch_size: examples of one batch of an evaluation.

@@ -1,6 +1,6 @@
 """What a round would cost over a link, before anything is trained.
 
-    ist-jax plan --config FILE [--bandwidth 1Gbps] [--latency 1ms] [--subnets 1 2 4] [--steps 10 100]
+    ist-jax plan --config FILE [--bandwidth 1Gbps] [--latency 1ms] [--subnets 1 2] [--steps 10 20]
 
 For the configured model and every method's own values: IST beside data parallel, local SGD and
 DiLoCo, for every number of workers S and of local steps J. Step times are measured on this machine,

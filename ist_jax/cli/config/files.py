@@ -1,4 +1,4 @@
-"""Reads configurations: config files (.py), and the config.json of runs, which is never executed."""
+"""Reads configurations: config files (.py), and the config.json of runs, which is data."""
 
 import contextlib
 import importlib.util

@@ -132,19 +132,19 @@ def _checked_flags(flags: T) -> T:
     hints = typing.get_type_hints(type(flags))
     for field in dataclasses.fields(flags):  # pyright: ignore[reportArgumentType]
         value, hint = getattr(flags, field.name), hints[field.name]
+        flag = "--" + field.name.replace("_", "-")
         wanted = {part for part in (hint, *typing.get_args(hint)) if part in KINDS}
         items = value if isinstance(value, tuple) else (value,)
         choices = typing.get_args(hint) if typing.get_origin(hint) is Literal else ()
         if choices and value not in choices:
             raise ConfigError(
-                f"--{field.name} is one of {', '.join(choices)}, not {value!r}"
-                f"{nearest(value, choices)}"
+                f"{flag} is one of {', '.join(choices)}, not {value!r}{nearest(value, choices)}"
             )
         if wanted & {int, float} and any(isinstance(item, str) for item in items):
             kind = KINDS[next(iter(wanted & {int, float}))]
             several = "s" if isinstance(value, tuple) else ""
             shown = " ".join(map(str, items))
-            raise ConfigError(f"--{field.name} is {kind}{several}, not {shown!r}")
+            raise ConfigError(f"{flag} is {kind}{several}, not {shown!r}")
     return flags
 
 

@@ -1,6 +1,6 @@
 """The configuration of a run: frozen dataclasses whose types hold what each field may be.
 
-`Literal` lists the choices of a field, `Range` its bounds; the string below a field is its help text.
+`Literal` lists the choices of a field, `Range` its bounds. The string below a field is its help.
 `fields.checked` holds values to these types. `validation` checks what fields say together.
 """
 
@@ -137,7 +137,7 @@ class DataConfig:
     validation_fraction: Annotated[float, Range(0, 1, closed=False)] = 0.1
     """Fraction of the training examples held out for validation. Graphs have their own split."""
     clusters: Annotated[int, Range(1, 2**24)] = 1
-    """Parts that a graph is cut into. A batch is batch_size of them, with the edges between them."""
+    """Parts that a graph is cut into. A batch is batch_size parts, with the edges between them."""
     layer_nodes: Annotated[int, Range(0, 2**24)] = 0
     """Graphs: nodes drawn for every layer below a batch of training nodes (LADIES). 0: none."""
     projection: Annotated[int, Range(0, 2**20)] = 0

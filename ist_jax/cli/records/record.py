@@ -68,7 +68,7 @@ def _installed_revision() -> str | None:
 def environment(
     config: Config, dataset: Dataset, start: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """Revision, versions, machine, start time, placement, the data, and what the run started from."""
+    """Revision, versions, machine, start time, placement, data, and what the run started from."""
     return {
         "git_revision": git_revision(),
         "ist_jax": __version__,
@@ -156,7 +156,7 @@ def _start(workdir: pathlib.Path, config: Config, made_from: Mapping[str, Any]) 
 
 
 def _resume(workdir: pathlib.Path, made_from: Mapping[str, Any]) -> None:
-    """Notes a changed environment when a run resumes; says that one without a checkpoint restarts."""
+    """Notes a changed environment when a run resumes; says so if one without checkpoint restarts."""
     rounds, noted = committed_rounds(workdir / "checkpoints"), workdir / RESUMES
     if not rounds and not (workdir / "lock").exists():  # with a lock, `Workdir` says it
         print(f"{workdir}: {AFRESH}", file=sys.stderr)
