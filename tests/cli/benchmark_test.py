@@ -1,4 +1,4 @@
-"""ist_jax.cli.benchmarks.rounds runs, and says what it measured. Times themselves are not tested: machines differ."""
+"""ist-jax benchmark rounds runs, and says what it measured. Times are not tested: machines differ."""
 
 import json
 import os
@@ -15,13 +15,8 @@ ROOT = pathlib.Path(__file__).parent.parent.parent
 
 
 def test_the_quick_benchmark_prints_and_writes_its_rows(tmp_path):
-    command = [
-        sys.executable,
-        "-m",
-        "ist_jax.cli.benchmarks.rounds",
-        "--quick",
-        f"--out={tmp_path}",
-    ]
+    command = [sys.executable, "-m", "ist_jax", "benchmark", "rounds"]
+    command += ["--quick", f"--out={tmp_path}"]
     cache = {
         "JAX_COMPILATION_CACHE_DIR": os.environ.get(
             "JAX_COMPILATION_CACHE_DIR", str(ROOT / ".jax_cache")

@@ -1,4 +1,4 @@
-"""ist_jax.cli.benchmarks.graphs: its arithmetic by hand, and a quick run of it."""
+"""ist-jax benchmark graphs: its arithmetic by hand, and a quick run of it."""
 
 import json
 
@@ -46,7 +46,7 @@ def test_operations_of_a_step_by_hand():
 
 def test_cora_alone_needs_cora(capsys):
     assert graphs.main(["graph_benchmark", "--cora_only"]) == 2
-    assert "--cora=DIR is missing" in capsys.readouterr().err
+    assert "--cora DIR is missing" in capsys.readouterr().err
 
 
 def test_cora_alone(tmp_path, real_data):

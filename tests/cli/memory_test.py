@@ -1,4 +1,4 @@
-"""ist_jax.cli.commands.memory: shapes of graphs that are not at hand, and what programs compiled from shapes say of real ones."""
+"""ist-jax memory: shapes of graphs that are not there, and of programs compiled from shapes."""
 
 import json
 import pathlib
@@ -10,8 +10,8 @@ import pytest
 from cases import graph_dataset, raw_graph
 
 from ist_jax.analysis.meter import memory_bytes
-from ist_jax.cli import builders
 from ist_jax.cli.commands import memory, run
+from ist_jax.cli.experiment import resolve
 from ist_jax.data import GraphOptions
 from ist_jax.data.graph_shapes import GraphSize, graph_shapes
 
@@ -52,7 +52,7 @@ def test_shapes_are_those_of_a_real_graph_whose_nodes_have_as_many_neighbours(
 
 
 def test_a_device_holds_what_the_compiled_round_of_a_real_run_says(tmp_path, capsys):
-    assert memory.main(["memory", *SAGE, "--subnets=2,8", f"--out={tmp_path}"]) == 0
+    assert memory.main(["memory", *SAGE, "--subnets", "2", "8", f"--out={tmp_path}"]) == 0
     kept = json.loads((tmp_path / "memory.json").read_text())
     two, eight = kept["bytes"]
     assert kept["rows"][1][:2] == ["8", "17,802"] and "| 8 | 17,802 |" in capsys.readouterr().out
@@ -80,8 +80,8 @@ def test_a_wide_model_on_a_large_graph_is_measured_without_being_allocated(tmp_p
         "10240",
         "10240",
     ]
-    graph = "--graph=2500000,61800000,100,47"
-    assert memory.main(["memory", *config, graph, "--subnets=8", f"--out={tmp_path}"]) == 0
+    graph = ["--graph", "2500000", "61800000", "100", "47"]
+    assert memory.main(["memory", *config, *graph, "--subnets=8", f"--out={tmp_path}"]) == 0
     assert sum(array.nbytes for array in jax.live_arrays()) - before < 2**20
     (eight,) = json.loads((tmp_path / "memory.json").read_text())["bytes"]
     whole = 4 * eight["parameters"]
@@ -94,15 +94,15 @@ def test_a_wide_model_on_a_large_graph_is_measured_without_being_allocated(tmp_p
 @pytest.mark.parametrize(
     "arguments,says",
     [
-        (["--subnets=0"], "--subnets is a list of numbers above 0, with commas between, not '0'"),
-        (["--graph=5,6"], "--graph is 4 numbers above 0, with commas between, not '5,6'"),
+        (["--subnets=0"], "--subnets is numbers above 0, not '0'"),
+        (["--graph", "5", "6"], "--graph is 4 numbers above 0, not '5 6'"),
         (["--subnets=16"], "num_devices=16 is more than the 8 devices"),
         (
             [
                 "--model.name=mlp",
                 "--model.norm=none",
                 "--model.dropout=0.0",
-                "--graph=9,9,9,9",
+                *("--graph", "9", "9", "9", "9"),
             ],
             "--graph is of graph networks",
         ),

@@ -49,7 +49,7 @@ TIMEOUT = 300
 
 
 def start(workdir, arguments=LONG):
-    command = [sys.executable, "-m", "ist_jax.cli.commands.run", *arguments, f"--workdir={workdir}"]
+    command = [sys.executable, "-m", "ist_jax", "run", *arguments, f"--workdir={workdir}"]
     workdir.parent.mkdir(parents=True, exist_ok=True)
     with workdir.with_name(workdir.name + ".err").open("w") as error:
         return subprocess.Popen(
