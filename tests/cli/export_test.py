@@ -172,7 +172,11 @@ def test_what_cannot_be_exported_or_scored_is_one_line(ist_run, tmp_path, capsys
         (evaluate.main, [f"--model={tmp_path}/full"], "holds no exported model"),
         (evaluate.main, [f"--model={tmp_path}/other"], "its arrays are not those of its model"),
         (evaluate.main, [f"--model={tmp_path}/flipped"], "holds no exported model"),
-        (evaluate.main, [f"--model={tmp_path}/good", "--name=mnist"], "data.name is one of digits, idx"),
+        (
+            evaluate.main,
+            [f"--model={tmp_path}/good", "--name=mnist"],
+            "data.name is one of digits, idx",
+        ),
         (
             evaluate.main,
             [f"--model={tmp_path}/good", "--name=npz", f"--dir={images}"],

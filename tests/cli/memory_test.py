@@ -59,9 +59,9 @@ def test_a_device_holds_what_the_compiled_round_of_a_real_run_says(tmp_path, cap
     assert two["parameters"] == 17_802 == 2 * 64 * 64 + 64 + 2 * 64 * 64 + 64 + 2 * 64 * 10 + 10
     assert eight["subnet_parameters"] == 2 * 64 * 8 + 8 + 2 * 8 * 8 + 8 + 2 * 8 * 10 + 10
     assert eight["state"] < two["state"] / 3 and eight["temporary"] < two["temporary"]
-    config = run.parse([*SAGE, "--num_subnets=8", "--placement=sharded", "--workdir=unused"]).config
-    data = builders.dataset(config)
-    algorithm = builders.phases(config, data.spec)[0][0].algorithm
+    sharded = ["--num_subnets=8", "--placement=sharded", "--workdir=unused"]
+    experiment = resolve(run.parse(["run", *SAGE, *sharded]).config)
+    data, algorithm = experiment.data, experiment.phases[0].algorithm
     state = algorithm.fresh(jax.random.key(0))
     view = data.view(0, jax.random.key(1), 8, algorithm.sharding)
     key, weight_S = jax.device_put((jax.random.key(2), jnp.ones(8, bool)), algorithm.sharding)

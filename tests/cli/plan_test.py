@@ -23,7 +23,9 @@ def test_a_plan_is_printed_and_written(tmp_path, capsys):
     out = tmp_path / "plan"
     slow = ["--bandwidth=8Mbps", "--latency=10ms"]
     assert (
-        plan.main(["plan", *SMALL, *slow, "--subnets", "1", "4", "--steps", "5", "50", f"--out={out}"])
+        plan.main(
+            ["plan", *SMALL, *slow, "--subnets", "1", "4", "--steps", "5", "50", f"--out={out}"]
+        )
         == 0
     )
     printed = capsys.readouterr().out
@@ -139,7 +141,7 @@ def test_more_subnetworks_than_units_are_left_out(capsys):
         ("--bandwidth=fast", "--bandwidth is a number with one of the units"),
         ("--latency=1", "--latency is a number with"),
         ("--subnets=0", "--subnets is numbers above 0 such as 1 2 4, not '0'"),
-        ("--steps=a", "--steps is an integers, not 'a'"),
+        ("--steps=a", "--steps is integers such as 1 2 4, not 'a'"),
         ("--seeed=1", "did you mean"),
     ],
 )

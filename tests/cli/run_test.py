@@ -12,6 +12,8 @@ import subprocess
 import sys
 import time
 
+import chex
+import jax
 import jax.numpy as jnp
 import pytest
 
@@ -19,7 +21,9 @@ from ist_jax.analysis import machine
 from ist_jax.cli.commands import report, run, sweep
 from ist_jax.cli.config import METHODS, ConfigError
 from ist_jax.cli.exit_status import exit_status
+from ist_jax.cli.experiment import resolve
 from ist_jax.cli.records import record, tables
+from ist_jax.cli.records.restored import restore
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 QUICK = [
@@ -266,9 +270,28 @@ OPTIONS = [
 
 
 @pytest.mark.parametrize("option", OPTIONS)
-def test_options_run_from_the_command_line(option, tmp_path):
+def test_options_reach_a_round_that_can_be_lowered(option):
+    """Traced and lowered, not compiled: the methods' own tests train with these options."""
     extra = ["--num_devices=2"] if "sharded" in option else []
-    assert run.main(["run", *QUICK, *extra, f"--{option}", f"--workdir={tmp_path}"]) == 0
+    arguments = ["run", *QUICK, *extra, f"--{option}", "--workdir=unused"]
+    experiment = resolve(run.parse(arguments).config)
+    algorithm, data = experiment.phases[0].algorithm, experiment.data
+    key = jax.random.key(0)
+    view = data.view(0, key, algorithm.num_workers, algorithm.sharding, range(0))
+    state = jax.eval_shape(algorithm.init, key)
+    weight_S = jnp.ones(algorithm.num_workers, bool)
+    assert algorithm.round.lower(state, view, key, weight_S, steps=4).as_text()
+
+
+def test_two_fresh_runs_of_one_command_give_the_same_bits(swept, tmp_path):
+    """Nothing is measured by default. The first run is the sweep's."""
+    again = ["run", *QUICK, "--method=ist", "--seed=0", f"--workdir={tmp_path}"]
+    assert run.main(again) == 0
+    params = [
+        restored.algorithm.params(restored.state)
+        for restored in map(restore, (swept[0] / "method=ist,seed=0", tmp_path))
+    ]
+    chex.assert_trees_all_equal(*map(jax.device_get, params))
 
 
 def test_divergence_is_status_1_and_one_line(tmp_path, capsys):
@@ -279,9 +302,9 @@ def test_divergence_is_status_1_and_one_line(tmp_path, capsys):
 
 
 def test_the_module_is_a_command(tmp_path):
-    command = [sys.executable, "-m", "ist_jax.cli.commands.run"]
+    command = [sys.executable, "-m", "ist_jax", "run"]
     shown = subprocess.run([*command, "--help"], cwd=ROOT, capture_output=True, text=True)
-    assert shown.returncode == 0 and "--num_subnets=4" in shown.stdout
+    assert shown.returncode == 0 and "--num-subnets INT" in shown.stdout
     spent = lambda: sum(
         resource.getrusage(resource.RUSAGE_CHILDREN)[:2]
     )  # the machine may be busy with other tests
@@ -307,17 +330,19 @@ def test_the_module_is_a_command(tmp_path):
     )
 
 
-def test_a_run_is_traced_if_asked_and_says_how_its_units_went(tmp_path, capsys):
+def test_a_run_is_traced_if_asked_and_says_how_its_groups_are_sharded(tmp_path, capsys):
     assert run.main(["run", *QUICK, "--profile", f"--workdir={tmp_path}"]) == 0
     assert list((tmp_path / "profile").rglob("*.xplane.pb"))
-    assert "units that travel: hidden_0; that come home: hidden_1" in capsys.readouterr().out
-
-
-def test_a_run_that_ends_with_a_dense_phase_says_how_its_units_went_before(tmp_path, capsys):
-    assert run.main(["run", *QUICK, "--dense_fraction=0.5", f"--workdir={tmp_path}"]) == 0
     assert (
-        capsys.readouterr().out.count("units that travel: hidden_0; that come home: hidden_1") == 1
+        "holder-sharded groups: hidden_0; home-sharded groups: hidden_1" in capsys.readouterr().out
     )
+
+
+def test_a_run_that_ends_with_a_dense_phase_says_how_its_groups_were_sharded_before(
+    tmp_path, capsys
+):
+    assert run.main(["run", *QUICK, "--dense_fraction=0.5", f"--workdir={tmp_path}"]) == 0
+    assert capsys.readouterr().out.count("holder-sharded groups: hidden_0; home-sharded") == 1
 
 
 def test_the_revision_of_an_installation_is_what_pip_wrote_down(tmp_path, monkeypatch):
@@ -378,7 +403,7 @@ def test_a_round_beyond_the_memory_of_the_host_is_one_line_and_no_kill(
 
 
 def test_a_label_tells_placements_apart_only_if_a_seed_was_run_with_both():
-    """`auto` may find another placement for another seed."""
+    """`autotune` may find another placement for another seed."""
     made = lambda seed, placement: tables.Run(
         {"method": "ist", "seed": seed, "placement": placement}, [], {}
     )
@@ -388,8 +413,15 @@ def test_a_label_tells_placements_apart_only_if_a_seed_was_run_with_both():
 
 
 def test_grids_are_parsed():
-    points = sweep.grid(["method=ist,single", "model.hidden=(8,8),(16,)"])
-    assert len(points) == 4 and points[1] == {"method": "ist", "model.hidden": "(16,)"}
+    points = sweep.grid(["method=ist,single", "model.hidden=8 8,16"])
+    assert len(points) == 4 and points[1] == {"method": "ist", "model.hidden": "16"}
+    assert sweep.name_of(points[2]) == "method=single,model.hidden=8x8"
+    _, config = sweep.configuration(["sweep", *QUICK], points[2])
+    assert config.model.hidden == (8, 8) and config.method == "single"
+    with pytest.raises(ConfigError, match="--metod is no option: did you mean 'method'"):
+        sweep.configuration(["sweep", *QUICK], {"metod": "ist"})
+    with pytest.raises(ConfigError, match="write --grid FIELD=VALUE,VALUE"):
+        sweep.grid(["seed"])
     with pytest.raises(ConfigError, match="seed has values already"):
         sweep.grid(["seed=1", "seed=2"])
     assert sweep.grid([]) == [{}]

@@ -141,10 +141,9 @@ def _checked_flags(flags: T) -> T:
                 f"{flag} is one of {', '.join(choices)}, not {value!r}{nearest(value, choices)}"
             )
         if wanted & {int, float} and any(isinstance(item, str) for item in items):
-            kind = KINDS[next(iter(wanted & {int, float}))]
-            several = "s" if isinstance(value, tuple) else ""
-            shown = " ".join(map(str, items))
-            raise ConfigError(f"{flag} is {kind}{several}, not {shown!r}")
+            one = KINDS[next(iter(wanted & {int, float}))]
+            kind = "integers such as 1 2 4" if isinstance(value, tuple) else one
+            raise ConfigError(f"{flag} is {kind}, not {' '.join(map(str, items))!r}")
     return flags
 
 
