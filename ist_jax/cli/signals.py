@@ -14,7 +14,7 @@ STOPPED = 3  # exit status
 
 
 def end_at_once() -> None:
-    """Both signals end this process from now on, even during an import, which may swallow an error."""
+    """Both signals end this process from now on, even during an import that swallows errors."""
     for number in SIGNALS:
         signal.signal(number, _end)
 

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from ist_jax.analysis import hlo
-from ist_jax.cli.benchmarks import rounds, timing
+from ist_jax.cli.benchmarks import machine, rounds, rows, timing
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 
@@ -36,7 +36,7 @@ def test_the_quick_benchmark_prints_and_writes_its_rows(tmp_path):
         "5 steps by hand",
         "one device",
         "4 devices",
-        "units travel, sharded",
+        "holder-sharded, sharded",
         "repartition",
         "step of the whole network, batch 256",
     ):
@@ -49,7 +49,8 @@ def test_the_quick_benchmark_prints_and_writes_its_rows(tmp_path):
         if "bytes_per_device" in row
     }
     assert (
-        syncs["units travel"]["bytes_per_device"] < syncs["all units come home"]["bytes_per_device"]
+        syncs["holder-sharded"]["bytes_per_device"]
+        < syncs["all groups home-sharded"]["bytes_per_device"]
     )
 
 
@@ -83,7 +84,7 @@ def test_every_step_computes_all_its_products():
 
 def test_the_authors_times_stand_beside_ours_in_their_sizes():
     assert [(n.features, n.hidden, n.num_subnets) for n in rounds.FULL.authors] == list(
-        rounds.AUTHORS
+        rows.AUTHORS
     )
     row = {
         "what": "step",
@@ -100,4 +101,4 @@ def test_the_authors_times_stand_beside_ours_in_their_sizes():
 
 
 def test_the_exponent_of_a_power():
-    assert rounds.exponent([1, 2, 4, 8], [3, 12, 48, 192]) == pytest.approx(2)
+    assert machine.exponent([1, 2, 4, 8], [3, 12, 48, 192]) == pytest.approx(2)

@@ -5,7 +5,8 @@ import json
 import numpy as np
 
 from ist_jax.cli.benchmarks import graphs
-from ist_jax.cli.benchmarks.graphs import entries, flops, generated, moved
+from ist_jax.cli.benchmarks.graph_costs import entries, flops, moved
+from ist_jax.cli.benchmarks.graphs import generated
 from ist_jax.cli.records import pages
 
 

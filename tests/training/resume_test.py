@@ -51,7 +51,7 @@ def test_going_on_with_another_revision_is_noted_once_and_kept_with_the_record(
         go_on(finished)
     assert (
         capsys.readouterr().err.count(
-            "goes on, and differs in git_revision, noted in resumes.jsonl"
+            "resumes with another git_revision, noted in resumes.jsonl"
         )
         == 1
     )
@@ -73,7 +73,7 @@ def test_going_on_with_another_revision_is_noted_once_and_kept_with_the_record(
 
 def test_going_on_with_another_placement_is_noted(finished, capsys):
     go_on(finished, "--placement=vmapped")
-    assert "goes on, and differs in placement" in capsys.readouterr().err
+    assert "resumes with another placement" in capsys.readouterr().err
     (noted,) = map(json.loads, (finished / record.RESUMES).read_text().splitlines())
     assert noted["environment"] == {"placement": "vmapped"}
 

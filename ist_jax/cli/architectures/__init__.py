@@ -26,7 +26,8 @@ def decomposition_of(config: Config) -> str:
     if name not in names:
         raise ConfigError(
             f"decomposition={name!r} is of model.name={ARCHITECTURES[name].model!r}, not "
-            f"{config.model.name!r}, which is split by {', '.join(names)}: use one of these, or auto"
+            f"{config.model.name!r}, which is split by {', '.join(names)}: use one of these, or "
+            "auto"
         )
     return name
 

@@ -75,8 +75,8 @@ def _check_filters(config: Config) -> None:
         )
     if config.method == "ist" and config.model.block == "preact":
         raise ConfigError(
-            "model.block='preact' sums over partitioned filters without a norm behind, and the full "
-            "model over num_subnets times as many: use model.block=post"
+            "model.block='preact' sums over partitioned filters without a norm behind, and the "
+            "full model over num_subnets times as many: use model.block=post"
         )
 
 

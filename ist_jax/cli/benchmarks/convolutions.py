@@ -18,7 +18,7 @@ import jax
 import optax
 
 from ist_jax import data, ist
-from ist_jax.cli.benchmarks.rounds import described, machine
+from ist_jax.cli.benchmarks.machine import described, machine
 from ist_jax.cli.benchmarks.timing import Round, median_seconds, round_of
 from ist_jax.cli.config.parsing import parse
 from ist_jax.cli.exit_status import exit_status
@@ -56,7 +56,8 @@ class Layer(NamedTuple):
 
     @property
     def name(self) -> str:
-        return f"{self.size} x {self.size}, stride {self.stride}, {self.side} pixels, {self.inputs} to {self.outputs} channels"
+        kernel = f"{self.size} x {self.size}, stride {self.stride}, {self.side} pixels"
+        return f"{kernel}, {self.inputs} to {self.outputs} channels"
 
 
 LAYERS = (

@@ -23,14 +23,14 @@ import numpy as np
 import optax
 
 from ist_jax import data, ensemble, ist
-from ist_jax.cli.benchmarks.rounds import described, exponent, machine
+from ist_jax.cli.benchmarks.graph_costs import flops, moved
+from ist_jax.cli.benchmarks.machine import described, exponent, machine
 from ist_jax.cli.benchmarks.timing import Round, median_seconds, round_of
 from ist_jax.cli.config import ConfigError
 from ist_jax.cli.config.parsing import parse
 from ist_jax.cli.exit_status import exit_status
 from ist_jax.cli.records.tables import markdown
 from ist_jax.core.placement import Placement, looped, vmapped
-from ist_jax.core.types import Sparse
 from ist_jax.data import Dataset, GraphOptions, RawGraph, make_graph_dataset
 from ist_jax.data.splits import shared
 from ist_jax.decompositions import Decomposition, gcn
@@ -90,11 +90,6 @@ FULL, QUICK = (
 OPTIONS = GraphOptions("symmetric", layers=LAYERS, sparse_below=0.1)
 
 
-def entries(matrix: Sparse) -> int:
-    """Of a sparse matrix, those that are not zero."""
-    return sum(map(np.count_nonzero, matrix.rows.value))
-
-
 def generated(nodes: int, edges: int, features: int = 128, classes: int = 40) -> Dataset:
     """A random graph, every edge in both directions; half of the nodes train."""
     rng = np.random.default_rng(0)
@@ -105,41 +100,41 @@ def generated(nodes: int, edges: int, features: int = 128, classes: int = 40) ->
     return make_graph_dataset(raw, "generated", source="generated", options=OPTIONS, shards=shared)
 
 
-def _split(found: Dataset, hidden: int, num_subnets: int, **model: Any) -> Decomposition:
-    network = GCN((hidden,) * (LAYERS - 1), found.num_classes, norm="layer", dropout=0.5, **model)
-    return gcn(network, *found.spec.example_shape, num_subnets=num_subnets)
+def _split(dataset: Dataset, hidden: int, num_subnets: int, **model: Any) -> Decomposition:
+    network = GCN((hidden,) * (LAYERS - 1), dataset.num_classes, norm="layer", dropout=0.5, **model)
+    return gcn(network, *dataset.spec.example_shape, num_subnets=num_subnets)
 
 
 def graph_round(
-    found: Dataset,
+    dataset: Dataset,
     hidden: int,
     num_subnets: int,
     steps: int,
     placement: Placement | None = None,
     input_dropout: bool = False,
 ) -> Round:
-    """A compiled round of sub-GCNs on the whole graph of `found`; looped by default."""
-    split = _split(found, hidden, num_subnets, input_dropout=input_dropout)
+    """A compiled round of sub-GCNs on the whole graph of `dataset`; looped by default."""
+    split = _split(dataset, hidden, num_subnets, input_dropout=input_dropout)
     options = dict(batch_size=1, placement=placement or looped())
-    return round_of(ist(split, node_classification(), optax.adam(0.01), **options), found, steps)
+    return round_of(ist(split, node_classification(), optax.adam(0.01), **options), dataset, steps)
 
 
 def inference(
-    found: Dataset, hidden: int, num_subnets: int, method: Callable[..., Algorithm]
+    dataset: Dataset, hidden: int, num_subnets: int, method: Callable[..., Algorithm]
 ) -> Callable[[], Any]:
-    """A function that classifies all nodes by the model, or the ensemble, of a method's first state."""
+    """Classifies all nodes by the model, or the ensemble, of a method's first state."""
     task = node_classification()
-    algorithm = method(_split(found, hidden, num_subnets), task, optax.adam(0.01), batch_size=1)
-    batch = task.batch(found.on_device("test", algorithm.sharding), jnp.arange(1), None)
+    algorithm = method(_split(dataset, hidden, num_subnets), task, optax.adam(0.01), batch_size=1)
+    batch = task.batch(dataset.on_device("test", algorithm.sharding), jnp.arange(1), None)
     variables = jax.jit(algorithm.variables)(algorithm.fresh(jax.random.key(0)), None)
     return functools.partial(jax.jit(algorithm.predict), variables, batch)
 
 
-def inference_rows(name: str, found: Dataset, sizes: Sizes) -> list[list[str]]:
-    """The whole GCN, of which there is one whatever m was, against the ensemble of m sub-GCNs (the paper's Table 7)."""
+def inference_rows(name: str, dataset: Dataset, sizes: Sizes) -> list[list[str]]:
+    """The whole GCN, whatever m was, against the ensemble of m sub-GCNs (the paper's Table 7)."""
     several = [m for m in sizes.subnets if m > 1]
     runs = [
-        inference(found, sizes.hidden, m, method) for method in (ist, ensemble) for m in several
+        inference(dataset, sizes.hidden, m, method) for method in (ist, ensemble) for m in several
     ]
     seconds = median_seconds(runs, sizes.often)
     whole, members = seconds[: len(several)], seconds[len(several) :]
@@ -161,85 +156,33 @@ def inference_rows(name: str, found: Dataset, sizes: Sizes) -> list[list[str]]:
     ]
 
 
-def _sums(found: Dataset, width: int) -> list[tuple[Sparse, int]]:
-    """(sparse matrix, width of what it is multiplied with) of a step; of logits and last features the narrower."""
-    graph = found.arrays("train")["graph"]
-    first = (graph.features,) if isinstance(graph.features, Sparse) else ()
-    *below, last = graph.blocks
-    return [(matrix, width) for matrix in (*first, *below)] + [
-        (last, min(width, found.num_classes))
-    ]
-
-
-def _products(found: Dataset, width: int) -> list[tuple[int, int, int, int]]:
-    """(rows, width before, width after, how many products: backward, too) of dense matrices; constant ones have no gradient."""
-    graph, classes = found.arrays("train")["graph"], found.num_classes
-    first = [] if isinstance(graph.features, Sparse) else [(*graph.features.shape, width, 2)]
-    middle, last = graph.blocks[-2:]
-    narrower = middle.shape[0] if classes < width else last.shape[0]  # what is narrower is summed
-    return [*first, (middle.shape[0], width, width, 3), (narrower, width, classes, 3)]
-
-
-def flops(found: Dataset, hidden: int, num_subnets: int) -> float:
-    """Multiplications and additions of a step of one sub-GCN: products and sums over neighbours, both forward and backward."""
-    width = hidden // num_subnets
-    products = sum(
-        rows * before * after * count for rows, before, after, count in _products(found, width)
-    )
-    return 2.0 * (
-        products + sum(2 * entries(matrix) * wide for matrix, wide in _sums(found, width))
-    )
-
-
-def moved(found: Dataset, hidden: int, num_subnets: int) -> float:
-    """Bytes that a step of one sub-GCN reads and writes at least, if no cache keeps any: rows that sums add up and make, both
-    ways; what dense products take and make; hidden features between them; parameters, gradients and Adam's moments."""
-    width = hidden // num_subnets
-    middle, last = found.arrays("train")["graph"].blocks[-2:]
-    sums = sum(
-        (2 * entries(matrix) + sum(matrix.shape)) * wide for matrix, wide in _sums(found, width)
-    )
-    products = sum(
-        rows * (before + after) * count for rows, before, after, count in _products(found, width)
-    )
-    between = (
-        5 * (middle.shape[1] + last.shape[1]) * width
-    )  # read and written forward; gradient and value read, one written
-    parameters = (
-        found.spec.example_shape[0] * width
-        + width
-        + width * width
-        + width
-        + (width + 1) * found.num_classes
-    )
-    return 4.0 * (sums + products + between + 8 * parameters)
-
-
 def subnet_rows(
     name: str,
-    found: Dataset,
+    dataset: Dataset,
     sizes: Sizes,
     steps: int,
     authors: dict[int, int],
     input_dropout: bool = False,
 ) -> list[list[str]]:
-    """A step of all m sub-GCNs for every m, against m steps of the whole GCN: the faster placement, or, with dropout of the
-    input, both."""
+    """A step of all m sub-GCNs for every m, against m steps of the whole GCN.
+
+    In the faster placement; in both with dropout of the input.
+    """
     ways = [
         (m, placement)
         for m in sizes.subnets
         for placement in ((looped(), vmapped()) if m > 1 else (looped(),))
     ]
     runs = [
-        graph_round(found, sizes.hidden, m, steps, placement, input_dropout).run
+        graph_round(dataset, sizes.hidden, m, steps, placement, input_dropout).run
         for m, placement in ways
     ]
     seconds = median_seconds(runs, sizes.repeats if steps == 1 else sizes.often)
     timed = [(value / steps, placement.name) for value, (_, placement) in zip(seconds, ways)]
-    rows, costs = [], lambda m: (flops(found, sizes.hidden, m), moved(found, sizes.hidden, m))
+    rows, costs = [], lambda m: (flops(dataset, sizes.hidden, m), moved(dataset, sizes.hidden, m))
     for m in sizes.subnets:
-        found_m = [one for one, (number, _) in zip(timed, ways) if number == m]
-        for value, place in found_m if input_dropout else [min(found_m)]:
+        timed_m = [one for one, (number, _) in zip(timed, ways) if number == m]
+        for value, place in timed_m if input_dropout else [min(timed_m)]:
             what = f"{name}: the whole GCN" if m == 1 else f"{name}: {m} sub-GCNs, {place}"
             by_arithmetic = [cost / whole for cost, whole in zip(costs(m), costs(1))]
             ratios = [value / (m * timed[0][0]), *by_arithmetic, value / timed[0][0]]
@@ -249,22 +192,18 @@ def subnet_rows(
 
 
 def growth(sizes: Sizes) -> tuple[list[list[str]], float]:
-    """A step of the most sub-GCNs over the number of nodes, with as many edges to a node; and the power it grows with."""
+    """A step of the most sub-GCNs over the number of nodes, and the power that it grows with.
+
+    Every graph has as many edges to a node.
+    """
     counts = [sizes.nodes // share for share in (8, 4, 2, 1)]
     made = [generated(nodes, nodes * (sizes.edges // sizes.nodes)) for nodes in counts]
     seconds = median_seconds(
         [graph_round(one, sizes.hidden, sizes.subnets[-1], 1).run for one in made], sizes.repeats
     )
+    empty = [""] * (len(HEADER) - 2)
     rows = [
-        [
-            f"{nodes:,} nodes: {sizes.subnets[-1]} sub-GCNs",
-            f"{1e3 * value:,.1f}",
-            "",
-            "",
-            "",
-            "",
-            "",
-        ]
+        [f"{nodes:,} nodes: {sizes.subnets[-1]} sub-GCNs", f"{1e3 * value:,.1f}", *empty]
         for nodes, value in zip(counts, seconds)
     ]
     return rows, exponent(counts, seconds)

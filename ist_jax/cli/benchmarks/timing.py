@@ -95,7 +95,10 @@ def algorithm_of(
 
 
 def median_seconds(runs: Sequence[Callable[[], Any]], repeats: int) -> list[float]:
-    """Medians of `repeats` runs of each, in turns, so that what slows the machine slows all; a first turn is not counted."""
+    """Medians of `repeats` runs of each, in turns, so that what slows the machine slows all.
+
+    A first turn is not counted.
+    """
     for run in runs:
         jax.block_until_ready(run())
     found: list[list[float]] = [[] for _ in runs]
@@ -108,7 +111,7 @@ def median_seconds(runs: Sequence[Callable[[], Any]], repeats: int) -> list[floa
 
 
 class Round(NamedTuple):
-    """A compiled round of `steps` local steps, exchange included; every call of `run` is the next one."""
+    """A compiled round of `steps` local steps, with its exchange; `run` runs the next one."""
 
     run: Callable[[], Any]
     steps: int
@@ -125,7 +128,8 @@ def round_of(
       algorithm: of the round.
       data: whose training set it draws from.
       steps: local steps.
-      held: a list of the state that rounds go on from, and leave there, so that several in turns hold one; None: its own.
+      held: a list of one state, which rounds take and replace, so that several share it; None: a
+        fresh one.
     """
     drawn = range(max(steps, 1) * algorithm.batch_size)
     view = data.view(0, jax.random.key(1), algorithm.num_workers, algorithm.sharding, drawn)
@@ -152,7 +156,10 @@ def network_round(network: Network, steps: int, **options: Any) -> Round:
 
 
 def swap(num_bytes: int, leaves: int, packed: bool) -> Callable[[], Any]:
-    """`leaves` blocks of `num_bytes` on every device, sent over a mesh of all devices in one collective, or one each."""
+    """`leaves` blocks of `num_bytes` per device, sent over a mesh of all devices.
+
+    In one collective if `packed`, else in one each.
+    """
     mesh = subnet_mesh()
     routes = OverMesh(mesh, mesh.size, pack_below=2**62 if packed else 0)
     shape = (mesh.size * mesh.size, -(-num_bytes // (4 * mesh.size)))
@@ -170,7 +177,7 @@ def _as_by_hand() -> Placement:
 
 
 def by_hand(network: Network, steps: int) -> Callable[[], Any]:
-    """J local steps of S subnetworks as anybody would write them: same shapes, same gather, no exchange."""
+    """J local steps of S subnetworks, written directly: same shapes, same gather, no exchange."""
     widths = network.worker_widths
     rng = np.random.default_rng(0)
 
@@ -212,10 +219,11 @@ def by_hand(network: Network, steps: int) -> Callable[[], Any]:
 
 
 def products(network: Network, steps: int) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-    """The matrix products of J local steps of S subnetworks and nothing else, compiled, and its arguments.
+    """The matrix products alone of J local steps of S subnetworks, compiled, and their arguments.
 
-    As in a step, a product takes what the one before it gave; weights stay as they are. Batches differ from step to step, so
-    that no product can be taken out of the loop, and every step leaves its products of the weights' shapes behind.
+    As in a step, a product takes the result of the one before it; weights do not change. Batches
+    differ from step to step, so that no product can be moved out of the loop, and every step leaves
+    its products of the weights' shapes behind.
     """
     widths = network.worker_widths
     rng = np.random.default_rng(0)

@@ -12,7 +12,6 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-import flax.linen as nn
 import jax
 
 from ist_jax.cli.builders import load_dataset
@@ -77,7 +76,7 @@ def _check(run: Restored, subnet: int | None) -> None:
         raise ConfigError(f"--subnet {subnet} is from 0 to {workers - 1}")
 
 
-def chosen(run: Restored, subnet: int | None, dataset: Dataset) -> tuple[nn.Module, Variables]:
+def chosen(run: Restored, subnet: int | None, dataset: Dataset) -> tuple[Any, Variables]:
     """The full model, or subnetwork `subnet` of the last round, and its variables."""
     experiment, config, calibration = run.experiment, run.experiment.config, None
     if config.model.eval_norm == "train":

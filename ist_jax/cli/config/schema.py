@@ -22,6 +22,22 @@ Share = Annotated[float, Range(0, 1)]
 Rate = Annotated[float, Range(0, 1e9, closed=False)]
 
 MethodName = Literal["ist", "data_parallel", "local_sgd", "diloco", "ensemble", "single"]
+DecompositionName = Literal["auto", "mlp", "gcn", "sage", "gat", "blocks", "filters", "channels"]
+SourceName = Literal[
+    "digits",
+    "idx",
+    "npz",
+    "tfds",
+    "cifar10",
+    "cifar100",
+    "speech_commands",
+    "digits_graph",
+    "planetoid",
+    "graph_npz",
+    "ogbn_arxiv",
+    "ogbn_products",
+    "reddit",
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,10 +136,7 @@ class OptimizerConfig:
 class DataConfig:
     """The data."""
 
-    name: Literal[
-        "digits", "idx", "npz", "tfds", "cifar10", "cifar100", "speech_commands", "digits_graph",
-        "planetoid", "graph_npz", "ogbn_arxiv", "ogbn_products", "reddit",
-    ] = "digits"  # fmt: skip
+    name: SourceName = "digits"
     """Source. digits and digits_graph are embedded, idx reads MNIST's format, npz and graph_npz
     your own file."""
     dir: str = ""
@@ -179,9 +192,7 @@ class Config:
 
     method: MethodName = "ist"
     """How the model is trained."""
-    decomposition: Literal[
-        "auto", "mlp", "gcn", "sage", "gat", "blocks", "filters", "channels"
-    ] = "auto"  # fmt: skip
+    decomposition: DecompositionName = "auto"
     """How ist and ensemble split the model: mlp (neurons), blocks or filters (of a resnet),
     channels (of a vgg), gcn, sage, gat (features of graph networks). auto: the model's first."""
     split_stages: tuple[int, ...] = (3,)

@@ -156,7 +156,7 @@ def _start(workdir: pathlib.Path, config: Config, made_from: Mapping[str, Any]) 
 
 
 def _resume(workdir: pathlib.Path, made_from: Mapping[str, Any]) -> None:
-    """Notes a changed environment when a run resumes; says so if one without checkpoint restarts."""
+    """Notes an environment that changed when a run resumes; says if it has no checkpoint."""
     rounds, noted = committed_rounds(workdir / "checkpoints"), workdir / RESUMES
     if not rounds and not (workdir / "lock").exists():  # with a lock, `Workdir` says it
         print(f"{workdir}: {AFRESH}", file=sys.stderr)
