@@ -22,7 +22,7 @@ def _sums(dataset: Dataset, width: int) -> list[tuple[Sparse, int]]:
 
 
 def _products(dataset: Dataset, width: int) -> list[tuple[int, int, int, int]]:
-    """(rows, width before, width after, number of products) of dense matrices, forward and backward.
+    """(rows, width before, width after, number of products) of dense matrices, both directions.
 
     Constant matrices have no gradient.
     """
