@@ -52,9 +52,9 @@ def test_an_exported_graph_network_scores_as_it_did(gist, subnet, tmp_path):
         assert about["test_accuracy"] == pytest.approx(gist[1]["test_accuracy"], abs=1e-6)
     found = read(tmp_path / "out")
     assert found.model.hidden == ((16, 16) if subnet is None else (4, 4))
-    assert evaluate.score(evaluate.EvaluateFlags(str(tmp_path / "out")))[
-        "accuracy"
-    ] == pytest.approx(about["test_accuracy"], abs=1e-6)
+    assert evaluate.score(str(tmp_path / "out"))["accuracy"] == pytest.approx(
+        about["test_accuracy"], abs=1e-6
+    )
     assert evaluate.main(["evaluate", f"--model={tmp_path}/out", "--name=digits"]) == 2, (
         "vectors are no graph"
     )
@@ -116,9 +116,9 @@ def test_projected_input_features_are_dealt_recorded_and_exported_with_their_mod
     assert summary["parameters"]["per_device"] == 6 * 4 + 4 + 4 * 4 + 4 + 4 * 10 + 10
     about = export.write(str(tmp_path / "run"), str(tmp_path / "out"), None)
     assert about["test_accuracy"] == pytest.approx(summary["test_accuracy"], abs=1e-6)
-    assert evaluate.score(evaluate.EvaluateFlags(str(tmp_path / "out")))[
-        "accuracy"
-    ] == pytest.approx(summary["test_accuracy"], abs=1e-6)
+    assert evaluate.score(str(tmp_path / "out"))["accuracy"] == pytest.approx(
+        summary["test_accuracy"], abs=1e-6
+    )
 
 
 def test_a_picture_of_the_nodes_before_and_after_training(gist, tmp_path):

@@ -72,36 +72,35 @@ def _read(model: str) -> tuple[export.Exported, Config, Spec, Task]:
         raise ConfigError(f"--model {model}: {type(error).__name__}: {one_line(error)}") from error
 
 
-def _load(flags: EvaluateFlags, config: Config) -> Dataset:
-    """The data, split as in training. Raises ConfigError, DataError."""
-    name, dataset = flags.name, flags.dataset
-    if not name:
-        name, dataset = config.data.name, dataset or config.data.dataset
-        if name not in EMBEDDED and not flags.dir:
-            raise ConfigError(
-                f"--model {flags.model} was trained on {name}: give --dir, the place of the data "
-                "to score it on"
-            )
-    return load_dataset(replace(config, data=dict(name=name, dir=flags.dir, dataset=dataset)))
-
-
-def score(flags: EvaluateFlags) -> dict[str, Any]:
+def score(
+    model: str, name: str = "", directory: str = "", dataset: str = "", split: str = "test"
+) -> dict[str, Any]:
     """The metrics, such as accuracy and loss, of the exported model on a split of a data set.
+
+    Arguments are those of `EvaluateFlags`. The data are split as in training.
 
     Raises:
       ConfigError: no exported model there, or one that does not fit the data.
       DataError: the data cannot be read.
     """
-    exported, config, spec, task = _read(flags.model)
-    dataset = _load(flags, config)
-    _check(spec, dataset)
+    exported, config, spec, task = _read(model)
+    if not name:
+        name, dataset = config.data.name, dataset or config.data.dataset
+        if name not in EMBEDDED and not directory:
+            raise ConfigError(
+                f"--model {model} was trained on {name}: give --dir, the place of the data to "
+                "score it on"
+            )
+    place = dict(name=name, dir=directory, dataset=dataset)
+    data = load_dataset(replace(config, data=place))
+    _check(spec, data)
     apply = exported.model.apply
-    if dataset.spec.example_shape != spec.example_shape:
+    if data.spec.example_shape != spec.example_shape:
         apply = lambda variables, x: exported.model.apply(
             variables, x.reshape(len(x), *spec.example_shape)
         )
     size = config.eval_batch_size
-    return evaluate_model(apply, task, exported.variables, dataset, flags.split, size)
+    return evaluate_model(apply, task, exported.variables, data, split, size)
 
 
 def _check_variables(exported: export.Exported, example: Any) -> None:
@@ -122,7 +121,7 @@ def evaluate(argv: Sequence[str]) -> None:
     flags = parse(EvaluateFlags, argv, __doc__)
     if not flags.model:
         raise ConfigError("--model DIR is missing: the folder that ist-jax export wrote")
-    result = score(flags)
+    result = score(*dataclasses.astuple(flags))
     print(f"{flags.split} accuracy {result['accuracy']:.4f}, loss {result['loss']:.4f}")
 
 
