@@ -141,7 +141,7 @@ def test_more_subnetworks_than_units_are_left_out(capsys):
         ("--bandwidth=fast", "--bandwidth is a number with one of the units"),
         ("--latency=1", "--latency is a number with"),
         ("--subnets=0", "--subnets is numbers above 0 such as 1 2 4, not '0'"),
-        ("--steps=a", "--steps is integers such as 1 2 4, not 'a'"),
+        ("--steps=a", "--steps is integers such as 256 256, not 'a'"),
         ("--seeed=1", "did you mean"),
     ],
 )

@@ -10,36 +10,48 @@ from ist_jax.cli.config.errors import ConfigError, nearest
 from ist_jax.cli.config.schema import Config, Range
 
 T = TypeVar("T")
-KINDS = {int: "an integer", float: "a number", bool: "true or false", str: "text"}
+KINDS = {
+    int: "an integer",
+    float: "a number",
+    bool: "true or false",
+    str: "text",
+    tuple: "integers such as 256 256",
+}
 
 
 class Field(NamedTuple):
-    """One value of a configuration.
+    """One value of a dataclass of settings.
 
     Attributes:
-      kind: int, float, bool, str, or tuple (of integers).
+      kind: int, float, bool, str, or tuple of `item`; any other type is not checked.
+      item: of a tuple.
       choices: what it may be; () if anything.
       range: its bounds, or None.
-      default: its default.
+      default: its default, which is always allowed.
     """
 
-    kind: type
+    kind: Any
+    item: Any
     choices: tuple[str, ...]
     range: Range | None
     default: Any
 
 
-def _field(kind: Any, default: Any) -> Field:
-    bounds = [extra for extra in getattr(kind, "__metadata__", ()) if isinstance(extra, Range)]
-    kind = typing.get_args(kind)[0] if typing.get_origin(kind) is typing.Annotated else kind
-    if typing.get_origin(kind) is typing.Literal:
-        return Field(str, typing.get_args(kind), None, default)
-    return Field(typing.get_origin(kind) or kind, (), bounds[0] if bounds else None, default)
+def _field(hint: Any, default: Any) -> Field:
+    extras = getattr(hint, "__metadata__", ())
+    bounds = next((extra for extra in extras if isinstance(extra, Range)), None)
+    hint = typing.get_args(hint)[0] if extras else hint
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Literal:
+        return Field(str, None, arguments, None, default)
+    if origin is tuple:
+        return Field(tuple, arguments[0], (), None, default)
+    return Field(arguments[0] if arguments else hint, None, (), bounds, default)  # X | None
 
 
 @functools.cache
 def fields(kind: type = Config, prefix: str = "") -> dict[str, Field]:
-    """The fields of a configuration class and of its groups, by dotted name."""
+    """The fields of a dataclass of settings and of its groups, by dotted name."""
     by_name: dict[str, Field] = {}
     hints = typing.get_type_hints(kind, include_extras=True)
     for field in dataclasses.fields(kind):
@@ -84,7 +96,7 @@ def from_values(flat: Mapping[str, Any]) -> Config:
         if name not in FIELDS:
             hint = nearest(name, FIELDS) or " (--help lists the fields)"
             raise ConfigError(f"{name} is no field{hint}")
-    return _build(Config, {name: check_value(name, value) for name, value in flat.items()})
+    return _build(Config, {name: check(name, FIELDS[name], value) for name, value in flat.items()})
 
 
 def _build(kind: type[T], flat: Mapping[str, Any], prefix: str = "") -> T:
@@ -103,14 +115,13 @@ def checked(config: Config) -> Config:
     return from_values(values(config))
 
 
-def check_value(name: str, value: Any) -> Any:
-    """`value` as the field of that dotted name takes it: integers as floats, lists as tuples.
+def check(name: str, field: Field, value: Any) -> Any:
+    """`value` as `field` takes it: integers as floats, lists as tuples.
 
     Raises:
       ConfigError: a value of the wrong type, not among the choices, or out of range.
     """
-    field = FIELDS[name]
-    value = _converted(name, field.kind, value)
+    value = _converted(name, field, value)
     if field.choices and value not in field.choices:
         raise not_among(name, value, field.choices)
     if field.range is not None and not _is_within(value, field.range):
@@ -124,17 +135,16 @@ def not_among(name: str, value: str, choices: typing.Sequence[str], where: str =
     return ConfigError(f"{name} is one of {', '.join(choices)}{where}, not {value!r}{hint}")
 
 
-def _converted(name: str, kind: type, value: Any) -> Any:
-    if kind is tuple:
-        if isinstance(value, tuple | list) and all(type(item) is int for item in value):
+def _converted(name: str, field: Field, value: Any) -> Any:
+    if field.kind is tuple and isinstance(value, list | tuple):
+        if field.item is not int or all(type(item) is int for item in value):
             return tuple(value)
-        shown = " ".join(map(str, value)) if isinstance(value, tuple | list) else value
-        raise ConfigError(f"{name} is integers such as 256 256, not {shown!r}")
-    if kind is float and type(value) is int:
+        value = " ".join(map(str, value))
+    elif field.kind is float and type(value) is int:
         return float(value)
-    if type(value) is not kind:
-        raise ConfigError(f"{name} is {KINDS[kind]}, not {value!r}")
-    return value
+    elif type(value) is field.kind or field.kind not in KINDS or value is field.default:
+        return value
+    raise ConfigError(f"{name} is {KINDS[field.kind]}, not {value!r}")
 
 
 def _is_within(value: float, bounds: Range) -> bool:

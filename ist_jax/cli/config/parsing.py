@@ -15,7 +15,7 @@ import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from ist_jax.cli.config.errors import ConfigError, nearest
-from ist_jax.cli.config.fields import KINDS, checked, fields
+from ist_jax.cli.config.fields import check, checked, fields
 from ist_jax.cli.config.files import ConfigFile
 from ist_jax.cli.config.schema import Config
 
@@ -128,22 +128,8 @@ def _refuse(unknown: Sequence[str], known: typing.Iterable[str]) -> None:
 
 
 def _checked_flags(flags: T) -> T:
-    """`flags`, unless a value is still text where a number is wanted."""
-    hints = typing.get_type_hints(type(flags))
-    for field in dataclasses.fields(flags):  # pyright: ignore[reportArgumentType]
-        value, hint = getattr(flags, field.name), hints[field.name]
-        flag = "--" + field.name.replace("_", "-")
-        wanted = {part for part in (hint, *typing.get_args(hint)) if part in KINDS}
-        items = value if isinstance(value, tuple) else (value,)
-        choices = typing.get_args(hint) if typing.get_origin(hint) is Literal else ()
-        if choices and value not in choices:
-            raise ConfigError(
-                f"{flag} is one of {', '.join(choices)}, not {value!r}{nearest(value, choices)}"
-            )
-        if wanted & {int, float} and any(isinstance(item, str) for item in items):
-            one = KINDS[next(iter(wanted & {int, float}))]
-            kind = "integers such as 1 2 4" if isinstance(value, tuple) else one
-            raise ConfigError(f"{flag} is {kind}, not {' '.join(map(str, items))!r}")
+    for name, field in fields(type(flags)).items():
+        check("--" + name.replace("_", "-"), field, getattr(flags, name))
     return flags
 
 
