@@ -80,12 +80,12 @@ def test_other_methods_are_exported_whole_or_by_member(method, tmp_path, capsys)
     )
     error = capsys.readouterr().err
     if method == "ensemble":
-        assert (whole, one) == (2, 0) and "an ensemble is 4 models and no whole one" in error
+        assert (whole, one) == (2, 0) and "an ensemble is 4 models and no full one" in error
         assert export.read(tmp_path / "one").about["test_accuracy"] == pytest.approx(
             summary["subnet_test_accuracy"][1]
         )
     else:
-        assert (whole, one) == (0, 2) and "ended training whole models" in error
+        assert (whole, one) == (0, 2) and "ended training full models" in error
         assert export.read(tmp_path / "whole").about["test_accuracy"] == pytest.approx(
             summary["test_accuracy"]
         )

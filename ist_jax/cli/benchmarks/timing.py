@@ -101,13 +101,13 @@ def median_seconds(runs: Sequence[Callable[[], Any]], repeats: int) -> list[floa
     """
     for run in runs:
         jax.block_until_ready(run())
-    found: list[list[float]] = [[] for _ in runs]
+    seconds_of: list[list[float]] = [[] for _ in runs]
     for _ in range(repeats):
-        for run, seconds in zip(runs, found):
+        for run, seconds in zip(runs, seconds_of):
             began = time.perf_counter()
             jax.block_until_ready(run())
             seconds.append(time.perf_counter() - began)
-    return list(map(statistics.median, found))
+    return list(map(statistics.median, seconds_of))
 
 
 class Round(NamedTuple):

@@ -82,16 +82,22 @@ def _on(sharding: jax.sharding.Sharding, tree: Any) -> Any:
 def _state_shapes(algorithm: Algorithm) -> State:
     """Shapes and shardings of the state; the compiled initialisation knows them."""
     key = _on(algorithm.sharding, jax.random.key(0))
-    laid = jax.jit(algorithm.init).lower(key).compile().output_shardings
+    shardings = jax.jit(algorithm.init).lower(key).compile().output_shardings
     shapes = jax.eval_shape(algorithm.init, key)
     return jax.tree.map(
-        lambda leaf, s: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=s), shapes, laid
+        lambda leaf, s: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=s), shapes, shardings
     )
 
 
 def _on_one_device(tree: Any) -> int:
     shard = lambda leaf: jax.ShapeDtypeStruct(leaf.sharding.shard_shape(leaf.shape), leaf.dtype)
     return tree_bytes(jax.tree.map(shard, tree))
+
+
+def _peak(memory: Any) -> int:
+    """Bytes while a program runs, by its compiled memory analysis."""
+    held = memory.argument_size_in_bytes + memory.output_size_in_bytes
+    return held - memory.alias_size_in_bytes + memory.temp_size_in_bytes
 
 
 def measure(
@@ -131,12 +137,6 @@ def measure(
         raise ConfigError(
             f"the compiler of {jax.devices()[0].device_kind} does not say what its programs hold"
         )
-    peak = lambda found: (
-        found.argument_size_in_bytes
-        + found.output_size_in_bytes
-        - found.alias_size_in_bytes
-        + found.temp_size_in_bytes
-    )
     return {
         "S": num_subnets,
         "parameters": algorithm.costs.model_parameters,
@@ -145,8 +145,8 @@ def measure(
         "data": _on_one_device(view.arrays),
         "temporary": round.temp_size_in_bytes,
         "activations": max(0, round.temp_size_in_bytes - worked_on_bytes(algorithm, state)),
-        "peak": peak(round),
-        "evaluation_peak": peak(evaluation),
+        "peak": _peak(round),
+        "evaluation_peak": _peak(evaluation),
     }
 
 
