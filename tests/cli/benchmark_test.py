@@ -1,4 +1,4 @@
-"""ist-jax benchmark rounds runs, and says what it measured. Times are not tested: machines differ."""
+"""ist-jax benchmark rounds runs, and says what it measured. Times themselves are not tested."""
 
 import json
 import os
@@ -22,7 +22,7 @@ def test_the_quick_benchmark_prints_and_writes_its_rows(tmp_path):
             "JAX_COMPILATION_CACHE_DIR", str(ROOT / ".jax_cache")
         )
     }
-    # nearly all of it is compiling, which takes several times as long where other tests share the cores
+    # nearly all of it is compiling, which takes longer where other tests share the cores
     ended = subprocess.run(
         command, cwd=ROOT, env=os.environ | cache, capture_output=True, text=True, timeout=900
     )
@@ -67,8 +67,10 @@ def test_steps_by_hand_and_products_are_of_the_same_work():
 
 
 def test_every_step_computes_all_its_products():
-    """None is computed once for all steps, or left out: no step can do with less. 3 steps of 2 subnetworks, 8 products each:
-    three forward, three for weights, two for inputs."""
+    """None is computed once for all steps, or left out: no step can do with less.
+
+    3 steps of 2 subnetworks, 8 products each: three forward, three for weights, two for inputs.
+    """
     text = timing.products(timing.Network(32, (16, 8), 4, 2), 3)[0].as_text()
     computations, entry = hlo._computations(text)
 

@@ -1,4 +1,4 @@
-"""Convolutional networks from a configuration: what it builds, momentum and local steps that change, and one whole run."""
+"""Convolutional networks from a configuration: what is built, schedules, and one whole run."""
 
 import dataclasses
 import json
@@ -49,7 +49,7 @@ def test_every_experiment_builds_the_papers_network(file, classes, model, device
 
 
 def test_slots_that_are_empty_are_said():
-    """22 blocks for 4 sub-ResNets of 6; none where they overlap, and none in local SGD's warm-up."""
+    """22 blocks for 4 sub-ResNets of 6; none if they overlap, and none in local SGD's warm-up."""
     for fields, says in (
         (
             ["--warmup_fraction=0.1"],
@@ -108,7 +108,7 @@ def test_local_steps_that_change_are_phases_of_equal_samples():
 
 
 def test_a_residual_network_runs_from_the_command_line(tmp_path):
-    """Warm-up by local SGD, then two parts of ResIST with overlapping blocks, resumed as it is finished."""
+    """Warm-up by local SGD, then two parts of ResIST with overlapping blocks; started again."""
     arguments = [
         "run",
         DIGITS,

@@ -244,7 +244,7 @@ def metadata_server(**values):
 
 
 def on_tpu_vm(address, port="0", *arguments):
-    """A process that joins its pod, on what JAX is told is a TPU VM with a metadata server at `address`."""
+    """A process that joins its pod; JAX is told of a TPU VM with a metadata server at `address`."""
     told = {"GCE_METADATA_IP": address, "JAX_FORCE_TPU_INIT": "1", "JAX_COORDINATOR_PORT": port}
     environ = {name: value for name, value in ENVIRONMENT.items() if name != "JAX_PLATFORMS"} | told
     options = dict(cwd=ROOT, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -252,7 +252,7 @@ def on_tpu_vm(address, port="0", *arguments):
 
 
 def said_by(job, of_process):
-    """What two processes print that join on what a launcher gives all of them, and each, and no flags."""
+    """What two processes print that join by what a launcher gives to all, and to each; no flags."""
     options = dict(cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     tasks = [ENVIRONMENT | job | dict.fromkeys(of_process, i) for i in "01"]
     return ended(
@@ -318,7 +318,10 @@ def test_the_hosts_of_a_tpu_pod_are_those_of_its_metadata():
 
 
 def test_a_tpu_vm_of_no_pod_trains_alone():
-    """Its server does not know of one; there is no server; it is too late to join one. A pod of one host is said nowhere."""
+    """Its server knows of no pod; there is no server; it is too late to join.
+
+    A pod of one host is said nowhere.
+    """
     port = str(launch_local.free_port())
     with (
         metadata_server() as none,

@@ -124,7 +124,7 @@ def test_a_model_scores_the_same_images_with_and_without_an_axis_of_channels(tmp
 
 
 def test_subnetworks_are_exported_from_a_later_part_with_other_local_steps(tmp_path):
-    """The parts of local_steps_schedule are phases of the method itself, and were taken for a dense one."""
+    """The parts of local_steps_schedule are phases of the method itself, not a dense one."""
     workdir, summary = trained(tmp_path / "run", "--local_steps_schedule", "6")
     assert exported(workdir, tmp_path / "one", "--subnet=1") == 0
     assert export.read(tmp_path / "one").about["test_accuracy"] == pytest.approx(

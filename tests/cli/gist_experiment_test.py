@@ -1,4 +1,4 @@
-"""GIST through the command line: the same run, record, export and evaluation as of any other model."""
+"""GIST through the command line: run, record, export and evaluation as of any other model."""
 
 import json
 import pathlib
@@ -95,7 +95,8 @@ def test_batches_of_clusters_and_evaluation_over_parts(tmp_path, capsys):
     ]
     summary = trained(tmp_path, *clusters)
     assert summary["samples_seen"] == 16 and summary["local_steps"] == 2
-    says = "evaluation is over 4 parts of the graph, without the edges between them: eval_batch_size=2 of data.clusters=8"
+    says = "evaluation is over 4 parts of the graph, without the edges between them: "
+    says += "eval_batch_size=2 of data.clusters=8"
     assert says in capsys.readouterr().err
 
 
@@ -131,7 +132,7 @@ def test_a_picture_of_the_nodes_before_and_after_training(gist, tmp_path):
 
 
 def test_the_embedding_of_a_node_is_what_the_output_layer_reads():
-    """Of GraphSAGE, whose output is their product with its kernel; of the others, in their sizes."""
+    """GraphSAGE: its product with the kernel is the output. The others: by their sizes."""
     found = {}
     for name in ("gcn-uneven", "sage-layer-norm", "gat"):
         split = DECOMPOSITIONS[name](2)

@@ -22,7 +22,7 @@ def test_a_generated_graph_has_its_numbers():
 
 
 def test_operations_of_a_step_by_hand():
-    """The first product is constant: its kernel's gradient, and no other; sums go both ways, of logits before the product."""
+    """The first product is constant: only its kernel has a gradient. Sums go both ways."""
     found = generated(200, 1000, features=6, classes=4)
     graph, whole = found.arrays("train")["graph"], found.arrays("test")["graph"]
     train = int(found.arrays("train")["counted_N"].sum())
