@@ -77,9 +77,9 @@ def _seconds(experiment: Experiment) -> dict[str, float]:
         for name in ("looped", "vmapped")
     }
     lengths = (_STEPS, 3 * _STEPS)
-    state = [phases["looped"].algorithm.fresh(jax.random.key(0))]  # one, used by every round
+    state = [phases["looped"].method.fresh(jax.random.key(0))]  # one, used by every round
     rounds = [
-        round_of(phase.algorithm, experiment.data, steps, state)
+        round_of(phase.method, experiment.data, steps, state)
         for phase in phases.values()
         for steps in lengths
     ]

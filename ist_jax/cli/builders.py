@@ -14,7 +14,7 @@ from ist_jax.cli.quantities import link
 from ist_jax.cli.validation import num_workers
 from ist_jax.data import Dataset, Spec
 from ist_jax.decompositions import Decomposition, replicated
-from ist_jax.methods import Algorithm, data_parallel, ensemble, ist
+from ist_jax.methods import Method, data_parallel, ensemble, ist
 from ist_jax.tasks import Task, classification, node_classification
 from ist_jax.training.failures import Failures
 from ist_jax.training.loop import LoopConfig
@@ -86,7 +86,7 @@ def make_method(
     task: Task,
     tx: optax.GradientTransformation,
     **options: Any,
-) -> Algorithm:
+) -> Method:
     """The method of the config; options are its batch size and placement.
 
     Raises:
@@ -104,10 +104,10 @@ def make_method(
         trained,
         task,
         tx,
-        opt_state="own" if opt_state == "local" else opt_state,
+        opt_state=opt_state,
         outer_tx=outer_optimizer(config),
-        resident=config.exchange.home_sharded,
-        wire=config.exchange.compression,
+        home_sharded=config.exchange.home_sharded,
+        compression=config.exchange.compression,
         **options,
     )
 
@@ -118,7 +118,7 @@ def warmup(
     task: Task,
     tx: optax.GradientTransformation,
     **options: Any,
-) -> Algorithm:
+) -> Method:
     """Local SGD of the full model, before the method's own phases."""
     opt_state = "carry" if config.opt_state == "carry" else "reset"
     full = replicated(decomposition, num_workers(config))
@@ -131,7 +131,7 @@ def dense(
     task: Task,
     tx: optax.GradientTransformation,
     **options: Any,
-) -> Algorithm:
+) -> Method:
     """Data parallel training of the full model."""
     return data_parallel(decomposition, task, tx, num_workers=num_workers(config), **options)
 
@@ -146,9 +146,9 @@ def loop_config(config: Config) -> LoopConfig:
         eval_every=config.eval_every,
         checkpoint_every=config.checkpoint_every,
         eval_batch_size=config.eval_batch_size,
-        eval_sample=config.calibration_examples if measures else 0,
+        calibration_examples=config.calibration_examples if measures else 0,
         eval_subnets=config.eval_subnets,
-        lost=Failures(config.failures.rate, schedule),
+        failures=Failures(config.failures.rate, schedule),
         time_syncs=config.time_syncs,
         link=link(config.link.bandwidth, config.link.latency),
     )

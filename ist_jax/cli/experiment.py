@@ -11,7 +11,7 @@ from ist_jax.cli.validation import num_workers, placement_of, validate
 from ist_jax.core.placement import Placement
 from ist_jax.data import Dataset, Spec
 from ist_jax.decompositions import Decomposition
-from ist_jax.methods import Algorithm
+from ist_jax.methods import Method
 from ist_jax.tasks import Task
 from ist_jax.training.loop import Phase, phase_steps
 
@@ -112,7 +112,7 @@ def _phases(
     return phases
 
 
-def _planned(config: Config, spec: Spec) -> list[tuple[Callable[..., Algorithm], int, int]]:
+def _planned(config: Config, spec: Spec) -> list[tuple[Callable[..., Method], int, int]]:
     """(maker of its method, samples, local steps) of every phase that has samples."""
     local_steps = (config.local_steps, *config.local_steps_schedule)
     share = (1 - config.warmup_fraction - config.dense_fraction) / len(local_steps)

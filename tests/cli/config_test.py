@@ -7,6 +7,7 @@ import re
 import typing
 
 import pytest
+from command_line import DIGITS, GCN
 
 from ist_jax import data
 from ist_jax.cli import builders, optimizers
@@ -24,22 +25,18 @@ from ist_jax.cli.config import (
 )
 from ist_jax.cli.experiment import resolve
 from ist_jax.cli.validation import validate
-from ist_jax.core.partition import DEALS
+from ist_jax.core.partition import PARTITIONS
 from ist_jax.core.placement import PLACEMENTS
-from ist_jax.exchange import WIRES
+from ist_jax.exchange import COMPRESSIONS
 from ist_jax.methods import OPT_STATES
 from ist_jax.models.vgg import VGG12
 from ist_jax.tasks import AUGMENTS
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
-DIGITS = f"--config={ROOT}/experiments/demo/digits.py"
 
 
 def parse(*arguments, config=DIGITS, workdir="--workdir=unused"):
     return run.parse(["run", config, workdir, *arguments]).config
-
-
-GCN = "--model.name=gcn --model.norm=layer --batch_size=0"
 
 
 def _documented(kind=Config, prefix=""):
@@ -86,10 +83,10 @@ def test_the_choices_of_the_types_are_those_of_the_library():
     choices = {name: set(field.choices) for name, field in FIELDS.items()}
     assert choices["data.name"] == set(data.SOURCES) and choices["data.split"] == set(data.SPLITS)
     assert choices["data.augment"] == set(AUGMENTS)
-    assert choices["partition"] == set(DEALS) - {"fixed"}
+    assert choices["partition"] == set(PARTITIONS) - {"fixed"}
     assert choices["placement"] == {*PLACEMENTS, "autotune"}
-    assert choices["exchange.compression"] == set(WIRES)
-    assert len(choices["opt_state"]) == len({"auto", *OPT_STATES})
+    assert choices["exchange.compression"] == set(COMPRESSIONS)
+    assert choices["opt_state"] == {"auto", *OPT_STATES}
     assert choices["decomposition"] == {"auto", *ARCHITECTURES}
     assert choices["model.name"] == {row.model for row in ARCHITECTURES.values()}
     assert Config().model.channels == VGG12
@@ -167,7 +164,7 @@ def test_every_method_is_built_with_the_samples_of_the_config(method):
     experiment = resolve(parse(f"--method={method}", "--epochs=3.5"))
     (phase,) = experiment.phases
     assert phase.samples == round(3.5 * experiment.data.num_train)
-    assert phase.algorithm.num_workers == (1 if method == "single" else 4)
+    assert phase.method.num_workers == (1 if method == "single" else 4)
 
 
 def test_a_model_refuses_data_of_another_kind():
@@ -196,12 +193,12 @@ def test_phases_share_out_the_samples():
     experiment = resolve(config)
     phases, passes = experiment.phases, experiment.spec.num_train
     assert [phase.samples for phase in phases] == [passes, 2 * passes, passes]
-    assert [phase.algorithm.costs.steps_per_sync for phase in phases] == [None, None, 1]
+    assert [phase.method.costs.steps_per_sync for phase in phases] == [None, None, 1]
 
 
 def test_batch_size_zero_is_the_whole_training_set():
     experiment = resolve(parse("--batch_size=0"))
-    assert experiment.phases[0].algorithm.batch_size == experiment.spec.num_train
+    assert experiment.phases[0].method.batch_size == experiment.spec.num_train
 
 
 @pytest.mark.parametrize("name", ["constant", "cosine", "linear", "step", "thirds"])
@@ -308,8 +305,8 @@ def test_a_method_that_trains_the_whole_model_is_not_refused_for_a_split_that_it
         ["--decomposition=filters", "--model.norm=group"],
     ):
         made = builders.make_decomposition(parse(*whole, *options), images.spec)
-        assert made.partition.sizes == {} and made.full.stage_sizes == (1, 2)
-        assert made.full.unrolled == ("--decomposition=filters" in options), (
+        assert made.partition.sizes == {} and made.full.module.stage_sizes == (1, 2)
+        assert made.full.module.unrolled == ("--decomposition=filters" in options), (
             "parameters lie as those of ist do"
         )
     if method == "single":

@@ -43,7 +43,7 @@ CIFAR = Spec((32, 32, 3), 10, 45_000, 120.0, 64.0)
 )
 def test_every_experiment_builds_the_papers_network(file, classes, model, device):
     (phase,) = resolve(configured(file), spec=CIFAR._replace(num_classes=classes)).phases
-    costs = phase.algorithm.costs
+    costs = phase.method.costs
     assert (costs.model_parameters, costs.device_parameters) == (model, device)
     assert costs.bytes_per_sync < costs.all_reduce
 
@@ -78,11 +78,11 @@ def test_momentum_decays_on_the_global_step_though_the_state_is_reset(opt_state)
     tx, momentum = optimizers.local_optimizer(chosen, 12), optimizers.demon(0.9, 12)
     algorithm = ist(two_groups(2), TASK, tx, batch_size=BATCH, opt_state=opt_state)
     state, _ = rounds(algorithm, 2, 3)
-    worker = algorithm.one_worker(state)
+    worker = algorithm.first_worker(state)
     arrays = {"x": jnp.ones((4, 12)), "y": jnp.zeros(4, jnp.int32)}
-    gradient = jax.grad(
-        lambda p: (two_groups(2).subnet.apply({"params": p}, arrays["x"]) ** 2).sum()
-    )(worker.params)
+    gradient = jax.grad(lambda p: (two_groups(2).subnet.apply(p, arrays["x"]) ** 2).sum())(
+        worker.params
+    )
     _, later = tx.update(gradient, worker.opt_state, worker.params)
     used = next(
         node for node in jax.tree.leaves(later, is_leaf=_injected) if _injected(node)
@@ -164,7 +164,7 @@ def test_dealt_filters_and_channels_learn_from_the_command_line(kind, tmp_path):
 def test_resist_on_imagenet_builds_the_papers_network_with_a_warm_up():
     spec = Spec((224, 224, 3), 1000, 1_268_355, 120.0, 64.0)
     phases = resolve(configured("resist/imagenet"), spec=spec).phases
-    warmup, resist = (phase.algorithm.costs for phase in phases)
+    warmup, resist = (phase.method.costs for phase in phases)
     assert [phase.local_steps for phase in phases] == [15, 15]
     assert (
         warmup.device_parameters == warmup.model_parameters == resist.model_parameters == 41_866_280

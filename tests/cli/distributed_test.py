@@ -37,11 +37,9 @@ IMPATIENT = "import sys; from ist_jax.cli import distributed; distributed.HEARTB
 IMPATIENT += "from ist_jax.cli.commands import run; sys.exit(run.main(['run', *sys.argv[1:]]))"
 RUN = [sys.executable, "-m", "ist_jax", "run"]
 LAUNCH = [sys.executable, "-m", "ist_jax", "launch-local", "--processes=2"]
-CACHE = os.environ.get("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".jax_cache"))
 ENVIRONMENT = os.environ | {
     "JAX_NUM_CPU_DEVICES": "2",
     "JAX_PLATFORMS": "cpu",
-    "JAX_COMPILATION_CACHE_DIR": CACHE,
 }
 
 

@@ -6,7 +6,7 @@ import shutil
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from run_test import QUICK
+from command_line import QUICK, exported, trained
 
 from ist_jax.cli.commands import evaluate, run
 from ist_jax.cli.commands import export as exporting
@@ -15,18 +15,9 @@ from ist_jax.models import MLP
 from ist_jax.training import export
 
 
-def trained(folder, *arguments):
-    assert run.main(["run", *QUICK, "--eval_subnets=True", *arguments, f"--workdir={folder}"]) == 0
-    return folder, json.loads((folder / "summary.json").read_text())
-
-
 @pytest.fixture(scope="module")
 def ist_run(tmp_path_factory):
     return trained(tmp_path_factory.mktemp("ist") / "run")
-
-
-def exported(workdir, out, *arguments):
-    return exporting.main(["export", f"--workdir={workdir}", f"--out={out}", *arguments])
 
 
 def test_the_whole_model_scores_elsewhere_as_it_did_in_the_run(ist_run, tmp_path, capsys):
@@ -54,7 +45,7 @@ def test_a_subnetwork_is_a_smaller_model_with_its_own_accuracy(ist_run, tmp_path
     assert model.hidden == (4, 4) and about["parameters"] == summary["parameters"]["per_device"]
     assert about["test_accuracy"] == pytest.approx(summary["subnet_test_accuracy"][subnet])
     whole = restore(workdir)
-    kernel_DxH = whole.algorithm.params(whole.state)["hidden_0"]["kernel"]
+    kernel_DxH = whole.method.params(whole.state)["hidden_0"]["kernel"]
     np.testing.assert_array_equal(
         variables["params"]["hidden_0"]["kernel"],
         kernel_DxH[:, np.array(about["units"]["hidden_0"])],
@@ -244,7 +235,7 @@ def test_a_run_starts_from_another_ones_parameters_with_any_number_of_subnetwork
     )
     whole = restore(tmp_path / "next")
     np.testing.assert_allclose(
-        whole.algorithm.params(whole.state)["output"]["kernel"],
+        whole.method.params(whole.state)["output"]["kernel"],
         given["output"]["kernel"],
         atol=1e-6,
     )

@@ -6,14 +6,14 @@ import re
 import shlex
 
 import pytest
-from run_test import QUICK
+from command_line import QUICK
 
 from ist_jax.cli.commands import report, run, sweep
 from ist_jax.cli.config import Config, ConfigError
 from ist_jax.cli.records import pages, record, tables
 from ist_jax.cli.records.pictures import holders, partition
 from ist_jax.core.partition import partition as make_partition
-from ist_jax.methods import drawn
+from ist_jax.methods import drawn_partitions
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 MADE = re.compile(r"<!-- (table|benchmark|rows) .*?<!-- end -->", re.DOTALL)  # from records
@@ -120,7 +120,7 @@ def test_the_picture_of_a_partition_shows_the_partitions_of_the_run(tmp_path):
     parts = make_partition("balanced", {"unit": 16}, 4)
     shown = holders(parts, "unit", 0, 3)
     assert shown.shape == (3, 16) and (shown >= 0).all()
-    for row, indices in zip(shown, drawn(parts, 0, 3)):
+    for row, indices in zip(shown, drawn_partitions(parts, 0, 3)):
         for subnet in range(4):
             assert (row[indices["unit"][subnet]] == subnet).all()
     assert (shown[0] != shown[1]).any()

@@ -16,6 +16,7 @@ import chex
 import jax
 import jax.numpy as jnp
 import pytest
+from command_line import QUICK
 
 from ist_jax.analysis import machine
 from ist_jax.cli.commands import report, run, sweep
@@ -26,16 +27,6 @@ from ist_jax.cli.records import record, tables
 from ist_jax.cli.records.restored import restore
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
-QUICK = [
-    f"--config={ROOT}/experiments/demo/digits.py",
-    "--model.hidden",
-    "16",
-    "16",
-    "--epochs=1",
-    "--local_steps=4",
-    "--eval_every=2",
-    "--calibration_examples=64",
-]
 FIELDS = [
     "test_accuracy",
     "test_accuracy_at_best_validation",
@@ -275,12 +266,12 @@ def test_options_reach_a_round_that_can_be_lowered(option):
     extra = ["--num_devices=2"] if "sharded" in option else []
     arguments = ["run", *QUICK, *extra, f"--{option}", "--workdir=unused"]
     experiment = resolve(run.parse(arguments).config)
-    algorithm, data = experiment.phases[0].algorithm, experiment.data
+    method, data = experiment.phases[0].method, experiment.data
     key = jax.random.key(0)
-    view = data.view(0, key, algorithm.num_workers, algorithm.sharding, range(0))
-    state = jax.eval_shape(algorithm.init, key)
-    weight_S = jnp.ones(algorithm.num_workers, bool)
-    assert algorithm.round.lower(state, view, key, weight_S, steps=4).as_text()
+    view = next(data.views(key, method.num_workers, method.sharding, [range(1)]))
+    state = jax.eval_shape(method.init, key)
+    weight_S = jnp.ones(method.num_workers)
+    assert method.round.lower(state, view, key, weight_S, steps=4).as_text()
 
 
 def test_two_fresh_runs_of_one_command_give_the_same_bits(swept, tmp_path):
@@ -288,7 +279,7 @@ def test_two_fresh_runs_of_one_command_give_the_same_bits(swept, tmp_path):
     again = ["run", *QUICK, "--method=ist", "--seed=0", f"--workdir={tmp_path}"]
     assert run.main(again) == 0
     params = [
-        restored.algorithm.params(restored.state)
+        restored.method.params(restored.state)
         for restored in map(restore, (swept[0] / "method=ist,seed=0", tmp_path))
     ]
     chex.assert_trees_all_equal(*map(jax.device_get, params))

@@ -2,19 +2,19 @@
 
 import numpy as np
 
-from ist_jax.core.types import Sparse
+from ist_jax.core.graphs import SparseMatrix
 from ist_jax.data import Dataset
 
 
-def entries(matrix: Sparse) -> int:
+def entries(matrix: SparseMatrix) -> int:
     """Of a sparse matrix, those that are not zero."""
     return sum(map(np.count_nonzero, matrix.rows.value))
 
 
-def _sums(dataset: Dataset, width: int) -> list[tuple[Sparse, int]]:
+def _sums(dataset: Dataset, width: int) -> list[tuple[SparseMatrix, int]]:
     """(sparse matrix, width of its factor) of a step; the narrower of logits and last features."""
     graph = dataset.arrays("train")["graph"]
-    first = (graph.features,) if isinstance(graph.features, Sparse) else ()
+    first = (graph.features,) if isinstance(graph.features, SparseMatrix) else ()
     *below, last = graph.blocks
     return [(matrix, width) for matrix in (*first, *below)] + [
         (last, min(width, dataset.num_classes))
@@ -27,7 +27,7 @@ def _products(dataset: Dataset, width: int) -> list[tuple[int, int, int, int]]:
     Constant matrices have no gradient.
     """
     graph, classes = dataset.arrays("train")["graph"], dataset.num_classes
-    first = [] if isinstance(graph.features, Sparse) else [(*graph.features.shape, width, 2)]
+    first = [] if isinstance(graph.features, SparseMatrix) else [(*graph.features.shape, width, 2)]
     middle, last = graph.blocks[-2:]
     narrower = middle.shape[0] if classes < width else last.shape[0]  # what is narrower is summed
     return [*first, (middle.shape[0], width, width, 3), (narrower, width, classes, 3)]

@@ -34,7 +34,7 @@ from ist_jax.core.placement import Placement, looped, vmapped
 from ist_jax.data import Dataset, GraphOptions, RawGraph, make_graph_dataset
 from ist_jax.data.splits import shared
 from ist_jax.decompositions import Decomposition, gcn
-from ist_jax.methods.base import Algorithm
+from ist_jax.methods import Method
 from ist_jax.models import GCN
 from ist_jax.tasks import node_classification
 from ist_jax.training.files import write_whole
@@ -120,14 +120,14 @@ def graph_round(
 
 
 def inference(
-    dataset: Dataset, hidden: int, num_subnets: int, method: Callable[..., Algorithm]
+    dataset: Dataset, hidden: int, num_subnets: int, method: Callable[..., Method]
 ) -> Callable[[], Any]:
     """Classifies all nodes by the model, or the ensemble, of a method's first state."""
     task = node_classification()
     algorithm = method(_split(dataset, hidden, num_subnets), task, optax.adam(0.01), batch_size=1)
     batch = task.batch(dataset.on_device("test", algorithm.sharding), jnp.arange(1), None)
-    variables = jax.jit(algorithm.variables)(algorithm.fresh(jax.random.key(0)), None)
-    return functools.partial(jax.jit(algorithm.predict), variables, batch)
+    predictor = jax.jit(algorithm.predictor)(algorithm.fresh(jax.random.key(0)), None)
+    return functools.partial(jax.jit(lambda predict, batch: predict(batch)), predictor, batch)
 
 
 def inference_rows(name: str, dataset: Dataset, sizes: Sizes) -> list[list[str]]:

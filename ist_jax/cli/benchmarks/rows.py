@@ -118,7 +118,7 @@ def sync_rows(sizes: Sizes, place: str) -> list[Row]:
     rows, network, steps = [], sizes.network, sizes.steps[0]
     for home_sharded in (False, True):
         sync, whole = (
-            network_round(network, n, place=place, resident=home_sharded) for n in (0, steps)
+            network_round(network, n, place=place, home_sharded=home_sharded) for n in (0, steps)
         )
         seconds, of_round = median_seconds([sync.run, whole.run], sizes.repeats)
         way = "all groups home-sharded" if home_sharded else "holder-sharded"

@@ -19,7 +19,8 @@ from ist_jax.cli.config.parsing import parse
 from ist_jax.cli.exit_status import exit_status
 from ist_jax.cli.records.restored import on_this_machine
 from ist_jax.data import EMBEDDED, Dataset, Spec
-from ist_jax.models.norm import STATS
+from ist_jax.methods.predictor import model_predictor
+from ist_jax.models.linen import LinenModel
 from ist_jax.tasks import Task
 from ist_jax.training import export
 from ist_jax.training.evaluation import evaluate_model
@@ -94,22 +95,24 @@ def score(
     place = dict(name=name, dir=directory, dataset=dataset)
     data = load_dataset(replace(config, data=place))
     _check(spec, data)
-    apply = exported.model.apply
+    model = LinenModel(exported.model)
+    predictor = model_predictor(model, task, exported.params, exported.stats)
     if data.spec.example_shape != spec.example_shape:
-        apply = lambda variables, x: exported.model.apply(
-            variables, x.reshape(len(x), *spec.example_shape)
-        )
-    size = config.eval_batch_size
-    return evaluate_model(apply, task, exported.variables, data, split, size)
+        predict = predictor.function
+        shaped = lambda batch: batch | {"x": batch["x"].reshape(-1, *spec.example_shape)}
+        reshaping = lambda *given: predict(*given[:-1], shaped(given[-1]))
+        predictor = dataclasses.replace(predictor, function=reshaping)
+    return evaluate_model(predictor, task, data, split, config.eval_batch_size)
 
 
 def _check_variables(exported: export.Exported, example: Any) -> None:
     """Raises ConfigError if the arrays, with measured statistics, are not those of the model."""
     kinds = lambda tree: jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype.name), dict(tree))
-    wanted = {"params": jax.eval_shape(exported.model.init, jax.random.key(0), example)["params"]}
+    model = LinenModel(exported.model)
+    params, stats = jax.eval_shape(model.init, jax.random.key(0), example), None
     if exported.about["eval_norm"] == "train":
-        apply = lambda variables, x: exported.model.apply(variables, x, mutable=[STATS])
-        wanted |= jax.eval_shape(apply, wanted, example)[1]
+        stats = jax.eval_shape(model.measure, params, example)
+    wanted = export.variables_of(params, stats)
     if kinds(exported.variables) != kinds(wanted):
         raise ConfigError("its arrays are not those of its model: export it again")
     if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(exported.variables)):

@@ -8,6 +8,7 @@ are read again, from --data-dir if they have moved.
 """
 
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -20,10 +21,13 @@ from ist_jax.cli.config.parsing import parse
 from ist_jax.cli.exit_status import exit_status
 from ist_jax.cli.records.record import as_json, git_revision
 from ist_jax.cli.records.restored import Restored, restore
+from ist_jax.core.model import Stats
 from ist_jax.core.trees import tree_size
-from ist_jax.core.types import Variables
+from ist_jax.core.types import Batch, Params
 from ist_jax.data import Dataset
-from ist_jax.methods.predictor import measured
+from ist_jax.methods import State
+from ist_jax.methods.predictor import Predictor, measure_stats, model_predictor
+from ist_jax.models.linen import LinenModel
 from ist_jax.training import export
 from ist_jax.training.evaluation import evaluate_model, whole_batch
 
@@ -56,7 +60,7 @@ def _dataset(run: Restored, data_dir: str) -> Dataset:
 
 
 def _check(run: Restored, subnet: int | None) -> None:
-    config, workers = run.experiment.config, run.algorithm.num_workers
+    config, workers = run.experiment.config, run.method.num_workers
     if subnet is None:
         if config.method == "ensemble":
             raise ConfigError(
@@ -76,24 +80,30 @@ def _check(run: Restored, subnet: int | None) -> None:
         raise ConfigError(f"--subnet {subnet} is from 0 to {workers - 1}")
 
 
-def chosen(run: Restored, subnet: int | None, dataset: Dataset) -> tuple[Any, Variables]:
-    """The full model, or subnetwork `subnet` of the last round, and its variables."""
-    experiment, config, calibration = run.experiment, run.experiment.config, None
+def chosen(run: Restored, subnet: int | None, dataset: Dataset) -> tuple[LinenModel, Predictor]:
+    """The full model, or subnetwork `subnet` of the last round's partition, and its predictor."""
+    experiment, config, sample = run.experiment, run.experiment.config, None
+    split, task = experiment.decomposition, experiment.task
     if config.model.eval_norm == "train":
-        arrays = dataset.arrays("train") | dataset.sample(config.calibration_examples)
-        calibration = whole_batch(experiment.task, arrays)
-    split = experiment.decomposition
+        calibration = dataset.calibration(config.calibration_examples)
+        sample = whole_batch(task, dataset.arrays("train") | calibration)
     if subnet is None:
-        full = lambda state, calibration: measured(
-            split.full, experiment.task, run.algorithm.params(state), calibration
-        )
-        return split.full, jax.jit(full)(run.state, calibration)
-    variables_S = jax.jit(run.algorithm.subnet_variables)(run.state, calibration)["variables"]
-    return split.subnet, jax.tree.map(lambda leaf_S: leaf_S[subnet], variables_S)
+
+        def full(state: State, sample: Batch | None) -> tuple[Params, Stats | None]:
+            params = run.method.params(state)
+            return params, measure_stats(split.full, task, params, sample)
+
+        return split.full, model_predictor(split.full, task, *jax.jit(full)(run.state, sample))
+    of_subnets = jax.jit(functools.partial(run.method.predictor, subnets=True))
+    predictor_S = of_subnets(run.state, sample)
+    params, stats = jax.tree.map(
+        lambda leaf_S: leaf_S[subnet], (predictor_S.params, predictor_S.stats)
+    )
+    return split.subnet, model_predictor(split.subnet, task, params, stats)
 
 
 def _about(
-    run: Restored, workdir: str, subnet: int | None, variables: Variables, dataset: Dataset
+    run: Restored, workdir: str, subnet: int | None, params: Params, dataset: Dataset
 ) -> dict[str, Any]:
     held = (
         {}
@@ -106,7 +116,7 @@ def _about(
         "method": run.experiment.config.method,
         "subnet": subnet,
         "units": held,
-        "parameters": tree_size(variables["params"]),
+        "parameters": tree_size(params),
         "data": {
             "name": dataset.name,
             "fingerprint": dataset.fingerprint,
@@ -133,14 +143,13 @@ def write(workdir: str, out: str, subnet: int | None = None, data_dir: str = "")
     run = restore(workdir)
     _check(run, subnet)
     dataset = _dataset(run, data_dir)
-    model, variables = chosen(run, subnet, dataset)
-    about = _about(run, workdir, subnet, variables, dataset)
+    model, predictor = chosen(run, subnet, dataset)
+    about = _about(run, workdir, subnet, predictor.params, dataset)
     size = about["eval_batch_size"]
     for part in ("validation", "test"):
-        about[f"{part}_accuracy"] = evaluate_model(
-            model.apply, run.experiment.task, variables, dataset, part, size
-        )["accuracy"]
-    export.write(out, model, variables, about)
+        metrics = evaluate_model(predictor, run.experiment.task, dataset, part, size)
+        about[f"{part}_accuracy"] = metrics["accuracy"]
+    export.write(out, model, predictor.params, predictor.stats, about)
     return about
 
 

@@ -33,8 +33,7 @@ from ist_jax.core.trees import tree_bytes
 from ist_jax.data import Spec
 from ist_jax.data.graph_shapes import GraphSize, graph_shapes
 from ist_jax.data.splits import shared
-from ist_jax.methods import Algorithm
-from ist_jax.methods.base import State
+from ist_jax.methods import Method, State
 from ist_jax.tasks import Task
 from ist_jax.training.evaluation import evaluate
 from ist_jax.training.files import write_whole
@@ -79,11 +78,11 @@ def _on(sharding: jax.sharding.Sharding, tree: Any) -> Any:
     )
 
 
-def _state_shapes(algorithm: Algorithm) -> State:
+def _state_shapes(method: Method) -> State:
     """Shapes and shardings of the state; the compiled initialisation knows them."""
-    key = _on(algorithm.sharding, jax.random.key(0))
-    shardings = jax.jit(algorithm.init).lower(key).compile().output_shardings
-    shapes = jax.eval_shape(algorithm.init, key)
+    key = _on(method.sharding, jax.random.key(0))
+    shardings = jax.jit(method.init).lower(key).compile().output_shardings
+    shapes = jax.eval_shape(method.init, key)
     return jax.tree.map(
         lambda leaf, s: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=s), shapes, shardings
     )
@@ -101,7 +100,7 @@ def _peak(memory: Any) -> int:
 
 
 def measure(
-    algorithm: Algorithm,
+    method: Method,
     task: Task,
     arrays: Any,
     evaluated: Any,
@@ -112,7 +111,7 @@ def measure(
     """What one device holds, in bytes, by programs compiled from shapes.
 
     Args:
-      algorithm: one subnetwork on every device.
+      method: one subnetwork on every device.
       task: its batch, loss and metrics.
       arrays: of the training data, or their shapes.
       evaluated: of the data that are evaluated; a graph in one cluster is whole there, but not in
@@ -121,16 +120,14 @@ def measure(
       steps: local steps of the round; they share their memory.
       eval_batch_size: examples of one batch of an evaluation.
     """
-    here = lambda tree: _on(algorithm.sharding, tree)
-    state, key = _state_shapes(algorithm), here(jax.random.key(0))
-    num_subnets = algorithm.num_workers
+    here = lambda tree: _on(method.sharding, tree)
+    state, key = _state_shapes(method), here(jax.random.key(0))
+    num_subnets = method.num_workers
     view = View(here(arrays), here(shared(np.zeros(spec.num_train, bool), num_subnets)), key)
-    weight_S = here(jax.ShapeDtypeStruct((num_subnets,), bool))
-    round = (
-        algorithm.round.lower(state, view, key, weight_S, steps=steps).compile().memory_analysis()
-    )
+    weight_S = here(jax.ShapeDtypeStruct((num_subnets,), np.float32))
+    round = method.round.lower(state, view, key, weight_S, steps=steps).compile().memory_analysis()
     whole = lambda state, arrays: evaluate(
-        algorithm, task, state, {"test": arrays}, None, batch_size=eval_batch_size, subnets=False
+        method, task, state, {"test": arrays}, None, batch_size=eval_batch_size, subnets=False
     )
     evaluation = jax.jit(whole).lower(state, here(evaluated)).compile().memory_analysis()
     if round is None:
@@ -139,12 +136,12 @@ def measure(
         )
     return {
         "S": num_subnets,
-        "parameters": algorithm.costs.model_parameters,
-        "subnet_parameters": algorithm.costs.device_parameters,
+        "parameters": method.costs.model_parameters,
+        "subnet_parameters": method.costs.device_parameters,
         "state": _on_one_device((state.store, state.opt_state, state.outer_state, state.indices)),
         "data": _on_one_device(view.arrays),
         "temporary": round.temp_size_in_bytes,
-        "activations": max(0, round.temp_size_in_bytes - worked_on_bytes(algorithm, state)),
+        "activations": max(0, round.temp_size_in_bytes - worked_on_bytes(method, state)),
         "peak": _peak(round),
         "evaluation_peak": _peak(evaluation),
     }
@@ -171,9 +168,9 @@ def rows(config: Config, subnets: Sequence[int], size: GraphSize | None) -> list
     for number in subnets:
         on_mesh = replace(config, num_subnets=number, placement="sharded", num_devices=number)
         experiment = resolve(on_mesh, spec=spec)
-        algorithm, task = experiment.longest.algorithm, experiment.task
+        method, task = experiment.longest.method, experiment.task
         size_B = experiment.config.eval_batch_size
-        measured.append(measure(algorithm, task, arrays, evaluated, spec, 2, size_B))
+        measured.append(measure(method, task, arrays, evaluated, spec, 2, size_B))
     return measured
 
 

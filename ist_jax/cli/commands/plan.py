@@ -29,7 +29,7 @@ from ist_jax.cli.records.tables import markdown
 from ist_jax.cli.validation import validate
 from ist_jax.core.trees import tree_bytes
 from ist_jax.data import Dataset
-from ist_jax.methods import Algorithm
+from ist_jax.methods import Method
 from ist_jax.training.files import write_whole
 
 METHODS = ("ist", "data_parallel", "local_sgd", "diloco")
@@ -80,23 +80,19 @@ class Measured(NamedTuple):
 
     method: str
     num_subnets: int
-    algorithm: Algorithm
+    algorithm: Method
     step_seconds: float
     memory_bytes: int
 
 
-def _step_seconds(algorithm: Algorithm, dataset: Dataset, repeats: int) -> float:
+def _step_seconds(method: Method, dataset: Dataset, repeats: int) -> float:
     """Median over `repeats` of one local step of one worker."""
-    state = algorithm.fresh(jax.random.key(0))
-    drawn = range(_STEPS * algorithm.batch_size)
-    view = dataset.view(0, jax.random.key(1), algorithm.num_workers, algorithm.sharding, drawn)
-    worker, key = jax.block_until_ready(jax.jit(algorithm.one_worker)(state)), jax.random.key(2)
-    program = (
-        jax.jit(algorithm.one_step, static_argnames="steps")
-        .lower(worker, view, key, steps=_STEPS)
-        .compile()
-    )
-    return median_seconds([lambda: program(worker, view, key)], repeats)[0] / _STEPS
+    state = method.fresh(jax.random.key(0))
+    drawn = [range(_STEPS * method.batch_size)]
+    view = next(dataset.views(jax.random.key(1), method.num_workers, method.sharding, drawn))
+    key, steps = jax.random.key(2), jax.jit(method.local_steps, static_argnames="steps")
+    program = steps.lower(state, view, key, steps=_STEPS).compile()
+    return median_seconds([lambda: program(state, view, key)], repeats)[0] / _STEPS
 
 
 def configured(method: str, argv: Sequence[str]) -> tuple[PlanFlags, Config]:
@@ -134,11 +130,12 @@ def measure(config: Config, dataset: Dataset, num_subnets: int, repeats: int) ->
         local_steps_schedule=(),
         failures=dict(rounds=(), workers=()),
     )
-    made = lambda config: resolve(config, dataset).phases[0].algorithm
+    made = lambda config: resolve(config, dataset).phases[0].method
     algorithm = made(config)
     # a worker with the full model steps as fast whatever S is, and S optimizer states may not fit
     timed = algorithm if config.method == "ist" else made(replace(config, num_subnets=1))
-    worker = jax.eval_shape(algorithm.one_worker, jax.eval_shape(algorithm.init, jax.random.key(0)))
+    state = jax.eval_shape(algorithm.init, jax.random.key(0))
+    worker = jax.eval_shape(algorithm.first_worker, state)
     memory = 2 * tree_bytes(worker.params) + tree_bytes(worker.opt_state)
     seconds = _step_seconds(timed, dataset, repeats)
     return Measured(config.method, num_subnets, algorithm, seconds, memory)

@@ -106,7 +106,7 @@ def _prepare(
     _check_memory(experiment.phases)
     _check_failures(experiment)
     if start is not None:
-        experiment.phases[0].algorithm.check(start)
+        experiment.phases[0].method.check(start)
     return autotune.resolve_placement(experiment, workdir), start, origin
 
 
@@ -114,7 +114,7 @@ def _check_memory(phases: Sequence[Phase]) -> None:
     """A round holds the model and its workers' parts of it: refused before anything is written."""
 
     def parameters(phase: Phase) -> int:
-        costs, workers = phase.algorithm.costs, phase.algorithm.num_workers
+        costs, workers = phase.method.costs, phase.method.num_workers
         model = costs.model_parameters
         return model + min(model, workers * costs.device_parameters)
 
@@ -159,7 +159,7 @@ def rounding(experiment: Experiment) -> list[str]:
     epochs = experiment.config.epochs
     planned = epochs * experiment.spec.num_train
     actual = sum(
-        phase_steps(p) * p.algorithm.num_workers * p.algorithm.batch_size for p in experiment.phases
+        phase_steps(p) * p.method.num_workers * p.method.batch_size for p in experiment.phases
     )
     if actual == planned:
         return []
@@ -170,7 +170,7 @@ def rounding(experiment: Experiment) -> list[str]:
 
 def padding(phases: Sequence[Phase]) -> list[str]:
     """Groups that S does not divide cost memory and FLOPs."""
-    partitions = [phase.algorithm.partition for phase in phases]
+    partitions = [phase.method.partition for phase in phases]
     padded = {
         (group, p.sizes[group], p.num_subnets, p.slots[group])
         for p in partitions
@@ -194,11 +194,11 @@ def evaluated_parts(config: Config) -> list[str]:
 
 def sharding(phases: Sequence[Phase]) -> list[str]:
     """Which groups are holder-sharded and which home-sharded, chosen by labels and sizes."""
-    partitions = [phase.algorithm.partition for phase in phases]
+    partitions = [phase.method.partition for phase in phases]
     exchanging = [p for p in partitions if p.sizes and p.num_subnets > 1]
     if not exchanging:
         return []
-    holder = exchanging[-1].travelling
+    holder = exchanging[-1].holder_sharded
     home = set(exchanging[-1].sizes) - holder
     shown = lambda groups: ", ".join(sorted(groups)) or "none"
     return [f"holder-sharded groups: {shown(holder)}; home-sharded groups: {shown(home)}"]

@@ -2,22 +2,22 @@
 
 import functools
 import pathlib
-from collections.abc import Callable
 
 import matplotlib
 
 matplotlib.use("agg")
-import flax.linen as nn
 import jax
 import matplotlib.pyplot as plt
 import numpy as np
 
 from ist_jax.cli import builders
 from ist_jax.cli.records.restored import restore
+from ist_jax.core.graphs import Graph
 from ist_jax.core.keys import named_key
 from ist_jax.core.partition import Partition
-from ist_jax.core.types import Array, Graph, Params
-from ist_jax.methods import drawn
+from ist_jax.core.types import Array, Params
+from ist_jax.methods import drawn_partitions
+from ist_jax.models.linen import LinenModel, inputs_of
 
 
 def holders(parts: Partition, group: str, seed: int, rounds: int) -> np.ndarray:
@@ -28,7 +28,7 @@ def holders(parts: Partition, group: str, seed: int, rounds: int) -> np.ndarray:
     """
     size = parts.sizes[group]
     found_RxN = np.full((rounds, size + 1), -1)  # one past the end: padding
-    for round, indices in enumerate(drawn(parts, seed, rounds)):
+    for round, indices in enumerate(drawn_partitions(parts, seed, rounds)):
         for subnet, index_M in enumerate(np.asarray(indices[group])):
             if (found_RxN[round, index_M[index_M < size]] >= 0).any():
                 raise ValueError(
@@ -63,23 +63,10 @@ def partition(
     plt.close(figure)
 
 
-def embeddings(model: nn.Module, params: Params, graph: Graph) -> Array:
+def embeddings(model: LinenModel, params: Params, graph: Graph) -> Array:
     """[N, H]: what the layer of a graph network that is called 'output' reads of every node."""
-    read: list[Array] = []
-
-    def noting(
-        call: Callable[..., Array],
-        args: tuple,
-        options: dict,
-        context: nn.module.InterceptorContext,
-    ) -> Array:
-        if context.module.name == "output" and context.method_name == "__call__":
-            read.append(args[0])
-        return call(*args, **options)
-
-    with nn.intercept_methods(noting):
-        model.apply({"params": params}, graph)
-    return read[0].reshape(read[0].shape[0], -1)
+    read = inputs_of(model, "output", params, graph)
+    return read.reshape(read.shape[0], -1)
 
 
 def projected(x_NxH: np.ndarray) -> np.ndarray:
@@ -97,9 +84,9 @@ def nodes(workdir: str | pathlib.Path, picture: str | pathlib.Path) -> None:
     run = restore(workdir)
     arrays = builders.load_dataset(run.experiment.config).arrays("test")
     figure, axes = plt.subplots(1, 2, figsize=(10, 4.5), layout="constrained")
-    first = run.algorithm.fresh(named_key(jax.random.key(run.experiment.config.seed), "init"))
+    first = run.method.fresh(named_key(jax.random.key(run.experiment.config.seed), "init"))
     for axis, title, state in ((axes[0], "before", first), (axes[1], "after", run.state)):
-        params = jax.jit(run.algorithm.params)(state)
+        params = jax.jit(run.method.params)(state)
         found_NxH = jax.jit(functools.partial(embeddings, run.experiment.decomposition.full))(
             params, arrays["graph"]
         )

@@ -13,9 +13,9 @@ from ist_jax.cli.experiment import Experiment, resolve
 from ist_jax.cli.validation import validate
 from ist_jax.core.processes import fetch
 from ist_jax.data import Spec
-from ist_jax.methods.base import Algorithm, Start, State
+from ist_jax.methods import Method, Start, State
 from ist_jax.training.checkpoint import CheckpointError, Checkpoints
-from ist_jax.training.summary import RunState
+from ist_jax.training.run_state import RunState
 from ist_jax.training.workdir import WorkdirError
 
 
@@ -25,15 +25,15 @@ class Restored(NamedTuple):
     Attributes:
       experiment: of the run, without its data.
       fingerprint: of its data.
-      algorithm: of the phase that the run was in.
-      state: of the algorithm.
+      method: of the phase that the run was in.
+      state: of the method.
       round: after which it was saved.
       in_other_phase: whether that was in the warm-up or the dense phase, which train full models.
     """
 
     experiment: Experiment
     fingerprint: str
-    algorithm: Algorithm
+    method: Method
     state: State
     round: int
     in_other_phase: bool
@@ -72,20 +72,20 @@ def restore(workdir: str | pathlib.Path) -> Restored:
         raise ConfigError(str(error)) from error
     except WorkdirError as error:
         raise ConfigError(f"{workdir}: {error}") from error
-    algorithm = experiment.phases[saved.phase].algorithm
+    method = experiment.phases[saved.phase].method
     other = not experiment.is_own_phase(saved.phase)
-    return Restored(experiment, fingerprint, algorithm, state, saved.round, other)
+    return Restored(experiment, fingerprint, method, state, saved.round, other)
 
 
 def _newest(workdir: pathlib.Path, experiment: Experiment) -> tuple[RunState, State]:
     say = lambda line: print(line, file=sys.stderr)
     checkpoints = Checkpoints(workdir / "checkpoints", say, tidy=False)
-    book: dict[str, Any] | None = checkpoints.bookkeeping()
-    if book is None:
+    kept: dict[str, Any] | None = checkpoints.run_state()
+    if kept is None:
         raise ConfigError(f"{workdir} holds no checkpoint: resume its run until it has one")
-    saved = RunState.of(book, len(experiment.phases))
-    algorithm = experiment.phases[saved.phase].algorithm
-    return saved, checkpoints.restore(algorithm.fresh(jax.random.key(0)), algorithm.shapes())
+    saved = RunState.from_json(kept, len(experiment.phases))
+    method = experiment.phases[saved.phase].method
+    return saved, checkpoints.restore(method.fresh(jax.random.key(0)), method.shapes())
 
 
 def start_from(workdir: str | pathlib.Path) -> tuple[Start, dict[str, Any]]:
@@ -98,8 +98,8 @@ def start_from(workdir: str | pathlib.Path) -> tuple[Start, dict[str, Any]]:
     """
     run = restore(workdir)
     # sharded: no device holds them all
-    shardings = jax.tree.map(run.algorithm.start_sharding, run.algorithm.shapes())
-    in_order = jax.jit(run.algorithm.params, out_shardings=shardings)
+    shardings = jax.tree.map(run.method.start_sharding, run.method.shapes())
+    in_order = jax.jit(run.method.params, out_shardings=shardings)
     params = jax.tree.map(fetch, in_order(run.state))
     digest = hashlib.sha256()
     for leaf in jax.tree.leaves(params):
