@@ -5,8 +5,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 JOBS ?= 2
-# a file's tests share what they compile, so one process runs them all
-PYTEST := $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile
+# a file's tests share what they compile, so one process runs them all; long files first (conftest.py)
+PYTEST := $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 .PHONY: demo test test-all lint clean
 demo: $(VENV)/.installed

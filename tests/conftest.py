@@ -21,6 +21,25 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_disable_most_optimizations", True)
 
 
+# files that take minutes; they are begun first, so that all processes end at about the same time
+LONG = (
+    "methods_conformance_test.py",
+    "decompositions_conformance_test.py",
+    "killed_test.py",
+    "graph_laws_test.py",
+    "convolutional_laws_test.py",
+    "loop_test.py",
+    "run_test.py",
+    "distributed_test.py",
+    "colabs_test.py",
+)
+
+
+def pytest_collection_modifyitems(items):
+    order = {name: place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: order.get(item.path.name, len(LONG)))
+
+
 @pytest.fixture(autouse=True, scope="module")
 def programs():
     """Forgets a file's compiled programs after it: all files' together need too much memory."""

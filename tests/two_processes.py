@@ -28,7 +28,7 @@ from ist_jax.training.workdir import WorkdirError  # noqa: E402
 
 assert len(jax.devices()) == 4 and len(jax.local_devices()) == 2
 own = dataset(shards=functools.partial(shards_of, "disjoint", 0, 1.0))
-view = next(own.views(jax.random.key(0), 4, sharded(subnet_mesh()).replicated, [range(1)]))
+view = next(own.views(jax.random.key(0), 4, sharded(subnet_mesh()).replicated_sharding, [range(1)]))
 members = np.array_split(own.shards(4).member_N, 4)[2 * process : 2 * process + 2]
 for part, rows in zip(
     view.arrays["x"].tree.addressable_shards, members, strict=True
@@ -52,7 +52,9 @@ if pathlib.Path(
         split="disjoint",
         validation_fraction=0.01,
     )
-    view = next(big.views(jax.random.key(0), 4, sharded(subnet_mesh()).replicated, [range(1)]))
+    view = next(
+        big.views(jax.random.key(0), 4, sharded(subnet_mesh()).replicated_sharding, [range(1)])
+    )
     held = sum(part.data.nbytes for part in view.arrays["x"].tree.addressable_shards)
     assert 31e6 < held < 33e6 and memory() - before < 56e6, (
         held,

@@ -40,8 +40,13 @@ def evaluated_row(run_state: RunState, loss_SxJ: Any, *, with_link: bool) -> dic
         "train_subnets": {"loss": loss_SxJ.mean(axis=1).tolist()},
     }
     if with_link:
-        row["simulated_seconds"] = run_state.device_seconds + run_state.link_seconds
+        row["simulated_seconds"] = _simulated(run_state)
     return row
+
+
+def _simulated(run_state: RunState) -> float:
+    """Seconds of training and of synchronisations, if every worker had a device to itself."""
+    return run_state.device_seconds + run_state.link_seconds
 
 
 def summarise(
@@ -57,13 +62,14 @@ def summarise(
       phase: its number.
     """
     measured = run_state.measured.get(str(phase), {})
+    with_link = "simulated_seconds" in history[-1]
     return {
         "status": "finished",
         "selection": selects._asdict(),
         "last": {"round": history[-1]["round"], **evaluation(history[-1])},
         "selected": {"round": run_state.selected_round, **run_state.selected},
         **_progress(run_state),
-        "simulated_seconds": history[-1].get("simulated_seconds"),
+        "simulated_seconds": _simulated(run_state) if with_link else None,
         "parameters": {"model": costs.model_parameters, "per_device": costs.device_parameters},
         **_communication(run_state, costs, measured),
         **_computation(run_state, measured),

@@ -47,7 +47,7 @@ def test_training_is_that_of_one_device_that_has_everything(name, split):
 @pytest.mark.parametrize("devices", [2, 4])
 def test_a_device_has_its_workers_examples_alone(devices):
     data, mesh = dataset(shards=SPLITS["disjoint"]), sharded(subnet_mesh(devices))
-    view = next(data.views(jax.random.key(0), 4, mesh.replicated, [range(1)]))
+    view = next(data.views(jax.random.key(0), 4, mesh.replicated_sharding, [range(1)]))
     assert isinstance(view.arrays["x"], ByDevice)
     shards = data.shards(4)
     for device, part in enumerate(view.arrays["x"].tree.addressable_shards):
@@ -63,7 +63,9 @@ def test_a_device_has_its_workers_examples_alone(devices):
 
 def test_workers_that_draw_from_everything_find_it_on_every_device():
     data = dataset()
-    view = next(data.views(jax.random.key(0), 4, sharded(subnet_mesh(2)).replicated, [range(1)]))
+    view = next(
+        data.views(jax.random.key(0), 4, sharded(subnet_mesh(2)).replicated_sharding, [range(1)])
+    )
     assert all(
         part.data.shape == data.train["x"].shape for part in view.arrays["x"].addressable_shards
     )
@@ -151,7 +153,7 @@ def test_a_process_keeps_the_rows_of_its_own_workers_and_finds_what_one_that_rea
         (RowStore,),
         {"__getitem__": lambda self, at: read.append(at) or RowStore.__getitem__(self, at)},
     )
-    mesh = sharded(subnet_mesh(4)).replicated
+    mesh = sharded(subnet_mesh(4)).replicated_sharding
     views = [next(data.views(jax.random.key(0), 4, mesh, [range(1)])) for data in (whole, stored)]
     jax.tree.map(np.testing.assert_array_equal, *(view.arrays for view in views))
     assert [len(at) for at in read] == [-(-len(whole.train["x"]) // 4)] * 4, (

@@ -136,7 +136,7 @@ def looped_sharding():
 def test_workers_see_different_examples_and_a_device_has_no_others(split):
     memory = dataset(shards=SPLITS[split])
     mesh = sharded(subnet_mesh(2))
-    view = next(on_disk(memory).views(KEY, 4, mesh.replicated, [range(10, 15)]))
+    view = next(on_disk(memory).views(KEY, 4, mesh.replicated_sharding, [range(10, 15)]))
     assert isinstance(view.arrays["x"], ByDevice)
     held = np.asarray(view.arrays["x"].tree).reshape(4, 5, -1)
     assert len({worker.tobytes() for worker in held}) == 4
