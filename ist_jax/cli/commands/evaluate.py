@@ -124,8 +124,8 @@ def evaluate(argv: Sequence[str]) -> None:
     flags = parse(EvaluateFlags, argv, __doc__)
     if not flags.model:
         raise ConfigError("--model DIR is missing: the folder that ist-jax export wrote")
-    result = score(*dataclasses.astuple(flags))
-    print(f"{flags.split} accuracy {result['accuracy']:.4f}, loss {result['loss']:.4f}")
+    metrics = score(*dataclasses.astuple(flags))
+    print(flags.split, ", ".join(f"{name} {metrics[name]:.4f}" for name in sorted(metrics)))
 
 
 def main(argv: Sequence[str]) -> int:

@@ -218,9 +218,10 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _print_summary(summary: dict[str, Any]) -> None:
-    best = summary["test_accuracy_at_best_validation"]
+    metric = summary["selection"]["metric"]
+    last, selected = (summary[which]["test"][metric] for which in ("last", "selected"))
     print(
-        f"test accuracy {summary['test_accuracy']:.4f} (at best validation {best:.4f}), "
+        f"test {metric} {last:.4f} (at best validation {selected:.4f}), "
         f"{summary['samples_seen']:,} samples in {summary['seconds']:.1f} s of training, "
         f"{summary['bytes_per_device'] / 1e6:,.3g} MB sent per device"
     )
