@@ -41,7 +41,8 @@ from ist_jax.cli.config import (
 )
 from ist_jax.cli.config_files import load_config, one_line
 from ist_jax.cli.exit_status import SMALLER
-from ist_jax.cli.records import record, tables
+from ist_jax.cli.records import curves, record
+from ist_jax.cli.records.results import read_workdir
 from ist_jax.cli.records.restored import start_from
 from ist_jax.cli.signals import Signals
 from ist_jax.cli.validation import num_workers, placement_of, validate
@@ -241,7 +242,7 @@ def _check_drops(config: Config, phases: Sequence[Phase]) -> None:
 def _draw(workdir: pathlib.Path) -> None:
     """The picture of a finished run, also if the one before was killed while it drew."""
     if is_first() and not (workdir / "curves.png").exists():
-        tables.curves([workdir], workdir / "curves.png")
+        curves.draw([read_workdir(workdir)], workdir / "curves.png")
 
 
 def _say_rounding(config: Config, num_train: int, phases: Sequence[Phase]) -> None:

@@ -16,10 +16,10 @@ import pathlib
 import sys
 from collections.abc import Sequence
 
-from ist_jax.cli.commands import run
+from ist_jax.cli.commands import report, run
 from ist_jax.cli.config import ConfigError
 from ist_jax.cli.exit_status import STOPPED, WRONG, exit_status
-from ist_jax.cli.records import tables
+from ist_jax.cli.records import results
 
 
 def grid(arguments: Sequence[str]) -> list[dict[str, str]]:
@@ -82,10 +82,10 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _report(folder: pathlib.Path) -> None:
-    for workdir in tables.unfinished([folder]):
+    for workdir in results.unfinished([folder]):
         print(f"left out, not finished: {workdir}", file=sys.stderr)
-    if tables.find([folder]):
-        print("\n" + tables.write([folder], folder))
+    if results.find([folder]):
+        print("\n" + report.write([folder], folder))
         print(f"picture: {folder / 'curves.png'}")
 
 

@@ -19,7 +19,7 @@ If a kept table has values of a paper, they are the column "paper", in the unit 
 import json
 import pathlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from ist_jax.cli.benchmarks import rounds
@@ -99,7 +99,7 @@ def _file(name: pathlib.Path) -> pathlib.Path:
     return name.with_name(f"{name.name}.jsonl")
 
 
-def _with_paper(name: pathlib.Path, table: Table, paper: dict[str, float], metric: Metric) -> Table:
+def _with_paper(name: pathlib.Path, table: Table, paper: Mapping[str, float], metric: Metric) -> Table:
     """The table with the paper's values beside it; rows that the paper does not have are empty."""
     if unknown := sorted(set(paper) - set(table.rows)):
         labels = ", ".join(table.rows)

@@ -20,6 +20,7 @@ import json
 import math
 import pathlib
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from ist_jax.cli.config import Config, ConfigError
@@ -47,7 +48,7 @@ class Run(NamedTuple):
     config: dict[str, Any]
     curve: dict[str, list[Any]]
     summary: dict[str, Any]
-    environment: dict[str, Any] = {}
+    environment: Mapping[str, Any] = MappingProxyType({})
     resumes: Sequence[dict[str, Any]] = ()
 
 
@@ -62,7 +63,7 @@ class Kept(NamedTuple):
 
     command: str
     runs: list[Run]
-    paper: dict[str, float] = {}
+    paper: Mapping[str, float] = MappingProxyType({})
 
 
 def find(folders: Sequence[pathlib.Path]) -> list[pathlib.Path]:
@@ -170,7 +171,7 @@ def write(file: pathlib.Path, kept: Kept) -> None:
         "config": _common(configs),
         "environment": _common(environments),
     }
-    lines = [first | ({"paper": kept.paper} if kept.paper else {})]
+    lines = [first | ({"paper": dict(kept.paper)} if kept.paper else {})]
     for run, config in zip(kept.runs, configs):
         line = {
             "config": _rest(config, first["config"]),
