@@ -42,8 +42,8 @@ from ist_jax.cli.config import (
 from ist_jax.cli.config_files import load_config, one_line
 from ist_jax.cli.exit_status import SMALLER
 from ist_jax.cli.records import curves, record
-from ist_jax.cli.records.results import read_workdir
 from ist_jax.cli.records.restored import start_from
+from ist_jax.cli.records.results import read_workdir
 from ist_jax.cli.signals import Signals
 from ist_jax.cli.validation import num_workers, placement_of, validate
 from ist_jax.core.partition import Partition
