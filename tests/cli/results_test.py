@@ -89,7 +89,7 @@ def test_resumptions_in_another_environment_are_kept(tmp_path):
     noted = {"round": 3, "environment": {"git_revision": "another"}}
     (workdir / RESUMES).write_text(json.dumps(noted) + "\n")
     results.keep([workdir], tmp_path / "table.jsonl", COMMAND)
-    assert results.read(tmp_path / "table.jsonl").runs[0].resumes == [noted]
+    assert results.read(tmp_path / "table.jsonl").runs[0].resumes == (noted,)
 
 
 def test_a_field_that_is_newer_than_a_table_has_its_default(tmp_path):
@@ -148,4 +148,4 @@ def test_unfinished_runs_are_found_and_left_out(tmp_path, capsys):
 
 
 def test_a_run_in_memory_needs_neither_environment_nor_resumptions():
-    assert Run({}, {}, {}).environment == {} and list(Run({}, {}, {}).resumes) == []
+    assert Run({}, {}, {}).environment == {} and Run({}, {}, {}).resumes == ()

@@ -69,7 +69,7 @@ def test_going_on_with_another_revision_is_noted_once_and_kept_with_the_record(
     ]
     results.keep([finished.parent], tmp_path / "table.jsonl", "ist-jax run")
     (kept,) = results.read(tmp_path / "table.jsonl").runs
-    assert kept.resumes == [json.loads(line) for line in noted.read_text().splitlines()]
+    assert list(kept.resumes) == [json.loads(line) for line in noted.read_text().splitlines()]
 
 
 def test_going_on_with_another_placement_is_noted(finished, capsys):

@@ -99,7 +99,9 @@ def _file(name: pathlib.Path) -> pathlib.Path:
     return name.with_name(f"{name.name}.jsonl")
 
 
-def _with_paper(name: pathlib.Path, table: Table, paper: Mapping[str, float], metric: Metric) -> Table:
+def _with_paper(
+    name: pathlib.Path, table: Table, paper: Mapping[str, float], metric: Metric
+) -> Table:
     """The table with the paper's values beside it; rows that the paper does not have are empty."""
     if unknown := sorted(set(paper) - set(table.rows)):
         labels = ", ".join(table.rows)

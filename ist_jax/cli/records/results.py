@@ -27,11 +27,9 @@ from ist_jax.cli.config import Config, ConfigError
 from ist_jax.cli.records.record import PLACES, RESUMES, as_json
 from ist_jax.training.files import write_whole
 
-_NUMBERS = (
-    "samples_seen",
-    "seconds",
-    "bytes_per_device",
-)  # of every evaluation, and of the summary
+# Numbers of every evaluation and of the summary, and the evaluations that a summary has.
+_NUMBERS = ("samples_seen", "seconds", "bytes_per_device")
+_PICKED = ("last", "selected")
 
 
 class Run(NamedTuple):
@@ -49,7 +47,7 @@ class Run(NamedTuple):
     curve: dict[str, list[Any]]
     summary: dict[str, Any]
     environment: Mapping[str, Any] = MappingProxyType({})
-    resumes: Sequence[dict[str, Any]] = ()
+    resumes: tuple[dict[str, Any], ...] = ()
 
 
 class Kept(NamedTuple):
@@ -111,29 +109,31 @@ def _curve(workdir: pathlib.Path) -> dict[str, list[Any]]:
     return {name: [row.get(name) for row in evaluated] for name in names}
 
 
-def _resumes(workdir: pathlib.Path) -> list[dict[str, Any]]:
+def _resumes(workdir: pathlib.Path) -> tuple[dict[str, Any], ...]:
     file = workdir / RESUMES
-    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+    return tuple(map(json.loads, file.read_text().splitlines())) if file.exists() else ()
 
 
 def _checked(run: Run) -> Run:
     """The run itself. Raises if a value that tables need is missing or is not a number."""
-    metric, summary = run.summary["selection"]["metric"], run.summary
-    needed = [*(summary[name] for name in (*_NUMBERS, "compile_seconds"))]
-    needed += [summary["parameters"]["per_device"]]
-    needed += [summary[of][split][metric] for of in _PICKED for split in ("validation", "test")]
-    for name in (*_NUMBERS, f"test/{metric}"):
-        needed += run.curve[name]
-    simulated = [summary.get("simulated_seconds"), *run.curve.get("simulated_seconds", ())]
-    needed += [value for value in simulated if value is not None]
-    if wrong := [value for value in needed if not _is_number(value)]:
+    if wrong := [value for value in _needed(run) if not _is_number(value)]:
         raise ValueError(f"{wrong[0]!r} is not a finite number")
     if not isinstance(run.config["method"], str):
         raise ValueError(f"method is a name, not {run.config['method']!r}")
     return run
 
 
-_PICKED = ("last", "selected")  # evaluations of the summary
+def _needed(run: Run) -> list[Any]:
+    """The numbers that tables and pictures need. Raises KeyError if one is missing."""
+    summary, metric = run.summary, run.summary["selection"]["metric"]
+    simulated = [summary.get("simulated_seconds"), *run.curve.get("simulated_seconds", ())]
+    return [
+        *(summary[name] for name in (*_NUMBERS, "compile_seconds")),
+        summary["parameters"]["per_device"],
+        *(summary[at][split][metric] for at in _PICKED for split in ("validation", "test")),
+        *(value for name in (*_NUMBERS, f"test/{metric}") for value in run.curve[name]),
+        *(value for value in simulated if value is not None),
+    ]
 
 
 def _is_number(value: Any) -> bool:
@@ -159,7 +159,7 @@ def _run(first: Mapping[str, Any], line: Mapping[str, Any]) -> Run:
     """A field that is newer than the table had its default."""
     config = as_json(Config()) | first["config"] | line["config"]
     environment = first["environment"] | line["environment"]
-    return Run(config, line["curve"], line["summary"], environment, line.get("resumes", ()))
+    return Run(config, line["curve"], line["summary"], environment, tuple(line.get("resumes", ())))
 
 
 def write(file: pathlib.Path, kept: Kept) -> None:
@@ -189,7 +189,8 @@ def _line(content: Mapping[str, Any]) -> str:
 
 
 def _without_places(config: Mapping[str, Any]) -> dict[str, Any]:
-    return {**config, **{name: pathlib.PurePath(config[name]).name for name in PLACES}}
+    places = {name: pathlib.PurePath(config[name]).name for name in PLACES if name in config}
+    return {**config, **places}
 
 
 def _common(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
