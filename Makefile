@@ -1,16 +1,23 @@
 # make demo: train on the embedded digits, print the table and the path of the picture
-# make test: lint, then the whole suite
+# make test: lint, then every test that is not marked slow
+# make test-all: lint, then every test
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+JOBS ?= 2
+# a file's tests share what they compile, so one process runs them all; long files first (conftest.py)
+PYTEST := $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test lint clean
+.PHONY: demo test test-all lint clean
 demo: $(VENV)/.installed
 	JAX_COMPILATION_CACHE_DIR=.jax_cache $(BIN)/python -m ist_jax.cli.commands.sweep --config=experiments/demo/digits.py --workdir=runs/demo \
 		--grid=method=ist,data_parallel,local_sgd,single --grid=seed=0,1,2
 
 test: $(VENV)/.tested lint
-	$(BIN)/python -m pytest -q -n 2
+	$(PYTEST) -m "not slow"
+
+test-all: $(VENV)/.tested lint
+	$(PYTEST)
 
 lint: $(VENV)/.tested
 	$(BIN)/ruff check .

@@ -1,22 +1,67 @@
-"""Communication-efficient training of neural networks by Independent Subnetwork Training, in JAX and Flax."""
+"""Communication-efficient training of neural networks by Independent Subnetwork Training.
 
-from ist_jax.core.subnet import extract, label_axes, merge
-from ist_jax.decompositions import decompose, replicated
-from ist_jax.methods import data_parallel, ensemble, ist
-from ist_jax.training.loop import LoopConfig, Phase, run
+Names are imported when they are first used (PEP 562), so that `import ist_jax` takes no time.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from ist_jax.version import __version__
+
+if TYPE_CHECKING:
+    from ist_jax import data, tasks
+    from ist_jax.core.subnet import extract, label_axes, merge
+    from ist_jax.decompositions import decompose, replicated
+    from ist_jax.methods import data_parallel, diloco, ensemble, ist, local_sgd
+    from ist_jax.training import export
+    from ist_jax.training.config import LoopConfig, Phase
+    from ist_jax.training.loop import run
+
+_MODULES = {"data": "ist_jax.data", "export": "ist_jax.training.export", "tasks": "ist_jax.tasks"}
+_NAMES = {
+    "LoopConfig": "ist_jax.training.config",
+    "Phase": "ist_jax.training.config",
+    "data_parallel": "ist_jax.methods",
+    "decompose": "ist_jax.decompositions",
+    "diloco": "ist_jax.methods",
+    "ensemble": "ist_jax.methods",
+    "extract": "ist_jax.core.subnet",
+    "ist": "ist_jax.methods",
+    "label_axes": "ist_jax.core.subnet",
+    "local_sgd": "ist_jax.methods",
+    "merge": "ist_jax.core.subnet",
+    "replicated": "ist_jax.decompositions",
+    "run": "ist_jax.training.loop",
+}
 
 __all__ = [
     "LoopConfig",
     "Phase",
     "__version__",
+    "data",
     "data_parallel",
     "decompose",
+    "diloco",
     "ensemble",
+    "export",
     "extract",
     "ist",
     "label_axes",
+    "local_sgd",
     "merge",
     "replicated",
     "run",
+    "tasks",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(_MODULES[name])
+    if name in _NAMES:
+        return getattr(importlib.import_module(_NAMES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,7 +1,8 @@
-"""What the conformance suites run over: a new decomposition or algorithm joins with one line."""
+"""What the conformance suites run over: a new decomposition or method joins with one line."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+import functools
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import flax.linen as nn
@@ -9,13 +10,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 
 from ist_jax import data_parallel, decompose, ensemble, ist, replicated
 from ist_jax.core.placement import Placement, looped, sharded, subnet_mesh, vmapped
 from ist_jax.data import Dataset, GraphOptions, Raw, RawGraph, make_dataset, make_graph_dataset
 from ist_jax.data.splits import shared
 from ist_jax.decompositions import Decomposition, blocks, channels, filters, gat, gcn, mlp, sage
-from ist_jax.methods import Algorithm
+from ist_jax.methods import Method
 from ist_jax.models import GAT, GCN, MLP, VGG, BatchNorm, GraphSAGE, PreActResNet, ResNet
 from ist_jax.models.residual import repeated
 from ist_jax.tasks import Task, classification, node_classification
@@ -25,7 +27,7 @@ EXAMPLE = jax.ShapeDtypeStruct((1, FEATURES), jnp.float32)
 
 
 class Own(nn.Module):
-    """A user's model: two branches of hidden units that meet, a shared bias, a composite axis kept apart."""
+    """A user's model: two branches of hidden units that meet, a shared bias, a composite axis."""
 
     width: int
     heads: int
@@ -168,10 +170,10 @@ def two_groups(num_subnets: int) -> Decomposition:  # the case most tests use
 
 def _ist(
     make: Callable[[int], Decomposition], tx: optax.GradientTransformation = SGD, **options: Any
-) -> Callable[..., Algorithm]:
+) -> Callable[..., Method]:
     def build(
         num_subnets: int, placement: Placement | None = None, tx: optax.GradientTransformation = tx
-    ) -> Algorithm:
+    ) -> Method:
         return ist(make(num_subnets), TASK, tx, batch_size=BATCH, placement=placement, **options)
 
     return build
@@ -179,13 +181,13 @@ def _ist(
 
 def _ensemble(
     num_subnets: int, placement: Placement | None = None, tx: optax.GradientTransformation = SGD
-) -> Algorithm:
+) -> Method:
     return ensemble(two_groups(num_subnets), TASK, tx, batch_size=BATCH, placement=placement)
 
 
 def _data_parallel(
     num_subnets: int, placement: Placement | None = None, tx: optax.GradientTransformation = SGD
-) -> Algorithm:
+) -> Method:
     return data_parallel(
         two_groups(num_subnets),
         TASK,
@@ -201,15 +203,15 @@ def whole(num_subnets: int) -> Decomposition:
 
 
 NESTEROV = optax.sgd(0.7, 0.9, nesterov=True)
-# name -> (S, placement, optimizer) -> Algorithm
-ALGORITHMS: dict[str, Callable[..., Algorithm]] = {
+# name -> (S, placement, optimizer) -> Method
+ALGORITHMS: dict[str, Callable[..., Method]] = {
     "ist": _ist(two_groups),
     "ist-own-model": _ist(own),
     "ist-chain": _ist(chain),
     "ist-carry": _ist(two_groups, optax.adam(1e-2), opt_state="carry"),
     "ist-outer": _ist(two_groups, outer_tx=NESTEROV),
     "local-sgd": _ist(whole),
-    "diloco": _ist(whole, optax.adamw(1e-2), opt_state="own", outer_tx=NESTEROV),
+    "diloco": _ist(whole, optax.adamw(1e-2), opt_state="local", outer_tx=NESTEROV),
     "ensemble": _ensemble,
     "data-parallel": _data_parallel,
 }
@@ -232,7 +234,10 @@ def dataset(num_train: int = 100, dtype: Any = np.float32, shards: Any = shared)
 
 
 def raw_graph(num_nodes: int = 40, **changes: Any) -> RawGraph:
-    """A random graph, a class's nodes alike and mostly neighbours; one node has many neighbours, some have none."""
+    """A random graph. Nodes of one class are alike and mostly neighbours.
+
+    One node has many neighbours, and some have none.
+    """
     rng = np.random.default_rng(0)
     y = rng.integers(0, CLASSES, num_nodes)
     x = (np.eye(CLASSES, FEATURES)[y] + 0.5 * rng.normal(size=(num_nodes, FEATURES))).astype(
@@ -261,7 +266,7 @@ FIRST_PRODUCTS = {GCN: "symmetric", GraphSAGE: "mean", GAT: "none"}
 
 
 def on_a_graph(placement: Placement) -> tuple[Any, ...]:
-    """Phases, task and data of a run of two rounds over 4 sub-GCNs, each trained on the whole graph, with dropout."""
+    """Phases, task and data of a run of two rounds: 4 sub-GCNs on one graph, with dropout."""
     task, split = (
         node_classification(),
         gcn(GCN((8, 8), CLASSES, norm="layer", dropout=0.5), FEATURES, num_subnets=4),
@@ -277,22 +282,34 @@ def on_a_graph(placement: Placement) -> tuple[Any, ...]:
 def inputs(decomposition: Decomposition, count: int = 8, seed: int = 1) -> Any:
     """Random inputs of a batch of `count` examples: an array, or a graph of so many nodes."""
     rng = np.random.default_rng(seed)
-    if type(decomposition.full) not in FIRST_PRODUCTS:
+    if type(decomposition.full.module) not in FIRST_PRODUCTS:
         return rng.normal(size=(count, *decomposition.example.shape[1:])).astype(np.float32)
     split = np.eye(3, count, dtype=bool)
     edges = rng.integers(0, count, (2, 2 * count))
     y = np.zeros(count, int)
     raw = RawGraph(rng.normal(size=(count, FEATURES)).astype(np.float32), y, edges, *split)
-    data = graph_dataset(raw, first_product=FIRST_PRODUCTS[type(decomposition.full)])
+    data = graph_dataset(raw, first_product=FIRST_PRODUCTS[type(decomposition.full.module)])
     return data.arrays("test")["graph"]
 
 
 ROOT = jax.random.key(3)
 
 
+def also_slowly(fast: Iterable[Any], every: Iterable[Any]) -> list[Any]:
+    """Parameters of a test: those of `every` that are not in `fast` are marked slow."""
+    fast = list(fast)
+    values = lambda case: case if isinstance(case, tuple) else (case,)
+    every = list(every)
+    assert all(case in every for case in fast), "a fast case is one of all"
+    return [
+        pytest.param(*values(case), marks=() if case in fast else pytest.mark.slow)
+        for case in every
+    ]
+
+
 @contextlib.contextmanager
 def as_users_compile() -> Iterator[None]:
-    """Programs that are compiled inside are optimised, which those of this suite are not (conftest.py)."""
+    """Compiles with all optimisations inside; the suite compiles without most (conftest.py)."""
     jax.config.update("jax_disable_most_optimizations", False)
     try:
         yield
@@ -301,22 +318,38 @@ def as_users_compile() -> Iterator[None]:
 
 
 def rounds(
-    algorithm: Algorithm, count: int, steps: int = 3, data: Dataset | None = None, start: Any = None
+    algorithm: Method, count: int, steps: int = 3, data: Dataset | None = None, start: Any = None
 ) -> tuple[Any, Any]:
     """`count` rounds from the start; the state, and the losses of the last round."""
     data = data or dataset()
     state = algorithm.fresh(ROOT, start)
-    weight_S = jax.device_put(jnp.ones(algorithm.num_workers, bool), algorithm.sharding)
+    weight_S = np.ones(algorithm.num_workers, np.float32)
     metrics = None
     for r in range(count):
-        view = data.view(r, jax.random.key(5), algorithm.num_workers, algorithm.sharding)
-        key = jax.device_put(jax.random.fold_in(ROOT, r), algorithm.sharding)
-        state, metrics = algorithm.round(state, view, key, weight_S, steps=steps)
+        view = next(
+            data.views(jax.random.key(5), algorithm.num_workers, algorithm.sharding, [range(1)])
+        )
+        key = jax.random.fold_in(ROOT, r)
+        state, metrics = one_round(algorithm, state, view, key, weight_S, steps)
     return state, metrics
 
 
+def one_round(
+    algorithm: Method, state: Any, view: Any, key: jax.Array, weight_S: Any, steps: int = 3
+) -> tuple[Any, Any]:
+    """A round with its arguments where the training loop puts them: all share one program."""
+    put = functools.partial(jax.device_put, device=algorithm.sharding)
+    weight_S = np.asarray(weight_S, np.float32)
+    return algorithm.round(state, view, put(key), put(weight_S), steps=steps)
+
+
+def params_of(algorithm: Method, state: Any) -> Any:
+    """The full model's parameters on the host; one compiled program, not one for each operation."""
+    return jax.device_get(jax.jit(algorithm.params)(state))
+
+
 def random_params(decomposition: Decomposition, seed: int = 0, dtype: Any = np.float32) -> Any:
-    """Parameters without structure, so that no two entries are equal (initial biases are all zero)."""
+    """Random parameters, no two entries equal (initial biases are all zero)."""
     shapes = jax.eval_shape(decomposition.init, jax.random.key(0))
     rng = np.random.default_rng(seed)
     return jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(dtype), shapes)
@@ -334,13 +367,16 @@ def placements() -> dict[str, Callable[[], Placement]]:
 def exchanged_rounds(
     exchange: Any, parts: Any, params: Any, weight_S: Any, count: int, factor: float
 ) -> Any:
-    """The start and `count` rounds of an exchange whose training is a factor: (indices, pulled or None, store) of each."""
+    """Yields (indices, pulled or None, store) of the start and of `count` rounds.
+
+    Training multiplies every parameter by `factor`.
+    """
     indices, store = parts.first(), exchange.init(params)
     yield indices, None, store
     for r in range(count):
         key = jax.random.key(r)
         following = parts.sample(key, indices)
-        store, indices = exchange.move(store, indices, following, key), following
+        store, indices = exchange.repartition(store, indices, following, key), following
         sub_S = exchange.pull(store, indices)
         store = exchange.push(
             store, sub_S, jax.tree.map(lambda leaf: factor * leaf, sub_S), indices, weight_S, key

@@ -14,6 +14,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 NOTEBOOKS = sorted((ROOT / "colabs").glob("*.ipynb"))
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of the kernel's own libraries
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
 def test_a_notebook_runs(path, tmp_path, monkeypatch):
@@ -44,6 +45,7 @@ def test_a_notebook_runs(path, tmp_path, monkeypatch):
     assert exported == [{"whole", "subnet_0"}] * 2
 
 
+@pytest.mark.slow
 def test_what_a_notebook_installs_is_complete(tmp_path):
     """The first cell's `pip install git+ADDRESS`, of this repository and without its dependencies, into an empty folder."""
     if (

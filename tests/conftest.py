@@ -6,23 +6,43 @@ import pathlib
 import shutil
 import subprocess
 
-import jax
-import pytest
+import compilation_cache
+
+compilation_cache.export()
+
+import jax  # noqa: E402
+import pytest  # noqa: E402
+
+pytest.register_assert_rewrite("laws", "command_line", "processes")  # so failures show values
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
-# the tests compile a thousand small programs and run each a few times: the backend's optimisations cost more than they save
+# thousands of small programs, each run a few times: optimisation would cost more than it saves
 jax.config.update("jax_disable_most_optimizations", True)
-_CACHE = pathlib.Path(__file__).parent.parent / ".jax_cache"
-jax.config.update(
-    "jax_compilation_cache_dir", os.environ.get("JAX_COMPILATION_CACHE_DIR", str(_CACHE))
+
+
+# files that take minutes; they are begun first, so that all processes end at about the same time
+LONG = (
+    "methods_conformance_test.py",
+    "decompositions_conformance_test.py",
+    "killed_test.py",
+    "graph_laws_test.py",
+    "convolutional_laws_test.py",
+    "loop_test.py",
+    "run_test.py",
+    "distributed_test.py",
+    "colabs_test.py",
 )
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+
+def pytest_collection_modifyitems(items):
+    order = {name: place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: order.get(item.path.name, len(LONG)))
 
 
 @pytest.fixture(autouse=True, scope="module")
 def programs():
-    """Those of a file of tests are forgotten after it: the suite's together take more memory than a small machine has."""
+    """Forgets a file's compiled programs after it: all files' together need too much memory."""
     yield
     jax.clear_caches()
     gc.collect()

@@ -9,7 +9,7 @@ PATIENCE = 600.0  # seconds; on a busy machine two processes that compile take m
 
 
 def ended(processes: Sequence[subprocess.Popen], patience: float = PATIENCE) -> list[tuple]:
-    """(stdout, stderr) of each, once all have ended by themselves; they are killed if they do not."""
+    """(stdout, stderr) of each, once all have ended; those that do not end are killed."""
     with contextlib.ExitStack() as stack:
         for process in processes:
             stack.enter_context(process)

@@ -28,7 +28,7 @@ from ist_jax.training.workdir import WorkdirError  # noqa: E402
 
 assert len(jax.devices()) == 4 and len(jax.local_devices()) == 2
 own = dataset(shards=functools.partial(shards_of, "disjoint", 0, 1.0))
-view = own.view(0, jax.random.key(0), 4, sharded(subnet_mesh()).replicated)
+view = next(own.views(jax.random.key(0), 4, sharded(subnet_mesh()).replicated_sharding, [range(1)]))
 members = np.array_split(own.shards(4).member_N, 4)[2 * process : 2 * process + 2]
 for part, rows in zip(
     view.arrays["x"].tree.addressable_shards, members, strict=True
@@ -52,7 +52,9 @@ if pathlib.Path(
         split="disjoint",
         validation_fraction=0.01,
     )
-    view = big.view(0, jax.random.key(0), 4, sharded(subnet_mesh()).replicated)
+    view = next(
+        big.views(jax.random.key(0), 4, sharded(subnet_mesh()).replicated_sharding, [range(1)])
+    )
     held = sum(part.data.nbytes for part in view.arrays["x"].tree.addressable_shards)
     assert 31e6 < held < 33e6 and memory() - before < 56e6, (
         held,
@@ -85,6 +87,6 @@ results = run(phases, TASK, dataset(), config, workdir)
 of_graph = run(*on_a_graph(sharded(subnet_mesh())), LoopConfig())
 params = (results.params, of_graph.params)
 leaves = [multihost_utils.process_allgather(leaf, tiled=True) for leaf in jax.tree.leaves(params)]
-accuracy = [row["test_accuracy"] for row in results.history + of_graph.history]
+accuracy = [row["test"]["accuracy"] for row in (*results.history, of_graph.history[-1])]
 if process == 0:
     np.savez(out, *leaves, accuracy=accuracy)

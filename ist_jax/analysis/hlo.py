@@ -13,8 +13,8 @@ _COLLECTIVE = re.compile(
 )
 _WHILE = re.compile(r" while\(")
 _OF_A_LOOP = re.compile(r"(condition|body)=%([\w.\-]+)")
-_ENDS = re.compile(r" async-(done|update)\(")  # of what async-start has begun
-_TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
+_ENDS = re.compile(r" async-(done|update)\(")  # of an async-start, which was counted
+_TRIP_COUNT = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
 _CALLED = re.compile(
     r"(?:calls|to_apply|true_computation|false_computation|body|condition)=%([\w.\-]+)"
 )
@@ -28,7 +28,7 @@ class Collective(NamedTuple):
 
     Attributes:
       kind: such as 'all-to-all'.
-      result_bytes: bytes of the result on one device.
+      result_bytes: of the result on one device.
       group_size: devices that take part.
       times: how often it runs: the product of the trip counts of the loops around it.
     """
@@ -40,7 +40,7 @@ class Collective(NamedTuple):
 
     @property
     def bytes_sent(self) -> float:
-        """Bytes that one device sends to others in all its runs, with the bandwidth-optimal (ring) algorithm of each kind."""
+        """Bytes that one device sends to others in all runs, by each kind's ring algorithm."""
         others = (self.group_size - 1) / self.group_size
         factor = {
             "all-to-all": others,
@@ -58,7 +58,7 @@ def _array_bytes(match: re.Match) -> int:
 
 
 def _elements(shape: str) -> list[str]:
-    """The parts of a tuple's type, at its first level."""
+    """The types of a tuple's elements."""
     parts, depth = [""], 0
     for character in shape.strip()[1:-1]:
         depth += {"(": 1, "[": 1, "{": 1, ")": -1, "]": -1, "}": -1}.get(character, 0)
@@ -81,9 +81,8 @@ def _group_size(rest: str) -> int:
         return len(listed[1].split(","))
     if iota := re.search(r"replica_groups=\[\d+,(\d+)\]<=", rest):
         return int(iota[1])
-    if mesh := re.search(
-        r"replica_groups=mesh\[([^\]]*)\]", rest
-    ):  # of one axis, as this package makes them
+    # of a mesh with one axis, as this package makes them
+    if mesh := re.search(r"replica_groups=mesh\[([^\]]*)\]", rest):
         return math.prod(int(length) for length in re.findall(r"=(\d+)", mesh[1]))
     if pairs := re.search(r"source_target_pairs=\{(.*?)\}\}", rest):
         return max(pairs[1].count("{"), 1)
@@ -91,7 +90,7 @@ def _group_size(rest: str) -> int:
 
 
 def _computations(text: str) -> tuple[dict[str, list[str]], str]:
-    """The lines of every computation, and the name of the entry; '' if the text is that of one computation only."""
+    """The lines of every computation, and the name of the entry; '' if there is only one."""
     lines: dict[str, list[str]] = {"": []}
     entry = current = ""
     for line in text.splitlines():
@@ -105,11 +104,11 @@ def _computations(text: str) -> tuple[dict[str, list[str]], str]:
 
 
 def _called(line: str) -> Iterator[tuple[str, int | None]]:
-    """(computation, how often) of what an instruction runs; None: a loop whose trip count is not known."""
+    """(computation, how often) for each that an instruction runs; None: trip count unknown."""
     if _ENDS.search(line):
         return
     if _WHILE.search(line):
-        trip_count, parts = _TRIPS.search(line), dict(_OF_A_LOOP.findall(line))
+        trip_count, parts = _TRIP_COUNT.search(line), dict(_OF_A_LOOP.findall(line))
         yield parts["body"], int(trip_count[1]) if trip_count else None
         yield parts["condition"], int(trip_count[1]) + 1 if trip_count else None
         return
@@ -120,19 +119,19 @@ def _called(line: str) -> Iterator[tuple[str, int | None]]:
 
 
 def collectives(text: str) -> list[Collective]:
-    """All collectives in the text of a compiled program (`compiled.as_text()`); of a conditional, those of all branches.
+    """All collectives in the text of a compiled program (`compiled.as_text()`).
+
+    Of a conditional, the collectives of all branches are counted.
 
     Raises:
-      ValueError: one is in a loop whose trip count the compiler does not know, or of a kind whose bytes are not known here,
-        or the text cannot be read.
+      ValueError: the compiler does not know the trip count of a loop around one, this module does
+        not know how many bytes its kind sends, or the text cannot be read.
     """
     computations, entry = _computations(text)
     if not entry and re.search(r"^\s*ENTRY ", text, re.MULTILINE):
-        raise ValueError(
-            "this text of a program names its computations in a way that is not known here"
-        )
+        raise ValueError("this text of a program names its computations in a way that is not known")
 
-    def found(name: str, times: int | None) -> Iterator[Collective]:
+    def walk(name: str, times: int | None) -> Iterator[Collective]:
         for line in computations.get(name, ()):
             if match := _COLLECTIVE.search(line):
                 if times is None:
@@ -143,16 +142,13 @@ def collectives(text: str) -> list[Collective]:
                     match["kind"], _result_bytes(match), _group_size(match["rest"]), times
                 )
             elif unknown := _UNKNOWN.search(line):
-                raise ValueError(
-                    f"the bytes of a {unknown[1]} are not known here: {line.strip()[:200]}"
-                )
+                raise ValueError(f"the bytes of a {unknown[1]} are not known: {line.strip()[:200]}")
             else:
                 for called, trip_count in _called(line):
-                    yield from found(
-                        called, None if times is None or trip_count is None else times * trip_count
-                    )
+                    known = times is not None and trip_count is not None
+                    yield from walk(called, times * trip_count if known else None)
 
-    return list(found(entry, 1))
+    return list(walk(entry, 1))
 
 
 def bytes_sent(text: str) -> float:

@@ -8,21 +8,16 @@ from collections.abc import Collection
 
 import jax
 
-_LIMITS = (
-    "/sys/fs/cgroup/memory.max",
-    "/sys/fs/cgroup/memory/memory.limit_in_bytes",
-)  # of a container
+# where Linux says how much memory a container may use
+_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
 def processor() -> str:
-    """The kind of this machine's processor; Linux alone says more than its instruction set."""
-    said = pathlib.Path("/proc/cpuinfo")
-    named = (
-        re.search(r"^model name\s*:\s*(.+)$", said.read_text(), re.MULTILINE)
-        if said.is_file()
-        else None
-    )
-    return named[1] if named else platform.processor() or platform.machine()
+    """The model of this machine's processor on Linux; elsewhere its instruction set."""
+    info = pathlib.Path("/proc/cpuinfo")
+    text = info.read_text() if info.is_file() else ""
+    model = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
+    return model[1] if model else platform.processor() or platform.machine()
 
 
 def cores() -> int:
@@ -30,7 +25,8 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _of_the_host() -> int:
+def _host_memory_bytes() -> int:
+    """Memory of the host, or of the container that this process runs in."""
     limits = [
         text
         for file in map(pathlib.Path, _LIMITS)
@@ -40,35 +36,31 @@ def _of_the_host() -> int:
 
 
 def memory_bytes() -> int:
-    """The memory of this process's devices together; that of the host, or its container, for CPU devices, which share it."""
-    found = [device.memory_stats() or {} for device in jax.local_devices()]
-    return (
-        sum(stats["bytes_limit"] for stats in found)
-        if all("bytes_limit" in stats for stats in found)
-        else _of_the_host()
-    )
+    """Memory of all devices of this process; CPU devices share that of the host."""
+    stats = [device.memory_stats() or {} for device in jax.local_devices()]
+    if all("bytes_limit" in of_device for of_device in stats):
+        return sum(of_device["bytes_limit"] for of_device in stats)
+    return _host_memory_bytes()
 
 
 def _on_host(num_bytes: float, devices: Collection[jax.Device]) -> float:
-    """What a program that takes so many bytes of each of `devices` takes of this host, whose memory CPU devices share."""
-    here = [
-        device
-        for device in devices
-        if device.process_index == jax.process_index() and device.platform == "cpu"
-    ]
-    return len(here) * num_bytes
+    """Bytes of this host that a program takes which takes `num_bytes` of each device."""
+    is_here = lambda device: device.process_index == jax.process_index()
+    return num_bytes * sum(device.platform == "cpu" and is_here(device) for device in devices)
 
 
 def fits(num_bytes: float, devices: Collection[jax.Device]) -> bool:
-    """Whether the host has so many bytes for each of `devices`, if they are CPU devices: it ends a process that takes more of
-    its memory than there is without a word. An accelerator says so itself."""
+    """Whether the host has `num_bytes` for each CPU device among `devices`.
+
+    A host ends a process that takes too much without a message; an accelerator raises an error.
+    """
     return _on_host(num_bytes, devices) <= memory_bytes()
 
 
 def check_fits(num_bytes: float, devices: Collection[jax.Device]) -> None:
-    """Raises MemoryError unless a round that takes so many bytes of each of `devices` `fits`."""
+    """Raises MemoryError if a round takes `num_bytes` of each device, and that does not fit."""
     if not fits(num_bytes, devices):
-        needed, there = _on_host(num_bytes, devices), memory_bytes()
+        needed, available = _on_host(num_bytes, devices), memory_bytes()
         raise MemoryError(
-            f"a round takes {needed / 1e9:,.0f} GB, and the memory is {there / 1e9:,.0f} GB"
+            f"a round takes {needed / 1e9:,.0f} GB, and the memory is {available / 1e9:,.0f} GB"
         )

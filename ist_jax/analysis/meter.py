@@ -1,8 +1,9 @@
-"""What a run costs a device, read from its compiled programs beside the arithmetic of `costs`."""
+"""What a run costs a device, measured on its compiled programs (`costs` has the arithmetic)."""
 
+import functools
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -16,56 +17,59 @@ from ist_jax.core.processes import any_process
 from ist_jax.core.sample_order import View
 from ist_jax.core.trees import tree_bytes
 from ist_jax.core.types import Array, Key
-from ist_jax.methods.base import Algorithm, State
+from ist_jax.methods import Method, State
 
 Seconds = float
 _REPEATS = 3
 
 
 class Programs:
-    """Compiled programs, so that compilation is timed apart and happens once.
+    """Compiled programs by name, so that each is compiled once, and apart from running it."""
 
-    Args:
-      spend: takes the seconds of every compilation.
-    """
-
-    def __init__(self, spend: Callable[[Seconds], None]):
-        self._spend, self._compiled = spend, {}
+    def __init__(self):
+        self._compiled: dict[Any, Any] = {}
 
     def get(self, name: Any, function: Any, *args: Any, **static: Any) -> Any:
         """The compiled program called `name`."""
         if name not in self._compiled:
-            began = time.perf_counter()
             self._compiled[name] = function.lower(*args, **static).compile()
-            self._spend(time.perf_counter() - began)
         return self._compiled[name]
 
 
-def compiled_bytes_per_sync(algorithm: Algorithm, program: Any, steps: int) -> float | None:
+def compiled_bytes_per_sync(method: Method, program: Any, steps: int) -> float | None:
     """Bytes that one device sends in a synchronisation.
 
-    None if workers share devices, so that some bytes never leave one, or if the program's text cannot be read.
+    None if workers share devices, so that some bytes never leave a device, or if the program's
+    text cannot be read.
     """
-    if len(algorithm.sharding.device_set) != algorithm.num_workers:
+    if len(method.info.sharding.device_set) != method.info.num_workers:
         return None
     try:
-        return hlo.bytes_sent(program.as_text()) / algorithm.costs.syncs(steps)
-    except ValueError:  # a backend that writes its collectives in another way
+        return hlo.bytes_sent(program.as_text()) / method.info.costs.syncs(steps)
+    except ValueError:  # another backend's way to write collectives
         return None
 
 
-def flops_per_local_step(algorithm: Algorithm, state: State, view: View, key: Key) -> float | None:
-    """Floating-point operations of one local step of one worker; None where the backend does not count them.
+def flops_per_local_step(method: Method, state: State, view: View, key: Key) -> float | None:
+    """Floating-point operations of one local step of one worker.
 
-    Counted by XLA on a program of this one step, before optimisation, and a loop over blocks as often as it runs.
+    XLA counts them before it optimises the step. None where the backend does not count them.
     """
-    given = (jax.eval_shape(algorithm.one_worker, state), view, key)
-    on_no_device = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), given)
-    return _flops(jax.make_jaxpr(algorithm.one_step)(*on_no_device)) or None
+    given = _on_no_device((state, view, key))
+    program = jax.make_jaxpr(functools.partial(method.local_steps, steps=1))(*given)
+    *_, loop = _scans(program.jaxpr)  # the loop over steps is the last one (`Method.local_steps`)
+    given = _on_no_device([variable.aval for variable in loop.invars])
+    alone = jax.make_jaxpr(lambda *given: loop.primitive.bind(*given, **loop.params))(*given)
+    return _flops(alone) or None
+
+
+def _on_no_device(tree: Any) -> Any:
+    """Shapes without the shardings of a mesh."""
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), tree)
 
 
 def _flops(program: ClosedJaxpr) -> float | None:
-    """XLA counts the body of a loop once, so that for every loop, its body is taken away and put back as often as it runs."""
+    """FLOPs of a program. XLA counts a loop's body once; here it counts as often as it runs."""
     total = _counted(program)
     if total is None:
         return None
@@ -76,14 +80,13 @@ def _flops(program: ClosedJaxpr) -> float | None:
 
 
 def _counted(program: ClosedJaxpr) -> float | None:
-    found = jax.jit(jaxpr_as_fun(program)).lower(*program.in_avals).cost_analysis()
-    return (
-        None if found is None else float(found.get("flops", 0))
-    )  # of what has none, it names none
+    given = _on_no_device(program.in_avals)
+    costs = jax.jit(jaxpr_as_fun(program)).lower(*given).cost_analysis()
+    return None if costs is None else float(costs.get("flops", 0))  # no entry stands for none
 
 
 def _scans(program: Jaxpr) -> Iterator[Any]:
-    """The outermost loops of a known length, also inside of calls."""
+    """The outermost loops of known length, in order, also those inside calls."""
     for equation in program.eqns:
         if equation.primitive.name == "scan":
             yield equation
@@ -95,53 +98,57 @@ def _scans(program: Jaxpr) -> Iterator[Any]:
                 yield from _scans(getattr(part, "jaxpr", part))
 
 
-def worked_on_bytes(algorithm: Algorithm, state: State) -> int:
-    """Parameters, gradients and optimizer state of the workers of one device, by their shapes."""
-    worker = jax.eval_shape(algorithm.one_worker, state)
-    of_one = 2 * tree_bytes(worker.params) + tree_bytes(worker.opt_state)
-    return of_one * algorithm.num_workers // len(algorithm.sharding.device_set)
+def worked_on_bytes(method: Method, state: State) -> int:
+    """Bytes of parameters, gradients and optimizer state of one device's workers, by shapes."""
+    worker = jax.eval_shape(method.first_worker, state)
+    per_worker = 2 * tree_bytes(worker.params) + tree_bytes(worker.opt_state)
+    return per_worker * method.info.num_workers // len(method.info.sharding.device_set)
 
 
-def memory_bytes(
-    algorithm: Algorithm, program: Any, state: State, view: View
-) -> dict[str, float] | None:
-    """What one device of this machine holds while `program`, a round, runs; None where the backend does not say.
+def _bytes_on_one_device(tree: Any) -> int:
+    return sum(leaf.addressable_shards[0].data.nbytes for leaf in jax.tree.leaves(tree))
 
-    'state' is what rests between rounds: parameters, optimizer state and indices; 'data' the data set; 'temporary' what
-    is worked on: the subnetworks, their gradients and optimizer state, activations; 'activations' is what remains of that
-    without `worked_on_bytes`, the compiler's copies included: a lower bound, since a program may work on what it is given where
-    that lies. 'peak' is all of it, without the data that only evaluations use.
+
+def memory_bytes(method: Method, program: Any, state: State, view: View) -> dict[str, float] | None:
+    """What one device of this machine holds while `program`, a round, runs.
+
+    Returns:
+      None where the backend does not say; otherwise bytes:
+        'state': parameters, optimizer state and indices between rounds.
+        'data': the data set.
+        'temporary': subnetworks, their gradients and optimizer state, and activations.
+        'activations': 'temporary' without `worked_on_bytes`, the compiler's copies included. It
+          is a lower bound: a program may work in the memory of its arguments.
+        'peak': all of these. Data that only evaluations use are not counted.
     """
     analysis = program.memory_analysis()
     if analysis is None:
         return None
-    on_one = lambda tree: sum(
-        leaf.addressable_shards[0].data.nbytes for leaf in jax.tree.leaves(tree)
-    )
-    given, taken = (
-        analysis.argument_size_in_bytes,
-        analysis.output_size_in_bytes - analysis.alias_size_in_bytes,
-    )
+    arguments = analysis.argument_size_in_bytes
+    results = analysis.output_size_in_bytes - analysis.alias_size_in_bytes
+    temporary = analysis.temp_size_in_bytes
+    stored = (state.store, state.opt_state, state.outer_state, state.indices)
     return {
-        "peak": given + taken + analysis.temp_size_in_bytes,
-        "state": on_one((state.store, state.opt_state, state.outer_state, state.indices)),
-        "data": on_one(view.arrays),
-        "temporary": analysis.temp_size_in_bytes,
-        "activations": max(0, analysis.temp_size_in_bytes - worked_on_bytes(algorithm, state)),
+        "peak": arguments + results + temporary,
+        "state": _bytes_on_one_device(stored),
+        "data": _bytes_on_one_device(view.arrays),
+        "temporary": temporary,
+        "activations": max(0, temporary - worked_on_bytes(method, state)),
     }
 
 
 def seconds_per_sync(
-    algorithm: Algorithm, state: State, view: View, key: Key, weight_S: Array
+    method: Method, state: State, view: View, key: Key, weight_S: Array
 ) -> Seconds | None:
-    """Seconds of one synchronisation on this machine: of a round without local steps, on a copy of `state`.
+    """Seconds of one synchronisation on this machine: a round without local steps.
 
-    None if nothing is exchanged, if it is exchanged in the middle of every step, or if memory has no room for the copy.
+    It runs on a copy of `state`. None if nothing is exchanged, if every step exchanges something,
+    or if memory has no room for the copy.
     """
-    if algorithm.costs.steps_per_sync is not None or not algorithm.costs.bytes_per_sync:
+    if method.info.costs.steps_per_sync is not None or not method.info.costs.bytes_per_sync:
         return None
     try:
-        return _median_of_syncs(algorithm, state, view, key, weight_S)
+        return _median_of_syncs(method, state, view, key, weight_S)
     except JaxRuntimeError:
         if jax.process_count() > 1:  # the others would wait
             raise
@@ -149,11 +156,11 @@ def seconds_per_sync(
 
 
 def _median_of_syncs(
-    algorithm: Algorithm, state: State, view: View, key: Key, weight_S: Array
+    method: Method, state: State, view: View, key: Key, weight_S: Array
 ) -> Seconds | None:
-    program = algorithm.round.lower(state, view, key, weight_S, steps=0).compile()
-    memory = memory_bytes(algorithm, program, state, view) or {"peak": 0, "state": 0}
-    if any_process(not fits(memory["peak"] + memory["state"], algorithm.sharding.device_set)):
+    program = method.round.lower(state, view, key, weight_S, steps=0).compile()
+    memory = memory_bytes(method, program, state, view) or {"peak": 0, "state": 0}
+    if any_process(not fits(memory["peak"] + memory["state"], method.info.sharding.device_set)):
         return None
     copy, seconds = jax.tree.map(jnp.copy, state), []
     for _ in range(1 + _REPEATS):
@@ -164,17 +171,17 @@ def _median_of_syncs(
 
 
 def measured(
-    algorithm: Algorithm, program: Any, state: State, view: View, key: Key, steps: int
+    method: Method, program: Any, state: State, view: View, key: Key, steps: int
 ) -> dict[str, Any]:
     """What a round of `steps` local steps costs by its compiled program, as JSON keeps it.
 
     Raises:
-      MemoryError: it takes more memory than the host of CPU devices has.
+      MemoryError: the program needs more memory than the host of CPU devices has.
     """
-    memory = memory_bytes(algorithm, program, state, view)
-    check_fits((memory or {}).get("peak", 0), algorithm.sharding.device_set)
+    memory = memory_bytes(method, program, state, view)
+    check_fits((memory or {}).get("peak", 0), method.info.sharding.device_set)
     return {
-        "bytes_per_sync": compiled_bytes_per_sync(algorithm, program, steps),
-        "flops_per_local_step": flops_per_local_step(algorithm, state, view, key),
+        "bytes_per_sync": compiled_bytes_per_sync(method, program, steps),
+        "flops_per_local_step": flops_per_local_step(method, state, view, key),
         "memory": memory,
     }

@@ -47,7 +47,7 @@ def resolve_placement(config: Config, dataset: Dataset, workdir: pathlib.Path) -
     if ARCHITECTURES[decomposition_of(config)].batched(config) == "never":
         return config
     phases, _ = builders.phases(config, dataset.spec)
-    if phases[0].algorithm.num_workers == 1 or sum(map(phase_steps, phases)) < WORTH:
+    if phases[0].method.num_workers == 1 or sum(map(phase_steps, phases)) < WORTH:
         return config
     try:
         seconds = _seconds(config, dataset)
@@ -83,7 +83,7 @@ def _seconds(config: Config, dataset: Dataset) -> dict[str, float]:
         found["looped"].algorithm.fresh(jax.random.key(0))
     ]  # one state, which every round hands to the next
     rounds = [
-        round_of(phase.algorithm, dataset, steps, held)
+        round_of(phase.method, dataset, steps, held)
         for phase in found.values()
         for steps in lengths
     ]

@@ -14,7 +14,8 @@ from ist_jax.cli.quantities import link
 from ist_jax.cli.validation import num_workers, placement_of
 from ist_jax.data import Dataset, Spec
 from ist_jax.decompositions import Decomposition, replicated
-from ist_jax.methods import Algorithm, data_parallel, ensemble, ist
+from ist_jax.methods import Method as Algorithm
+from ist_jax.methods import data_parallel, ensemble, ist
 from ist_jax.tasks import Task, classification, node_classification
 from ist_jax.training.failures import Failures
 from ist_jax.training.loop import LoopConfig, Phase, phase_steps
@@ -157,9 +158,9 @@ def _main(
     if config.method == "ensemble":
         return ensemble(split, task, tx, **options)
     trained = split if config.method == "ist" else replicated(split, workers)
-    automatic = "own" if config.method == "diloco" else "reset"
+    automatic = "local" if config.method == "diloco" else "reset"
     opt_state = automatic if config.opt_state == "auto" else config.opt_state
-    sent = dict(resident=config.exchange.resident, wire=config.exchange.wire)
+    sent = dict(home_sharded=config.exchange.resident, compression=config.exchange.wire)
     return ist(trained, task, tx, opt_state=opt_state, outer_tx=_outer(config), **sent, **options)
 
 
@@ -216,9 +217,9 @@ def loop_config(config: Config) -> LoopConfig:
         eval_every=config.eval_every,
         checkpoint_every=config.checkpoint_every,
         eval_batch_size=config.eval_batch_size,
-        eval_sample=config.eval_sample if config.model.eval_norm == "train" else 0,
+        calibration_examples=config.eval_sample if config.model.eval_norm == "train" else 0,
         eval_subnets=config.eval_subnets,
-        lost=Failures(config.drop.rate, tuple(zip(config.drop.rounds, config.drop.workers))),
+        failures=Failures(config.drop.rate, tuple(zip(config.drop.rounds, config.drop.workers))),
         time_syncs=config.time_syncs,
         link=link(config.link.bandwidth, config.link.latency),
     )

@@ -13,7 +13,8 @@ from ist_jax.cli.signals import STOPPED
 from ist_jax.core.processes import OtherProcessError
 from ist_jax.data import DataError
 from ist_jax.methods.base import StartError
-from ist_jax.training.loop import NonFiniteLossError, Stopped
+from ist_jax.training.divergence import NonFiniteLossError
+from ist_jax.training.loop import Stopped
 from ist_jax.training.workdir import WorkdirError
 
 RawText = argparse.RawDescriptionHelpFormatter

@@ -6,10 +6,10 @@ from typing import Any
 from ist_jax.cli.architectures import ARCHITECTURES, MODEL_NAMES, decomposition_of, with_autos
 from ist_jax.cli.config import FIELDS, METHODS, Config, ConfigError, nearest
 from ist_jax.cli.quantities import link
-from ist_jax.core.partition import DEALS, EQUAL_BLOCKS
+from ist_jax.core.partition import EQUAL_BLOCKS, PARTITIONS
 from ist_jax.core.placement import PLACEMENTS, Placement, make_placement
 from ist_jax.data import EMBEDDED, FILES, GRAPHS, SOURCES, SPLITS
-from ist_jax.exchange import WIRES
+from ist_jax.exchange import COMPRESSIONS
 from ist_jax.methods import OPT_STATES
 from ist_jax.tasks import AUGMENTS
 
@@ -26,10 +26,10 @@ def _of_any_model() -> dict[str, Sequence[str]]:
 CHOICES: dict[str, Sequence[str]] = {
     "method": METHODS,
     "decomposition": ("auto", *ARCHITECTURES),
-    "partition": tuple(name for name in DEALS if name != "fixed"),
+    "partition": tuple(name for name in PARTITIONS if name != "fixed"),
     "placement": PLACEMENTS,
     "opt_state": ("auto", *OPT_STATES),
-    "exchange.wire": WIRES,
+    "exchange.wire": COMPRESSIONS,
     "outer.name": ("auto", "none", "sgd"),
     "model.name": MODEL_NAMES,
     "model.eval_norm": ("train", "batch"),

@@ -1,1 +1,1 @@
-"""The mechanism: groups of units, partitions, subnetworks, placements. It knows no Flax."""
+"""The mechanism: groups of units, partitions, subnetworks, placements. It imports no Flax."""

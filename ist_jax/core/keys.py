@@ -1,4 +1,4 @@
-"""Random keys: one root key per run, folded with the round, then with names."""
+"""Random keys: a run has one root key, which is folded with the round, then with names."""
 
 import zlib
 
@@ -8,5 +8,5 @@ from ist_jax.core.types import Key
 
 
 def named_key(key: Key, name: str) -> Key:
-    """The sub-key called `name`; equal on every host and in every session."""
+    """The key called `name` under `key`: the same on every host and in every session."""
     return jax.random.fold_in(key, zlib.crc32(name.encode()))

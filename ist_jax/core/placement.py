@@ -1,15 +1,15 @@
-"""Where the S local trainings of a round run.
+"""Placements: how the S local trainings of a round are mapped to devices.
 
-A placement turns `f(shared, own)`, the work of one subnetwork, into the work of all S:
-`placement(f)(shared, own_S)`, where every leaf of `own_S` and of the result has a leading axis S and
-`shared` is the same for all, but for what lies by devices in it (`order.ByDevice`).
+A placement turns `f(shared, worker)`, the work of one subnetwork, into the work of all of them:
+`placement(f)(shared, worker_S)`. Every leaf of `worker_S` and of the result has a leading axis S.
+`shared` is the same for all subnetworks, except for its `ByDevice` values (`core.sample_order`).
 
-`placement.summed(f)` does the same for an `f` that gives (value, addend), and gives (value_S, the sum of the addends): added up
-where they arise, so that no more than one of a device need be held.
+If `f` returns (value, term), `placement.summed(f)` returns (value_S, the sum of all terms). Terms
+are accumulated per device. Only one is live at a time, except with `vmapped`.
 
-    looped()                 one after another in one program (a scan)
-    vmapped()                all at once as batched operations
-    sharded(mesh, inner)     S / R on each of the R devices of a mesh, there by `inner`
+    looped()                 one subnetwork after another in one program (a scan)
+    vmapped()                all at once, as batched operations
+    sharded(mesh, inner)     S / R on each of the R devices of a mesh, placed there by `inner`
 """
 
 import dataclasses
@@ -24,20 +24,20 @@ from ist_jax.core.sample_order import is_by_device, of_one_device
 
 PLACEMENTS = ("auto", "looped", "vmapped", "sharded")
 BATCHED = ("never", "accelerator", "always")  # where several subnetworks are faster as one batch
-AXIS = "subnet"  # the one mesh axis: subnetworks and homes lie along it
+AXIS = "subnet"  # the mesh axis over which subnetworks and homes are sharded
 
 PerSubnet = Callable[[Any, Any], Any]
 
 
 @dataclasses.dataclass(frozen=True)
 class Placement:
-    """A placement; call it with `f(shared, own)` to get `f_S(shared, own_S)`.
+    """A placement. Call it with `f(shared, worker)` to get `f_S(shared, worker_S)`.
 
     Attributes:
       name: for records.
-      wrap: the transformation.
-      summed: the transformation of an `f` that gives (value, addend).
-      mesh: the mesh it runs on, None on one device.
+      wrap: the transformation of `f`.
+      summed: the transformation of an `f` that returns (value, term).
+      mesh: the mesh that it runs on; None on one device.
     """
 
     name: str
@@ -59,71 +59,96 @@ class Placement:
 def looped() -> Placement:
     """One subnetwork after another on one device."""
 
-    def summed(f: PerSubnet) -> PerSubnet:
-        def run(shared: Any, own_S: Any) -> tuple[Any, Any]:
-            def one(total: Any, own: Any) -> tuple[Any, Any]:
-                value, addend = f(shared, own)
-                return jax.tree.map(jnp.add, total, addend), value
+    def wrap(f: PerSubnet) -> PerSubnet:
+        def run(shared: Any, worker_S: Any) -> Any:
+            return jax.lax.map(lambda worker: f(shared, worker), worker_S)
 
-            shapes = jax.eval_shape(f, shared, jax.tree.map(lambda leaf: leaf[0], own_S))[1]
-            none = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-            total, value_S = jax.lax.scan(one, none, own_S)
+        return run
+
+    def summed(f: PerSubnet) -> PerSubnet:
+        def run(shared: Any, worker_S: Any) -> tuple[Any, Any]:
+            def add_one(total: Any, worker: Any) -> tuple[Any, Any]:
+                value, term = f(shared, worker)
+                return jax.tree.map(jnp.add, total, term), value
+
+            first = jax.tree.map(lambda leaf: leaf[0], worker_S)
+            _, term = jax.eval_shape(f, shared, first)
+            zero = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), term)
+            total, value_S = jax.lax.scan(add_one, zero, worker_S)
             return value_S, total
 
         return run
 
-    return Placement(
-        "looped",
-        lambda f: lambda shared, own_S: jax.lax.map(lambda own: f(shared, own), own_S),
-        summed,
-    )
+    return Placement("looped", wrap, summed)
 
 
 def vmapped() -> Placement:
     """All subnetworks at once on one device, as batched operations."""
 
+    def wrap(f: PerSubnet) -> PerSubnet:
+        return jax.vmap(f, in_axes=(None, 0))
+
     def summed(f: PerSubnet) -> PerSubnet:
-        def run(shared: Any, own_S: Any) -> tuple[Any, Any]:
-            value_S, addend_S = jax.vmap(f, in_axes=(None, 0))(shared, own_S)
-            return value_S, jax.tree.map(lambda leaf_S: leaf_S.sum(axis=0), addend_S)
+        def run(shared: Any, worker_S: Any) -> tuple[Any, Any]:
+            value_S, term_S = wrap(f)(shared, worker_S)
+            return value_S, jax.tree.map(lambda leaf_S: leaf_S.sum(axis=0), term_S)
 
         return run
 
-    return Placement("vmapped", lambda f: jax.vmap(f, in_axes=(None, 0)), summed)
+    return Placement("vmapped", wrap, summed)
 
 
-def _unstacked(f: PerSubnet) -> PerSubnet:
-    """For one subnetwork on a device: no loop and no batching around it."""
-    first = lambda tree: jax.tree.map(lambda leaf: leaf[0], tree)
-    return lambda shared, own_1: jax.tree.map(lambda leaf: leaf[None], f(shared, first(own_1)))
+def _for_one(f: PerSubnet) -> PerSubnet:
+    """`f` for a single subnetwork per device, with neither a loop nor batching around it."""
+
+    def run(shared: Any, worker_1: Any) -> Any:
+        worker = jax.tree.map(lambda leaf: leaf[0], worker_1)
+        return jax.tree.map(lambda leaf: leaf[None], f(shared, worker))
+
+    return run
 
 
 def sharded(mesh: Mesh, inner: Placement | None = None) -> Placement:
-    """Subnetworks over the devices of `mesh`, S / R on each, there by `inner` (default: vmapped)."""
+    """S / R subnetworks on each of the R devices along the mesh's axis `AXIS`.
+
+    Args:
+      mesh: has the axis `AXIS`.
+      inner: the placement on one device; by default vmapped.
+    """
     inner = inner or vmapped()
 
     def on_mesh(on_device: PerSubnet, out_specs: Any) -> PerSubnet:
-        def run(shared: Any, own_S: Any) -> Any:
-            spec = lambda leaf: PartitionSpec(AXIS) if is_by_device(leaf) else PartitionSpec()
-            specs = (jax.tree.map(spec, shared, is_leaf=is_by_device), PartitionSpec(AXIS))
-            seen = lambda shared, own_S: on_device(of_one_device(shared), own_S)
-            # check_vma: Flax initialises scan carries of one kind and returns the other; sums are explicit
-            return jax.shard_map(
-                seen, mesh=mesh, in_specs=specs, out_specs=out_specs, check_vma=False
-            )(shared, own_S)
+        def run_on_device(shared: Any, worker_S: Any) -> Any:
+            return on_device(of_one_device(shared), worker_S)
+
+        def spec(leaf: Any) -> PartitionSpec:
+            return PartitionSpec(AXIS) if is_by_device(leaf) else PartitionSpec()
+
+        def run(shared: Any, worker_S: Any) -> Any:
+            shared_specs = jax.tree.map(spec, shared, is_leaf=is_by_device)
+            # check_vma: Flax starts scan carries as replicated values and returns them as varying
+            # ones
+            mapped = jax.shard_map(
+                run_on_device,
+                mesh=mesh,
+                in_specs=(shared_specs, PartitionSpec(AXIS)),
+                out_specs=out_specs,
+                check_vma=False,
+            )
+            return mapped(shared, worker_S)
 
         return run
 
     def wrap(f: PerSubnet) -> PerSubnet:
-        def on_device(shared: Any, own_S: Any) -> Any:
-            per_device = jax.tree.leaves(own_S)[0].shape[0]
-            return (_unstacked(f) if per_device == 1 else inner(f))(shared, own_S)
+        def on_device(shared: Any, worker_S: Any) -> Any:
+            per_device = jax.tree.leaves(worker_S)[0].shape[0]
+            return (_for_one(f) if per_device == 1 else inner(f))(shared, worker_S)
 
         return on_mesh(on_device, PartitionSpec(AXIS))
 
     def summed(f: PerSubnet) -> PerSubnet:
-        def on_device(shared: Any, own_S: Any) -> tuple[Any, Any]:
-            value_S, total = inner.summed(f)(shared, own_S)
+        def on_device(shared: Any, worker_S: Any) -> tuple[Any, Any]:
+            value_S, total = inner.summed(f)(shared, worker_S)
             return value_S, jax.lax.psum(total, AXIS)
 
         return on_mesh(on_device, (PartitionSpec(AXIS), PartitionSpec()))
@@ -132,10 +157,10 @@ def sharded(mesh: Mesh, inner: Placement | None = None) -> Placement:
 
 
 def subnet_mesh(num_devices: int = 0) -> Mesh:
-    """A mesh of the first `num_devices` devices (0: all) with the one axis that subnetworks lie along.
+    """A mesh of the first `num_devices` devices (0: all) with the single axis `AXIS`.
 
     Raises:
-      ValueError: more devices asked for than there are.
+      ValueError: there are fewer devices.
     """
     available = jax.devices()
     if num_devices > len(available):
@@ -148,9 +173,10 @@ def subnet_mesh(num_devices: int = 0) -> Mesh:
 
 
 def _on_one_device(batched: str) -> Placement:
-    """The faster one."""
-    here = ("always",) if jax.default_backend() == "cpu" else ("accelerator", "always")
-    return vmapped() if batched in here else looped()
+    """vmapped where batching is faster on this backend, else looped."""
+    on_cpu = jax.default_backend() == "cpu"
+    is_faster = batched == "always" or (batched == "accelerator" and not on_cpu)
+    return vmapped() if is_faster else looped()
 
 
 def make_placement(
@@ -163,20 +189,22 @@ def make_placement(
 ) -> Placement:
     """A placement by its configured name.
 
-    'auto' is 'sharded' where the machine has several devices that divide S; on one device 'vmapped' where the model is faster
-    as a batch, else 'looped'.
+    'auto' is 'sharded' where the machine has several devices and their number divides S. Otherwise
+    it is 'vmapped' where batching is faster on this backend, else 'looped'.
 
     Args:
       name: 'auto', 'looped', 'vmapped' or 'sharded'.
       num_subnets: S.
-      num_devices: of a mesh; 0: all.
-      on_mesh: whether a mesh will do; if not, 'auto' stays on one device.
-      batched: where several train faster as one batch: 'accelerator', not on a CPU, whose batched matrix products are
-        slower than single ones; 'never', as convolutions with kernels of their own, which become grouped ones; or 'always'.
+      num_devices: devices of the mesh; 0 means all.
+      on_mesh: whether the method can run on a mesh. If not, 'auto' uses one device.
+      batched: where a batch of several trainings is faster than one after another. 'accelerator':
+        not on a CPU, where batched matrix products are slower than single ones. 'never': for
+        convolutions, which become grouped ones, as each training has its kernels. 'always':
+        everywhere.
 
     Raises:
-      ValueError: unknown name or `batched`, too many devices, devices that do not divide S, or a number of devices for a
-        placement that has one.
+      ValueError: unknown name or `batched`; too many devices; devices that do not divide S; several
+        devices for a placement on one.
     """
     for what, value, values in (("placement", name, PLACEMENTS), ("batched", batched, BATCHED)):
         if value not in values:
@@ -184,15 +212,17 @@ def make_placement(
     if name in ("looped", "vmapped"):
         if num_devices > 1:
             raise ValueError(
-                f"placement={name} has one device, and num_devices={num_devices}: use sharded, or num_devices=0"
+                f"placement={name} has one device, and num_devices={num_devices}: use sharded, or "
+                "num_devices=0"
             )
         return looped() if name == "looped" else vmapped()
     mesh = subnet_mesh(num_devices)
-    if num_subnets % mesh.size == 0 and (name == "sharded" or (mesh.size > 1 and on_mesh)):
+    size = mesh.shape[AXIS]
+    if num_subnets % size == 0 and (name == "sharded" or (size > 1 and on_mesh)):
         return sharded(mesh, _on_one_device(batched))
     if name == "sharded" or num_devices > 1:
         raise ValueError(
-            f"every device carries as many subnetworks: num_subnets={num_subnets} is no multiple of "
-            f"num_devices={mesh.size}; set num_devices to a divisor"
+            f"every device has equally many subnetworks: num_subnets={num_subnets} is no multiple "
+            f"of num_devices={size}; set num_devices to a divisor"
         )
     return _on_one_device(batched)

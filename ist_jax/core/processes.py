@@ -1,4 +1,4 @@
-"""Agreement between the processes of one run; with one process, nothing."""
+"""Agreement between the processes of one run. A single process communicates nothing."""
 
 from collections.abc import Callable
 
@@ -8,35 +8,42 @@ from jax.experimental import multihost_utils
 
 
 class OtherProcessError(RuntimeError):
-    """Another process of this run failed, and said why."""
+    """Another process of this run failed. Its message says why."""
 
 
 def is_first() -> bool:
-    """Whether this is process 0, which alone writes records."""
+    """Whether this is process 0, the only one that writes records."""
     return jax.process_index() == 0
 
 
 def broadcast_from_first(choose: Callable[[], int]) -> int:
-    """What process 0 chooses, on all processes; if it fails, all fail."""
-    chosen = [0]
+    """The integer that process 0 chooses, on all processes.
 
-    def on_first() -> None:
-        if jax.process_index() == 0:
-            chosen[0] = choose()
+    Args:
+      choose: called on process 0 only.
 
-    all_succeed(on_first)
-    return (
-        chosen[0]
-        if jax.process_count() == 1
-        else int(multihost_utils.broadcast_one_to_all(np.int32(chosen[0])))
-    )
+    Raises:
+      OtherProcessError: `choose` failed, and this is not process 0, which raises the error itself.
+    """
+    chosen = 0
+
+    def choose_on_first() -> None:
+        nonlocal chosen
+        if is_first():
+            chosen = choose()
+
+    all_succeed(choose_on_first)
+    if jax.process_count() == 1:
+        return chosen
+    return int(multihost_utils.broadcast_one_to_all(np.int32(chosen)))
 
 
 def all_succeed(action: Callable[[], None]) -> None:
-    """Runs `action` on every process. If one fails there, no other waits for it for ever.
+    """Runs `action` on every process. If it fails on one, all raise, and none waits for ever.
 
     Raises:
-      OtherProcessError: another process failed; this one's own error is raised as it is.
+      Exception: the error of `action`, on a process where it failed.
+      OtherProcessError: `action` succeeded here and failed on another process.
     """
     error = None
     try:
@@ -53,26 +60,28 @@ def all_succeed(action: Callable[[], None]) -> None:
 
 
 def any_process(flag: bool) -> bool:
-    """Whether `flag` holds on any process."""
+    """Whether `flag` is true on any process."""
     if jax.process_count() == 1:
         return flag
     return bool(multihost_utils.process_allgather(np.array(flag)).any())
 
 
 def fetch(array: jax.Array) -> np.ndarray:
-    """The whole array, also where other processes hold a part of it."""
+    """The full array on the host. All processes call this, since each may hold a part."""
     if not array.is_fully_addressable and not array.is_fully_replicated:
         array = multihost_utils.process_allgather(array, tiled=True)
     return np.asarray(array)
 
 
 def replicate(sharding: jax.sharding.Sharding, value: np.ndarray) -> jax.Array:
-    """A value that all processes have, on every device of `sharding`, without asking the others for theirs."""
+    """`value` on every device of `sharding`. Nothing checks that all processes pass equal
+    values."""
     if sharding.is_fully_addressable:
         return jax.device_put(value, sharding)
     return jax.make_array_from_callback(value.shape, sharding, lambda index: value[index])
 
 
 def key_on(sharding: jax.sharding.Sharding, key: jax.Array) -> jax.Array:
-    """`key` on the devices of `sharding`, those of other processes too (which `device_put` refuses for keys)."""
+    """`key` on every device of `sharding`. `device_put` refuses keys on devices of other
+    processes."""
     return jax.random.wrap_key_data(replicate(sharding, np.asarray(jax.random.key_data(key))))

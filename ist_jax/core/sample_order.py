@@ -1,13 +1,14 @@
 """The order in which workers see their examples.
 
-Every worker walks a random order of its own examples without replacement, a new order every pass; what
-remains of a pass goes into the next step. Position p of a worker's stream is a pure function of (key,
-worker, p): nothing is stored, so a resumed run, another placement and another host see the same examples.
+Every worker draws its examples without replacement, in a random order that is new in each pass. A
+batch may take the last examples of one pass and the first of the next. The example at position p of
+a worker's stream is a pure function of (key, worker, p). Nothing is stored, so a resumed run,
+another placement and another host see the same examples.
 
-A stored permutation would have to be kept or sorted anew every round (S sorts of the data set in the
-round's program); instead a position is sent through a keyed bijection of 0..N-1, evaluated where it is
-needed: multiplications by odd numbers, additions and xor-shifts modulo a power of two, each invertible,
-repeated until the value is below N (cycle walking; Black and Rogaway, CT-RSA 2002).
+A stored permutation would need S sorts of the data set in every round. Instead a position goes
+through a keyed bijection of 0 .. N - 1, which is evaluated where it is needed. It consists of
+multiplications by odd numbers, additions and xor-shifts modulo a power of two, all invertible. They
+are repeated until the value is below N (cycle walking; Black and Rogaway, CT-RSA 2002).
 """
 
 import dataclasses
@@ -24,7 +25,7 @@ _ROUNDS = 6
 
 
 class Shards(NamedTuple):
-    """Which examples each worker draws from: `member_N[start_S[s] : start_S[s] + size_S[s]]`."""
+    """Worker s draws its examples from `member_N[start_S[s] : start_S[s] + size_S[s]]`."""
 
     member_N: Array
     start_S: Array
@@ -34,32 +35,36 @@ class Shards(NamedTuple):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class ByDevice:
-    """Values of which every device of a mesh has a part, along their leading axis; what is placed there sees that part."""
+    """Values that are sharded over the devices of a mesh along their leading axis.
+
+    A function that a placement runs on a device sees the part of that device.
+    """
 
     tree: Any
 
 
 def is_by_device(value: Any) -> bool:
+    """For `is_leaf=` of tree functions."""
     return isinstance(value, ByDevice)
 
 
 def of_one_device(tree: Any) -> Any:
-    """`tree` as one device sees it, its parts in the places of what lies by devices."""
+    """`tree` as one device sees it, with `ByDevice` replaced by this device's part."""
     return jax.tree.map(
         lambda leaf: leaf.tree if is_by_device(leaf) else leaf, tree, is_leaf=is_by_device
     )
 
 
 class View(NamedTuple):
-    """What a round may index.
+    """The examples that a round may index.
 
     Attributes:
-      arrays: the data, on the device; a batch is a gather of examples from it. `ByDevice` are those of which every
-        device has only what its own workers draw.
-      shards: which examples each worker draws, counted in its device's part.
-      key: the key of the data order, one for the whole run.
-      first: None, or where in the workers' streams `arrays` begin, if these lie in the order in which they are drawn, as
-        those of a streamed set do: every worker's examples at positions `first`, `first + 1`, ...
+      arrays: the data, on the device. A batch is a gather of examples from it. Every device has all
+        examples of an array, and of a `ByDevice` only those of its workers.
+      shards: the examples of each worker, as indices into `arrays` on its device.
+      key: the key of the data order, the same for the whole run.
+      first: for streamed data, the position in every worker's stream at which `arrays` begins. Such
+        arrays have each worker's examples in the order of its stream. For resident data, None.
     """
 
     arrays: Any
@@ -69,22 +74,24 @@ class View(NamedTuple):
 
 
 def by_device(shards: Shards, devices: int) -> tuple[np.ndarray, Shards]:
-    """The examples that the workers of each device draw from, and the same shards counted in their device's part.
+    """Splits the examples by device: each device gets those of its workers.
 
     Args:
-      shards: of S workers, each with members of its own.
+      shards: of S workers, which share no member.
       devices: R, a divisor of S.
 
     Returns:
-      int32[R, n], shorter parts filled with repetitions that nobody draws; Shards of the S workers.
+      int32[R, n], the examples of every device. Shorter rows are filled up with repeated examples
+      that no worker draws. And the Shards of the S workers, which index the row of their device.
     """
     size_RxP = np.asarray(shards.size_S).reshape(devices, -1)
     begin_RxP = np.asarray(shards.start_S).reshape(devices, -1)
-    of_worker = lambda begin, size: np.asarray(shards.member_N[begin : begin + size])
-    parts = [
-        np.concatenate(list(map(of_worker, begin_P, size_P)))
-        for begin_P, size_P in zip(begin_RxP, size_RxP)
-    ]
+
+    def members(begin_P: np.ndarray, size_P: np.ndarray) -> np.ndarray:
+        slices = [slice(begin, begin + size) for begin, size in zip(begin_P, size_P)]
+        return np.concatenate([np.asarray(shards.member_N[part]) for part in slices])
+
+    parts = list(map(members, begin_RxP, size_RxP))
     longest = max(map(len, parts))
     start_S = (np.cumsum(size_RxP, axis=1) - size_RxP).reshape(-1).astype(np.int32)
     local = Shards(np.arange(longest, dtype=np.int32), start_S, shards.size_S)
@@ -92,10 +99,10 @@ def by_device(shards: Shards, devices: int) -> tuple[np.ndarray, Shards]:
 
 
 def permuted(key: Key, position: Array, size: Array) -> Array:
-    """The element at `position` of the pseudo-random permutation of 0..size-1 that `key` names.
+    """The element at `position` of a pseudo-random permutation of 0 .. size - 1.
 
     Args:
-      key: one PRNG key.
+      key: the PRNG key of the permutation.
       position: int32[], 0 <= position < size.
       size: int32[], at least 1 and at most 2**30; may be traced.
     """
@@ -109,19 +116,19 @@ def permuted(key: Key, position: Array, size: Array) -> Array:
             x = x ^ (x >> (bits + 1) // 2)
         return x
 
-    outside = lambda x: x >= size.astype(jnp.uint32)
+    is_outside = lambda x: x >= size.astype(jnp.uint32)
     start = scramble(position.astype(jnp.uint32))
-    return lax.while_loop(outside, scramble, start).astype(jnp.int32)
+    return lax.while_loop(is_outside, scramble, start).astype(jnp.int32)
 
 
 def draw(view: View, worker: Array, position: Array, count: int) -> Array:
     """The examples at `position` .. `position + count - 1` of a worker's stream.
 
     Args:
-      view: what may be indexed.
-      worker: int32[], which worker.
-      position: int32[], how many examples the worker has drawn before.
-      count: how many to draw.
+      view: the examples that may be indexed.
+      worker: int32[], the worker's number.
+      position: int32[], number of examples that the worker has drawn before.
+      count: number of examples to draw.
 
     Returns:
       int32[count], indices into `view.arrays`.
@@ -133,11 +140,13 @@ def draw(view: View, worker: Array, position: Array, count: int) -> Array:
         return view.shards.member_N[start + position_B - view.first]
     pass_B, place_B = position_B // size, position_B % size
 
-    def of_pass(number: Array, element_B: Array) -> Array:
+    def fill_in_pass(number: Array, element_B: Array) -> Array:
         key = jax.random.fold_in(worker_key, number)
         of_this_B = jax.vmap(lambda place: permuted(key, place, size))(place_B)
         return jnp.where(pass_B == number, of_this_B, element_B)
 
-    # pass by pass, mostly one: a key is many times dearer than the places in its pass
-    element_B = lax.fori_loop(pass_B[0], pass_B[-1] + 1, of_pass, jnp.zeros(count, jnp.int32))
+    # Most batches lie in one pass. A loop over passes derives one key per pass, not one per
+    # example, since deriving a key costs many times as much as permuting a place.
+    nothing_B = jnp.zeros(count, jnp.int32)
+    element_B = lax.fori_loop(pass_B[0], pass_B[-1] + 1, fill_in_pass, nothing_B)
     return view.shards.member_N[start + element_B]

@@ -1,13 +1,16 @@
-"""The core: subnetworks as gathers along named axes of a parameter pytree.
+"""Subnetworks: gathers along named axes of a parameter pytree.
 
-Every axis of every leaf belongs to a *group* of exchangeable units or to none. A partition says which
-units each subnetwork holds; a subnetwork is the gather of those units (`extract`), synchronisation
-writes them back (`merge`). This is the mechanism of IST (Yuan et al., VLDB 2022, section 3), GIST
-(Wolfe et al., 2023, Algorithm 1) and ResIST (Dun et al., UAI 2022, section 3) alike. These are
-the reference semantics; `ist_jax.exchange` moves the same units between devices.
+Every axis of every leaf belongs to a *group* of exchangeable units, or to none. A partition says
+which units each subnetwork holds. `extract` gathers those units, and the result is a subnetwork.
+`merge` writes them back, which is a synchronisation. IST (Yuan et al., VLDB 2022, section 3), GIST
+(Wolfe et al., 2023, Algorithm 1) and ResIST (Dun et al., UAI 2022, section 3) share this mechanism.
+
+These functions define what a synchronisation computes. `ist_jax.exchange` computes the same with
+the parameters sharded over devices.
 """
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import chex
@@ -19,12 +22,12 @@ from ist_jax.core.types import Array, Axes, Indices, Params, Rules
 
 
 class Label(NamedTuple):
-    """What an exchange does with one leaf.
+    """How one leaf is synchronised.
 
     Attributes:
-      axes: the group of every axis, None where an axis has no group.
-      averaged: whether a leaf without groups is averaged over the subnetworks. If not, all subnetworks
-        hold equal copies, lost ones too (step counts of an optimizer), and the first one's is taken, dtype kept.
+      axes: the group of every axis; None for an axis without a group.
+      averaged: whether a leaf without groups is averaged over the subnetworks. If not, all of them
+        hold equal copies, and the first copy is taken (step counts of an optimizer).
     """
 
     axes: Axes
@@ -51,19 +54,26 @@ def _label(name: str, leaf: Any, rules: Rules, sizes: Mapping[str, int]) -> Labe
     named = [group for group in axes if group is not None]
     if len(set(named)) < len(named):
         raise ValueError(
-            f"a group may label one axis of a leaf: {name!r} has {axes}; give the axes groups of their own"
+            f"a group may label one axis of a leaf: {name!r} has {axes}; "
+            "give each axis another group"
         )
     for axis, (group, length) in enumerate(zip(axes, leaf.shape)):
         if group is not None and group not in sizes:
             raise ValueError(
-                f"rule for {name!r} names group {group!r}, which has no size; groups: {sorted(sizes)}"
+                f"the rule for {name!r} names group {group!r}, which has no size: "
+                f"give it one, or use one of {sorted(sizes)}"
             )
         if group is not None and sizes[group] != length:
             raise ValueError(
-                f"a labelled axis has the length of its group: axis {axis} of {name!r} has length {length}, "
-                f"group {group!r} has {sizes[group]} units; keep composite axes apart"
+                f"a labelled axis has the length of its group: axis {axis} of {name!r} has length "
+                f"{length}, group {group!r} has {sizes[group]} units; split composite axes"
             )
     return Label(axes)
+
+
+def map_labels(f: Callable[..., Any], labels: Any, *trees: Any) -> Any:
+    """`jax.tree.map` over a tree of labels and trees of the same shape."""
+    return jax.tree.map(f, labels, *trees, is_leaf=is_label)
 
 
 def label_axes(params: Params, rules: Rules, sizes: Mapping[str, int]) -> Any:
@@ -75,8 +85,8 @@ def label_axes(params: Params, rules: Rules, sizes: Mapping[str, int]) -> Any:
       sizes: number of units of every group.
 
     Raises:
-      ValueError: a leaf without a rule, an axis whose length is not its group's size, a group without
-        a size or without a leaf. The message names the leaf, the axis and both sizes.
+      ValueError: a leaf without a rule; an axis whose length is not its group's size; a group
+        without a size, or without a leaf. The message names the leaf, the axis and both sizes.
     """
     labels = map_with_names(lambda name, leaf: _label(name, leaf, rules, sizes), params)
     used = {
@@ -94,17 +104,6 @@ def take(leaf: Array, index: Array, axis: int) -> Array:
     return jnp.take(leaf, index, axis=axis, mode="fill", fill_value=0)
 
 
-def _put(leaf: Array, index: Array, axis: int, values: Array) -> Array:
-    """`leaf` with `values` at the units `index` of `axis`; padding is dropped."""
-    if axis == 0:
-        return jnp.asarray(leaf).at[index].set(values, mode="drop")
-    # a scatter of columns goes entry by entry (on a CPU 7 times slower than this gather, with its inverse)
-    slot_M = jnp.arange(index.size, dtype=jnp.int32)
-    slot_N = jnp.full(leaf.shape[axis], index.size, jnp.int32).at[index].set(slot_M, mode="drop")
-    held = jnp.expand_dims(slot_N < index.size, [a for a in range(leaf.ndim) if a != axis])
-    return jnp.where(held, take(values, slot_N, axis).astype(leaf.dtype), leaf)
-
-
 def _extract_one(leaf: Array, label: Label, indices: Indices) -> Array:
     for axis, group in label.groups:
         leaf = take(leaf, indices[group], axis)
@@ -112,70 +111,138 @@ def _extract_one(leaf: Array, label: Label, indices: Indices) -> Array:
 
 
 def extract(params: Params, labels: Any, indices: Indices) -> Params:
-    """One subnetwork's parameters. `jax.vmap` over `indices` makes all S.
+    """One subnetwork's parameters.
 
     Args:
       params: pytree of parameters.
       labels: their labels, from `label_axes`.
-      indices: group -> int32[M], the units held; a group's size (or more) is padding and gives zeros.
+      indices: group -> int32[M], the units held. An index past the end is padding, and gives zeros.
     """
-    return jax.tree.map(
-        lambda label, leaf: _extract_one(leaf, label, indices), labels, params, is_leaf=is_label
-    )
+    return map_labels(lambda label, leaf: _extract_one(leaf, label, indices), labels, params)
 
 
-def extract_all(params: Params, labels: Any, indices: Indices, num_subnets: int) -> Params:
-    """All subnetworks' parameters, stacked: every leaf has a leading axis S."""
-    return jax.vmap(lambda own: extract(params, labels, own), axis_size=num_subnets)(dict(indices))
+def extract_all(params: Params, labels: Any, indices_S: Indices, num_subnets: int) -> Params:
+    """The parameters of all S subnetworks, stacked: every leaf has a leading axis S.
+
+    Args:
+      params: pytree of parameters.
+      labels: their labels.
+      indices_S: group -> int32[S, M].
+      num_subnets: S, which `indices_S` does not tell where there are no groups.
+    """
+    of_one = functools.partial(extract, params, labels)
+    return jax.vmap(of_one, axis_size=num_subnets)(dict(indices_S))
+
+
+def blend(old: Array, new: Array, weight: Array) -> Array:
+    """`old + weight * (new - old)`: exactly `old` at weight 0, exactly `new` at weight 1.
+
+    At weight 0, NaN in `new` reaches nothing. An integer keeps its old value at any weight below 1.
+
+    Args:
+      old: values before the round.
+      new: values of the same shape.
+      weight: broadcasts against both, with as many axes.
+    """
+    between = old + weight.astype(old.dtype) * (new - old)
+    return jnp.where(weight == 1, new, jnp.where(weight > 0, between, old)).astype(old.dtype)
+
+
+def per_subnet(weight_S: Array, leaf_S: Array) -> Array:
+    """`weight_S` with as many axes as `leaf_S`."""
+    return weight_S.reshape((-1,) + (1,) * (leaf_S.ndim - 1))
+
+
+def _put(leaf: Array, index: Array, axis: int, values: Array) -> Array:
+    """`leaf` with `values` at the units `index` of `axis`; padding is dropped."""
+    if axis == 0:
+        return jnp.asarray(leaf).at[index].set(values, mode="drop")
+    # On a CPU, XLA scatters columns entry by entry, and this gather by the inverse index is 7 times
+    # faster.
+    slot_M = jnp.arange(index.size, dtype=jnp.int32)
+    slot_N = jnp.full(leaf.shape[axis], index.size, jnp.int32).at[index].set(slot_M, mode="drop")
+    held = jnp.expand_dims(slot_N < index.size, [a for a in range(leaf.ndim) if a != axis])
+    return jnp.where(held, take(values, slot_N, axis).astype(leaf.dtype), leaf)
 
 
 def _write(
     leaf: Array, value: Array, groups: tuple[tuple[int, str], ...], indices: Indices
 ) -> Array:
-    """`leaf` with one subnetwork's `value` written at its units, one axis inside the other."""
+    """`leaf` with one subnetwork's `value` at its units, axis by axis."""
     (axis, group), *inner = groups
-    if inner:  # only the rows that this subnetwork holds are touched
+    if inner:  # takes the held units of this axis, and writes along the other axes there
         value = _write(take(leaf, indices[group], axis), value, tuple(inner), indices)
     return _put(leaf, indices[group], axis, value)
 
 
-def _mean_shared(leaf: Array, value_S: Array, weight_S: Array) -> Array:
-    weight_S = weight_S.astype(leaf.dtype).reshape((-1,) + (1,) * leaf.ndim)
-    # where, not a product: a lost subnetwork may hold nan
-    total = jnp.where(weight_S > 0, value_S, 0).sum(axis=0)
-    return jnp.where(weight_S.sum() > 0, total / jnp.maximum(weight_S.sum(), 1), leaf).astype(
-        leaf.dtype
-    )
+def _contribution(
+    leaf: Array, value: Array, label: Label, indices: Indices, weight: Array
+) -> Array:
+    """What one subnetwork contributes at the units that it holds."""
+    old = _extract_one(leaf, label, indices)
+    return blend(old, value, weight.reshape((1,) * old.ndim))
 
 
-def _scatter_disjoint(leaf: Array, value_S: Array, label: Label, indices_S: Indices) -> Array:
+def mean_or_old(total: Array, count: Array, old: Array) -> Array:
+    """`total / count`, or `old` where the count is 0. `count` is a scalar or shaped like `old`."""
+    count = count.astype(old.dtype)
+    return jnp.where(count > 0, total / jnp.maximum(count, 1), old).astype(old.dtype)
+
+
+def sum_of_contributions(leaf: Array, value_S: Array, weight_S: Array) -> Array:
+    """The sum of the contributions to a leaf without groups, over subnetworks of weight above 0."""
+    weight_S = per_subnet(weight_S, value_S)
+    # where, not a product: a lost subnetwork may hold NaN
+    return jnp.where(weight_S > 0, blend(leaf[None], value_S, weight_S), 0).sum(axis=0)
+
+
+def _merge_shared(leaf: Array, value_S: Array, weight_S: Array) -> Array:
+    return mean_or_old(sum_of_contributions(leaf, value_S, weight_S), (weight_S > 0).sum(), leaf)
+
+
+def _merge_disjoint(
+    leaf: Array, value_S: Array, label: Label, indices_S: Indices, weight_S: Array
+) -> Array:
+    """A leaf whose entries have one holder at most: the contributions are copied."""
+    of_label = {group: indices_S[group] for _, group in label.groups}
     if len(label.groups) == 1:  # all subnetworks in one scatter
         ((axis, group),) = label.groups
-        value = jnp.moveaxis(value_S, 0, axis)
+
+        def contribution(value: Array, indices: Indices, weight: Array) -> Array:
+            return _contribution(leaf, value, label, indices, weight)
+
+        value = jnp.moveaxis(jax.vmap(contribution)(value_S, of_label, weight_S), 0, axis)
         value = value.reshape(*value.shape[:axis], -1, *value.shape[axis + 2 :])
         return _put(leaf, indices_S[group].reshape(-1), axis, value)
-    own = {group: indices_S[group] for _, group in label.groups}
-    write = lambda total, item: (_write(total, item[0], label.groups, item[1]), None)
-    return jax.lax.scan(write, leaf, (value_S, own))[0]
+
+    def write(merged: Array, subnet: tuple[Array, Indices, Array]) -> tuple[Array, None]:
+        value, indices, weight = subnet
+        value = _contribution(merged, value, label, indices, weight)
+        return _write(merged, value, label.groups, indices), None
+
+    return jax.lax.scan(write, leaf, (value_S, of_label, weight_S))[0]
 
 
-def _scatter_mean(leaf: Array, value_S: Array, label: Label, indices_S: Indices) -> Array:
-    own = {group: indices_S[group] for _, group in label.groups}
+def _merge_mean(
+    leaf: Array, value_S: Array, label: Label, indices_S: Indices, weight_S: Array
+) -> Array:
+    """A leaf whose entries may have several holders: the mean of their contributions."""
+    of_label = {group: indices_S[group] for _, group in label.groups}
+    # -0.0 is the neutral element of addition to the last bit: -0.0 + x is x, for x = -0.0 too
+    nothing, none = jnp.full_like(leaf, -0.0), jnp.zeros_like(leaf)
 
     def add(
-        carry: tuple[Array, Array], item: tuple[Array, Indices]
+        sums: tuple[Array, Array], subnet: tuple[Array, Indices, Array]
     ) -> tuple[tuple[Array, Array], None]:
-        total, count = carry
-        value, indices = item
-        # -0.0 is the neutral element of addition to the last bit: -0.0 + x is x, for x = -0.0 too
-        total = total + _write(jnp.full_like(leaf, -0.0), value, label.groups, indices)
-        count = count + _write(jnp.zeros_like(leaf), jnp.ones_like(value), label.groups, indices)
+        total, count = sums
+        value, indices, weight = subnet
+        value = _contribution(leaf, value, label, indices, weight)
+        total = total + _write(nothing, value, label.groups, indices)
+        count = count + _write(none, jnp.ones_like(value), label.groups, indices)
         return (total, count), None
 
-    (total, count), _ = jax.lax.scan(
-        add, (jnp.full_like(leaf, -0.0), jnp.zeros_like(leaf)), (value_S, own)
-    )
-    return jnp.where(count > 0, total / jnp.maximum(count, 1), leaf)
+    (total, count), _ = jax.lax.scan(add, (nothing, none), (value_S, of_label, weight_S))
+    return mean_or_old(total, count, leaf)
 
 
 def merge(
@@ -187,36 +254,34 @@ def merge(
     *,
     disjoint: bool = False,
 ) -> Params:
-    """The global parameters after a round.
+    """The full parameters after a synchronisation.
 
-    Entries with one holder are copied bit for bit, entries with several are their mean, entries that
-    nobody held keep their bits, leaves without a group are averaged over the subnetworks.
+    A holder of weight w > 0 contributes `old + w * (value - old)` to each entry that it holds. At
+    w = 1 this is its value, bit for bit. An entry with one contribution takes it. An entry with
+    several takes their mean, and so does a leaf without groups. An entry with none keeps its bits.
 
     Args:
-      params: the global parameters before the round.
-      subparams_S: the subnetworks', every leaf with a leading axis S.
+      params: the full parameters before the round.
+      subparams_S: those of the subnetworks; every leaf has a leading axis S.
       labels: labels of `params`.
       indices_S: group -> int32[S, M].
-      weight_S: bool[S]; what a lost subnetwork (False) trained is left out. None: all are alive.
-      disjoint: promises that no unit has two holders, which saves counting them.
+      weight_S: float32[S], the participation of every subnetwork. 1 is full, 0 is lost, and a value
+        between counts a stale result in part. None: all are 1.
+      disjoint: promises that no unit has two holders, so that holders need not be counted.
     """
     num_subnets = jax.tree.leaves(subparams_S)[0].shape[0]
     chex.assert_tree_shape_prefix(subparams_S, (num_subnets,))
-    weight_S = jnp.ones(num_subnets, bool) if weight_S is None else weight_S
+    weight_S = jnp.ones(num_subnets, jnp.float32) if weight_S is None else jnp.asarray(weight_S)
     past_the_end = jnp.iinfo(jnp.int32).max
     held_S = {
-        group: jnp.where(weight_S[:, None], index, past_the_end)
+        group: jnp.where(weight_S[:, None] > 0, index, past_the_end)
         for group, index in indices_S.items()
     }
 
     def merge_leaf(label: Label, leaf: Array, value_S: Array) -> Array:
-        if not label.groups:
-            return _mean_shared(leaf, value_S, weight_S) if label.averaged else value_S[0]
-        return (_scatter_disjoint if disjoint else _scatter_mean)(leaf, value_S, label, held_S)
+        if label.groups:
+            merge_held = _merge_disjoint if disjoint else _merge_mean
+            return merge_held(leaf, value_S, label, held_S, weight_S)
+        return _merge_shared(leaf, value_S, weight_S) if label.averaged else value_S[0]
 
-    return jax.tree.map(merge_leaf, labels, params, subparams_S, is_leaf=is_label)
-
-
-def map_labels(f: Any, labels: Any, *trees: Any) -> Any:
-    """`jax.tree.map` over a tree of labels and trees of the same shape."""
-    return jax.tree.map(f, labels, *trees, is_leaf=is_label)
+    return map_labels(merge_leaf, labels, params, subparams_S)

@@ -1,4 +1,4 @@
-"""Names of pytree leaves and rule tables over them."""
+"""Names of pytree leaves, and rules tables that match them."""
 
 import difflib
 import math
@@ -12,7 +12,7 @@ from jax.tree_util import tree_flatten_with_path, tree_unflatten
 from ist_jax.core.types import Axes, Rules
 
 
-def _part(entry: Any) -> str:
+def _entry_name(entry: Any) -> str:
     for attribute in ("key", "name", "idx"):
         if hasattr(entry, attribute):
             return str(getattr(entry, attribute))
@@ -21,24 +21,24 @@ def _part(entry: Any) -> str:
 
 def leaf_names(tree: Any) -> list[str]:
     """Names such as 'hidden_0/kernel', in the order of `jax.tree.leaves`."""
-    return ["/".join(map(_part, path)) for path, _ in tree_flatten_with_path(tree)[0]]
+    return ["/".join(map(_entry_name, path)) for path, _ in tree_flatten_with_path(tree)[0]]
 
 
 def map_with_names(f: Callable[..., Any], tree: Any, *rest: Any) -> Any:
     """Like `jax.tree.map`, with the leaf's name as the first argument of `f`."""
     paths, treedef = tree_flatten_with_path(tree)
     others = [treedef.flatten_up_to(other) for other in rest]
-    names = ["/".join(map(_part, path)) for path, _ in paths]
+    names = ["/".join(map(_entry_name, path)) for path, _ in paths]
     return tree_unflatten(
         treedef, [f(n, leaf, *o) for n, (_, leaf), *o in zip(names, paths, *others)]
     )
 
 
 def match(rules: Rules, name: str) -> Axes | None:
-    """The value of the first rule whose regular expression matches the whole name.
+    """The value of the first rule whose regular expression matches the whole name (`re.fullmatch`).
 
     Raises:
-      ValueError: no rule matches; the message names the leaf.
+      ValueError: no rule matches. The message names the leaf.
     """
     for pattern, value in rules:
         if re.fullmatch(pattern, name):
@@ -50,28 +50,37 @@ def match(rules: Rules, name: str) -> Axes | None:
 
 
 def check_all_match(rules: Rules, tree: Any) -> None:
-    """Raises ValueError if a rule matches no leaf of `tree`: misspelt before a rule for all others, it would go unnoticed."""
+    """Checks that every rule matches a leaf of `tree`.
+
+    A later rule for all other leaves would hide a misspelt one.
+
+    Raises:
+      ValueError: a rule matches no leaf. The message names the nearest one.
+    """
     names = leaf_names(tree)
     for pattern, _ in rules:
         if not any(re.fullmatch(pattern, name) for name in names):
-            nearest = difflib.get_close_matches(pattern, names, 1, cutoff=0.0)
+            nearest = ", ".join(map(repr, difflib.get_close_matches(pattern, names, 1, cutoff=0.0)))
             raise ValueError(
-                f"every rule matches a parameter, and {pattern!r} matches none (nearest is {', '.join(map(repr, nearest))}): "
-                "mend the rule, or leave it out"
+                f"every rule matches a parameter, and {pattern!r} matches none "
+                f"(nearest is {nearest}): mend the rule, or leave it out"
             )
 
 
 def leaf_shapes(tree: Any) -> dict[str, list[int]]:
-    """{'hidden_0/kernel': [64, 16]}: shapes by name, as JSON keeps them."""
+    """Shapes by name, such as {'hidden_0/kernel': [64, 16]}, as JSON stores them."""
     return {name: list(leaf.shape) for name, leaf in zip(leaf_names(tree), jax.tree.leaves(tree))}
 
 
 def shape_difference(
     there: Mapping[str, Any], here: Mapping[str, Any], places: tuple[str, str] = ("there", "here")
 ) -> str:
-    """What is different between two results of `leaf_shapes`, by the first leaf that is; '' if nothing is.
+    """The first difference between two results of `leaf_shapes`, as a message; '' if there is none.
 
-    `places` are what the message calls the two.
+    Args:
+      there: one result.
+      here: the other.
+      places: what the message calls the two.
     """
     for name in sorted(there.keys() | here.keys()):
         if name not in there or name not in here:

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -16,13 +16,13 @@ from ist_jax.core.sample_order import ByDevice, Shards, View, by_device
 from ist_jax.core.types import Key
 from ist_jax.data.progress import busy
 from ist_jax.data.raw import DataError, Raw, check, reraise_as
-from ist_jax.data.rows import Rows, blocks, in_memory, mapped, mean_and_std
+from ist_jax.data.rows import RowStore, blocks, in_memory, mapped, mean_and_std
 
-Arrays = Mapping[str, np.ndarray | Rows]  # {'x': [N, ...], 'y': int32[N]}
+Arrays = Mapping[str, np.ndarray | RowStore]  # {'x': [N, ...], 'y': int32[N]}
 
 
 class Chunk(NamedTuple):
-    """Examples of a split that are evaluated by one program: the first `count` of `arrays`, None for all."""
+    """Examples that one call of a program evaluates: the first `count` of `arrays`; None: all."""
 
     arrays: Mapping[str, Any]
     count: jax.Array | None = None
@@ -32,18 +32,18 @@ Chunks = Mapping[str, Chunk]  # by split
 
 
 def strided_indices(num_examples: int, size: int) -> np.ndarray:
-    """`size` rows (all, if there are fewer) at equal distances, since a data set may be sorted by label."""
+    """`size` rows, or all, at equal distances: a data set may be sorted by label."""
     return np.linspace(0, num_examples - 1, min(size, num_examples)).astype(np.int32)
 
 
 def strided_rows(arrays: Arrays, size: int) -> Arrays:
-    """`size` examples (all, if there are fewer) at equal distances."""
+    """`size` examples, or all, at equal distances."""
     rows = strided_indices(len(next(iter(arrays.values()))), size)
     return {name: array[rows] for name, array in arrays.items()}
 
 
 class Spec(NamedTuple):
-    """What a model and a task must know of a data set: plain values, kept in a run's record.
+    """What a model and a task must know about a data set: plain values, kept in a run's record.
 
     Attributes:
       example_shape: of one input, without a batch axis.
@@ -62,16 +62,20 @@ class Spec(NamedTuple):
 
     @classmethod
     def of(cls, kept: Mapping[str, Any]) -> "Spec":
-        """The spec whose `_asdict()` came out of JSON as `kept`. Raises TypeError, ValueError or KeyError if it is none."""
-        found = cls(**(dict(kept) | {"example_shape": tuple(kept["example_shape"])}))
-        counts = (*found.example_shape, found.num_classes, found.num_train)
+        """The spec whose `_asdict()` JSON kept as `kept`.
+
+        Raises:
+          TypeError, ValueError, KeyError: it is none.
+        """
+        spec = cls(**(dict(kept) | {"example_shape": tuple(kept["example_shape"])}))
+        counts = (*spec.example_shape, spec.num_classes, spec.num_train)
         if not all(type(count) is int and count > 0 for count in counts):
             raise ValueError(f"shapes and counts of data are integers above 0, not {counts}")
-        if not (math.isfinite(found.mean) and math.isfinite(found.std) and found.std > 0):
+        if not (math.isfinite(spec.mean) and math.isfinite(spec.std) and spec.std > 0):
             raise ValueError(
-                f"mean and std of data are finite, and std above 0, not {found.mean} and {found.std}"
+                f"mean and std of data are finite, and std above 0, not {spec.mean} and {spec.std}"
             )
-        return found
+        return spec
 
     @property
     def example(self) -> jax.ShapeDtypeStruct:
@@ -81,11 +85,12 @@ class Spec(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Dataset:
-    """Arrays in memory, with what a run must know of them.
+    """Arrays in memory, with what a run must know about them.
 
     Attributes:
       name: for records.
-      train, validation, test: {'x': [N, ...], 'y': int32[N]}; of a graph, its clusters. 'x' of `train` may be `Rows`.
+      train, validation, test: {'x': [N, ...], 'y': int32[N]}; of a graph, its clusters. 'x' of
+        `train` may be a `RowStore`.
       num_classes: C.
       mean, std: of all training inputs, for the task's normalisation.
       fingerprint: SHA-256 of all arrays.
@@ -93,8 +98,8 @@ class Dataset:
       notes: what the source did to the data, for records.
       task: the kind of data.
       example_shape: of one input, without a batch axis; (): that of 'x'.
-      resident: part -> arrays that belong to no single example, such as the graph that examples are parts of; every device
-        holds them.
+      resident: part -> arrays that belong to no single example, such as the graph whose parts are
+        the examples; every device holds them.
     """
 
     name: str
@@ -112,45 +117,52 @@ class Dataset:
     resident: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     _cache: dict[Any, Any] = dataclasses.field(default_factory=dict, repr=False)
 
-    def view(
+    def views(
         self,
-        round: int,
         key: Key,
         num_workers: int,
         sharding: jax.sharding.Sharding,
-        drawn: range = range(0),
-        then: range = range(0),
-    ) -> View:
-        """What round `round` may index: the whole resident training set, or on a mesh, if workers draw from shards of
-        their own, on every device the shards of its workers.
+        draws: Iterable[range],
+    ) -> Generator[View, None, None]:
+        """What each round of a phase may index.
 
-        A streamed set (`data.streamed`) returns this round's examples instead: those at the positions `drawn` of every
-        worker's stream; and it begins to read those of the next round, at `then`.
+        On a mesh whose workers draw from disjoint shards, every device has the shards of its
+        workers. Otherwise every device has the whole training set. A streamed set (`data.streamed`)
+        has the examples of one round at a time, and reads those of the next round meanwhile.
+
+        Args:
+          key: of the data order, one for the whole phase.
+          num_workers: S.
+          sharding: of values that every device holds.
+          draws: for each round, the positions in every worker's stream that it draws.
+
+        Yields:
+          One view per round.
         """
-        del round, drawn, then
         arrays, shards = self._once(
-            (num_workers, sharding), lambda: self._laid(num_workers, sharding)
+            (num_workers, sharding), lambda: self._place_train(num_workers, sharding)
         )
-        return View(arrays, shards, key_on(sharding, key))
+        view = View(arrays, shards, key_on(sharding, key))
+        for _ in draws:
+            yield view
 
-    def _laid(self, num_workers: int, sharding: jax.sharding.Sharding) -> tuple[Any, Shards]:
+    def _place_train(self, num_workers: int, sharding: jax.sharding.Sharding) -> tuple[Any, Shards]:
         shards, devices = self.shards(num_workers), len(sharding.device_set)
-        if (
-            devices == 1 or shards.size_S.sum() > self.num_train
-        ):  # every worker draws from everything
+        overlap = shards.size_S.sum() > self.num_train  # workers draw from everything
+        if devices == 1 or overlap:
             return self.on_device("train", sharding), jax.device_put(shards, sharding)
         parts, local = by_device(shards, devices)
         over_devices = NamedSharding(sharding.mesh, PartitionSpec(sharding.mesh.axis_names[0]))
 
-        def laid(array: np.ndarray) -> jax.Array:
+        def place(array: np.ndarray) -> jax.Array:
             part = lambda index: array[parts[(index[0].start or 0) // parts.shape[1]]]
             return jax.make_array_from_callback((parts.size, *array.shape[1:]), over_devices, part)
 
-        own = {name: ByDevice(laid(array)) for name, array in self.train.items()}
-        return own | self._resident("train", sharding), jax.device_put(local, sharding)
+        arrays = {name: ByDevice(place(array)) for name, array in self.train.items()}
+        return arrays | self._resident("train", sharding), jax.device_put(local, sharding)
 
     def on_device(self, part: str, sharding: jax.sharding.Sharding) -> Mapping[str, jax.Array]:
-        """The arrays of 'train', 'validation' or 'test' on the devices of `sharding`, copied there once."""
+        """The arrays of 'train', 'validation' or 'test' on the devices, copied there once."""
         arrays = lambda: {name: np.asarray(array) for name, array in getattr(self, part).items()}
         put = lambda: jax.device_put(arrays(), sharding) | self._resident(part, sharding)
         return self._once((part, sharding), put)
@@ -158,8 +170,11 @@ class Dataset:
     def chunks(
         self, parts: Sequence[str], sharding: jax.sharding.Sharding, batch_size: int
     ) -> Iterator[Chunks]:
-        """The splits `parts` as an evaluation in batches of `batch_size` takes them, on the devices of `sharding`: all at
-        once; of a streamed set, one chunk after another."""
+        """The splits `parts` in the pieces that an evaluation takes, on the devices of `sharding`.
+
+        All splits are one piece; a streamed set gives one chunk after another, cut for batches of
+        `batch_size`.
+        """
         del batch_size
         yield {part: Chunk(self.on_device(part, sharding)) for part in parts}
 
@@ -168,22 +183,21 @@ class Dataset:
         return {**getattr(self, part), **self.resident.get(part, {})}
 
     def _resident(self, part: str, sharding: jax.sharding.Sharding) -> dict[str, Any]:
-        """What several parts share is copied once."""
+        """The arrays that belong to no single example; what several parts share is copied once."""
         put = lambda leaf: self._once((id(leaf), sharding), lambda: jax.device_put(leaf, sharding))
         return jax.tree.map(put, dict(self.resident.get(part, {})))
 
-    def sample(self, size: int) -> Arrays:
-        """`size` training examples, always the same."""
+    def calibration(self, size: int) -> Arrays:
+        """`size` training examples to measure normalisation statistics on, always the same."""
         return strided_rows(self.train, size)
 
     def calibration_batch(
         self, size: int, sharding: jax.sharding.Sharding
     ) -> Mapping[str, jax.Array]:
-        """`sample(size)` on the devices of `sharding`, with what belongs to no single example."""
-        put = lambda: (
-            jax.device_put(self.sample(size), sharding) | self._resident("train", sharding)
-        )
-        return self._once(("few", size, sharding), put)
+        """`calibration(size)` on the devices, with the arrays that belong to no single example."""
+        put = lambda: jax.device_put(self.calibration(size), sharding)
+        resident = self._resident("train", sharding)
+        return self._once(("calibration", size, sharding), put) | resident
 
     def _once(self, name: Any, make: Callable[[], Any]) -> Any:
         if name not in self._cache:
@@ -206,16 +220,15 @@ class Dataset:
 
 
 def _arrays(
-    x: np.ndarray | Rows, y: np.ndarray, rows: np.ndarray, *, stored: bool = False
+    x: np.ndarray | RowStore, y: np.ndarray, rows: np.ndarray, *, stored: bool = False
 ) -> Arrays:
-    """Rows of a part; `stored`: which stay where they are until they are asked for."""
-    dtype = (
-        np.uint8 if x.dtype == np.uint8 else np.float32
-    )  # bytes stay bytes until they are gathered
-    chosen = (
-        Rows(x, rows, dtype) if stored else np.ascontiguousarray(x[rows].astype(dtype, copy=False))
-    )
-    return {"x": chosen, "y": y[rows].astype(np.int32)}
+    """Some rows as a split; with `stored`, inputs stay in their file until rows are read."""
+    dtype = np.uint8 if x.dtype == np.uint8 else np.float32  # batches are cast, not the data set
+    if stored:
+        inputs = RowStore(x, rows, dtype)
+    else:
+        inputs = np.ascontiguousarray(x[rows].astype(dtype, copy=False))
+    return {"x": inputs, "y": y[rows].astype(np.int32)}
 
 
 def _fingerprint(*parts: Arrays) -> str:
@@ -230,13 +243,12 @@ def _fingerprint(*parts: Arrays) -> str:
 
 def random_share(size: int, fraction: float) -> np.ndarray:
     """bool[size]: a random share of so many examples, always the same."""
-    return np.isin(
-        np.arange(size), np.random.default_rng(0).permutation(size)[: round(fraction * size)]
-    )
+    chosen = np.random.default_rng(0).permutation(size)[: round(fraction * size)]
+    return np.isin(np.arange(size), chosen)
 
 
 def _held_out(raw: Raw, fraction: float) -> np.ndarray:
-    """bool[N]: a random share of the training examples, or of their groups until that share is reached."""
+    """bool[N]: a random share of the training examples, in whole groups where there are any."""
     rng, size = np.random.default_rng(0), len(raw.y_train)
     if raw.group_train is None:
         return random_share(size, fraction)
@@ -257,8 +269,8 @@ def make_dataset(
 ) -> Dataset:
     """Checks raw arrays and takes the validation split off the training examples.
 
-    The split is random (by groups where the source names them) and the same for every seed, so that runs with
-    several seeds are validated alike.
+    The split is random (by groups where the source names them). It is the same for every seed, so
+    that runs with several seeds are validated alike.
 
     Args:
       raw: what a source read.
@@ -266,7 +278,8 @@ def make_dataset(
       source: file or folder, for errors.
       validation_fraction: share of the training examples, in (0, 1).
       shards: (labels of the training examples, num_workers) -> Shards.
-      stored: whether training inputs stay in their file until rows of them are asked for: for a process that needs few.
+      stored: whether training inputs stay in their file until rows of them are read, for a process
+        that needs few.
 
     Raises:
       DataError: the arrays do not fit together, or a split is empty.
@@ -279,7 +292,8 @@ def make_dataset(
     held_out_N = _held_out(raw, validation_fraction)
     if held_out_N.all() or not held_out_N.any():
         raise DataError(
-            f"{source}: validation_fraction={validation_fraction} of {len(held_out_N)} training examples leaves an empty split"
+            f"{source}: validation_fraction={validation_fraction} of {len(held_out_N)} training "
+            f"examples leaves an empty split"
         )
     chosen, rest = np.flatnonzero(held_out_N), np.flatnonzero(~held_out_N)
     train = _arrays(raw.x_train, raw.y_train, rest, stored=stored)

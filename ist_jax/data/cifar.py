@@ -1,7 +1,8 @@
 """CIFAR-10 and CIFAR-100 from their binary folders.
 
-Format: records of one label byte (CIFAR-100: coarse, then fine) and 3,072 bytes, 32 x 32 of red, then green,
-then blue, row by row (Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009).
+Format: records of one label byte (CIFAR-100: coarse, then fine) and 3,072 bytes, 32 x 32 of red,
+then green, then blue, row by row (Krizhevsky, Learning Multiple Layers of Features from Tiny
+Images, 2009).
 """
 
 import pathlib
@@ -13,30 +14,73 @@ from ist_jax.data.progress import progress
 from ist_jax.data.raw import DataError, Raw
 from ist_jax.data.rows import Blocks
 
-PIXELS = 3 * 32 * 32
+_PIXELS = 3 * 32 * 32
 
 
-class Layout(NamedTuple):
-    """Where the records of a set lie, and where their label is."""
+class RecordFormat(NamedTuple):
+    """The files of a set and the format of their records.
 
-    folder: str  # inside the archive; data.dir is this folder or the one above
+    Attributes:
+      folder: of the archive; data.dir is this folder or the one above it.
+      train, test: names of files.
+      label_bytes: at the begin of a record; the last of them is the label.
+      num_classes: C.
+    """
+
+    folder: str
     train: tuple[str, ...]
     test: str
-    label_bytes: int  # the last of them is the label
+    label_bytes: int
     num_classes: int
 
 
-CIFAR10 = Layout(
-    "cifar-10-batches-bin",
-    tuple(f"data_batch_{i}.bin" for i in range(1, 6)),
-    "test_batch.bin",
-    1,
-    10,
-)
-CIFAR100 = Layout("cifar-100-binary", ("train.bin",), "test.bin", 2, 100)
+_BATCHES = tuple(f"data_batch_{i}.bin" for i in range(1, 6))
+CIFAR10 = RecordFormat("cifar-10-batches-bin", _BATCHES, "test_batch.bin", 1, 10)
+CIFAR100 = RecordFormat("cifar-100-binary", ("train.bin",), "test.bin", 2, 100)
 
 
-def read_records(path: pathlib.Path, layout: Layout) -> tuple[np.ndarray, np.ndarray]:
+def load10(directory: str, dataset: str) -> Raw:
+    """CIFAR-10 from `cifar-10-batches-bin` or the folder above it; `dataset` is not used.
+
+    Raises:
+      DataError: the folder or a file is missing, or as `read_records`.
+    """
+    del dataset
+    return _load(directory, CIFAR10)
+
+
+def load100(directory: str, dataset: str) -> Raw:
+    """CIFAR-100 with its fine labels from `cifar-100-binary` or the folder above it.
+
+    `dataset` is not used.
+
+    Raises:
+      DataError: the folder or a file is missing, or as `read_records`.
+    """
+    del dataset
+    return _load(directory, CIFAR100)
+
+
+def _load(directory: str, record_format: RecordFormat) -> Raw:
+    folder = pathlib.Path(directory)
+    folder = folder / record_format.folder if (folder / record_format.folder).is_dir() else folder
+    if missing := [
+        name for name in (*record_format.train, record_format.test) if not (folder / name).is_file()
+    ]:
+        raise DataError(
+            f"data.dir={directory!r} is not the folder {record_format.folder}: "
+            f"{', '.join(missing)} missing"
+        )
+    images, labels = zip(
+        *(read_records(folder / name, record_format) for name in record_format.train)
+    )
+    y_train = np.concatenate(labels)
+    shape = (len(y_train), *images[0].shape[1:])
+    x_train = Blocks(shape, images[0].dtype, lambda: progress(images, "reading CIFAR"))
+    return Raw(x_train, y_train, *read_records(folder / record_format.test, record_format))
+
+
+def read_records(path: pathlib.Path, record_format: RecordFormat) -> tuple[np.ndarray, np.ndarray]:
     """Images uint8[N, 32, 32, 3], mapped from the file, and labels int64[N].
 
     Raises:
@@ -46,44 +90,19 @@ def read_records(path: pathlib.Path, layout: Layout) -> tuple[np.ndarray, np.nda
         content = np.memmap(path, np.uint8, "r") if path.stat().st_size else np.zeros(0, np.uint8)
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
-    length = layout.label_bytes + PIXELS
+    length = record_format.label_bytes + _PIXELS
     if len(content) == 0 or len(content) % length:
         raise DataError(
-            f"{path}: {len(content)} bytes are no whole number of records of {length}; it is empty or truncated"
+            f"{path}: {len(content)} bytes are no whole number of records of {length}; "
+            "it is empty or truncated"
         )
     records = content.reshape(-1, length)
-    label = records[:, layout.label_bytes - 1].astype(np.int64)
-    if label.max() >= layout.num_classes:
+    label = records[:, record_format.label_bytes - 1].astype(np.int64)
+    if label.max() >= record_format.num_classes:
         raise DataError(
-            f"{path}: labels are below {layout.num_classes}, and one is {label.max()}; is it the other CIFAR?"
+            f"{path}: labels are below {record_format.num_classes}, and one is {label.max()}; "
+            "is it the other CIFAR?"
         )
-    return records[:, layout.label_bytes :].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), label
-
-
-def _load(directory: str, layout: Layout) -> Raw:
-    folder = pathlib.Path(directory)
-    folder = folder / layout.folder if (folder / layout.folder).is_dir() else folder
-    if missing := [name for name in (*layout.train, layout.test) if not (folder / name).is_file()]:
-        raise DataError(
-            f"data.dir={directory!r} is not the folder {layout.folder}: {', '.join(missing)} missing"
-        )
-    images, labels = zip(*(read_records(folder / name, layout) for name in layout.train))
-    y_train = np.concatenate(labels)
-    x_train = Blocks(
-        (len(y_train), *images[0].shape[1:]),
-        images[0].dtype,
-        lambda: progress(images, "reading CIFAR"),
-    )
-    return Raw(x_train, y_train, *read_records(folder / layout.test, layout))
-
-
-def load10(directory: str, dataset: str) -> Raw:
-    """CIFAR-10 from `directory`, `cifar-10-batches-bin` or the folder it lies in; `dataset` is not used."""
-    del dataset
-    return _load(directory, CIFAR10)
-
-
-def load100(directory: str, dataset: str) -> Raw:
-    """CIFAR-100 with its fine labels, `cifar-100-binary` or the folder it lies in; `dataset` is not used."""
-    del dataset
-    return _load(directory, CIFAR100)
+    return records[:, record_format.label_bytes :].reshape(-1, 3, 32, 32).transpose(
+        0, 2, 3, 1
+    ), label

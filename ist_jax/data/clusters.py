@@ -1,17 +1,19 @@
-"""Cutting a graph into clusters with few edges between them: METIS where pymetis is installed, otherwise by bandwidth."""
+"""Cuts a graph into clusters with few edges between them, by METIS where pymetis is installed."""
 
 import hashlib
 import os
 import pathlib
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
-import scipy.sparse as sp
-from scipy.sparse.csgraph import reverse_cuthill_mckee
 
 from ist_jax.data.progress import busy
 
-LARGE = 50_000  # nodes; fewer are cut in a moment
+if TYPE_CHECKING:
+    import scipy.sparse as sp
+
+LARGE = 50_000  # nodes; METIS cuts smaller graphs within seconds
 
 
 def has_metis() -> bool:
@@ -23,80 +25,88 @@ def has_metis() -> bool:
     return True
 
 
-def by_metis(matrix: sp.csr_matrix, num_clusters: int) -> np.ndarray:
-    """int[N] by METIS (Karypis and Kumar, 1998): balanced parts, few edges cut."""
+def by_metis(adjacency: "sp.csr_matrix", num_clusters: int) -> np.ndarray:
+    """int[N] by METIS (Karypis and Kumar, 1998): clusters of similar size, few edges cut."""
     import pymetis
 
-    adjacency = pymetis.CSRAdjacency(
-        matrix.indptr.astype(np.int64), matrix.indices.astype(np.int64)
-    )
-    return np.asarray(pymetis.part_graph(num_clusters, adjacency)[1])
+    indptr, indices = adjacency.indptr.astype(np.int64), adjacency.indices.astype(np.int64)
+    return np.asarray(pymetis.part_graph(num_clusters, pymetis.CSRAdjacency(indptr, indices))[1])
 
 
-def by_bandwidth(matrix: sp.csr_matrix, num_clusters: int) -> np.ndarray:
-    """int[N]: equal stretches of the reverse Cuthill-McKee order, in which neighbours lie near each other."""
-    order = reverse_cuthill_mckee(matrix, symmetric_mode=True)
+def by_bandwidth(adjacency: "sp.csr_matrix", num_clusters: int) -> np.ndarray:
+    """int[N]: equal parts of the reverse Cuthill-McKee order, which keeps neighbours close."""
+    from scipy.sparse.csgraph import reverse_cuthill_mckee
+
+    order = reverse_cuthill_mckee(adjacency, symmetric_mode=True)
     cluster_N = np.empty(len(order), int)
     cluster_N[order] = np.arange(len(order)) * num_clusters // len(order)
     return cluster_N
 
 
-def way() -> Callable[[sp.csr_matrix, int], np.ndarray]:
+def cutting_method() -> Callable[["sp.csr_matrix", int], np.ndarray]:
     """How graphs are cut on this machine."""
     return by_metis if has_metis() else by_bandwidth
 
 
+def clusters_of(
+    adjacency: "sp.csr_matrix", num_clusters: int, cache: str = "", name: str = ""
+) -> np.ndarray:
+    """int[N]: the cluster of every node, counted from 0 without gaps.
+
+    Args:
+      adjacency: symmetric adjacency matrix.
+      num_clusters: how many to cut; METIS may leave some empty, and there are fewer then.
+      cache: a folder that keeps the clusters; '' or a folder that cannot be written keeps none.
+      name: of the data, for the file in the cache.
+    """
+    if num_clusters == 1:
+        return np.zeros(adjacency.shape[0], int)
+    cut = cutting_method()
+    file = _cache_file(adjacency, num_clusters, cache, name, cut.__name__) if cache else None
+    if file is not None and (kept := _load(file, adjacency.shape[0], num_clusters)) is not None:
+        return kept
+    is_large = adjacency.shape[0] > LARGE
+    with busy(f"cutting the graph into {num_clusters} clusters", holds_gil=is_large):
+        cluster_N = _without_gaps(cut(adjacency, num_clusters))
+    if file is not None:
+        _save(file, cluster_N)
+    return cluster_N
+
+
 def _without_gaps(cluster_N: np.ndarray) -> np.ndarray:
-    """METIS may leave a part empty: the others count from 0."""
+    """The same clusters, counted without the empty ones."""
     return np.unique(cluster_N, return_inverse=True)[1].reshape(-1)
 
 
-def _are_clusters(cluster_N: np.ndarray, num_clusters: int) -> bool:
-    """Whether these are numbers from 0 without gaps, no more than `num_clusters` of them."""
-    if (
-        not np.issubdtype(cluster_N.dtype, np.integer)
-        or cluster_N.min() != 0
-        or cluster_N.max() >= num_clusters
-    ):
-        return False
-    return bool(np.bincount(cluster_N).all())
+def _cache_file(
+    adjacency: "sp.csr_matrix", num_clusters: int, cache: str, name: str, method: str
+) -> pathlib.Path:
+    about = f"{name} {adjacency.shape} {adjacency.nnz} {num_clusters} {method}"
+    digest = hashlib.sha256(about.encode() + adjacency.indices.tobytes()).hexdigest()
+    return pathlib.Path(cache) / f"clusters_{digest[:16]}.npy"
 
 
-def clusters_of(
-    matrix: sp.csr_matrix, num_clusters: int, cache: str = "", name: str = ""
-) -> np.ndarray:
-    """int[N]: the cluster of every node.
-
-    Args:
-      matrix: symmetric adjacency matrix.
-      num_clusters: how many; METIS may leave some empty.
-      cache: a folder in which a large graph's clusters are kept; '' or one that cannot be written keeps none.
-      name: of the data, for the file.
-    """
-    if num_clusters == 1:
-        return np.zeros(matrix.shape[0], int)
-    method = way()
-    about = f"{name} {matrix.shape} {matrix.nnz} {num_clusters} {method.__name__}"
-    digest = hashlib.sha256(about.encode() + matrix.indices.tobytes()).hexdigest()
-    file = pathlib.Path(cache) / f"clusters_{digest[:16]}.npy" if cache else None
+def _load(file: pathlib.Path, num_nodes: int, num_clusters: int) -> np.ndarray | None:
+    """The clusters in `file`; None if it is missing or damaged."""
     try:
-        if file is not None and file.is_file():
-            found = np.load(file, allow_pickle=False)
-            if found.shape == (matrix.shape[0],) and _are_clusters(found, num_clusters):
-                return found
-    except (OSError, ValueError):  # a damaged one is made again
-        pass
-    with busy(
-        f"cutting the graph into {num_clusters} clusters", holds_python=matrix.shape[0] > LARGE
-    ):
-        found = _without_gaps(method(matrix, num_clusters))
-    if file is not None:
-        _keep(file, found)
-    return found
+        cluster_N = np.load(file, allow_pickle=False) if file.is_file() else None
+    except (OSError, ValueError):
+        return None
+    if cluster_N is None or cluster_N.shape != (num_nodes,):
+        return None
+    return cluster_N if _are_clusters(cluster_N, num_clusters) else None
 
 
-def _keep(file: pathlib.Path, cluster_N: np.ndarray) -> None:
-    """Whole or not at all; a folder that cannot be written keeps nothing."""
+def _are_clusters(cluster_N: np.ndarray, num_clusters: int) -> bool:
+    """Whether these are at most `num_clusters` numbers, from 0 without gaps."""
+    if not np.issubdtype(cluster_N.dtype, np.integer):
+        return False
+    in_range = cluster_N.min() == 0 and cluster_N.max() < num_clusters
+    return bool(in_range and np.bincount(cluster_N).all())
+
+
+def _save(file: pathlib.Path, cluster_N: np.ndarray) -> None:
+    """Writes the file as a whole or not at all. A folder that cannot be written is no error."""
     unfinished = file.with_suffix(f".{os.getpid()}.npy")
     try:
         np.save(unfinished, cluster_N)

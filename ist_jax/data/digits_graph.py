@@ -1,11 +1,10 @@
-"""The digits inside scikit-learn as a graph: every image joined to its nearest neighbours; no download.
+"""The digits inside scikit-learn as a graph: edges from every image to its nearest; no download.
 
-Semi-supervised as Planetoid's graphs are: 20 training nodes per class, 300 validation nodes, all others for testing.
+The split is semi-supervised, as in Planetoid's graphs: 20 training nodes per class, 300 validation
+nodes, and all others for testing.
 """
 
 import numpy as np
-from sklearn.datasets import load_digits
-from sklearn.neighbors import kneighbors_graph
 
 from ist_jax.data.graphs import RawGraph
 
@@ -13,8 +12,11 @@ NEIGHBOURS, PER_CLASS, VALIDATION = 6, 20, 300
 
 
 def load(directory: str, dataset: str) -> RawGraph:
-    """Ignores `directory` and `dataset`."""
+    """The graph; `directory` and `dataset` are not used."""
     del directory, dataset
+    from sklearn.datasets import load_digits
+    from sklearn.neighbors import kneighbors_graph
+
     x, y = load_digits(return_X_y=True)
     edges_2xE = np.stack(kneighbors_graph(x, NEIGHBOURS).nonzero())
     order = np.random.default_rng(0).permutation(len(y))
@@ -22,6 +24,5 @@ def load(directory: str, dataset: str) -> RawGraph:
     rest = order[~np.isin(order, train)]
     mask = lambda nodes: np.isin(np.arange(len(y)), nodes)
     splits = mask(train), mask(rest[:VALIDATION]), mask(rest[VALIDATION:])
-    return RawGraph(
-        x.astype(np.float32) / 16, y, edges_2xE, *splits, notes={"neighbours": NEIGHBOURS}
-    )
+    notes = {"neighbours": NEIGHBOURS}
+    return RawGraph(x.astype(np.float32) / 16, y, edges_2xE, *splits, notes=notes)

@@ -1,4 +1,4 @@
-"""Bring your own graph: one .npz file with node_features, node_labels, edges and three masks."""
+"""Your own graph: one .npz file with node_features, node_labels, edges and three masks."""
 
 import pathlib
 
@@ -12,24 +12,23 @@ ARRAYS = ("node_features", "node_labels", "edges", "train_mask", "val_mask", "te
 
 
 def load(directory: str, dataset: str) -> RawGraph:
-    """Reads the file `directory`; edges are (2, E) or (E, 2), in any direction. Pickled arrays are refused.
+    """Reads the file `directory`. Edges are (2, E) or (E, 2), in any direction.
 
-    `dataset` may be 'inductive': training then sees the training nodes alone.
+    With `dataset` 'inductive', training sees the training nodes alone.
 
     Raises:
-      DataError: the file or an array is missing, empty, damaged or pickled.
+      DataError: another `dataset`; the file or an array is missing, empty, damaged or pickled.
     """
     if dataset not in ("", "inductive"):
         raise DataError(f"data.dataset of graph_npz is empty or 'inductive', not {dataset!r}")
-    found = read_npz(pathlib.Path(directory), ARRAYS, "graph_npz")
-    edges = found["edges"]
-    edges_2xE = (
-        edges.T if edges.ndim == 2 and edges.shape[0] != 2 and edges.shape[1] == 2 else edges
-    )
+    arrays = read_npz(pathlib.Path(directory), ARRAYS, "graph_npz")
+    edges = arrays["edges"]
+    if edges.ndim == 2 and edges.shape[0] != 2 and edges.shape[1] == 2:
+        edges = edges.T
     return RawGraph(
-        np.asarray(found["node_features"]),
-        found["node_labels"],
-        edges_2xE,
-        *(found[name] for name in ARRAYS[3:]),
+        np.asarray(arrays["node_features"]),
+        arrays["node_labels"],
+        edges,
+        *(arrays[name] for name in ARRAYS[3:]),
         inductive=dataset == "inductive",
     )

@@ -1,4 +1,4 @@
-"""The shapes of a graph that is not at hand, from a few numbers: enough to compile programs, and to read their memory."""
+"""The shapes of a graph that is not available, from four numbers: enough to compile programs."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -6,14 +6,14 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from ist_jax.core.types import Graph
+from ist_jax.core.graphs import Graph
 from ist_jax.data.base import Spec
 from ist_jax.data.graph_dataset import GraphOptions
-from ist_jax.data.graphs import row_width
+from ist_jax.models.spmm import row_width
 
 
 class GraphSize(NamedTuple):
-    """A graph by its numbers: nodes, undirected edges, input features, classes."""
+    """The numbers of nodes, undirected edges, input features and classes of a graph."""
 
     nodes: int
     edges: int
@@ -21,36 +21,43 @@ class GraphSize(NamedTuple):
     classes: int
 
 
-def graph_shapes(size: GraphSize, options: GraphOptions) -> tuple[Spec, Mapping[str, Any]]:
-    """The spec and the arrays, as ShapeDtypeStructs, of `size` as `make_graph_dataset` lays it out, dense, for training.
+def _floats(*shape: int) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(shape, np.float32)
 
-    Nodes all have as many neighbours, and clusters as many nodes: real ones differ, and take somewhat more. In one cluster, all
-    nodes train, in every layer.
+
+def _integers(*shape: int) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(shape, np.int32)
+
+
+def graph_shapes(size: GraphSize, options: GraphOptions) -> tuple[Spec, Mapping[str, Any]]:
+    """The spec and training arrays of such a graph, as ShapeDtypeStructs.
+
+    They stand for what `make_graph_dataset` returns, with dense features. All nodes get equal
+    numbers of neighbours, and all clusters equal numbers of nodes; a real graph takes somewhat more
+    memory. With one cluster, all nodes are training nodes.
     """
-    clusters, degree = options.clusters, -(-2 * size.edges // size.nodes)
-    width, in_cluster = row_width(np.array([degree])), -(-size.nodes // clusters)
-    further = max(-(-degree // width) - 1, 0)
-    rows = size.nodes * further
-    numbers = lambda *shape: jax.ShapeDtypeStruct(shape, np.float32)
-    integers = lambda *shape: jax.ShapeDtypeStruct(shape, np.int32)
+    nodes, clusters = size.nodes, options.clusters
+    degree, in_cluster = -(-2 * size.edges // nodes), -(-nodes // clusters)
+    width = row_width(np.array([degree]))
+    overflow = max(-(-degree // width) - 1, 0)  # rows of every node
     axes = (2, size.features) if options.first_product == "mean" else (size.features,)
     graph = Graph(
-        features=numbers(size.nodes, *axes),
-        degree_N=numbers(size.nodes),
-        mask_N=numbers(size.nodes),
-        neighbours_NxW=integers(size.nodes, width),
-        overflow_RxW=integers(rows, width),
-        receiver_R=integers(rows),
+        features=_floats(nodes, *axes),
+        degree_N=_floats(nodes),
+        mask_N=_floats(nodes),
+        neighbours_NxW=_integers(nodes, width),
+        overflow_RxW=_integers(nodes * overflow, width),
+        receiver_R=_integers(nodes * overflow),
     )
     arrays = {
-        "cluster": integers(clusters),
+        "cluster": _integers(clusters),
         "graph": graph,
-        "label_N": integers(size.nodes),
-        "cluster_N": integers(size.nodes),
-        "start": integers(clusters + 1),
-        "row_start": integers(clusters + 1),
-        "slot": integers(in_cluster),
-        "row_slot": integers(in_cluster * further),
-        "counted_N": numbers(size.nodes),
+        "label_N": _integers(nodes),
+        "cluster_N": _integers(nodes),
+        "start": _integers(clusters + 1),
+        "row_start": _integers(clusters + 1),
+        "slot": _integers(in_cluster),
+        "row_slot": _integers(in_cluster * overflow),
+        "counted_N": _floats(nodes),
     }
     return Spec((size.features,), size.classes, clusters, 0.0, 1.0, "node_classification"), arrays

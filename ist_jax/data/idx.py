@@ -1,7 +1,7 @@
-"""MNIST, Fashion-MNIST and their kin: the four idx files in a folder, gzipped or not.
+"""MNIST, Fashion-MNIST and similar sets: the four idx files in a folder, gzipped or not.
 
-Format: two zero bytes, a type byte (8: unsigned byte), the number of axes, their lengths as big-endian
-uint32, then the entries (LeCun, Cortes, Burges: The MNIST database).
+Format: two zero bytes, a type byte (8: unsigned byte), the number of axes, their lengths as
+big-endian uint32, then the entries (LeCun, Cortes, Burges: The MNIST database).
 """
 
 import contextlib
@@ -14,7 +14,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from ist_jax.data.progress import opened
+from ist_jax.data.progress import open_with_progress
 from ist_jax.data.raw import DataError, Raw
 from ist_jax.data.rows import Blocks, LengthError, blocks_of_stream, in_memory
 
@@ -24,79 +24,6 @@ FILES = (
     "t10k-images-idx3-ubyte",
     "t10k-labels-idx1-ubyte",
 )
-
-
-def _find(folder: pathlib.Path, name: str) -> pathlib.Path:
-    candidates = [
-        folder / (spelling + ending)
-        for spelling in (name, name.replace("-idx", ".idx"))
-        for ending in ("", ".gz")
-    ]
-    for path in candidates:
-        if path.is_file():
-            return path
-    raise DataError(f"{folder}: {name} (or {name}.gz) is missing")
-
-
-@contextlib.contextmanager
-def _content(path: pathlib.Path) -> Iterator[BinaryIO]:
-    """The file `path` to read bytes, unpacked."""
-    try:
-        unpacked = gzip.open if path.suffix == ".gz" else contextlib.nullcontext
-        with opened(path) as file, unpacked(file) as content:
-            yield content
-    except OSError as error:
-        if not isinstance(error, gzip.BadGzipFile):
-            raise DataError(f"{path}: cannot be read ({error.strerror})") from error
-        raise DataError(f"{path}: damaged gzip file ({error}); fetch it again") from error
-    except (EOFError, zlib.error) as error:
-        raise DataError(
-            f"{path}: damaged or truncated gzip file ({error}); fetch it again"
-        ) from error
-
-
-def _shape(file: BinaryIO, path: pathlib.Path) -> tuple[int, ...]:
-    """What the header says, which is read."""
-    begin = file.read(4)
-    if not begin:
-        raise DataError(f"{path}: the file is empty")
-    lengths = file.read(4 * begin[3]) if len(begin) == 4 else b""
-    if len(begin) < 4 or begin[:3] != b"\x00\x00\x08" or len(lengths) < 4 * begin[3]:
-        raise DataError(
-            f"{path}: not an idx file of unsigned bytes (it starts with {begin.hex()}, expected 000008..)"
-        )
-    return tuple(np.frombuffer(lengths, ">u4").tolist())
-
-
-def _blocks(path: pathlib.Path) -> Iterator[np.ndarray]:
-    with _content(path) as file:
-        shape = _shape(file, path)
-        try:
-            yield from blocks_of_stream(file, shape, np.dtype(np.uint8))
-        except LengthError as error:
-            raise DataError(
-                f"{path}: truncated or damaged: the header promises shape {shape}, {math.prod(shape)} bytes, "
-                f"and {error.found} follow"
-            ) from error
-
-
-def stored_idx(path: pathlib.Path) -> np.ndarray | Blocks:
-    """The array in an idx file of unsigned bytes, mapped from it, or as blocks if it is packed.
-
-    Raises:
-      DataError: the file is empty, no idx file of unsigned bytes, or (if packed, when it is read) of the wrong length.
-    """
-    with _content(path) as file:
-        shape, header = _shape(file, path), file.tell()
-    is_whole = path.stat().st_size - header == math.prod(shape)
-    if path.suffix != ".gz" and is_whole:
-        return np.memmap(path, np.uint8, "r", header, shape)
-    return Blocks(shape, np.dtype(np.uint8), lambda: _blocks(path))
-
-
-def read_idx(path: pathlib.Path) -> np.ndarray:
-    """The array in an idx file of unsigned bytes; errors as of `stored_idx`."""
-    return in_memory(stored_idx(path))
 
 
 def load(directory: str, dataset: str) -> Raw:
@@ -119,3 +46,75 @@ def load(directory: str, dataset: str) -> Raw:
     x_train, *others = arrays
     y_train, x_test, y_test = map(in_memory, others)
     return Raw(x_train, y_train, x_test, y_test)
+
+
+def read_idx(path: pathlib.Path) -> np.ndarray:
+    """The array in an idx file of unsigned bytes. Raises DataError as `stored_idx`."""
+    return in_memory(stored_idx(path))
+
+
+def stored_idx(path: pathlib.Path) -> np.ndarray | Blocks:
+    """The array in an idx file of unsigned bytes: mapped from it, or as blocks if it is gzipped.
+
+    Raises:
+      DataError: the file is empty, is no idx file of unsigned bytes, or has the wrong length; the
+        length of a gzipped file is checked when its blocks are read.
+    """
+    with _open_unpacked(path) as file:
+        shape, header = _read_shape(file, path), file.tell()
+    is_whole = path.stat().st_size - header == math.prod(shape)
+    if path.suffix != ".gz" and is_whole:
+        return np.memmap(path, np.uint8, "r", header, shape)
+    return Blocks(shape, np.dtype(np.uint8), lambda: _blocks(path))
+
+
+def _find(folder: pathlib.Path, name: str) -> pathlib.Path:
+    for spelling in (name, name.replace("-idx", ".idx")):
+        for ending in ("", ".gz"):
+            path = folder / (spelling + ending)
+            if path.is_file():
+                return path
+    raise DataError(f"{folder}: {name} (or {name}.gz) is missing")
+
+
+@contextlib.contextmanager
+def _open_unpacked(path: pathlib.Path) -> Iterator[BinaryIO]:
+    """Opens the file for reading bytes, unzipped if its name ends in .gz."""
+    unpack = gzip.open if path.suffix == ".gz" else contextlib.nullcontext
+    try:
+        with open_with_progress(path) as file, unpack(file) as content:
+            yield content
+    except gzip.BadGzipFile as error:
+        raise DataError(f"{path}: damaged gzip file ({error}); fetch it again") from error
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+    except (EOFError, zlib.error) as error:
+        raise DataError(
+            f"{path}: damaged or truncated gzip file ({error}); fetch it again"
+        ) from error
+
+
+def _read_shape(file: BinaryIO, path: pathlib.Path) -> tuple[int, ...]:
+    """Reads the header and returns the array's shape."""
+    begin = file.read(4)
+    if not begin:
+        raise DataError(f"{path}: the file is empty")
+    lengths = file.read(4 * begin[3]) if len(begin) == 4 else b""
+    if len(begin) < 4 or begin[:3] != b"\x00\x00\x08" or len(lengths) < 4 * begin[3]:
+        raise DataError(
+            f"{path}: not an idx file of unsigned bytes "
+            f"(it starts with {begin.hex()}, expected 000008..)"
+        )
+    return tuple(np.frombuffer(lengths, ">u4").tolist())
+
+
+def _blocks(path: pathlib.Path) -> Iterator[np.ndarray]:
+    with _open_unpacked(path) as file:
+        shape = _read_shape(file, path)
+        try:
+            yield from blocks_of_stream(file, shape, np.dtype(np.uint8))
+        except LengthError as error:
+            raise DataError(
+                f"{path}: truncated or damaged: the header promises shape {shape}, "
+                f"{math.prod(shape)} bytes, and {error.found} follow"
+            ) from error

@@ -1,9 +1,9 @@
-"""Log-mel features of short clips, as the authors' release takes them from librosa, computed with numpy.
+"""Log-mel features of short clips, computed with NumPy as the authors' release computes them.
 
-`power_to_db(melspectrogram(clip), ref=max)` with the defaults of librosa 0.7: frames of 2,048 samples, 512
-apart and centred (the clip reflected at its ends), a periodic Hann window, squared magnitudes, triangular
-filters on Slaney's mel scale from 0 to half the sampling rate, each of area 1; decibels below the clip's
-loudest entry, at least -80.
+The release uses `power_to_db(melspectrogram(clip), ref=max)` of librosa 0.7 with its defaults:
+frames of 2,048 samples, 512 apart and centred (the clip is reflected at its ends); a periodic Hann
+window; squared magnitudes; triangular filters on Slaney's mel scale from 0 to half the sampling
+rate, each of area 1; decibels below the clip's loudest entry, at least -80.
 """
 
 import functools

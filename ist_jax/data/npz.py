@@ -1,4 +1,4 @@
-"""Bring your own: one .npz file with x_train, y_train, x_test, y_test."""
+"""Your own data: one .npz file with x_train, y_train, x_test, y_test."""
 
 import contextlib
 import math
@@ -6,10 +6,11 @@ import pathlib
 import struct
 import zipfile
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
-from ist_jax.data.progress import opened, progress
+from ist_jax.data.progress import open_with_progress, progress
 from ist_jax.data.raw import DataError, Raw, first_line
 from ist_jax.data.rows import Blocks, blocks_of_stream
 
@@ -18,20 +19,19 @@ _HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
 }
-_BYTES = 1 << 22  # that are checked at once
+_LOCAL_HEADER = 30  # bytes before a zip member's name and extra field
+_BYTES = 1 << 22  # read at once while a checksum is compared
 
 
-@contextlib.contextmanager
-def _explained(path: pathlib.Path) -> Iterator[None]:
-    try:
-        yield
-    except DataError:
-        raise
-    except Exception as error:  # a damaged archive raises whatever the damaged byte leads to
-        reason = first_line(error)
-        raise DataError(
-            f"{path}: cannot be read as .npz ({reason}); it may be truncated, or hold pickled objects"
-        ) from error
+def load(directory: str, dataset: str) -> Raw:
+    """Reads the file `directory`; `dataset` is not used.
+
+    Raises:
+      DataError: the file or an array is missing, empty, damaged or pickled.
+    """
+    del dataset
+    arrays = read_npz(pathlib.Path(directory), ARRAYS, "npz", stored=("x_train",))
+    return Raw(*(arrays[name] for name in ARRAYS))
 
 
 def read_npz(
@@ -43,7 +43,7 @@ def read_npz(
       path: of the file.
       names: of its arrays.
       source: for errors.
-      stored: which of them are to be read by rows.
+      stored: the arrays that stay in the file, to be read by rows, where the file allows it.
 
     Raises:
       DataError: the file or an array is missing, empty, damaged or pickled.
@@ -54,66 +54,89 @@ def read_npz(
         )
     if path.stat().st_size == 0:
         raise DataError(f"{path}: the file is empty")
-    with _explained(path), opened(path) as file, np.load(file, allow_pickle=False) as archive:
+    with (
+        _reraise_as_data_error(path),
+        open_with_progress(path) as file,
+        np.load(file, allow_pickle=False) as archive,
+    ):
         if not isinstance(archive, np.lib.npyio.NpzFile):
             raise DataError(f"{path}: not an .npz archive")
         if missing := [name for name in names if name not in archive.files]:
-            raise DataError(
-                f"{path}: {', '.join(missing)} missing; it holds {', '.join(archive.files) or 'nothing'}"
-            )
-        by_rows = {
-            name: found
-            for name in stored
-            if (found := _stored(path, archive.zip, f"{name}.npy")) is not None
-        }
-        return {name: archive[name] if name not in by_rows else by_rows[name] for name in names}
+            held = ", ".join(archive.files) or "nothing"
+            raise DataError(f"{path}: {', '.join(missing)} missing; it holds {held}")
+        by_rows = {name: _stored_array(path, archive.zip, f"{name}.npy") for name in stored}
+        kept = {name: array for name, array in by_rows.items() if array is not None}
+        return {name: kept[name] if name in kept else archive[name] for name in names}
 
 
-def _stored(path: pathlib.Path, archive: zipfile.ZipFile, name: str) -> np.ndarray | Blocks | None:
-    """A member of the archive at `path`, mapped from it, or as blocks if it is packed; None if it cannot be read by rows."""
+@contextlib.contextmanager
+def _reraise_as_data_error(path: pathlib.Path) -> Iterator[None]:
+    try:
+        yield
+    except DataError:
+        raise
+    except Exception as error:  # what a damaged archive raises depends on the damaged byte
+        raise DataError(
+            f"{path}: cannot be read as .npz ({first_line(error)}); "
+            "it may be truncated, or hold pickled objects"
+        ) from error
+
+
+class _Header(NamedTuple):
+    """The header of a .npy member: the array's shape and dtype, and how many bytes it takes."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    length: int
+
+
+def _stored_array(
+    path: pathlib.Path, archive: zipfile.ZipFile, name: str
+) -> np.ndarray | Blocks | None:
+    """A member of the archive at `path`: mapped from the file, or as blocks if it is compressed.
+
+    None if it cannot be read by rows.
+    """
+    member = archive.getinfo(name)
     with archive.open(name) as file:
-        member, version = archive.getinfo(name), np.lib.format.read_magic(file)
-        if version not in _HEADERS:
+        header = _read_header(file)
+        if header is None:
             return None
-        shape, is_fortran, dtype = _HEADERS[version](file)
-        if is_fortran or dtype.hasobject or not shape:
-            return None
-        begin = file.tell()
-        if (
-            member.compress_type != zipfile.ZIP_STORED
-            or member.file_size - begin != math.prod(shape) * dtype.itemsize
-        ):
-            return Blocks(
-                shape,
-                dtype,
-                lambda: iter(
-                    progress(_blocks(path, name, begin, shape, dtype), f"unpacking {name}")
-                ),
-            )
-        while file.read(_BYTES):  # to its end, where its checksum is compared
+        num_bytes = math.prod(header.shape) * header.dtype.itemsize
+        is_stored = member.compress_type == zipfile.ZIP_STORED
+        if not is_stored or member.file_size - header.length != num_bytes:
+            return Blocks(header.shape, header.dtype, lambda: _blocks(path, name, header))
+        while file.read(_BYTES):  # at the end of the member, zipfile compares its checksum
             pass
+    begin = _content_begin(path, member) + header.length
+    return np.memmap(path, header.dtype, "r", begin, header.shape)
+
+
+def _read_header(file: zipfile.ZipExtFile) -> _Header | None:
+    """The header; None if rows of the array do not follow each other, or are pickled."""
+    version = np.lib.format.read_magic(file)
+    if version not in _HEADERS:
+        return None
+    shape, is_fortran, dtype = _HEADERS[version](file)
+    if is_fortran or dtype.hasobject or not shape:
+        return None
+    return _Header(shape, dtype, file.tell())
+
+
+def _content_begin(path: pathlib.Path, member: zipfile.ZipInfo) -> int:
+    """Where in the archive the content of a member begins."""
     with path.open("rb") as file:
         file.seek(member.header_offset)
-        name_and_extra = struct.unpack("<26xHH", file.read(30))
-    return np.memmap(
-        path, dtype, "r", member.header_offset + 30 + sum(name_and_extra) + begin, shape
-    )
+        name_and_extra = struct.unpack("<26xHH", file.read(_LOCAL_HEADER))
+    return member.header_offset + _LOCAL_HEADER + sum(name_and_extra)
 
 
-def _blocks(
-    path: pathlib.Path, name: str, begin: int, shape: tuple[int, ...], dtype: np.dtype
-) -> Iterator[np.ndarray]:
-    with _explained(path), zipfile.ZipFile(path) as archive, archive.open(name) as file:
-        file.read(begin)
-        yield from blocks_of_stream(file, shape, dtype)
-
-
-def load(directory: str, dataset: str) -> Raw:
-    """Reads the file `directory`; `dataset` is not used.
-
-    Raises:
-      DataError: the file or an array is missing, empty, damaged or pickled.
-    """
-    del dataset
-    found = read_npz(pathlib.Path(directory), ARRAYS, "npz", stored=("x_train",))
-    return Raw(*(found[name] for name in ARRAYS))
+def _blocks(path: pathlib.Path, name: str, header: _Header) -> Iterator[np.ndarray]:
+    with (
+        _reraise_as_data_error(path),
+        zipfile.ZipFile(path) as archive,
+        archive.open(name) as file,
+    ):
+        file.read(header.length)
+        blocks = blocks_of_stream(file, header.shape, header.dtype)
+        yield from progress(blocks, f"unpacking {name}")

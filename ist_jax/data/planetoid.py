@@ -1,6 +1,7 @@
-"""Cora, CiteSeer and PubMed with the public split: ind.NAME.{x,tx,allx,y,ty,ally,graph,test.index} (Yang et al., ICML 2016).
+"""Cora, CiteSeer and PubMed with the public split (Yang et al., ICML 2016).
 
-The files are pickles. They are read with an unpickler that admits arrays, sparse matrices and plain containers, no other code.
+A set is the files ind.NAME.{x,tx,allx,y,ty,ally,graph}, which are pickles, and ind.NAME.test.index.
+The unpickler admits arrays, sparse matrices and plain containers, and no other code.
 """
 
 import io
@@ -9,16 +10,15 @@ import pickle
 from typing import Any
 
 import numpy as np
-import scipy.sparse as sp
 
 from ist_jax.data.graphs import RawGraph
-from ist_jax.data.progress import opened
+from ist_jax.data.progress import open_with_progress
 from ist_jax.data.raw import DataError, first_line
 
 NAMES = ("cora", "citeseer", "pubmed")
 PARTS = ("x", "tx", "allx", "y", "ty", "ally", "graph")
 VALIDATION = 500
-_MOST_FEATURES = 2**16  # rows are kept dense
+_MAX_FEATURES = 2**16  # features are dense in memory
 _ADMITTED = {
     ("numpy", "dtype"),
     ("numpy", "ndarray"),
@@ -32,80 +32,23 @@ _ADMITTED = {
 }
 
 
-class _Restricted(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in _ADMITTED:
-            raise pickle.UnpicklingError(
-                f"it names {module}.{name}, which a Planetoid file does not need"
-            )
-        return sp.csr_matrix if name == "csr_matrix" else super().find_class(module, name)
-
-
-def unpickled(path: pathlib.Path) -> Any:
-    """What the pickle `path` holds, if it is arrays, sparse matrices and containers.
-
-    Raises:
-      DataError: the file is missing, damaged, or names anything else.
-    """
-    if not path.is_file():
-        raise DataError(
-            f"{path} is missing; planetoid needs ind.NAME.{{{','.join(PARTS)},test.index}} in data.dir"
-        )
-    try:
-        with opened(path) as file:
-            found = _Restricted(io.BytesIO(file.read()), encoding="latin1").load()
-        if isinstance(found, sp.csr_matrix):  # scipy reads wherever a damaged one points
-            found.check_format(full_check=True)
-        return found
-    except Exception as error:  # a damaged pickle raises whatever the damaged byte leads to
-        reason = first_line(error)
-        raise DataError(f"{path}: cannot be read ({reason}); fetch it again") from error
-
-
-def _test_nodes(path: pathlib.Path) -> np.ndarray:
-    try:
-        found = np.array([int(line) for line in path.read_text().split()])
-    except (OSError, ValueError) as error:
-        raise DataError(
-            f"{path}: cannot be read as a list of nodes ({error}); fetch it again"
-        ) from error
-    if not len(found) or len(np.unique(found)) < len(found):
-        raise DataError(f"{path}: it names every test node once")
-    return found
-
-
-def _edges(graph: Any, source: str) -> np.ndarray:
-    if not isinstance(graph, dict):
-        raise DataError(
-            f"{source}: the graph is a dictionary of neighbours, not {type(graph).__name__}"
-        )
-    if not all(isinstance(node, int | np.integer) for others in graph.values() for node in others):
-        raise DataError(f"{source}: the graph's neighbours are integers: fetch it again")
-    senders = [np.full(len(others), node, np.int64) for node, others in graph.items()]
-    return np.stack(
-        [
-            np.concatenate(senders),
-            np.concatenate([np.asarray(others, np.int64) for others in graph.values()]),
-        ]
-    )
-
-
 def load(directory: str, dataset: str) -> RawGraph:
     """Reads `dataset`, one of `NAMES`, from the folder `directory`.
 
-    Rows of features are divided by their sums, as all users of these sets do. Test nodes without a row (CiteSeer has 15) get
-    one of zeros, and are in no split.
+    Rows of features are divided by their sums, as is usual for these sets. Test nodes without a row
+    (CiteSeer has 15) get a row of zeros, and are in no split.
 
     Raises:
-      DataError: files are missing, damaged, name other code than arrays, or do not fit together.
+      DataError: another `dataset`; files are missing, damaged, name code that is not admitted, or
+        do not fit together.
     """
     if dataset not in NAMES:
         raise DataError(f"data.dataset of planetoid is one of {', '.join(NAMES)}, not {dataset!r}")
     folder = pathlib.Path(directory)
-    parts = {part: unpickled(folder / f"ind.{dataset}.{part}") for part in PARTS}
+    parts = {part: unpickle(folder / f"ind.{dataset}.{part}") for part in PARTS}
     test = _test_nodes(folder / f"ind.{dataset}.test.index")
     try:
-        return _assembled(parts, test, str(folder))
+        return _assemble(parts, test, str(folder))
     except DataError:
         raise
     except (ValueError, TypeError, IndexError, AttributeError, OverflowError, MemoryError) as error:
@@ -114,35 +57,97 @@ def load(directory: str, dataset: str) -> RawGraph:
         ) from error
 
 
-def _assembled(parts: dict[str, Any], test: np.ndarray, source: str) -> RawGraph:
-    known, num_train = parts["allx"].shape[0], parts["x"].shape[0]
-    size = max(known, int(test.max()) + 1)
-    if parts["allx"].shape[1] > _MOST_FEATURES:
-        raise ValueError(
-            f"{parts['allx'].shape[1]} features are more than the {_MOST_FEATURES} that such a set may have"
-        )
-    if size > known + 2 * len(test):
-        raise ValueError(
-            f"a test node {size - 1} is far beyond the {known} rows of allx and {len(test)} test nodes"
-        )
-    x, y = sp.lil_matrix((size, parts["allx"].shape[1]), dtype=np.float32), np.zeros(size, np.int64)
-    if len(test) != parts["tx"].shape[0] or test.min() < known or num_train + VALIDATION > known:
-        rows = f"{parts['tx'].shape[0]} rows of tx, {known} of allx"
-        raise ValueError(f"{len(test)} test nodes from {test.min()} on, {rows}")
-    x[:known], x[test] = parts["allx"], parts["tx"]
-    y[:known], y[test] = parts["ally"].argmax(axis=1), parts["ty"].argmax(axis=1)
+class _RestrictedUnpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in _ADMITTED:
+            raise pickle.UnpicklingError(
+                f"it names {module}.{name}, which a Planetoid file does not need"
+            )
+        if name != "csr_matrix":
+            return super().find_class(module, name)
+        import scipy.sparse as sp  # older files name a module that SciPy has renamed
+
+        return sp.csr_matrix
+
+
+def unpickle(path: pathlib.Path) -> Any:
+    """The content of a pickle of arrays, sparse matrices and containers.
+
+    Raises:
+      DataError: the file is missing, damaged, or names anything else.
+    """
+    if not path.is_file():
+        files = ",".join((*PARTS, "test.index"))
+        raise DataError(f"{path} is missing; planetoid needs ind.NAME.{{{files}}} in data.dir")
+    import scipy.sparse as sp
+
+    try:
+        with open_with_progress(path) as file:
+            content = _RestrictedUnpickler(io.BytesIO(file.read()), encoding="latin1").load()
+        if isinstance(content, sp.csr_matrix):  # SciPy would read wherever a damaged one points
+            content.check_format(full_check=True)
+        return content
+    except Exception as error:  # what a damaged pickle raises depends on the damaged byte
+        raise DataError(f"{path}: cannot be read ({first_line(error)}); fetch it again") from error
+
+
+def _test_nodes(path: pathlib.Path) -> np.ndarray:
+    try:
+        nodes = np.array([int(line) for line in path.read_text().split()])
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"{path}: cannot be read as a list of nodes ({error}); fetch it again"
+        ) from error
+    if not len(nodes) or len(np.unique(nodes)) < len(nodes):
+        raise DataError(f"{path}: it names every test node once")
+    return nodes
+
+
+def _assemble(parts: dict[str, Any], test: np.ndarray, source: str) -> RawGraph:
+    num_known, num_train = parts["allx"].shape[0], parts["x"].shape[0]
+    size = max(num_known, int(test.max()) + 1)
+    _check_sizes(parts, test, size)
+    import scipy.sparse as sp
+
+    x = sp.lil_matrix((size, parts["allx"].shape[1]), dtype=np.float32)
+    y = np.zeros(size, np.int64)
+    x[:num_known], x[test] = parts["allx"], parts["tx"]
+    y[:num_known], y[test] = parts["ally"].argmax(axis=1), parts["ty"].argmax(axis=1)
     features = np.asarray(x.todense(), np.float32)
     features /= np.maximum(features.sum(axis=1, keepdims=True), 1e-12)
     node = np.arange(size)
-    splits = (
-        node < num_train,
-        (node >= num_train) & (node < num_train + VALIDATION),
-        np.isin(node, test),
-    )
-    return RawGraph(
-        features,
-        y,
-        _edges(parts["graph"], source),
-        *splits,
-        notes={"rows_of_zeros": size - known - len(test)},
-    )
+    is_validation = (node >= num_train) & (node < num_train + VALIDATION)
+    splits = node < num_train, is_validation, np.isin(node, test)
+    notes = {"rows_of_zeros": size - num_known - len(test)}
+    return RawGraph(features, y, _edges(parts["graph"], source), *splits, notes=notes)
+
+
+def _check_sizes(parts: dict[str, Any], test: np.ndarray, size: int) -> None:
+    """Raises ValueError if the files do not fit together, or would not fit into memory."""
+    num_known, num_features = parts["allx"].shape
+    if num_features > _MAX_FEATURES:
+        raise ValueError(
+            f"{num_features} features are more than the {_MAX_FEATURES} that such a set may have"
+        )
+    if size > num_known + 2 * len(test):
+        raise ValueError(
+            f"a test node {size - 1} is far beyond the {num_known} rows of allx "
+            f"and {len(test)} test nodes"
+        )
+    has_validation = parts["x"].shape[0] + VALIDATION <= num_known
+    if len(test) != parts["tx"].shape[0] or test.min() < num_known or not has_validation:
+        rows = f"{parts['tx'].shape[0]} rows of tx, {num_known} of allx"
+        raise ValueError(f"{len(test)} test nodes from {test.min()} on, {rows}")
+
+
+def _edges(graph: Any, source: str) -> np.ndarray:
+    """int64[2, E] of a dictionary node -> neighbours."""
+    if not isinstance(graph, dict):
+        raise DataError(
+            f"{source}: the graph is a dictionary of neighbours, not {type(graph).__name__}"
+        )
+    if not all(isinstance(node, int | np.integer) for others in graph.values() for node in others):
+        raise DataError(f"{source}: the graph's neighbours are integers: fetch it again")
+    senders = [np.full(len(others), node, np.int64) for node, others in graph.items()]
+    receivers = [np.asarray(others, np.int64) for others in graph.values()]
+    return np.stack([np.concatenate(senders), np.concatenate(receivers)])

@@ -1,4 +1,4 @@
-"""A progress bar for loading that takes more than two seconds, on a terminal."""
+"""A progress bar on a terminal, for loading that takes longer than two seconds."""
 
 import contextlib
 import pathlib
@@ -7,49 +7,59 @@ import threading
 from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO, TypeVar
 
-from tqdm import tqdm
-
 T = TypeVar("T")
-_OPTIONS: dict[str, Any] = {
-    "delay": 2,
-    "leave": False,
-    "disable": None,
-}  # None: no bar but on a terminal
+_DELAY = 2  # seconds before anything is shown
+_OPTIONS: dict[str, Any] = {"delay": _DELAY, "leave": False, "disable": None}  # None: on terminals
 
 
 def progress(items: Iterable[T], what: str, total: int | None = None) -> Iterable[T]:
-    """`items`, with a bar called `what` from the third second on."""
+    """`items`, with a bar called `what` after 2 s."""
+    from tqdm import tqdm
+
     return tqdm(items, desc=what, total=total, **_OPTIONS)
 
 
 @contextlib.contextmanager
-def busy(what: str, holds_python: bool = False) -> Iterator[None]:
-    """The seconds of one long call, from the third on; of one that holds Python's lock against threads, its name at once."""
+def busy(what: str, holds_gil: bool = False) -> Iterator[None]:
+    """Shows elapsed time after 2 s; if the call holds the GIL, prints its name at once."""
+    if not sys.stderr.isatty():
+        yield
+    elif holds_gil:  # no other thread could show the time
+        print(f"{what} ...", file=sys.stderr, flush=True)
+        yield
+    else:
+        with _elapsed_time(what):
+            yield
+
+
+@contextlib.contextmanager
+def _elapsed_time(what: str) -> Iterator[None]:
     done = threading.Event()
 
     def show() -> None:
-        if not done.wait(_OPTIONS["delay"]):
-            with tqdm(bar_format=f"{what}: {{elapsed}}", leave=False) as bar:
-                bar.start_t -= _OPTIONS["delay"]
-                while not done.wait(0.5):
-                    bar.refresh()
+        from tqdm import tqdm
+
+        if done.wait(_DELAY):
+            return
+        with tqdm(bar_format=f"{what}: {{elapsed}}", leave=False) as bar:
+            bar.start_t -= _DELAY
+            while not done.wait(0.5):
+                bar.refresh()
 
     thread = threading.Thread(target=show, daemon=True)
-    if sys.stderr.isatty() and holds_python:
-        print(f"{what} ...", file=sys.stderr, flush=True)
-    elif sys.stderr.isatty():
-        thread.start()
+    thread.start()
     try:
         yield
     finally:
         done.set()
-        if thread.ident is not None:
-            thread.join()
+        thread.join()
 
 
 @contextlib.contextmanager
-def opened(path: pathlib.Path) -> Iterator[BinaryIO]:
-    """The file `path`, opened to read bytes, with a bar over what was read of it from the third second on."""
+def open_with_progress(path: pathlib.Path) -> Iterator[BinaryIO]:
+    """Opens the file for reading bytes, with a bar over the bytes read after 2 s."""
+    from tqdm import tqdm
+
     with path.open("rb") as file:
         options = dict(total=path.stat().st_size, desc=f"reading {path.name}", **_OPTIONS)
         with tqdm.wrapattr(file, "read", **options) as counted:

@@ -1,4 +1,4 @@
-"""What a source reads, and what must be true of it."""
+"""What a source of independent examples reads, and its checks."""
 
 import contextlib
 from collections.abc import Iterator, Mapping
@@ -6,28 +6,32 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ist_jax.data.rows import Blocks, Rows, blocks
+from ist_jax.data.rows import Blocks, RowStore, blocks
 
 
 class DataError(ValueError):
-    """The data are not what they should be; the message names the file and the remedy."""
+    """The data do not fit; the message names the file and the remedy."""
 
 
 def first_line(error: BaseException) -> str:
-    """Of what a library's reader raises, for an error of one line."""
+    """The first line of another library's error message, for an error message of one line."""
     return (str(error) or type(error).__name__).splitlines()[0]
 
 
 @contextlib.contextmanager
 def reraise_as(source: str) -> Iterator[None]:
-    """Reading arrays whose shapes stand in files: a damaged header promises what no memory has room for."""
+    """Re-raises allocation errors while reading as DataError.
+
+    A damaged header may ask for an array of any size.
+    """
     try:
         yield
     except DataError:
         raise
     except (MemoryError, OverflowError, ValueError) as error:
         raise DataError(
-            f"{source}: its files promise arrays that cannot be ({first_line(error)}): damaged, or too large here"
+            f"{source}: its files promise arrays that cannot be ({first_line(error)}): "
+            "damaged, or too large here"
         ) from error
 
 
@@ -35,13 +39,14 @@ class Raw(NamedTuple):
     """What a source reads.
 
     Attributes:
-      x_train, x_test: inputs [N, ...]; those for training may be read by rows.
+      x_train, x_test: inputs [N, ...]; training inputs may stay in their file, to be read by rows.
       y_train, y_test: labels int[N].
-      group_train: per training example, who it is from: a group is validated or trained on as a whole.
+      group_train: for each training example, whom it is from. All examples of a group are either
+        trained on or held out for validation.
       notes: what was done to the data, for records.
     """
 
-    x_train: np.ndarray | Blocks | Rows
+    x_train: np.ndarray | Blocks | RowStore
     y_train: np.ndarray
     x_test: np.ndarray
     y_test: np.ndarray
@@ -49,7 +54,31 @@ class Raw(NamedTuple):
     notes: Mapping[str, Any] = {}
 
 
-def _check_part(x: np.ndarray | Rows, y: np.ndarray, part: str, source: str) -> None:
+def check(raw: Raw, source: str) -> None:
+    """Raises DataError if the arrays do not fit together."""
+    for part, x, y in (("train", raw.x_train, raw.y_train), ("test", raw.x_test, raw.y_test)):
+        _check_lengths(x, y, part, source)
+        _check_labels(y, part, source)
+        _check_inputs(x, part, source)
+    if raw.x_train.shape[1:] != raw.x_test.shape[1:]:
+        raise DataError(
+            f"{source}: train inputs have shape {raw.x_train.shape[1:]}, "
+            f"test inputs {raw.x_test.shape[1:]}"
+        )
+    largest = raw.y_train.max()
+    if largest >= len(raw.y_train):
+        raise DataError(
+            f"{source}: labels count from 0 without large gaps; "
+            f"{len(raw.y_train)} training examples have a label {largest}"
+        )
+    if raw.y_test.max() > largest:
+        raise DataError(
+            f"{source}: test label {raw.y_test.max()} never occurs in training, "
+            f"whose largest is {largest}"
+        )
+
+
+def _check_lengths(x: np.ndarray | RowStore, y: np.ndarray, part: str, source: str) -> None:
     if x.ndim == 0 or len(x) == 0:
         raise DataError(f"{source}: there are no {part} examples")
     if y.ndim != 1 or len(x) != len(y):
@@ -58,37 +87,28 @@ def _check_part(x: np.ndarray | Rows, y: np.ndarray, part: str, source: str) -> 
         )
     if x.ndim < 2:
         raise DataError(
-            f"{source}: inputs have an example axis and at least one more; {part} inputs have shape {x.shape}"
+            f"{source}: inputs have an example axis and at least one more; "
+            f"{part} inputs have shape {x.shape}"
         )
+
+
+def _check_labels(y: np.ndarray, part: str, source: str) -> None:
     if not np.issubdtype(y.dtype, np.integer):
         raise DataError(f"{source}: labels are integers; {part} labels have dtype {y.dtype}")
     if y.min() < 0:
         raise DataError(f"{source}: labels count from 0; the smallest {part} label is {y.min()}")
-    if not (np.issubdtype(x.dtype, np.floating) or np.issubdtype(x.dtype, np.integer)):
+
+
+def _check_inputs(x: np.ndarray | RowStore, part: str, source: str) -> None:
+    is_floating = np.issubdtype(x.dtype, np.floating)
+    if not (is_floating or np.issubdtype(x.dtype, np.integer)):
         raise DataError(f"{source}: inputs are numbers; {part} inputs have dtype {x.dtype}")
     if x.size == 0:
         raise DataError(
             f"{source}: inputs have at least one entry; {part} inputs have shape {x.shape}"
         )
-    fits = lambda block: (np.abs(block) <= np.finfo(np.float32).max).all()
-    if np.issubdtype(x.dtype, np.floating) and not all(map(fits, blocks(x, "checking"))):
+    is_finite = lambda block: (np.abs(block) <= np.finfo(np.float32).max).all()
+    if is_floating and not all(map(is_finite, blocks(x, "checking"))):
         raise DataError(
             f"{source}: inputs are finite in float32; {part} inputs hold nan, inf or more"
-        )
-
-
-def check(raw: Raw, source: str) -> None:
-    """Raises DataError if the arrays do not fit together."""
-    _check_part(raw.x_train, raw.y_train, "train", source)
-    _check_part(raw.x_test, raw.y_test, "test", source)
-    if raw.x_train.shape[1:] != raw.x_test.shape[1:]:
-        raise DataError(
-            f"{source}: train inputs have shape {raw.x_train.shape[1:]}, test inputs {raw.x_test.shape[1:]}"
-        )
-    if raw.y_train.max() >= len(raw.y_train):
-        found = f"{len(raw.y_train)} training examples have a label {raw.y_train.max()}"
-        raise DataError(f"{source}: labels count from 0 without large gaps; {found}")
-    if raw.y_test.max() > raw.y_train.max():
-        raise DataError(
-            f"{source}: test label {raw.y_test.max()} never occurs in training, whose largest is {raw.y_train.max()}"
         )

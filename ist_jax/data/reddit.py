@@ -1,6 +1,7 @@
-"""Reddit posts as GraphSAGE released them and DGL repacked them: reddit_data.npz and reddit_graph.npz (Hamilton et al., 2017).
+"""Reddit posts of GraphSAGE (Hamilton et al., 2017) as DGL packs them: reddit_{data,graph}.npz.
 
-Not at hand here: read as its documentation says, and tested on a small file of that format.
+The real files were not available: the reader follows their documentation, and its test writes a
+small set in that format.
 """
 
 import pathlib
@@ -15,7 +16,9 @@ TRAIN, VALIDATION, TEST = 1, 2, 3  # of node_types
 
 
 def load(directory: str, dataset: str) -> RawGraph:
-    """Reads the folder `directory`: features are standardised on training nodes, and training sees these alone (inductive).
+    """Reads the folder `directory`; `dataset` is not used.
+
+    Features are standardised by the training nodes. Training sees these alone (inductive).
 
     Raises:
       DataError: files are missing or damaged.
@@ -23,25 +26,22 @@ def load(directory: str, dataset: str) -> RawGraph:
     del dataset
     folder = pathlib.Path(directory)
     nodes = read_npz(folder / "reddit_data.npz", ("feature", "label", "node_types"), "reddit")
-    kept = read_npz(folder / "reddit_graph.npz", ("row", "col"), "reddit")
-    if kept["row"].shape != kept["col"].shape:
+    edges = read_npz(folder / "reddit_graph.npz", ("row", "col"), "reddit")
+    if edges["row"].shape != edges["col"].shape:
         raise DataError(
-            f"{folder}: edges have as many rows as columns, not {kept['row'].shape} and {kept['col'].shape}"
+            f"{folder}: edges have as many rows as columns, "
+            f"not {edges['row'].shape} and {edges['col'].shape}"
         )
     types, x = nodes["node_types"], nodes["feature"].astype(np.float32)
     if types.shape != x.shape[:1] or x.ndim != 2:
         raise DataError(
-            f"{folder}: a type and features of every node, not of shapes {types.shape} and {x.shape}"
+            f"{folder}: a type and features of every node, not of shapes {types.shape} "
+            f"and {x.shape}"
         )
     if not (types == TRAIN).any():
         raise DataError(f"{folder}: node_types name no training node ({TRAIN})")
     train = x[types == TRAIN]
     x = (x - train.mean(axis=0)) / np.maximum(train.std(axis=0), 1e-6)
     splits = types == TRAIN, types == VALIDATION, types == TEST
-    return RawGraph(
-        x,
-        nodes["label"].astype(np.int64),
-        np.stack([kept["row"], kept["col"]]),
-        *splits,
-        inductive=True,
-    )
+    edges_2xE = np.stack([edges["row"], edges["col"]])
+    return RawGraph(x, nodes["label"].astype(np.int64), edges_2xE, *splits, inductive=True)

@@ -1,10 +1,10 @@
-"""Google Speech Commands from its native folders: one per word, wav files named SPEAKER_nohash_N.wav.
+"""Google Speech Commands: a folder per word, with wav files named SPEAKER_nohash_N.wav.
 
-The task of IST's speech experiments (Yuan et al., PVLDB 2022): log-mel features of 128 bands x 32 frames; test
-speakers are those whose hash falls into the first 20 % (Warden, arXiv 1804.03209), validation speakers are
-taken from the others; clips that are not 16,000 samples long are left out, as the authors do, and counted.
-A subset that was drawn from the published test list has no other speakers: data.dataset='resplit' hashes them
-anew.
+This is the task of IST's speech experiments (Yuan et al., PVLDB 2022): log-mel features of 128
+bands x 32 frames. A hash of the speaker decides whether a clip is a test clip: its first 20 % are
+(Warden, arXiv 1804.03209). Validation speakers are taken from the others. Clips that are not 16,000
+samples long are left out, as the authors do, and counted. A subset drawn from the published test
+list has test speakers only; data.dataset='resplit' hashes its speakers differently.
 """
 
 import contextlib
@@ -20,141 +20,18 @@ from ist_jax.data.mel import BANDS, FRAME, HOP, RATE, log_mel
 from ist_jax.data.npz import read_npz
 from ist_jax.data.progress import progress
 from ist_jax.data.raw import DataError, Raw
-from ist_jax.data.rows import Rows
+from ist_jax.data.rows import RowStore
 
 _CLIP = RATE  # samples: one second
-_HEADER = 44  # bytes of a wav file before its samples, at least
+_MIN_HEADER = 44  # bytes of a wav file before its samples
 _TEST_PERCENT = 20.0
 _LARGEST = 2**27 - 1  # of Warden's which_set
 _ARRAYS = ("x", "y", "speaker", "dropped")
 _SALTS = {"": "", "resplit": "resplit "}
-_FEATURES = (
-    f"log_mel 1, {RATE} Hz, {FRAME}/{HOP}, {BANDS} bands"  # a change of the features changes this
-)
+# part of the cache file's name: to be changed when the features change
+_FEATURES = f"log_mel 1, {RATE} Hz, {FRAME}/{HOP}, {BANDS} bands"
 
-
-def speaker(file: pathlib.Path) -> str:
-    """'0a7c2a8d' of '0a7c2a8d_nohash_0.wav'."""
-    return file.name.split("_nohash_")[0]
-
-
-def is_test_speaker(name: str, salt: str = "") -> bool:
-    """Whether all clips of this speaker are test clips; the same for ever, whatever else is in the folder."""
-    number = int(hashlib.sha1((salt + name).encode()).hexdigest(), 16) % (_LARGEST + 1)
-    return number * 100.0 / _LARGEST < _TEST_PERCENT
-
-
-@contextlib.contextmanager
-def _opened(file: pathlib.Path) -> Iterator[wave.Wave_read]:
-    try:
-        with wave.open(str(file), "rb") as opened:
-            found = opened.getnchannels(), opened.getsampwidth(), opened.getframerate()
-            if found != (1, 2, RATE):
-                raise DataError(
-                    f"{file}: clips have one channel, 2 bytes a sample, {RATE} Hz; this one has {found}"
-                )
-            yield opened
-    except (OSError, EOFError, wave.Error) as error:
-        raise DataError(
-            f"{file}: not a wav file ({str(error) or 'it is cut off'}); fetch it again"
-        ) from error
-
-
-def _check_length(file: pathlib.Path, promised: int, follow: int) -> None:
-    if follow < promised:
-        raise DataError(
-            f"{file}: cut off: its header promises {promised} samples, and {follow} follow; fetch it again"
-        )
-
-
-def read_clip(file: pathlib.Path) -> np.ndarray:
-    """float32[samples] in [-1, 1).
-
-    Raises:
-      DataError: no wav file, or not of 16 bits, one channel, 16 kHz.
-    """
-    with _opened(file) as opened:
-        promised = opened.getnframes()
-        content = opened.readframes(promised)
-    _check_length(file, promised, len(content) // 2)
-    return np.frombuffer(content, "<i2").astype(np.float32) / 2**15
-
-
-def _check_headers(files: Sequence[tuple[pathlib.Path, int]]) -> None:
-    """What is wrong with any clip is said before hours of others are computed."""
-    for file, _ in progress(files, "headers of clips"):
-        with _opened(file) as opened:
-            _check_length(file, opened.getnframes(), (file.stat().st_size - _HEADER) // 2)
-
-
-def _words(folder: pathlib.Path) -> list[pathlib.Path]:
-    if not folder.is_dir():
-        raise DataError(
-            f"data.dir={str(folder)!r} is not a folder; speech_commands needs one with a folder per word"
-        )
-    words = sorted(path for path in folder.iterdir() if path.is_dir() and path.name[0] not in "._")
-    words = [path for path in words if any(path.glob("*.wav"))]
-    if len(words) < 2:
-        raise DataError(
-            f"{folder}: a folder per word with its wav files, at least two words; found {len(words)}"
-        )
-    return words
-
-
-def _compute(files: Sequence[tuple[pathlib.Path, int]]) -> dict[str, np.ndarray]:
-    """Features, labels and speakers of all clips of the right length."""
-    _check_headers(files)
-    kept: dict[str, list] = {"x": [], "y": [], "speaker": []}
-    dropped = 0
-    for file, label in progress(files, "log-mel features"):
-        clip = read_clip(file)
-        if len(clip) != _CLIP:
-            dropped += 1
-            continue
-        kept["x"].append(log_mel(clip))
-        kept["y"].append(label)
-        kept["speaker"].append(speaker(file))
-    return {name: np.array(values) for name, values in kept.items()} | {
-        "dropped": np.array(dropped)
-    }
-
-
-def _cache_file(folder: pathlib.Path, files: Sequence[tuple[pathlib.Path, int]]) -> pathlib.Path:
-    """Named by a fingerprint of the features' definition and of every file's name, size and time of change."""
-    digest = hashlib.sha256(_FEATURES.encode())
-    for file, _ in files:
-        try:
-            found = file.stat()
-        except OSError as error:
-            raise DataError(f"{file}: cannot be read ({error.strerror}); fetch it again") from error
-        digest.update(f"{file.relative_to(folder)} {found.st_size} {found.st_mtime_ns}\n".encode())
-    home = os.environ.get("IST_CACHE_DIR") or os.path.expanduser("~/.cache/ist_jax")
-    return pathlib.Path(home) / f"speech_commands-{digest.hexdigest()[:32]}.npz"
-
-
-def _cached(
-    cache: pathlib.Path, files: Sequence[tuple[pathlib.Path, int]]
-) -> dict[str, np.ndarray]:
-    try:
-        return read_npz(cache, _ARRAYS, "speech_commands", stored=("x",))
-    except Exception:  # no file, or a damaged one: it is only a cache
-        found = _compute(files)
-    with contextlib.suppress(
-        OSError, DataError
-    ):  # no room, no permission: computed again next time
-        _store(cache, found)
-        return read_npz(cache, _ARRAYS, "speech_commands", stored=("x",))
-    return found
-
-
-def _store(cache: pathlib.Path, found: Mapping[str, np.ndarray]) -> None:
-    cache.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = cache.with_name(f"{cache.stem}.{os.getpid()}.npz")
-    try:
-        np.savez(unfinished, **found)
-        unfinished.replace(cache)
-    finally:
-        unfinished.unlink(missing_ok=True)
+_Files = Sequence[tuple[pathlib.Path, int]]  # (file, label)
 
 
 def load(directory: str, dataset: str) -> Raw:
@@ -167,7 +44,8 @@ def load(directory: str, dataset: str) -> Raw:
       dataset: '' for the published split of speakers, 'resplit' for another one of the same kind.
 
     Raises:
-      DataError: no such folder, fewer than two words, a file that is no 16 kHz wav clip, or speakers of one part only.
+      DataError: no such folder, fewer than two words, a file that is no 16 kHz wav clip, no clip of
+        one second, or speakers of one part only.
     """
     if dataset not in _SALTS:
         raise DataError(
@@ -179,24 +57,153 @@ def load(directory: str, dataset: str) -> Raw:
         for label, word in enumerate(_words(folder))
         for file in sorted(word.glob("*.wav"))
     ]
-    found = _cached(_cache_file(folder, files), files)
-    if not len(found["x"]):
+    arrays = _cached_arrays(_cache_file(folder, files), files)
+    if not len(arrays["x"]):
         raise DataError(
-            f"{folder}: none of its {len(files)} clips is one second long ({_CLIP} samples), as those of this set are"
+            f"{folder}: none of its {len(files)} clips is one second long ({_CLIP} samples), "
+            "as those of this set are"
         )
-    test_N = np.array([is_test_speaker(name, _SALTS[dataset]) for name in found["speaker"]], bool)
-    if test_N.all() or not test_N.any():
-        only = "test" if test_N.all() else "training"
+    return _split_by_speaker(arrays, _SALTS[dataset], folder)
+
+
+def speaker(file: pathlib.Path) -> str:
+    """'0a7c2a8d' of '0a7c2a8d_nohash_0.wav'."""
+    return file.name.split("_nohash_")[0]
+
+
+def is_test_speaker(name: str, salt: str = "") -> bool:
+    """Whether this speaker's clips are test clips. It does not depend on what is in the folder."""
+    number = int(hashlib.sha1((salt + name).encode()).hexdigest(), 16) % (_LARGEST + 1)
+    return number * 100.0 / _LARGEST < _TEST_PERCENT
+
+
+def read_clip(file: pathlib.Path) -> np.ndarray:
+    """float32[samples] in [-1, 1).
+
+    Raises:
+      DataError: no wav file of 16 bits, one channel and 16 kHz, or one that is cut off.
+    """
+    with _open_clip(file) as clip:
+        promised = clip.getnframes()
+        content = clip.readframes(promised)
+    _check_length(file, promised, len(content) // 2)
+    return np.frombuffer(content, "<i2").astype(np.float32) / 2**15
+
+
+def _split_by_speaker(arrays: Mapping[str, np.ndarray], salt: str, folder: pathlib.Path) -> Raw:
+    is_test = np.array([is_test_speaker(name, salt) for name in arrays["speaker"]], bool)
+    if is_test.all() or not is_test.any():
+        only = "test" if is_test.all() else "training"
         raise DataError(
-            f"{folder}: all {len(test_N)} clips are of {only} speakers of this split: use data.dataset=resplit"
+            f"{folder}: all {len(is_test)} clips are of {only} speakers of this split: "
+            "use data.dataset=resplit"
         )
-    (x, y), train_N = (found["x"], found["y"]), ~test_N
-    notes = {"clips left out for their length": int(found["dropped"])}
+    x, y = arrays["x"], arrays["y"]
     return Raw(
-        Rows(x, np.flatnonzero(train_N)),
-        y[train_N],
-        x[test_N],
-        y[test_N],
-        found["speaker"][train_N],
-        notes,
+        RowStore(x, np.flatnonzero(~is_test)),
+        y[~is_test],
+        x[is_test],
+        y[is_test],
+        arrays["speaker"][~is_test],
+        {"clips left out for their length": int(arrays["dropped"])},
     )
+
+
+def _words(folder: pathlib.Path) -> list[pathlib.Path]:
+    if not folder.is_dir():
+        raise DataError(
+            f"data.dir={str(folder)!r} is not a folder; "
+            "speech_commands needs one with a folder per word"
+        )
+    words = sorted(path for path in folder.iterdir() if path.is_dir() and path.name[0] not in "._")
+    words = [path for path in words if any(path.glob("*.wav"))]
+    if len(words) < 2:
+        raise DataError(
+            f"{folder}: a folder per word with its wav files, at least two words; "
+            f"found {len(words)}"
+        )
+    return words
+
+
+@contextlib.contextmanager
+def _open_clip(file: pathlib.Path) -> Iterator[wave.Wave_read]:
+    try:
+        with wave.open(str(file), "rb") as clip:
+            kind = clip.getnchannels(), clip.getsampwidth(), clip.getframerate()
+            if kind != (1, 2, RATE):
+                raise DataError(
+                    f"{file}: clips have one channel, 2 bytes a sample, {RATE} Hz; "
+                    f"this one has {kind}"
+                )
+            yield clip
+    except (OSError, EOFError, wave.Error) as error:
+        raise DataError(
+            f"{file}: not a wav file ({str(error) or 'it is cut off'}); fetch it again"
+        ) from error
+
+
+def _check_length(file: pathlib.Path, promised: int, follow: int) -> None:
+    if follow < promised:
+        raise DataError(
+            f"{file}: cut off: its header promises {promised} samples, and {follow} follow; "
+            "fetch it again"
+        )
+
+
+def _check_headers(files: _Files) -> None:
+    """Raises DataError for a wrong clip, before features are computed for a long time."""
+    for file, _ in progress(files, "headers of clips"):
+        with _open_clip(file) as clip:
+            _check_length(file, clip.getnframes(), (file.stat().st_size - _MIN_HEADER) // 2)
+
+
+def _compute(files: _Files) -> dict[str, np.ndarray]:
+    """Features, labels and speakers of all clips of the right length."""
+    _check_headers(files)
+    kept: dict[str, list] = {"x": [], "y": [], "speaker": []}
+    dropped = 0
+    for file, label in progress(files, "log-mel features"):
+        clip = read_clip(file)
+        if len(clip) != _CLIP:
+            dropped += 1
+            continue
+        kept["x"].append(log_mel(clip))
+        kept["y"].append(label)
+        kept["speaker"].append(speaker(file))
+    arrays = {name: np.array(values) for name, values in kept.items()}
+    return arrays | {"dropped": np.array(dropped)}
+
+
+def _cache_file(folder: pathlib.Path, files: _Files) -> pathlib.Path:
+    """Named by a digest of the features' definition and every file's name, size and change time."""
+    digest = hashlib.sha256(_FEATURES.encode())
+    for file, _ in files:
+        try:
+            stat = file.stat()
+        except OSError as error:
+            raise DataError(f"{file}: cannot be read ({error.strerror}); fetch it again") from error
+        digest.update(f"{file.relative_to(folder)} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+    cache = os.environ.get("IST_CACHE_DIR") or os.path.expanduser("~/.cache/ist_jax")
+    return pathlib.Path(cache) / f"speech_commands-{digest.hexdigest()[:32]}.npz"
+
+
+def _cached_arrays(cache: pathlib.Path, files: _Files) -> dict[str, np.ndarray]:
+    try:
+        return read_npz(cache, _ARRAYS, "speech_commands", stored=("x",))
+    except Exception:  # no file, or a damaged one: computed again
+        arrays = _compute(files)
+    with contextlib.suppress(OSError, DataError):  # no space or no permission: not cached
+        _save(cache, arrays)
+        return read_npz(cache, _ARRAYS, "speech_commands", stored=("x",))
+    return arrays
+
+
+def _save(cache: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Writes the file as a whole or not at all."""
+    cache.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = cache.with_name(f"{cache.stem}.{os.getpid()}.npz")
+    try:
+        np.savez(unfinished, **arrays)
+        unfinished.replace(cache)
+    finally:
+        unfinished.unlink(missing_ok=True)

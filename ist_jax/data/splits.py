@@ -1,4 +1,4 @@
-"""How workers see the training data: all of it, a shard each, or a shard each with its own mix of labels."""
+"""Which training examples each worker draws from: all, a random shard, or a non-IID shard."""
 
 import numpy as np
 
@@ -12,46 +12,46 @@ def _from_parts(parts: list[np.ndarray]) -> Shards:
     size_S = np.array([len(part) for part in parts], np.int32)
     if not size_S.all():
         raise DataError(
-            f"every worker needs an example, and a split gave them {size_S.tolist()}: use fewer workers"
+            f"every worker needs an example, and the split gives them {size_S.tolist()}: "
+            f"use fewer workers"
         )
     start_S = (np.cumsum(size_S) - size_S).astype(np.int32)
     return Shards(np.concatenate(parts).astype(np.int32), start_S, size_S)
 
 
 def shared(y: np.ndarray, num_workers: int) -> Shards:
-    """Every worker draws from everything, in an order of its own."""
-    start_S = np.zeros(num_workers, np.int32)
-    return Shards(
-        np.arange(len(y), dtype=np.int32), start_S, np.full(num_workers, len(y), np.int32)
-    )
+    """Every worker draws from all examples, each in another order."""
+    start_S, size_S = np.zeros(num_workers, np.int32), np.full(num_workers, len(y), np.int32)
+    return Shards(np.arange(len(y), dtype=np.int32), start_S, size_S)
 
 
 def disjoint(y: np.ndarray, num_workers: int, seed: int) -> Shards:
-    """A random shard each, sizes equal to +-1."""
+    """Every worker draws from a random shard; sizes differ by one at most."""
     return _from_parts(np.array_split(np.random.default_rng(seed).permutation(len(y)), num_workers))
 
 
 def dirichlet(y: np.ndarray, num_workers: int, seed: int, alpha: float) -> Shards:
-    """Non-IID: every class is dealt in shares drawn from a symmetric Dirichlet(alpha) (Hsu et al., 2019).
+    """Non-IID shards: Dirichlet(alpha) says how each class is shared out (Hsu et al., 2019).
 
-    A draw that leaves a worker without examples is repeated.
+    Draws that leave a worker without examples are repeated.
 
     Raises:
       DataError: 1,000 draws left a worker empty.
     """
     rng = np.random.default_rng(seed)
     for _ in range(1000):
-        hands: list[list[np.ndarray]] = [[] for _ in range(num_workers)]
+        parts_S: list[list[np.ndarray]] = [[] for _ in range(num_workers)]
         for label in np.unique(y):
             members = rng.permutation(np.flatnonzero(y == label))
             edges = np.cumsum(rng.dirichlet(np.full(num_workers, alpha)))[:-1] * len(members)
-            for hand, part in zip(hands, np.split(members, edges.astype(int))):
-                hand.append(part)
-        parts = [np.concatenate(hand) for hand in hands]
-        if all(map(len, parts)):
-            return _from_parts(parts)
+            for parts, part in zip(parts_S, np.split(members, edges.astype(int))):
+                parts.append(part)
+        shards = [np.concatenate(parts) for parts in parts_S]
+        if all(map(len, shards)):
+            return _from_parts(shards)
     raise DataError(
-        f"dirichlet: alpha={alpha} leaves some of {num_workers} workers without examples; use a larger alpha"
+        f"dirichlet: alpha={alpha} leaves some of {num_workers} workers without examples; "
+        f"use a larger alpha"
     )
 
 

@@ -1,6 +1,7 @@
 """One file per architecture."""
 
-from ist_jax.decompositions.base import Decomposition, decompose, replicated
+from ist_jax.core.decomposition import Decomposition, replicated
+from ist_jax.decompositions.base import decompose
 from ist_jax.decompositions.blocks import blocks
 from ist_jax.decompositions.channels import channels
 from ist_jax.decompositions.filters import filters

@@ -1,55 +1,17 @@
-"""What a decomposition is: a rules table, a partition, and the model whole and shrunken."""
+"""From a rules table to a decomposition."""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
-import flax.linen as nn
-import jax
+from ist_jax.core.decomposition import Decomposition
+from ist_jax.core.partition import partition
+from ist_jax.core.types import Rules
+from ist_jax.models.linen import as_model
 
-from ist_jax.core.partition import Partition, partition
-from ist_jax.core.types import Key, Params, Rules
-from ist_jax.models.norm import STATS
-
-
-class Decomposition(NamedTuple):
-    """How a model falls into S subnetworks.
-
-    Attributes:
-      rules: over parameter paths: the group of every axis.
-      batch_rules: over batch fields, for inputs that are split as well.
-      partition: which units each of the S subnetworks holds, drawn anew every round.
-      full: the whole model as it is evaluated; its init gives the parameters.
-      subnet: the model of one subnetwork.
-      example: one input (arrays or ShapeDtypeStructs) with a leading batch axis.
-      padded: `full` with S * ceil(N / S) units in every group, so that a model whose groups S does not divide is
-        evaluated as it lies on a mesh; None: its units are brought into their original order for that.
-      ordered: whether the order of a group's units matters (blocks, one after another, a loop by `models.residual.repeated`),
-        so that they are brought into their original order to be evaluated, over a mesh one at a time.
-    """
-
-    rules: Rules
-    batch_rules: Rules
-    partition: Partition
-    full: nn.Module
-    subnet: nn.Module
-    example: Any
-    padded: nn.Module | None = None
-    ordered: bool = False
-
-    @property
-    def num_subnets(self) -> int:
-        return self.partition.num_subnets
-
-    def init(self, key: Key) -> Params:
-        """The whole model's parameters. Raises ValueError if the model has state beside them."""
-        example = jax.tree.map(lambda leaf: jax.numpy.zeros(leaf.shape, leaf.dtype), self.example)
-        variables = self.full.init(key, example)
-        if others := sorted(set(variables) - {"params", STATS}):
-            raise ValueError(
-                f"a model's only variables are its parameters; {type(self.full).__name__} has {others}: "
-                "use ist_jax.models.BatchNorm, which keeps no running statistics"
-            )
-        return variables["params"]
+PADDING = (
+    "choose another num_subnets, or pass pad_safe=True if padded units stay zero in training "
+    "(relu, gelu, tanh; SGD, Adam) and give `subnet` ceil(size / num_subnets) units"
+)
 
 
 def decompose(
@@ -57,55 +19,55 @@ def decompose(
     sizes: Mapping[str, int],
     *,
     num_subnets: int,
-    full: nn.Module,
-    subnet: nn.Module,
+    full: Any,
+    subnet: Any,
     example: Any,
     batch_rules: Rules = ((".*", None),),
     partition_name: str = "balanced",
-    padding: str = "choose another num_subnets, or pass pad_safe=True if padded units stay zero in training (relu, gelu, tanh; "
-    "SGD, Adam) and give `subnet` ceil(size / num_subnets) units",
+    padding: str = PADDING,
     pad_safe: bool = False,
     min_units: int = 0,
-    padded: nn.Module | None = None,
+    padded: Any = None,
     ordered: bool = False,
 ) -> Decomposition:
-    """A decomposition of any Flax model whose `__call__` takes the inputs of a batch.
+    """A decomposition of any model. Models are Linen modules, or `ist_jax.core.model.Model`s.
 
     Args:
-      rules: (path regex, group per axis), first match wins, None for a leaf that all subnetworks share. Every leaf has a rule
-        and every rule a leaf, which `ist` checks.
+      rules: (path regex, group per axis); the first match wins. None stands for a leaf that all
+        subnetworks share. Every leaf has a rule and every rule a leaf, which `ist` checks.
       sizes: group -> number of units in the full model.
       num_subnets: S.
-      full: the whole model.
+      full: the full model.
       subnet: the same model with ceil(size / S) units in every group.
       example: one input, shape (1, ...).
       batch_rules: like `rules`, over the fields of a batch.
       partition_name: see `ist_jax.core.partition`.
-      padding: why units may not be padded, for the error.
-      pad_safe: whether a unit with zero parameters stays zero in training, so that S need not divide the
-        sizes: true if activations have f(0) = 0, the optimizer works per entry, and no norm runs over units.
-      min_units: for the partitions 'balanced' and 'blocks', that every subnetwork holds at least: where that is more than
-        size / S, give `subnet` as many.
+      padding: the error's remedy where S does not divide a group and units may not be padded.
+      pad_safe: whether a unit whose parameters are zero keeps them in training, so that S need
+        not divide the sizes. That is so if activations have f(0) = 0, the optimizer works per
+        entry, and no norm runs over units.
+      min_units: for the partitions 'balanced' and 'blocks', how many units every subnetwork holds
+        at least. Where that is more than size / S, `subnet` has as many.
       padded: the same model with S * ceil(size / S) units in every group; see `Decomposition`.
       ordered: whether the order of units matters, as that of blocks does; see `Decomposition`.
 
     Raises:
-      ValueError: a group smaller than S, or one that S does not divide though padding is not safe.
+      ValueError: a group is smaller than S, or S does not divide one that may not be padded.
+      TypeError: `full`, `subnet` or `padded` is no model.
     """
     parts = partition(partition_name, sizes, num_subnets, min_units=min_units)
     if parts.padded and not pad_safe:
         raise ValueError(
-            f"num_subnets={num_subnets} must divide every group, and does not divide {parts.padded}: {padding}"
+            f"num_subnets={num_subnets} must divide every group, and does not divide "
+            f"{parts.padded}: {padding}"
         )
     return Decomposition(
-        tuple(rules), tuple(batch_rules), parts, full, subnet, example, padded, ordered
-    )
-
-
-def replicated(decomposition: Decomposition, num_subnets: int) -> Decomposition:
-    """The same model on `num_subnets` workers, each of which holds all of it: local SGD and data parallel."""
-    whole = ((".*", None),)
-    parts = partition("fixed", {}, num_subnets)
-    return decomposition._replace(
-        rules=whole, batch_rules=whole, partition=parts, subnet=decomposition.full, padded=None
+        rules=tuple(rules),
+        batch_rules=tuple(batch_rules),
+        partition=parts,
+        full=as_model(full),
+        subnet=as_model(subnet),
+        example=example,
+        padded=None if padded is None else as_model(padded),
+        ordered=ordered,
     )

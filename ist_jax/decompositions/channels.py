@@ -1,26 +1,25 @@
-"""Channel-wise decomposition of plain convolutional networks: IST's rule (Yuan et al., PVLDB 2022) for convolutions.
+"""Channel-wise decomposition of plain convolutional networks.
 
-The channels of every convolution and the neurons of the classifier are dealt; input channels and classes are whole. A
-subnetwork holds 1/S^2 of every kernel between two hidden layers.
+It is IST's rule (Yuan et al., PVLDB 2022) for convolutions: the channels of every convolution and
+the neurons of the classifier are split; input channels and classes are shared. A subnetwork holds
+1/S^2 of every kernel between two hidden layers.
 """
 
 import itertools
 
 import jax
 
+from ist_jax.core.decomposition import Decomposition
 from ist_jax.core.types import Rules
-from ist_jax.decompositions.base import Decomposition, decompose
+from ist_jax.decompositions.base import decompose
 from ist_jax.decompositions.filters import check_norm
 from ist_jax.models.vgg import VGG
 
 
-def channel_rules(convolutions: int, hidden: int) -> Rules:
-    """Groups conv_0, ..., hidden_0, ...: every layer's outputs, which are the next one's inputs."""
-    groups = [
-        None,
-        *(f"conv_{i}" for i in range(convolutions)),
-        *(f"hidden_{i}" for i in range(hidden)),
-    ]
+def channel_rules(num_convolutions: int, num_hidden: int) -> Rules:
+    """The rules of the groups conv_0, ..., hidden_0, ..., which are the layers' outputs."""
+    convolutions = [f"conv_{i}" for i in range(num_convolutions)]
+    groups = [None, *convolutions, *(f"hidden_{i}" for i in range(num_hidden))]
     table: list[tuple[str, tuple[str | None, ...] | None]] = []
     for before, group in itertools.pairwise(groups):
         kind, number = group.split("_")
@@ -37,27 +36,35 @@ def channels(
     num_subnets: int,
     partition: str = "balanced",
 ) -> Decomposition:
-    """The decomposition of `model`, a `VGG`; arguments and errors as of `ist_jax.decompositions.filters`."""
+    """The decomposition of `model`.
+
+    Args:
+      model: the full network.
+      example: one image, shape (1, height, width, channels).
+      num_subnets: S.
+      partition: see `ist_jax.core.partition`.
+
+    Raises:
+      ValueError: another norm than 'batch', or a layer narrower than S.
+    """
     check_norm(model.norm)
     widths = [width for width in model.channels if width]
-    sizes = {f"conv_{i}": width for i, width in enumerate(widths)} | {
-        f"hidden_{i}": w for i, w in enumerate(model.hidden)
-    }
-
-    def narrowed(times: int) -> VGG:
-        count = lambda width: times * -(-width // num_subnets)
-        return model.clone(
-            channels=tuple(map(count, model.channels)), hidden=tuple(map(count, model.hidden))
-        )
-
+    sizes = {f"conv_{i}": width for i, width in enumerate(widths)}
+    sizes |= {f"hidden_{i}": width for i, width in enumerate(model.hidden)}
     return decompose(
         channel_rules(len(widths), len(model.hidden)),
         sizes,
         num_subnets=num_subnets,
         full=model,
-        subnet=narrowed(1),
-        padded=narrowed(num_subnets),
+        subnet=_resized(model, num_subnets, 1),
+        padded=_resized(model, num_subnets, num_subnets),
         example=example,
         partition_name=partition,
         pad_safe=True,
     )
+
+
+def _resized(model: VGG, num_subnets: int, times: int) -> VGG:
+    """The model with `times` ceil(width / S) units in every layer."""
+    resize = lambda widths: tuple(times * -(-width // num_subnets) for width in widths)
+    return model.clone(channels=resize(model.channels), hidden=resize(model.hidden))

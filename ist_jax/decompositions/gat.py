@@ -1,13 +1,14 @@
 """Feature-wise decomposition of graph attention networks (GIST; Wolfe et al., 2023, section 2).
 
-Every subnetwork has all heads, each with its share of the head's features; heads have an axis of their own.
+Every subnetwork has all heads, and of each head a share of its features. Heads are a separate axis,
+which is not split.
 """
 
 import itertools
 from typing import Any
 
+from ist_jax.core.decomposition import Decomposition
 from ist_jax.core.types import Rules
-from ist_jax.decompositions.base import Decomposition
 from ist_jax.decompositions.graphs import decompose_graph
 from ist_jax.models.gat import GAT
 
@@ -28,5 +29,5 @@ def rules(groups: list[str | None]) -> Rules:
 
 
 def gat(model: GAT, num_features: int, **options: Any) -> Decomposition:
-    """The decomposition of `model`; `options` as of `decompose_graph`."""
+    """The decomposition of `model`; options and errors as of `decompose_graph`."""
     return decompose_graph(model, num_features, rules, (num_features,), **options)

@@ -1,16 +1,16 @@
-"""Feature-wise decomposition of graph convolutional networks (GIST; Wolfe et al., 2023, section 2)."""
+"""Feature-wise decomposition of GCNs (GIST; Wolfe et al., 2023, section 2)."""
 
 import itertools
 from typing import Any
 
+from ist_jax.core.decomposition import Decomposition
 from ist_jax.core.types import Rules
-from ist_jax.decompositions.base import Decomposition
 from ist_jax.decompositions.graphs import decompose_graph
 from ist_jax.models.gcn import GCN
 
 
 def rules(groups: list[str | None]) -> Rules:
-    """The rules of a GCN whose layers read features of `groups`; the bias of the output is shared, and averaged."""
+    """The rules of a GCN whose layers read features of `groups`; the output's bias is shared."""
     table: list[tuple[str, tuple[str | None, ...] | None]] = []
     for i, (before, after) in enumerate(itertools.pairwise(groups)):
         table += [(rf"hidden_{i}/kernel", (before, after)), (rf"hidden_{i}/bias", (after,))]
@@ -18,5 +18,5 @@ def rules(groups: list[str | None]) -> Rules:
 
 
 def gcn(model: GCN, num_features: int, **options: Any) -> Decomposition:
-    """The decomposition of `model`; `options` as of `decompose_graph`."""
+    """The decomposition of `model`; options and errors as of `decompose_graph`."""
     return decompose_graph(model, num_features, rules, (num_features,), **options)

@@ -1,22 +1,24 @@
 """Neuron-wise decomposition of fully connected networks (IST; Yuan et al., VLDB 2022, section 3).
 
-The neurons of every hidden layer are dealt to the subnetworks; input and output dimensions are whole by
-default. A subnetwork holds 1/S of the first and last kernel and 1/S^2 of every kernel between.
+The neurons of every hidden layer are split among the subnetworks; input and output dimensions are
+shared by default. A subnetwork holds 1/S of the first and last kernel and 1/S^2 of every kernel
+between them.
 """
 
 import math
 
 import jax
 
+from ist_jax.core.decomposition import Decomposition
 from ist_jax.core.types import Rules
-from ist_jax.decompositions.base import Decomposition, decompose
+from ist_jax.decompositions.base import decompose
 from ist_jax.models.mlp import ACTIVATIONS, MLP
 
 SCALINGS = ("none", "keep", "sqrt")
 
 
 def rules(model: MLP, *, split_input: bool = False) -> Rules:
-    """The rules of `model`, of the parameters that it has; 'input' is the group of a split input."""
+    """The rules of the parameters that `model` has. The group of a split input is 'input'."""
     table: list[tuple[str, tuple[str | None, ...] | None]] = []
     has_vectors, depth = model.bias or model.norm != "none", len(model.hidden)
     for i in range(depth):
@@ -28,12 +30,12 @@ def rules(model: MLP, *, split_input: bool = False) -> Rules:
 
 
 def sum_scale(scaling: str, num_subnets: int) -> float:
-    """Factor on sums over hidden units in the full model, which sums S times as many as a subnetwork."""
+    """Factor on sums over hidden units in the full model, which have S times as many terms."""
     return {"none": 1.0, "keep": 1 / num_subnets, "sqrt": 1 / math.sqrt(num_subnets)}[scaling]
 
 
 def why_not_padded(norm: str, activation: str) -> str:
-    """Why a layer's units may not be padded with zero ones, '' if they may."""
+    """Why a layer's units may not be padded with zeros, '' if they may."""
     if norm == "layer":
         return "LayerNorm runs over the units, and padded ones would count"
     if float(ACTIVATIONS[activation](0.0)) != 0.0:
@@ -50,29 +52,28 @@ def mlp(
     scaling: str = "none",
     split_input: bool = False,
 ) -> Decomposition:
-    """The decomposition of `model`, whose hidden widths are those of the full network.
+    """The decomposition of `model`.
 
     Args:
       model: the full network.
-      example: one input, shape (1, ...); flattened by the model.
+      example: one input, shape (1, ...); the model flattens it.
       num_subnets: S.
       partition: see `ist_jax.core.partition`.
-      scaling: 'none' (right under BatchNorm and LayerNorm), 'keep' (1/S) or 'sqrt' (1/sqrt(S)) on sums over
-        hidden units in the full model.
-      split_input: whether input features are dealt to the subnetworks as well; inputs are vectors then.
+      scaling: of sums over hidden units in the full model: 'none' (right under BatchNorm and
+        LayerNorm), 'keep' (times 1/S) or 'sqrt' (times 1/sqrt(S)).
+      split_input: whether input features are split, too. Inputs are vectors then.
 
     Raises:
-      ValueError: a layer narrower than S; one that S does not divide under LayerNorm or an activation that is
-        not zero at zero.
+      ValueError: a layer is narrower than S; or S does not divide a layer whose units may not be
+        padded, see `why_not_padded`.
     """
     sizes = {f"hidden_{i}": width for i, width in enumerate(model.hidden)}
     if split_input:
         sizes["input"] = math.prod(example.shape[1:])
+    slots = [-(-width // num_subnets) for width in model.hidden]
+    full = model.clone(sum_scale=sum_scale(scaling, num_subnets))
+    input_rule = ((r"x", (None, "input")),) if split_input else ()
     why_not = why_not_padded(model.norm, model.activation)
-    full, slots = (
-        model.clone(sum_scale=sum_scale(scaling, num_subnets)),
-        [-(-width // num_subnets) for width in model.hidden],
-    )
     return decompose(
         rules(model, split_input=split_input),
         sizes,
@@ -81,7 +82,7 @@ def mlp(
         subnet=model.clone(hidden=tuple(slots)),
         padded=full.clone(hidden=tuple(num_subnets * count for count in slots)),
         example=example,
-        batch_rules=((r"x", (None, "input")), (r".*", None)) if split_input else ((r".*", None),),
+        batch_rules=(*input_rule, (r".*", None)),
         partition_name=partition,
         padding=why_not,
         pad_safe=not why_not,

@@ -1,14 +1,14 @@
 """Feature-wise decomposition of GraphSAGE (GIST; Wolfe et al., 2023, section 2).
 
-A feature is one unit for the node itself and for the mean of its neighbours: the authors' release keeps columns i and i + d of
-a kernel of 2 d together, here they are one axis.
+A feature of the node itself and the same feature of its neighbours' mean are one unit. The authors'
+release keeps columns i and i + d of a kernel of 2 d together; here they are one axis.
 """
 
 import itertools
 from typing import Any
 
+from ist_jax.core.decomposition import Decomposition
 from ist_jax.core.types import Rules
-from ist_jax.decompositions.base import Decomposition
 from ist_jax.decompositions.graphs import decompose_graph
 from ist_jax.models.sage import GraphSAGE
 
@@ -22,5 +22,5 @@ def rules(groups: list[str | None]) -> Rules:
 
 
 def sage(model: GraphSAGE, num_features: int, **options: Any) -> Decomposition:
-    """The decomposition of `model`; `options` as of `decompose_graph`."""
+    """The decomposition of `model`; options and errors as of `decompose_graph`."""
     return decompose_graph(model, num_features, rules, (2, num_features), **options)

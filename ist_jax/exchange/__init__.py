@@ -1,21 +1,21 @@
-"""Moving units between the global parameters and the subnetworks."""
+"""Exchanges: they send units between the stored parameters and the subnetworks."""
 
-from ist_jax.exchange.base import Exchange, ExchangeFactory, Store
-from ist_jax.exchange.codecs import FORMATS, WIRES
+from ist_jax.exchange.base import Exchange, Store
+from ist_jax.exchange.codecs import CODECS, COMPRESSIONS
 from ist_jax.exchange.exchange import one_device, over_mesh
-from ist_jax.exchange.independent import separate
-from ist_jax.exchange.layout import resident_groups, settled, storage_order
+from ist_jax.exchange.independent import Independent, independent
+from ist_jax.exchange.layout import choose_holder_sharded, choose_home_sharded, storage_order
 
 __all__ = [
-    "FORMATS",
-    "WIRES",
+    "CODECS",
+    "COMPRESSIONS",
     "Exchange",
-    "ExchangeFactory",
+    "Independent",
     "Store",
+    "choose_holder_sharded",
+    "choose_home_sharded",
+    "independent",
     "one_device",
     "over_mesh",
-    "resident_groups",
-    "separate",
-    "settled",
     "storage_order",
 ]

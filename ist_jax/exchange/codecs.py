@@ -1,16 +1,20 @@
-"""What units look like on the wire: exact, or rounded to fewer bytes.
+"""Codecs: how units are encoded for sending, exactly or rounded to fewer bytes.
 
-    exact     as they are
-    bfloat16  16 bits an entry, sent as uint16 (on a CPU, XLA widens a bfloat16 collective to float32)
-    int8      8 bits an entry and a float32 scale per unit, its largest entry / 127
+    exact     unchanged
+    bfloat16  16 bits per entry, sent as uint16 (XLA would widen a bfloat16 collective to float32 on
+              a CPU)
+    int8      8 bits per entry, and one float32 scale per unit: its largest entry / 127
+    state     for optimizer state beside rounded parameters: bfloat16, never sent as differences, so
+              that second moments stay positive
 
-    state     optimizer state beside rounded weights: bfloat16 that is never a difference, so that moments keep their sign
+Holder-sharded units are rounded at every exchange. Rounding to nearest would lose small updates
+every time, so they are rounded stochastically (Gupta et al., ICML 2015). Home-sharded units are
+sent to the subnetworks rounded to nearest. They come back as differences from what was sent,
+rounded stochastically, so that the stored copy stays exact.
 
-Weights that travel are rounded stochastically (Gupta et al., ICML 2015): units are rounded again at every exchange,
-and to the nearest a small update would be lost every time. Units at home are sent rounded to the nearest and come
-back as differences from what was sent, rounded stochastically, so that the home's copy stays exact. Units that stay where
-they are are rounded like all others, so that the result does not depend on the devices. Leaves that would not become
-smaller (an int8 scale per unit of one entry), integers, and everything of a single subnetwork go exactly.
+Units that stay on their device are rounded like all others, so the result does not depend on the
+number of devices. Some leaves are sent exactly: those that rounding would not make smaller, those
+that are not floating point, and those of a single subnetwork.
 """
 
 from collections.abc import Callable
@@ -22,17 +26,18 @@ import jax.numpy as jnp
 from ist_jax.core.types import Array, Key
 
 
-class Format(NamedTuple):
-    """How one leaf is sent.
+class Codec(NamedTuple):
+    """How one leaf is encoded.
 
     Attributes:
-      name: a name of `FORMATS`.
-      encode: (leaf, axis, key or None) -> arrays to send, the first of the leaf's shape, others with units along `axis`
-        and length 1 elsewhere. Rounded stochastically with a key, to the nearest without.
+      name: a name of `CODECS`.
+      encode: (leaf, axis, key or None) -> arrays to send. The first has the leaf's shape. Any other
+        has the units along `axis`, and length 1 elsewhere. Entries are rounded stochastically if
+        there is a key, and to nearest otherwise.
       decode: (arrays, dtype) -> leaf.
-      bits: of an entry.
-      unit_bytes: beside them, per unit.
-      differences: whether units that come home are sent as differences.
+      bits: bits per entry; None for those of the leaf's dtype.
+      unit_bytes: further bytes per unit.
+      differences: whether home-sharded units come back as differences.
     """
 
     name: str
@@ -43,19 +48,30 @@ class Format(NamedTuple):
     differences: bool = True
 
 
+def _unchanged(leaf: Array, axis: int, key: Key | None) -> tuple[Array]:
+    del axis, key
+    return (leaf,)
+
+
+def _from_unchanged(arrays: tuple[Array, ...], dtype: jnp.dtype) -> Array:
+    del dtype
+    return arrays[0]
+
+
 def _to_bfloat16(leaf: Array, axis: int, key: Key | None) -> tuple[Array]:
-    # some devices write nan as all ones, to which nothing can be added
+    # some devices write NaN as all ones, and adding to that would overflow
     value = jnp.where(jnp.isnan(leaf), jnp.nan, leaf).astype(jnp.float32)
     bits = jax.lax.bitcast_convert_type(value, jnp.uint32)
-    if key is None:  # half of what is cut off, ties to even
+    if key is None:  # to nearest, ties to even
         below = jnp.uint32(0x7FFF) + ((bits >> 16) & 1)
     else:
         below = jax.random.bits(key, leaf.shape, jnp.uint16).astype(jnp.uint32)
     return (((bits + below) >> 16).astype(jnp.uint16),)
 
 
-def _from_bfloat16(sent: tuple[Array, ...], dtype: jnp.dtype) -> Array:
-    return jax.lax.bitcast_convert_type(sent[0].astype(jnp.uint32) << 16, jnp.float32).astype(dtype)
+def _from_bfloat16(arrays: tuple[Array, ...], dtype: jnp.dtype) -> Array:
+    bits = arrays[0].astype(jnp.uint32) << 16
+    return jax.lax.bitcast_convert_type(bits, jnp.float32).astype(dtype)
 
 
 def _to_int8(leaf: Array, axis: int, key: Key | None) -> tuple[Array, Array]:
@@ -66,50 +82,44 @@ def _to_int8(leaf: Array, axis: int, key: Key | None) -> tuple[Array, Array]:
     return jnp.clip(jnp.floor(ratio + up), -127, 127).astype(jnp.int8), scale
 
 
-def _from_int8(sent: tuple[Array, ...], dtype: jnp.dtype) -> Array:
-    return (sent[0].astype(jnp.float32) * sent[1]).astype(dtype)
+def _from_int8(arrays: tuple[Array, ...], dtype: jnp.dtype) -> Array:
+    entries, scale = arrays
+    return (entries.astype(jnp.float32) * scale).astype(dtype)
 
 
-EXACT = Format(
-    "exact",
-    lambda leaf, axis, key: (leaf,),
-    lambda sent, dtype: sent[0],
-    None,
-    0,
-    differences=False,
-)
-FORMATS = {
+EXACT = Codec("exact", _unchanged, _from_unchanged, None, 0, differences=False)
+CODECS = {
     "exact": EXACT,
-    "bfloat16": Format("bfloat16", _to_bfloat16, _from_bfloat16, 16, 0),
-    "int8": Format("int8", _to_int8, _from_int8, 8, 4),
-    "state": Format("state", _to_bfloat16, _from_bfloat16, 16, 0, differences=False),
+    "bfloat16": Codec("bfloat16", _to_bfloat16, _from_bfloat16, 16, 0),
+    "int8": Codec("int8", _to_int8, _from_int8, 8, 4),
+    "state": Codec("state", _to_bfloat16, _from_bfloat16, 16, 0, differences=False),
 }
-WIRES = ("exact", "bfloat16", "int8")  # for parameters
+COMPRESSIONS = ("exact", "bfloat16", "int8")  # the codecs for parameters
 
 
-def each_leaf(wires: Any, tree: Any) -> list[str]:
-    """The format's name of every leaf of `tree`, of which `wires` is a prefix."""
-    return jax.tree.leaves(
-        jax.tree.map(lambda wire, part: jax.tree.map(lambda _: wire, part), wires, tree)
-    )
+def each_leaf(compressions: Any, tree: Any) -> list[str]:
+    """The codec's name of every leaf of `tree`, of which `compressions` is a tree prefix."""
+
+    def repeated(name: str, subtree: Any) -> Any:
+        return jax.tree.map(lambda _: name, subtree)
+
+    return jax.tree.leaves(jax.tree.map(repeated, compressions, tree))
 
 
-def format_of(wire: str, shape: Any, axis: int | None, num_subnets: int) -> Format:
-    """How a leaf whose units lie along `axis` is sent: as `wire` says, or exactly where that would not make it smaller.
+def codec_for(compression: str, shape: Any, axis: int | None, num_subnets: int) -> Codec:
+    """The codec that `compression` names, or `EXACT` where that would not make the leaf smaller.
 
     Args:
-      wire: a name of `FORMATS`.
+      compression: a name of `CODECS`.
       shape: the leaf, or its shape and dtype.
-      axis: along which it rests; None for leaves without a group.
+      axis: the axis of the units; None for leaves without a group.
       num_subnets: S.
     """
-    chosen = FORMATS[wire]
-    if (
-        axis is None
-        or num_subnets == 1
-        or not chosen.bits
-        or not jnp.issubdtype(shape.dtype, jnp.floating)
-    ):
+    codec = CODECS[compression]
+    if axis is None or num_subnets == 1 or codec.bits is None:
         return EXACT
-    entries = shape.size / shape.shape[axis]
-    return chosen if chosen.bits / 8 + chosen.unit_bytes / entries < shape.dtype.itemsize else EXACT
+    if not jnp.issubdtype(shape.dtype, jnp.floating):
+        return EXACT
+    entries_per_unit = shape.size / shape.shape[axis]
+    bytes_per_entry = codec.bits / 8 + codec.unit_bytes / entries_per_unit
+    return codec if bytes_per_entry < shape.dtype.itemsize else EXACT

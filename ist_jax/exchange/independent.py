@@ -1,69 +1,86 @@
-"""No exchange at all: S subnetworks that never meet, as in an ensemble."""
+"""No exchange: S independent subnetworks, as in an ensemble."""
 
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ist_jax.core.partition import Partition
 from ist_jax.core.placement import AXIS
-from ist_jax.core.subnet import extract_all, merge
+from ist_jax.core.subnet import blend, extract_all, merge, per_subnet
 from ist_jax.core.types import Array, Indices, Key, Params
 from ist_jax.exchange.base import Exchange
 
 
-class Separate(NamedTuple):
-    """`whole` keeps what no subnetwork holds; `own_S` are the subnetworks."""
+class Independent(NamedTuple):
+    """The store of an exchange that sends nothing.
 
-    whole: Params
-    own_S: Params
+    Attributes:
+      full: the initial full parameters, for the entries that no subnetwork holds.
+      subnets_S: the subnetworks' parameters, stacked.
+    """
+
+    full: Params
+    subnets_S: Params
 
 
-def separate(labels: Any, shapes: Any, partition: Partition, mesh: Mesh | None = None) -> Exchange:
-    """Every subnetwork keeps its own parameters; they are taken from one initialisation.
+def independent(
+    labels: Any, shapes: Any, partition: Partition, mesh: Mesh | None = None
+) -> Exchange:
+    """Every subnetwork keeps its parameters, which all come from one initialisation.
 
-    Needs a partition that never changes ('fixed'). On a mesh the subnetworks lie along its axis.
+    Args:
+      labels: labels of the tree of parameters.
+      shapes: not used; every exchange takes it.
+      partition: 'fixed', or without groups.
+      mesh: devices over which the subnetworks are sharded; None for one device.
 
     Raises:
-      ValueError: the partition is another.
+      ValueError: the partition changes.
     """
     del shapes
     if partition.sizes and partition.name != "fixed":
         raise ValueError(
-            f"subnetworks that never meet keep their units: partition is 'fixed', not {partition.name!r}"
+            f"independent subnetworks keep their units: use partition='fixed', not "
+            f"{partition.name!r}"
         )
 
-    def place(own_S: Params) -> Params:
+    def place(subnets_S: Params) -> Params:
         if mesh is None:
-            return own_S
-        return jax.lax.with_sharding_constraint(own_S, NamedSharding(mesh, PartitionSpec(AXIS)))
+            return subnets_S
+        sharding = NamedSharding(mesh, PartitionSpec(AXIS))
+        return jax.lax.with_sharding_constraint(subnets_S, sharding)
 
-    def init(params: Params) -> Separate:
-        return Separate(
-            params, place(extract_all(params, labels, partition.first(), partition.num_subnets))
-        )
+    def init(params: Params) -> Independent:
+        subnets_S = extract_all(params, labels, partition.first(), partition.num_subnets)
+        return Independent(params, place(subnets_S))
+
+    def repartition(
+        store: Independent, indices: Indices, next_indices: Indices, key: Key
+    ) -> Independent:
+        del indices, next_indices, key
+        return store
+
+    def pull(store: Independent, indices: Indices) -> Params:
+        del indices
+        return store.subnets_S
 
     def push(
-        store: Separate,
+        store: Independent,
         pulled_S: Params,
         trained_S: Params,
         indices: Indices,
         weight_S: Array,
         key: Key,
-    ) -> Separate:
-        def keep(old_S: Array, new_S: Array) -> Array:
-            return jnp.where(weight_S.reshape((-1,) + (1,) * (old_S.ndim - 1)), new_S, old_S)
+    ) -> Independent:
+        del pulled_S, indices, key
 
-        return Separate(store.whole, place(jax.tree.map(keep, store.own_S, trained_S)))
+        def blend_leaf(old_S: Array, new_S: Array) -> Array:
+            return blend(old_S, new_S, per_subnet(weight_S, old_S))
 
-    params = lambda store, indices: merge(store.whole, store.own_S, labels, indices)
-    return Exchange(
-        init=init,
-        move=lambda store, indices, next_indices, key: store,
-        pull=lambda store, indices: store.own_S,
-        push=push,
-        params=params,
-        lying=params,
-        synchronises=False,
-    )
+        return Independent(store.full, place(jax.tree.map(blend_leaf, store.subnets_S, trained_S)))
+
+    def params(store: Independent, indices: Indices) -> Params:
+        return merge(store.full, store.subnets_S, labels, indices)
+
+    return Exchange(init, repartition, pull, push, params, params)

@@ -1,14 +1,16 @@
-"""Where the leaves rest between rounds, and which groups travel.
+"""Layout: how parameters are stored between rounds.
 
-A leaf with one labelled axis, of a *travelling* group, rests with the subnetworks that hold its units: [S, ...], M
-slots on its axis. A synchronisation sends its units straight from the old holder to the new one, once. Every other
-labelled leaf rests at home, in original order along the axis of a *resident* group: its units go to a subnetwork and
-come back. A leaf with two labelled axes has entries that no subnetwork holds, so one of its groups is resident.
+Units of a *holder-sharded* group are stored by the subnetworks that hold them. A leaf whose only
+group is holder-sharded has the shape [S, ..., M, ...]. A synchronisation sends its units once, from
+the old holder straight to the new one.
 
-A permuted network is the same function, so that the whole model is evaluated as its units lie.
+Units of a *home-sharded* group are stored at fixed homes, in original order. Every leaf with such a
+group is sharded along it. A synchronisation sends its units twice: to a subnetwork and back.
+
+A leaf with two groups has entries that no subnetwork holds. So one of its groups is home-sharded.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
@@ -16,159 +18,137 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.optimize import Bounds, LinearConstraint, milp
 
-from ist_jax.core.partition import Partition, home_size
-from ist_jax.core.subnet import Label, is_label, take
+from ist_jax.core.assignment import home_size
+from ist_jax.core.partition import Partition
+from ist_jax.core.subnet import Label, is_label
 from ist_jax.core.types import Array, Indices
 
 
-def travelling_axis(label: Label, partition: Partition) -> int | None:
-    """The labelled axis of a leaf that rests with the holders of its units; None for leaves that do not."""
-    if len(label.groups) == 1 and label.groups[0][1] in partition.travelling:
+def holder_sharded_axis(label: Label, partition: Partition) -> int | None:
+    """The labelled axis of a leaf that is stored by its units' holders; None for other leaves."""
+    if len(label.groups) == 1 and label.groups[0][1] in partition.holder_sharded:
         return label.groups[0][0]
     return None
 
 
 def home_axis(label: Label, partition: Partition) -> tuple[int, str]:
-    """(axis, group) along which a labelled leaf that does not travel rests: its first resident group."""
-    return next((axis, group) for axis, group in label.groups if group not in partition.travelling)
+    """(axis, group) along which any other labelled leaf is sharded: its first home-sharded one."""
+    return next(
+        (axis, group) for axis, group in label.groups if group not in partition.holder_sharded
+    )
 
 
-def _leaves(labels: Any, shapes: Any) -> list[tuple[Label, int]]:
-    """(label, bytes) of every labelled leaf."""
-    flat = jax.tree.leaves(labels, is_leaf=is_label)
-    leaves = jax.tree.structure(labels, is_leaf=is_label).flatten_up_to(shapes)
-    return [
-        (label, leaf.size * leaf.dtype.itemsize)
-        for label, leaf in zip(flat, leaves)
-        if label.groups
-    ]
-
-
-def resident_groups(
-    labels: Any, shapes: Any, kept: tuple[Any, Any] = ((), ()), overlapping: Iterable[str] = ()
+def choose_home_sharded(
+    labels: Any, shapes: Any, outer: tuple[Any, Any] = ((), ()), overlapping: Iterable[str] = ()
 ) -> frozenset[str]:
-    """The resident groups that make a synchronisation cheapest: a vertex cover of least bytes.
+    """The home-sharded groups that make a synchronisation cheapest: a vertex cover of least bytes.
 
-    Every leaf with several groups has a resident one. A leaf of one group is sent twice if that is resident, once if
-    it travels; state of an outer optimizer over it is not sent, or once. A function of labels and sizes alone.
+    Every leaf with several groups needs a home-sharded one. A leaf with one group is sent twice if
+    the group is home-sharded, and once if it is holder-sharded. The state of an outer optimizer
+    over that leaf is never sent if the group is home-sharded, and once if it is holder-sharded.
 
     Args:
-      labels: of everything that goes to the subnetworks and back: parameters, carried optimizer state.
+      labels: labels of all that subnetworks receive: parameters, carried optimizer state.
       shapes: its arrays or ShapeDtypeStructs.
-      kept: (labels, shapes) of what never goes to the subnetworks: an outer optimizer's state.
-      overlapping: groups whose units have several holders, which are resident whatever that costs.
+      outer: (labels, shapes) of what subnetworks never receive: the state of an outer optimizer.
+      overlapping: groups whose units have several holders. They are home-sharded at any cost.
     """
-    exchanged, outer = _leaves(labels, shapes), _leaves(*kept)
+    exchanged = _labelled(labels, shapes)
     groups = sorted({group for label, _ in exchanged for _, group in label.groups})
-    weight = dict.fromkeys(groups, 0)
-    for sign, leaves in ((1, exchanged), (-1, outer)):
+    forced = set(overlapping) & set(groups)
+    extra_bytes = dict.fromkeys(groups, 0)  # that home-sharding costs more
+    for sign, leaves in ((1, exchanged), (-1, _labelled(*outer))):
         for label, num_bytes in leaves:
             if len(label.groups) == 1:
-                weight[label.groups[0][1]] += sign * num_bytes
+                extra_bytes[label.groups[0][1]] += sign * num_bytes
     edges = {
         tuple(sorted(group for _, group in label.groups))
         for label, _ in exchanged
         if len(label.groups) > 1
     }
-    forced = [group in set(overlapping) for group in groups]
     if not edges:
-        return frozenset(
-            group for group, always in zip(groups, forced) if always or weight[group] < 0
-        )
-    # among covers of equal bytes the smaller one, then the one of earlier names
+        return frozenset(forced | {group for group in groups if extra_bytes[group] < 0})
+    return _cheapest_cover(extra_bytes, edges, forced)
+
+
+def _labelled(labels: Any, shapes: Any) -> list[tuple[Label, int]]:
+    """(label, bytes) of every leaf with a group."""
+    flat, treedef = jax.tree.flatten(labels, is_leaf=is_label)
+    leaves = zip(flat, treedef.flatten_up_to(shapes))
+    return [(label, leaf.size * leaf.dtype.itemsize) for label, leaf in leaves if label.groups]
+
+
+def _cheapest_cover(
+    cost: Mapping[str, int], edges: Iterable[tuple[str, ...]], forced: Iterable[str]
+) -> frozenset[str]:
+    """The cheapest set of groups that has one group of each edge, and all that are forced."""
+    groups = sorted(cost)
+    # of several covers of equal bytes, the smallest; of several of those, the first by name
     rank = len(groups) ** 2
-    cost = [weight[group] * 2 * rank + rank + number for number, group in enumerate(groups)]
-    member = np.array([[group in edge for group in groups] for edge in sorted(edges)], float)
-    found = milp(
-        cost,
+    objective = [cost[group] * 2 * rank + rank + number for number, group in enumerate(groups)]
+    in_edge = np.array([[group in edge for group in groups] for edge in sorted(edges)], float)
+    lower = np.array([group in forced for group in groups], float)
+    solution = milp(
+        objective,
         integrality=np.ones(len(groups)),
-        bounds=Bounds(np.array(forced, float), 1),
-        constraints=LinearConstraint(member, lb=1),
+        bounds=Bounds(lower, 1),
+        constraints=LinearConstraint(in_edge, lb=1),
         options={"mip_rel_gap": 0},
     )
-    return frozenset(group for group, chosen in zip(groups, found.x) if chosen > 0.5)
+    return frozenset(group for group, chosen in zip(groups, solution.x) if chosen > 0.5)
 
 
-def settled(
-    partition: Partition, labels: Any, shapes: Any, kept: tuple[Any, Any] = ((), ())
+def choose_holder_sharded(
+    partition: Partition, labels: Any, shapes: Any, outer: tuple[Any, Any] = ((), ())
 ) -> Partition:
-    """`partition` with its travelling groups chosen: all that can travel but `resident_groups`."""
+    """`partition` with all groups holder-sharded except those that `choose_home_sharded` returns.
+
+    Only 'balanced' has holder-sharded groups; other partitions are returned unchanged.
+    """
     if partition.name != "balanced":
         return partition
-    return partition.with_travelling(
-        set(partition.sizes) - resident_groups(labels, shapes, kept, partition.overlapping)
-    )
+    home_sharded = choose_home_sharded(labels, shapes, outer, partition.overlapping)
+    return partition.with_holder_sharded(set(partition.sizes) - home_sharded)
 
 
 def positions(index_SxM: Array, size: int) -> Array:
-    """int32[N]: where each unit lies, as s * M + slot."""
-    flat = index_SxM.reshape(-1)
-    return (
-        jnp.full(size, flat.size, jnp.int32)
-        .at[flat]
-        .set(jnp.arange(flat.size, dtype=jnp.int32), mode="drop")
-    )
+    """int32[N]: the position s * M + slot at which each unit is stored."""
+    unit = index_SxM.reshape(-1)
+    position = jnp.arange(unit.size, dtype=jnp.int32)
+    return jnp.full(size, unit.size, jnp.int32).at[unit].set(position, mode="drop")
 
 
 def padded(leaf: Array, axis: int, length: int) -> Array:
     """`leaf` with zeros at the end of `axis`, which then has `length` entries."""
-    return jnp.pad(
-        leaf, [(0, length - leaf.shape[a] if a == axis else 0) for a in range(leaf.ndim)]
-    )
+    missing = length - leaf.shape[axis]
+    return jnp.pad(leaf, [(0, missing if a == axis else 0) for a in range(leaf.ndim)])
 
 
-def spread(leaf: Array, axis: int, num_subnets: int) -> Array:
-    """[.., N, ..] in original order as [S, .., M, ..], every home with its own units, padded with zeros."""
+def split_by_home(leaf: Array, axis: int, num_subnets: int) -> Array:
+    """[.., N, ..] in original order as [S, .., M, ..]: the units of each home, zero-padded."""
     slots = home_size(leaf.shape[axis], num_subnets)
-    whole = padded(leaf, axis, num_subnets * slots)
-    split = whole.reshape(*leaf.shape[:axis], num_subnets, slots, *leaf.shape[axis + 1 :])
+    full = padded(leaf, axis, num_subnets * slots)
+    split = full.reshape(*leaf.shape[:axis], num_subnets, slots, *leaf.shape[axis + 1 :])
     return jnp.moveaxis(split, axis, 0)
 
 
-def gathered(leaf_S: Array, axis: int) -> Array:
-    """[S, .., M, ..] as [.., S * M, ..]: the slots of all holders, one after another."""
+def join_holders(leaf_S: Array, axis: int) -> Array:
+    """[S, .., M, ..] as [.., S * M, ..]: the slots of all holders, one holder after another."""
     front = jnp.moveaxis(leaf_S, 0, axis)
     return front.reshape(*front.shape[:axis], -1, *front.shape[axis + 2 :])
 
 
 def storage_order(partition: Partition, indices: Indices) -> Indices:
-    """group -> int32[S * M]: the unit in every place of a group's axis in `Exchange.lying`, its size where none is.
+    """group -> int32[S * M]: the unit at every place of a group's axis in `Exchange.stored_params`.
 
-    Travelling groups lie as their holders do; others in original order, padded at the end.
+    A holder-sharded group is in the order of its holders. A home-sharded group is in original
+    order. Both are padded, and a padded place has the group's size as its unit.
     """
 
     def units(group: str, size: int) -> Array:
-        if group in partition.travelling:
+        if group in partition.holder_sharded:
             return indices[group].reshape(-1)
-        padded = partition.num_subnets * home_size(size, partition.num_subnets)
-        return jnp.minimum(jnp.arange(padded, dtype=jnp.int32), size)
+        length = partition.num_subnets * home_size(size, partition.num_subnets)
+        return jnp.minimum(jnp.arange(length, dtype=jnp.int32), size)
 
     return {group: units(group, size) for group, size in partition.sizes.items()}
-
-
-def in_order(
-    leaf: Array, label: Label, shape: tuple[int, ...], partition: Partition, indices: Indices
-) -> Array:
-    """One leaf of a store in original order."""
-    axis = travelling_axis(label, partition)
-    if axis is None:
-        return leaf[tuple(map(slice, shape))]
-    group = label.groups[0][1]
-    return take(gathered(leaf, axis), positions(indices[group], partition.sizes[group]), axis)
-
-
-def as_it_lies(leaf: Array, label: Label, partition: Partition, indices: Indices) -> Array:
-    """One leaf of a store for `Exchange.lying`. No axis that is sharded is permuted."""
-    axis = travelling_axis(label, partition)
-    if axis is not None:
-        return gathered(leaf, axis)
-    if not label.groups:
-        return leaf
-    resting, units = home_axis(label, partition)[0], storage_order(partition, indices)
-    for axis, group in label.groups:
-        leaf = (
-            padded(leaf, axis, units[group].size)
-            if axis == resting
-            else take(leaf, units[group], axis)
-        )
-    return leaf

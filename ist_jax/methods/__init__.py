@@ -1,18 +1,28 @@
-"""Ways to train: a table from a method's name to how it is built from the two algorithms."""
+"""Ways to train; a method is one file."""
 
-from ist_jax.methods.base import Algorithm, Costs, Start, State
+from ist_jax.methods.base import Method, MethodInfo, StartError
+from ist_jax.methods.costs import Costs
 from ist_jax.methods.data_parallel import data_parallel
+from ist_jax.methods.diloco import diloco
 from ist_jax.methods.ensemble import ensemble
-from ist_jax.methods.ist import OPT_STATES, drawn, ist
+from ist_jax.methods.ist import drawn_partitions, ist
+from ist_jax.methods.local_sgd import local_sgd
+from ist_jax.methods.state import Plan, Start, State
+from ist_jax.methods.subnet_method import OPT_STATES
 
 __all__ = [
     "OPT_STATES",
-    "Algorithm",
     "Costs",
+    "Method",
+    "MethodInfo",
+    "Plan",
     "Start",
+    "StartError",
     "State",
     "data_parallel",
-    "drawn",
+    "diloco",
+    "drawn_partitions",
     "ensemble",
     "ist",
+    "local_sgd",
 ]

@@ -1,16 +1,35 @@
-"""Subnetworks that never meet, as a baseline of IST: its training without its exchange."""
+"""Subnetworks that never synchronise, as a baseline of IST: its training without its exchange."""
 
-import functools
+import dataclasses
 
 import optax
 
+from ist_jax.core.decomposition import Decomposition
 from ist_jax.core.partition import partition
 from ist_jax.core.placement import Placement, vmapped
-from ist_jax.decompositions.base import Decomposition
-from ist_jax.exchange import separate
-from ist_jax.methods.base import Algorithm
-from ist_jax.methods.ist import ist
-from ist_jax.tasks.base import Task
+from ist_jax.core.task import Task
+from ist_jax.core.types import Batch, Key
+from ist_jax.exchange import independent
+from ist_jax.methods.base import Method, MethodInfo
+from ist_jax.methods.costs import silent_costs
+from ist_jax.methods.predictor import Predictor
+from ist_jax.methods.state import Plan, State
+from ist_jax.methods.subnet_method import SubnetMethod, exchanged_trees
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Ensemble(SubnetMethod):
+    """A plan that synchronises nothing; the prediction is the mean of the members' outputs."""
+
+    def plan(self, state: State, key: Key) -> Plan:
+        del key
+        return Plan(state.indices, synchronised=frozenset())
+
+    def predictor(
+        self, state: State, calibration: Batch | None, *, subnets: bool = False
+    ) -> Predictor:
+        make = self.predictors.of_subnets if subnets else self.predictors.of_ensemble
+        return make(state, calibration)
 
 
 def ensemble(
@@ -20,23 +39,32 @@ def ensemble(
     *,
     batch_size: int,
     placement: Placement | None = None,
-) -> Algorithm:
-    """S subnetworks, contiguous slices of every group, that never meet; the prediction is the mean of their logits.
+) -> Method:
+    """S subnetworks, contiguous slices of every group, that never synchronise.
 
-    Args: as of `ist`. The optimizer's state stays with its subnetwork; nothing is ever sent.
+    Arguments are those of `ist`. The optimizer's state stays with its subnetwork.
+
+    Raises:
+      ValueError: labels or rules that do not fit the model.
     """
-    parts = decomposition.partition
-    apart = decomposition._replace(partition=partition("fixed", parts.sizes, parts.num_subnets))
     placement = placement or vmapped()
-    exchange = functools.partial(separate, mesh=placement.mesh)
-    members = ist(
-        apart,
+    parts = decomposition.partition
+    parts = partition("fixed", parts.sizes, parts.num_subnets)
+    decomposition = decomposition._replace(partition=parts)
+    labels, shapes = exchanged_trees(decomposition, tx)
+    info = MethodInfo(
+        num_workers=parts.num_subnets,
+        batch_size=batch_size,
+        costs=silent_costs(labels.params, shapes.params, parts),
+        sharding=placement.replicated_sharding,
+        partition=parts,
+    )
+    return Ensemble(
+        info,
+        decomposition,
         task,
         tx,
-        batch_size=batch_size,
-        placement=placement,
-        exchange=exchange,
-        opt_state="own",
+        placement,
+        independent(labels, shapes, parts, mesh=placement.mesh),
+        opt_state="local",
     )
-    mean = lambda variables, batch: members.subnet_predict(variables, batch).mean(axis=0)
-    return members._replace(variables=members.subnet_variables, predict=mean)

@@ -1,13 +1,13 @@
-"""What one subnetwork sees of a batch, whose inputs may be split as well."""
+"""The part of a batch that one subnetwork sees: inputs may be split as well."""
 
 from typing import Any
 
 import jax
 
+from ist_jax.core.decomposition import Decomposition
 from ist_jax.core.subnet import extract, label_axes
 from ist_jax.core.trees import check_all_match, leaf_shapes, shape_difference
 from ist_jax.core.types import Batch, Indices, Params
-from ist_jax.decompositions.base import Decomposition
 
 
 def input_sizes(decomposition: Decomposition) -> dict[str, int]:
@@ -19,25 +19,35 @@ def input_sizes(decomposition: Decomposition) -> dict[str, int]:
 
 
 def local_batch(decomposition: Decomposition, batch: Batch, indices: Indices) -> Batch:
-    """What one subnetwork sees of a batch: all of it, or its share of split inputs."""
+    """The part of a batch that one subnetwork sees: all of it, or its share of split inputs.
+
+    Args:
+      decomposition: whose batch rules say which fields are split.
+      batch: a whole batch.
+      indices: group -> int32[M], the units of the subnetwork.
+    """
     labels = label_axes(batch, decomposition.batch_rules, input_sizes(decomposition))
     return extract(batch, labels, indices)
 
 
 def check_subnet(decomposition: Decomposition, labels: Any, shapes: Params) -> None:
-    """Raises ValueError if a rule matches nothing, or the subnetwork's model has not the shapes that the rules give it."""
+    """Checks the rules table and the subnetwork's model against each other.
+
+    Raises:
+      ValueError: a rule matches no leaf, or the subnetwork's model has other shapes than the rules
+        give it.
+    """
     check_all_match(decomposition.rules, shapes)
     indices = {group: index_SxM[0] for group, index_SxM in decomposition.partition.first().items()}
     example = decomposition.example
     if input_sizes(decomposition):
-        example = jax.eval_shape(lambda x: local_batch(decomposition, {"x": x}, indices), example)[
-            "x"
-        ]
+        local = lambda x: local_batch(decomposition, {"x": x}, indices)["x"]
+        example = jax.eval_shape(local, example)
     given = jax.eval_shape(lambda params: extract(params, labels, indices), shapes)
-    found = jax.eval_shape(decomposition.subnet.init, jax.random.key(0), example)["params"]
-    if difference := shape_difference(
-        leaf_shapes(found), leaf_shapes(given), ("in the subnetwork's model", "by the rules")
-    ):
+    built = jax.eval_shape(decomposition.subnet.init, jax.random.key(0), example)
+    places = ("in the subnetwork's model", "by the rules")
+    if difference := shape_difference(leaf_shapes(built), leaf_shapes(given), places):
         raise ValueError(
-            f"a subnetwork has ceil(size / num_subnets) units of every group, and {difference}: mend one of the two"
+            "a subnetwork has ceil(size / num_subnets) units of every group, "
+            f"and {difference}: mend one of the two"
         )

@@ -1,54 +1,80 @@
-"""A model as it is evaluated: parameters, and normalisation statistics measured on training data."""
+"""Predictors: what a state is evaluated with."""
 
+import dataclasses
+from collections.abc import Callable
 from typing import Any
 
-import flax.linen as nn
-import jax.numpy as jnp
-from jax.sharding import Mesh
+import jax
 
-from ist_jax.core.trees import map_with_names, match
-from ist_jax.core.types import Array, Batch, Params, Variables
-from ist_jax.decompositions.base import Decomposition
-from ist_jax.exchange import Exchange, storage_order
-from ist_jax.methods.base import State
-from ist_jax.models.norm import STATS
-from ist_jax.models.residual import ShardedStack
-from ist_jax.tasks.base import Task
+from ist_jax.core.model import Calibrated, Model, Stats
+from ist_jax.core.task import Task
+from ist_jax.core.types import Array, Batch, Indices, Key, Params
+
+Predict = Callable[[Params, Stats | None, Indices, Batch], Any]
 
 
-def measured(model: nn.Module, task: Task, params: Params, sample: Batch | None) -> Variables:
-    """The variables to evaluate `model` with.
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Predictor:
+    """A callable pytree: batch -> outputs.
 
-    With a sample, the statistics of its norms are measured in one pass over it, so that a prediction is per
-    example and does not depend on how the test set is cut. Without one, every norm takes the statistics of
-    the batch it sees, as in the authors' code.
+    Attributes:
+      params: of one model, or of all S workers' models, stacked.
+      stats: normalisation statistics, stacked likewise; None: those of each batch are used.
+      indices: the units that the parameters belong to, where the inputs are split as well.
+      function: (params, stats, indices, batch) -> outputs.
     """
-    variables: dict[str, Any] = {"params": params}
-    if sample is None:
-        return variables
-    measuring = lambda variables, *inputs: model.apply(variables, *inputs, mutable=[STATS])
-    _, updates = task.logits(measuring, variables, sample)
-    return variables | dict(updates)
+
+    params: Params
+    stats: Stats | None
+    indices: Indices
+    function: Predict = dataclasses.field(metadata={"static": True})
+
+    def __call__(self, batch: Batch) -> Any:
+        return self.function(self.params, self.stats, self.indices, batch)
 
 
-def in_order(
-    decomposition: Decomposition, exchange: Exchange, state: State, mesh: Mesh | None
-) -> Params:
-    """The whole model's parameters in original order.
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Measuring:
+    """A model that keeps the statistics of the inputs it is applied to."""
 
-    Over a mesh, blocks whose order matters stay where they lie, until `models.residual.repeated` asks for one.
+    model: Model
+    measured: list[Stats] = dataclasses.field(default_factory=list)
+
+    def init(self, key: Key, example: Any) -> Params:
+        return self.model.init(key, example)
+
+    def apply(
+        self, params: Params, inputs: Any, *, key: Key | None = None, stats: Stats | None = None
+    ) -> Array:
+        self.measured.append(self.model.measure(params, inputs))
+        return self.model.apply(params, inputs, key=key, stats=self.measured[-1])
+
+    def measure(self, params: Params, inputs: Any) -> Stats:
+        return self.model.measure(params, inputs)
+
+
+def measure_stats(
+    model: Model, task: Task, params: Params, calibration: Batch | None
+) -> Stats | None:
+    """The normalisation statistics of the inputs that `task` gives the model of a batch.
+
+    With them a prediction is per example: it does not depend on how the test set is cut into
+    batches. Without a batch the result is None, and every norm uses the statistics of the batch
+    it sees, as in the authors' code.
     """
-    if mesh is None or not exchange.synchronises:
-        return exchange.params(state.store, state.indices)[0]
-    parts = decomposition.partition
-    units = storage_order(parts, state.indices)
+    if calibration is None:
+        return None
+    measuring = _Measuring(model)
+    task.predict(measuring, params, calibration)
+    return measuring.measured[-1]
 
-    def stays(name: str, leaf: Array) -> Array | ShardedStack:
-        group = (match(decomposition.rules, name) or (None,))[0]
-        return (
-            leaf
-            if group is None
-            else ShardedStack(leaf, jnp.argsort(units[group])[: parts.sizes[group]], mesh)
-        )
 
-    return map_with_names(stays, exchange.lying(state.store, state.indices)[0])
+def model_predictor(model: Model, task: Task, params: Params, stats: Stats | None) -> Predictor:
+    """The predictor of one model that takes whole batches."""
+
+    def predict(params: Params, stats: Stats | None, indices: Indices, batch: Batch) -> Any:
+        del indices
+        return task.predict(Calibrated(model, stats), params, batch)
+
+    return Predictor(params, stats, {}, predict)

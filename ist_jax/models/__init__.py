@@ -1,8 +1,9 @@
-"""Flax modules; a new one is its file and a line here."""
+"""Flax modules, and what makes a model of one. A new module is a file and a line here."""
 
 from ist_jax.models.gat import GAT
 from ist_jax.models.gcn import GCN
 from ist_jax.models.graphs import GRAPH_NORMS
+from ist_jax.models.linen import LinenModel, as_model, linen
 from ist_jax.models.mlp import ACTIVATIONS, MLP, NORMS
 from ist_jax.models.norm import STATS, BatchNorm
 from ist_jax.models.resnet import PreActResNet, ResNet
@@ -31,6 +32,9 @@ __all__ = [
     "VGG",
     "BatchNorm",
     "GraphSAGE",
+    "LinenModel",
     "PreActResNet",
     "ResNet",
+    "as_model",
+    "linen",
 ]

@@ -1,10 +1,11 @@
 """A 2-D convolution whose gradients are fast inside `lax.scan` and `nn.scan`, too.
 
-On a CPU, XLA has a fast convolution for images in NHWC and kernels in HWIO. Automatic differentiation writes the gradients of
-a convolution as convolutions with other dimension orders. Outside of loops XLA brings these into the fast one's; inside, they
-run as plain nested loops, up to 34 times slower (experiments/resist). The gradients below are in that order from the start (of
-1 x 1 kernels: matrix products).
-On GPUs and TPUs XLA's own choice of layouts stands, and `Conv` leaves differentiation to JAX.
+On a CPU, XLA has a fast convolution for images in NHWC and kernels in HWIO. Automatic
+differentiation writes the gradients as convolutions with other dimension orders. Outside of loops,
+XLA transposes them for the fast one. Inside, they run as plain nested loops, up to 34 times slower
+(experiments/resist). The gradients below are written in the fast order; those of 1 x 1 kernels are
+matrix products. On GPUs and TPUs, where XLA chooses its own layouts, `Conv` leaves differentiation
+to JAX.
 """
 
 import functools
@@ -22,13 +23,13 @@ _Padding = tuple[tuple[int, int], tuple[int, int]]
 
 
 def _padding(kernel: Array) -> _Padding:
-    """Half of the kernel on both sides, whatever the stride (as the authors' frameworks pad)."""
+    """Half of the kernel on both sides for every stride, as the authors' frameworks pad."""
     height, width = kernel.shape[:2]
     return ((height // 2, height // 2), (width // 2, width // 2))
 
 
 def plain_conv(x_BxHxWxI: Array, kernel: Array, stride: int) -> Array:
-    """The convolution as `lax` has it, padded by half of the kernel on both sides; its gradients are JAX's."""
+    """`lax`'s convolution, padded by half of the kernel on both sides, with JAX's gradients."""
     return lax.conv_general_dilated(
         x_BxHxWxI, kernel, (stride, stride), _padding(kernel), dimension_numbers=_ORDER
     )
@@ -36,7 +37,7 @@ def plain_conv(x_BxHxWxI: Array, kernel: Array, stride: int) -> Array:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def conv(x_BxHxWxI: Array, kernel: Array, stride: int) -> Array:
-    """`plain_conv` with gradients in the order of dimensions that is fast in loops on a CPU.
+    """`plain_conv` with gradients in the dimension order that is fast in loops on a CPU.
 
     Args:
       x_BxHxWxI: images.
@@ -58,45 +59,45 @@ def _backward(stride: int, saved: tuple[Array, Array], dy: Array) -> tuple[Array
 
 
 def _backward_1x1(stride: int, x: Array, kernel: Array, dy: Array) -> tuple[Array, Array]:
-    seen = x[:, ::stride, ::stride]
-    d_seen = jnp.einsum("bhwo,io->bhwi", dy, kernel[0, 0])
-    d_kernel = jnp.einsum("bhwi,bhwo->io", seen, dy)[None, None]
-    return (
-        d_seen if stride == 1 else jnp.zeros_like(x).at[:, ::stride, ::stride].set(d_seen)
-    ), d_kernel
+    read = x[:, ::stride, ::stride]  # the pixels that the kernel reads
+    dx = jnp.einsum("bhwo,io->bhwi", dy, kernel[0, 0])
+    d_kernel = jnp.einsum("bhwi,bhwo->io", read, dy)[None, None]
+    if stride > 1:
+        dx = jnp.zeros_like(x).at[:, ::stride, ::stride].set(dx)
+    return dx, d_kernel
 
 
 def _input_gradient(stride: int, x: Array, kernel: Array, dy: Array) -> Array:
-    """A convolution of dy, spread by the stride, with the kernel turned round."""
-    turned = jnp.flip(kernel, (0, 1)).swapaxes(2, 3)
+    """A convolution of dy, dilated by the stride, with the flipped kernel."""
+    flipped = jnp.flip(kernel, (0, 1)).swapaxes(2, 3)
     padding = []
     for axis, (before, _) in enumerate(_padding(kernel)):
         length = kernel.shape[axis]
-        spread = (dy.shape[axis + 1] - 1) * stride + 1
+        dilated = (dy.shape[axis + 1] - 1) * stride + 1
         front = length - 1 - before
-        padding.append((front, x.shape[axis + 1] + length - 1 - front - spread))
+        padding.append((front, x.shape[axis + 1] + length - 1 - front - dilated))
     return lax.conv_general_dilated(
-        dy, turned, (1, 1), padding, lhs_dilation=(stride, stride), dimension_numbers=_ORDER
+        dy, flipped, (1, 1), padding, lhs_dilation=(stride, stride), dimension_numbers=_ORDER
     )
 
 
 def _kernel_gradient(stride: int, x: Array, kernel: Array, dy: Array) -> Array:
-    """A convolution of x with dy, spread by the stride, as its kernel; examples are the channels that are summed."""
+    """A convolution of x with dy, dilated by the stride, as kernel; it sums over the examples."""
     images, window = x.transpose(3, 1, 2, 0), dy.transpose(1, 2, 0, 3)
     padding = []
     for axis, (before, _) in enumerate(_padding(kernel)):
-        spread = (dy.shape[axis + 1] - 1) * stride + 1
-        padding.append((before, kernel.shape[axis] - 1 + spread - before - x.shape[axis + 1]))
-    found = lax.conv_general_dilated(
+        dilated = (dy.shape[axis + 1] - 1) * stride + 1
+        padding.append((before, kernel.shape[axis] - 1 + dilated - before - x.shape[axis + 1]))
+    d_kernel = lax.conv_general_dilated(
         images, window, (1, 1), padding, rhs_dilation=(stride, stride), dimension_numbers=_ORDER
     )
-    return found.transpose(1, 2, 0, 3)
+    return d_kernel.transpose(1, 2, 0, 3)
 
 
 conv.defvjp(_forward, _backward)
 
 
-def _fastest() -> Callable[[Array, Array, int], Array]:
+def _fastest_conv() -> Callable[[Array, Array, int], Array]:
     return conv if jax.default_backend() == "cpu" else plain_conv
 
 
@@ -122,4 +123,4 @@ class Conv(nn.Module):
         shape = (self.size, self.size, x_BxHxWxI.shape[-1], self.features)
         kernel = self.param("kernel", nn.initializers.he_normal(), shape, self.param_dtype)
         x_BxHxWxI, kernel = nn.dtypes.promote_dtype(x_BxHxWxI, kernel, dtype=self.dtype)
-        return _fastest()(x_BxHxWxI, kernel, self.stride)
+        return _fastest_conv()(x_BxHxWxI, kernel, self.stride)

@@ -1,7 +1,7 @@
 """The fully connected network of IST (Yuan et al., VLDB 2022, section 5).
 
-Bias-free dense layers, BatchNorm on every hidden layer and, without affine parameters, on the logits; so
-that no parameter is shared between subnetworks and no scaling of activations is needed.
+Dense layers have no bias. BatchNorm follows every hidden layer and, without affine parameters, the
+logits. So no parameter is shared between subnetworks, and no scaling of activations is needed.
 """
 
 from collections.abc import Callable
@@ -25,7 +25,7 @@ NORMS = ("batch", "layer", "none")
 
 
 class MLP(nn.Module):
-    """Dense layers with names hidden_0, hidden_1, ..., output; norms norm_0, ..., output_norm.
+    """Dense layers hidden_0, hidden_1, ..., output, with norms norm_0, ..., output_norm.
 
     Attributes:
       hidden: widths of the hidden layers.
@@ -33,8 +33,8 @@ class MLP(nn.Module):
       norm: 'batch' (hidden layers and logits), 'layer' (hidden layers) or 'none'.
       bias: whether dense layers have a bias.
       activation: a name of `ACTIVATIONS`.
-      sum_scale: factor on every sum over a hidden layer's units: 1 in a subnetwork, less in a full model
-        that has no norm and sums more units than the subnetworks were trained with.
+      sum_scale: factor on every sum over a hidden layer's units. It is 1 in a subnetwork, and less
+        in a full model without norm, which sums more units than the subnetworks trained with.
       dtype: compute dtype, None for that of inputs and parameters.
       param_dtype: dtype of the parameters.
     """

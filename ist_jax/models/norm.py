@@ -1,12 +1,12 @@
 """Normalisation without hidden state.
 
-The mode of a module is in what it is applied to, not in a flag, so that any `__call__(self, x)` model
-can be trained here:
+What a module is applied to decides its mode; no flag does. So any `__call__(self, x)` model can be
+trained here:
 
-    apply({'params': p}, x)                             statistics of the batch (training, eval_norm='batch')
-    apply({'params': p}, x, mutable=[STATS])            the same, and hands the statistics back
-    apply({'params': p, STATS: measured}, x)            measured statistics: a prediction is per example
-    apply(..., rngs={'dropout': key})                   dropout is on; without the key it is off
+    apply({'params': p}, x)                     the batch's statistics (training, eval_norm='batch')
+    apply({'params': p}, x, mutable=[STATS])    the same, and returns the statistics
+    apply({'params': p, STATS: measured}, x)    measured statistics: a prediction is per example
+    apply(..., rngs={'dropout': key})           dropout is on; without the key it is off
 """
 
 import flax.linen as nn
@@ -17,10 +17,11 @@ STATS = "norm_stats"
 
 
 class BatchNorm(nn.Module):
-    """Batch normalisation over all axes but the last (Ioffe and Szegedy, ICML 2015), without running statistics.
+    """Batch normalisation over all axes except the last, without running statistics.
 
-    Scale and bias are ordinary parameters, so that they travel with their unit (IST: affine on hidden layers,
-    none on the logits). Moments are taken in at least float32.
+    Ioffe and Szegedy, ICML 2015. Scale and bias are ordinary parameters, so they move with their
+    unit (in IST hidden layers have them, and the logits do not). Moments are computed in float32 or
+    better.
 
     Attributes:
       affine: whether there are a scale and a bias.

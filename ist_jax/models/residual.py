@@ -1,10 +1,10 @@
-"""Residual blocks, and how a stage repeats one.
+"""Residual blocks, and loops over equal ones.
 
-Pre-activation: He et al., Identity Mappings in Deep Residual Networks, ECCV 2016, as in the authors' release of ResIST
-(Dun et al., UAI 2022; no norm on the shortcut). Post-activation: He et al., CVPR 2016.
+Pre-activation: He et al., Identity Mappings in Deep Residual Networks, ECCV 2016, without a norm on
+the shortcut, as in the authors' release of ResIST (Dun et al., UAI 2022). Post-activation: He et
+al., CVPR 2016.
 """
 
-import dataclasses
 import math
 from collections.abc import Callable
 from typing import Any
@@ -12,8 +12,8 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh, PartitionSpec
 
+from ist_jax.core.sharded_stack import ShardedStack
 from ist_jax.core.types import Array
 from ist_jax.models.conv import Conv
 from ist_jax.models.norm import STATS, BatchNorm
@@ -23,6 +23,7 @@ BLOCKS = ("preact", "post", "preact_bottleneck", "post_bottleneck")
 
 
 def is_preact(block: str) -> bool:
+    """Whether norms and activations come before the convolutions."""
     return block.startswith("preact")
 
 
@@ -32,16 +33,18 @@ def expansion(block: str) -> int:
 
 
 class Block(nn.Module):
-    """x -> shortcut + scale * branch(x). With all parameters zero the branch is zero: under pre-activation, the identity.
+    """x -> shortcut + scale * branch(x).
+
+    If all parameters are zero, so is the branch; under pre-activation the block is the identity.
 
     Attributes:
       kind: a name of `BLOCKS`.
-      features: channels of the input's successor, output / expansion(kind).
-      inner: output channels of conv1, which conv2 takes; 0: `features`.
+      features: output channels / expansion(kind).
+      inner: output channels of conv1, which are the inputs of conv2; 0: `features`.
       stride: of the first 3 x 3 convolution, and of the shortcut.
       scale: of the branch.
       norm: 'batch' or 'group' (groups of 16 channels; Wu and He, ECCV 2018).
-      dtype: compute dtype, None for that of inputs and parameters.
+      dtype: compute dtype; None: that of inputs and parameters.
       param_dtype: dtype of the parameters.
     """
 
@@ -57,18 +60,13 @@ class Block(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         scaled = lambda branch: branch if self.scale == 1.0 else branch * self.scale
+        shortcut = lambda x: self._conv(self._out, "shortcut", 1, self.stride)(x)
         if is_preact(self.kind):
-            seen = nn.relu(self._norm("norm1")(x))
-            shortcut = (
-                self._conv(self._out, "shortcut", 1, self.stride)(seen) if self._changes(x) else x
-            )
-            return shortcut + scaled(self._branch(seen))
-        shortcut = x
-        if self._changes(x):
-            shortcut = self._norm("shortcut_norm")(
-                self._conv(self._out, "shortcut", 1, self.stride)(x)
-            )
-        return nn.relu(shortcut + scaled(self._branch(x)))
+            active = nn.relu(self._norm("norm1")(x))
+            kept = shortcut(active) if self._changes(x) else x
+            return kept + scaled(self._branch(active))
+        kept = self._norm("shortcut_norm")(shortcut(x)) if self._changes(x) else x
+        return nn.relu(kept + scaled(self._branch(x)))
 
     @property
     def _out(self) -> int:
@@ -78,7 +76,7 @@ class Block(nn.Module):
         return self.stride != 1 or x.shape[-1] != self._out
 
     def _branch(self, x: Array) -> Array:
-        """The convolutions, a norm and relu between two, and a norm after the last under post-activation."""
+        """The convolutions, with a norm and a relu between two; post-activation ends in a norm."""
         inner = self.inner or self.features
         layers = [(inner, 3, self.stride), (self._out, 3, 1)]  # features, kernel size, stride
         if expansion(self.kind) > 1:
@@ -110,49 +108,18 @@ def conv_norm(
     return lambda x: make(x.shape[-1])(x)
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class ShardedStack:
-    """A parameter of repeated blocks of which every device of a mesh has an equal share, and none has all.
-
-    Attributes:
-      stack: the blocks' values along a leading axis, in any order, which may have other places, too.
-      place_N: int32[N], where in it each block lies.
-      mesh: of one axis, along which `stack` lies.
-    """
-
-    stack: Array
-    place_N: Array
-    mesh: Mesh = dataclasses.field(metadata={"static": True})
-
-    def one(self, number: Array) -> Array:
-        """The value of one block, on every device: its owner's, added to zeros."""
-        axis = self.mesh.axis_names[0]
-
-        def here(own: Array, place: Array) -> Array:
-            at = place - jax.lax.axis_index(axis) * own.shape[0]
-            held = (at >= 0) & (at < own.shape[0])
-            value = jax.lax.dynamic_index_in_dim(
-                own, jnp.clip(at, 0, own.shape[0] - 1), keepdims=False
-            )
-            return jax.lax.psum(jnp.where(held, value, 0), axis)
-
-        specs, same = PartitionSpec(axis), PartitionSpec()
-        return jax.shard_map(here, mesh=self.mesh, in_specs=(specs, same), out_specs=same)(
-            self.stack, self.place_N[number]
-        )
-
-
-def _is_apart(value: Any) -> bool:
+def _is_sharded(value: Any) -> bool:
     return isinstance(value, ShardedStack)
 
 
 def repeated(block: nn.Module, count: int, x: Array) -> Array:
-    """`count` blocks one after another as one loop: their parameters and statistics have a leading axis of blocks.
+    """`count` blocks one after another, as one loop.
 
-    Parameters that are `ShardedStack` come to every device one block at a time.
+    Their parameters and statistics have a leading axis of blocks. Parameters that are
+    `ShardedStack` are fetched to every device one block at a time.
     """
-    if any(map(_is_apart, jax.tree.leaves(block.variables.get("params", {}), is_leaf=_is_apart))):
+    params = jax.tree.leaves(block.variables.get("params", {}), is_leaf=_is_sharded)
+    if any(map(_is_sharded, params)):
         return _fetched(block, count, x)
     loop = nn.scan(
         lambda block, x, _: (block(x), None),
@@ -164,13 +131,13 @@ def repeated(block: nn.Module, count: int, x: Array) -> Array:
 
 
 def _fetched(block: nn.Module, count: int, x: Array) -> Array:
+    """`repeated` with parameters of which every device holds a share."""
+
     def step(block: nn.Module, x: Array, number: Array) -> tuple[Array, None]:
-        of_block = lambda params: jax.tree.map(
-            lambda leaf: leaf.one(number), params, is_leaf=_is_apart
-        )
-        return nn.map_variables(lambda block, x: block(x), "params", trans_in_fn=of_block)(
-            block, x
-        ), None
+        fetch = lambda leaf: leaf.block(number)
+        fetch_all = lambda params: jax.tree.map(fetch, params, is_leaf=_is_sharded)
+        call = lambda block, x: block(x)
+        return nn.map_variables(call, "params", trans_in_fn=fetch_all)(block, x), None
 
     loop = nn.scan(step, variable_broadcast="params", variable_axes={STATS: 0}, length=count)
     return loop(block, x, jnp.arange(count))[0]

@@ -1,7 +1,8 @@
 """Residual networks for small and large images.
 
-`PreActResNet((3, 4, 23, 3), 10)` is what the ResIST paper (Dun et al., UAI 2022, section 4) calls ResNet101: basic blocks, a
-3 x 3 stem, no norm before the classifier. 152 and 200 have 36 and 50 blocks in stage 3. `ResNet((2, 2, 2, 2), 10)` is ResNet18.
+`PreActResNet((3, 4, 23, 3), 10)` is what the ResIST paper (Dun et al., UAI 2022, section 4) calls
+ResNet101: basic blocks, a 3 x 3 stem, no norm before the classifier. Its ResNet152 and ResNet200
+have 36 and 50 blocks in stage 3. `ResNet((2, 2, 2, 2), 10)` is ResNet18.
 """
 
 from collections.abc import Sequence
@@ -17,31 +18,32 @@ STEMS = ("small", "large")
 
 
 def as_images(x: Array) -> Array:
-    """[B, H, W] or [B, H, W, C] as the latter. Raises ValueError for anything else."""
+    """[B, H, W, C] of that or of [B, H, W]. Raises ValueError for anything else."""
     if x.ndim not in (3, 4):
         raise ValueError(
-            f"a convolutional network takes images, (examples, height, width[, channels]), not shape {x.shape}"
+            "a convolutional network takes images, (examples, height, width[, channels]), "
+            f"not shape {x.shape}"
         )
     return x[..., None] if x.ndim == 3 else x
 
 
 class ResNet(nn.Module):
-    """Stages 1, 2, ...; each a first block, which strides, and further ones, all alike.
+    """Stages 1, 2, ...; each a first block, which may have a stride, and further blocks, all alike.
 
-    Parameters of a stage's further blocks have a leading axis of blocks ('stage_3_rest/conv1/kernel'), or are apart
-    ('stage_3_block_1/conv1/kernel') if `unrolled`.
+    Parameters of a stage's further blocks are stacked along a leading axis
+    ('stage_3_rest/conv1/kernel'), or apart ('stage_3_block_1/conv1/kernel') if `unrolled`.
 
     Attributes:
-      stage_sizes: blocks of every stage, the first one included.
+      stage_sizes: number of blocks of every stage, the first block included.
       num_classes: width of the logits.
-      width: channels of stage 1; every later stage has twice as many.
+      width: channels of stage 1; every later stage has twice as many as the one before.
       block: a name of `residual.BLOCKS`.
       norm: 'batch' or 'group'.
       stem: 'small' (3 x 3) or 'large' (7 x 7 with stride 2, then pooled by 2).
-      inner: output channels of conv1 in every stage's further blocks; () for those of the stage.
-      residual_scales: of every stage, a factor on its further blocks' branches, () for 1: in a full model, the expected share
-        of those blocks that a subnetwork has.
-      unrolled: whether blocks are not a loop.
+      inner: for each stage, the output channels of conv1 in its further blocks; () for the stage's.
+      residual_scales: for each stage, a factor on the branches of its further blocks; () for 1. In
+        a full model it is the share of those blocks that a subnetwork is expected to hold.
+      unrolled: whether further blocks are separate modules instead of a loop.
       dtype: compute dtype, None for that of inputs and parameters.
       param_dtype: dtype of the parameters.
     """

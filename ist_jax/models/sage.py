@@ -1,20 +1,31 @@
-"""GraphSAGE with mean neighbours (Hamilton et al., NeurIPS 2017), as GIST trains it (Wolfe et al., 2023, appendix A)."""
+"""GraphSAGE with the mean over neighbours (Hamilton et al., NeurIPS 2017).
+
+It is used as GIST trains it (Wolfe et al., 2023, appendix A).
+"""
 
 import flax.linen as nn
 import jax.numpy as jnp
 
-from ist_jax.core.types import Array, Graph, Layered
-from ist_jax.models.graphs import activated, check_layers, dropped_in, scaled, with_neighbours
+from ist_jax.core.graphs import Graph, Layered
+from ist_jax.core.types import Array
+from ist_jax.models.graphs import (
+    activate,
+    check_layers,
+    layer_dropout,
+    scale_input,
+    with_neighbours,
+)
 
 
 class GraphSAGE(nn.Module):
     """Layers hidden_0, hidden_1, ..., output over (the node itself, the mean of its neighbours).
 
-    Kernels are (2, D, H), so that a unit of a layer before is one unit of the axis D, for the node and its neighbours alike.
-    `graph.features` are (N, 2, D): the first layer's means are constant and computed with the data
-    (`data.GraphOptions(first_product='mean')`). A layer is mean, dropout, product, norm, activation, as the authors have it.
+    Kernels are (2, D, H): a unit of the layer before is one index of axis D, for the node and its
+    neighbours alike. `graph.features` are (N, 2, D): the first layer's means are constant and
+    computed with the data (`data.GraphOptions(first_product='mean')`). As in the authors' code, a
+    layer is mean, dropout, product, norm and activation, in this order.
 
-    Attributes: as of `GCN`.
+    Attributes: as in `GCN`.
     """
 
     hidden: tuple[int, ...]
@@ -32,13 +43,13 @@ class GraphSAGE(nn.Module):
         check_layers(graph, len(self.hidden))
         pair_Nx2xD = graph.features
         for i, width in enumerate(self.hidden):
-            h = self._dense(width, f"hidden_{i}")(self._read(pair_Nx2xD, i))
-            h = activated(h, self.norm, self.activation, graph.mask_N)
+            h = self._dense(width, f"hidden_{i}")(self._input(pair_Nx2xD, i))
+            h = activate(h, self.norm, self.activation, graph.mask_N)
             pair_Nx2xD = with_neighbours(h, graph, i)
-        return self._dense(self.num_classes, "output")(self._read(pair_Nx2xD, len(self.hidden)))
+        return self._dense(self.num_classes, "output")(self._input(pair_Nx2xD, len(self.hidden)))
 
-    def _read(self, pair_Nx2xD: Array, layer: int) -> Array:
-        return dropped_in(self, scaled(pair_Nx2xD, self.sum_scales, layer), layer)
+    def _input(self, pair_Nx2xD: Array, layer: int) -> Array:
+        return layer_dropout(self, scale_input(pair_Nx2xD, self.sum_scales, layer), layer)
 
     def _dense(self, width: int, name: str) -> nn.DenseGeneral:
         return nn.DenseGeneral(

@@ -1,4 +1,7 @@
-"""Plain convolutional networks (Simonyan and Zisserman, ICLR 2015), pooled before the classifier instead of flattened."""
+"""Plain convolutional networks (Simonyan and Zisserman, ICLR 2015).
+
+The classifier reads the mean over all pixels instead of the flattened image.
+"""
 
 from collections.abc import Sequence
 
@@ -11,19 +14,20 @@ from ist_jax.models.norm import BatchNorm
 from ist_jax.models.residual import conv_norm
 from ist_jax.models.resnet import as_images
 
-# the IST paper names a VGG12 without saying which; nine convolutions and three dense layers
+# the IST paper does not say which VGG12 it means; this one has 9 convolutions and 3 dense layers
 VGG12 = (64, 64, 0, 128, 0, 256, 256, 0, 512, 512, 0, 512, 512)
 
 
 class VGG(nn.Module):
-    """3 x 3 convolutions conv_0, conv_1, ..., each with a norm and relu; dense layers hidden_0, ..., output.
+    """3 x 3 convolutions conv_0, ... with norm and relu; dense layers hidden_0, ..., output.
 
     Attributes:
-      channels: of every convolution; 0 is a pooling by 2.
+      channels: of every convolution; 0 pools by 2.
       hidden: widths of the classifier's hidden layers.
       num_classes: width of the logits.
-      norm: 'batch' or 'group'; under 'batch' hidden layers of the classifier and, not affine, the logits have BatchNorm, as in
-        the IST authors' networks: a subnetwork's logits are sums over fewer neurons; else none.
+      norm: 'batch' or 'group'. With 'batch', the hidden layers of the classifier and, without
+        affine parameters, the logits have BatchNorm, as in the IST authors' networks: a
+        subnetwork's logits are sums over fewer neurons. With 'group', they have none.
       dtype: compute dtype, None for that of inputs and parameters.
       param_dtype: dtype of the parameters.
     """
@@ -37,43 +41,36 @@ class VGG(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        x, number = as_images(x), 0
+        x = self._convolutions(as_images(x)).mean(axis=(1, 2))
+        for i, width in enumerate(self.hidden):
+            x = self._dense(width, f"hidden_{i}")(x)
+            if self.norm == "batch":
+                x = conv_norm("batch", f"norm_{i}", self.dtype, self.param_dtype)(x)
+            x = nn.relu(x)
+        logits_BxC = self._dense(self.num_classes, "output")(x)
+        logits_BxC = logits_BxC.astype(jnp.promote_types(logits_BxC.dtype, jnp.float32))
+        if self.norm == "batch":
+            logits_BxC = BatchNorm(affine=False, name="output_norm")(logits_BxC)
+        return logits_BxC
+
+    def _convolutions(self, x: Array) -> Array:
+        dtypes, number = dict(dtype=self.dtype, param_dtype=self.param_dtype), 0
         for channels in self.channels:
             if channels == 0:
-                x = _halved(x)
+                x = _max_pool(x)
                 continue
-            x = Conv(
-                channels, dtype=self.dtype, param_dtype=self.param_dtype, name=f"conv_{number}"
-            )(x)
-            x = nn.relu(
-                conv_norm(self.norm, f"conv_norm_{number}", self.dtype, self.param_dtype)(x)
-            )
+            x = Conv(channels, **dtypes, name=f"conv_{number}")(x)
+            x = nn.relu(conv_norm(self.norm, f"conv_norm_{number}", **dtypes)(x))
             number += 1
-        x = x.mean(axis=(1, 2))
-        for i, width in enumerate(self.hidden):
-            x = self._dense(width, f"hidden_{i}", use_bias=self.norm != "batch")(x)
-            x = (
-                conv_norm("batch", f"norm_{i}", self.dtype, self.param_dtype)(x)
-                if self.norm == "batch"
-                else x
-            )
-            x = nn.relu(x)
-        logits_BxC = self._dense(self.num_classes, "output", use_bias=self.norm != "batch")(x)
-        logits_BxC = logits_BxC.astype(jnp.promote_types(logits_BxC.dtype, jnp.float32))
-        return (
-            BatchNorm(affine=False, name="output_norm")(logits_BxC)
-            if self.norm == "batch"
-            else logits_BxC
-        )
+        return x
 
-    def _dense(self, width: int, name: str, use_bias: bool = True) -> nn.Dense:
-        return nn.Dense(
-            width, use_bias=use_bias, dtype=self.dtype, param_dtype=self.param_dtype, name=name
-        )
+    def _dense(self, width: int, name: str) -> nn.Dense:
+        options = dict(dtype=self.dtype, param_dtype=self.param_dtype, name=name)
+        return nn.Dense(width, use_bias=self.norm != "batch", **options)
 
 
-def _halved(x: Array) -> Array:
-    """The largest of every 2 x 2 pixels; an odd last row or column is left out."""
+def _max_pool(x: Array) -> Array:
+    """The largest of every 2 x 2 pixels, without an odd last row or column."""
     height, width = x.shape[1] // 2, x.shape[2] // 2
     cells = x[:, : 2 * height, : 2 * width].reshape(x.shape[0], height, 2, width, 2, x.shape[3])
     return cells.max(axis=(2, 4))

@@ -1,8 +1,8 @@
-"""Loss, metrics and batch for one kind of problem."""
+"""Kinds of problems; a task is one file."""
 
+from ist_jax.core.task import Selection, Task
 from ist_jax.tasks.augment import AUGMENTS
-from ist_jax.tasks.base import Task
 from ist_jax.tasks.classification import classification
 from ist_jax.tasks.node_classification import node_classification
 
-__all__ = ["AUGMENTS", "Task", "classification", "node_classification"]
+__all__ = ["AUGMENTS", "Selection", "Task", "classification", "node_classification"]

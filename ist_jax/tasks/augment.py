@@ -1,4 +1,7 @@
-"""Augmentation of images on the device, inside the local step, from the step's key: a resumed run draws the same."""
+"""Augmentation of images on the device.
+
+It is part of the local step and draws from the step's key, so that a resumed run draws the same.
+"""
 
 import math
 
@@ -8,60 +11,28 @@ import jax.numpy as jnp
 from ist_jax.core.types import Array, Key
 
 AUGMENTS = ("none", "crop", "crop_flip", "resized_crop_flip")
-_SHARE, _RATIO = (
-    (0.08, 1.0),
-    (3 / 4, 4 / 3),
-)  # of the area; of width to height (Szegedy et al., 2015)
+# ranges of a resized crop (Szegedy et al., 2015)
+_AREA = (0.08, 1.0)  # share of the image
+_RATIO = (3 / 4, 4 / 3)  # width / height
+
+Size = tuple[int, int]  # (height, width)
 
 
-def central(x_BxHxW: Array, size: tuple[int, int]) -> Array:
-    """The middle of larger images."""
-    top, left = ((length - wanted) // 2 for length, wanted in zip(x_BxHxW.shape[1:3], size))
-    return x_BxHxW[:, top : top + size[0], left : left + size[1]]
-
-
-def _resized_crops(x_BxHxW: Array, key: Key, size: tuple[int, int]) -> Array:
-    """A part of every image, of random area, shape and place, resized; sides that would be longer than the image's are cut."""
-    area_key, ratio_key, corner_key = jax.random.split(key, 3)
-    count, whole_1x2, size_1x2 = (
-        x_BxHxW.shape[0],
-        jnp.array([x_BxHxW.shape[1:3]]),
-        jnp.array([size]),
-    )
-    share_B = jax.random.uniform(area_key, (count,), minval=_SHARE[0], maxval=_SHARE[1])
-    ratio_B = jnp.exp(
-        jax.random.uniform(
-            ratio_key, (count,), minval=math.log(_RATIO[0]), maxval=math.log(_RATIO[1])
-        )
-    )
-    sides_Bx2 = (
-        jnp.minimum(jnp.sqrt(jnp.stack([share_B / ratio_B, share_B * ratio_B], axis=1)), 1)
-        * whole_1x2
-    )
-    corner_Bx2 = jax.random.uniform(corner_key, (count, 2)) * (whole_1x2 - sides_Bx2)
-    scale_Bx2 = size_1x2 / sides_Bx2
-
-    def one(image: Array, scale: Array, corner: Array) -> Array:
-        shape = (*size, *image.shape[2:])
-        return jax.image.scale_and_translate(
-            image, shape, (0, 1), scale, -corner * scale, "linear", antialias=True
-        )
-
-    return jax.vmap(one)(x_BxHxW.astype(jnp.float32), scale_Bx2, corner_Bx2)
-
-
-def augmented(
-    name: str, x_BxHxW: Array, key: Key, padding: int, size: tuple[int, int] | None = None
+def augment_images(
+    name: str, x_BxHxW: Array, key: Key, padding: int, size: Size | None = None
 ) -> Array:
-    """Images, each padded with zeros, cropped at random and, by 'crop_flip', mirrored or not; or, by 'resized_crop_flip', a
-    part of each of random size and place, resized, mirrored or not.
+    """Augmented images [B, *size[, channels]].
+
+    'crop' pads with zeros and crops at random; 'crop_flip' also flips half of the images.
+    'resized_crop_flip' resizes a random part of each image, and flips half of them. 'none' crops
+    the centre.
 
     Args:
       name: a name of `AUGMENTS`.
-      x_BxHxW: images (examples, height, width[, channels]).
+      x_BxHxW: images (examples, height, width[, channels]); 'none' takes other inputs, too.
       key: of this step.
-      padding: pixels on every side; 'resized_crop_flip' does not pad.
-      size: height and width of what is returned, by default those of the images.
+      padding: pixels on every side, for 'crop' and 'crop_flip'.
+      size: of the result, by default that of the images.
 
     Raises:
       ValueError: an unknown name, or inputs that are no images.
@@ -70,30 +41,65 @@ def augmented(
         raise ValueError(f"augment is one of {', '.join(AUGMENTS)}, not {name!r}")
     size = size or x_BxHxW.shape[1:3]
     if name == "none":
-        return central(x_BxHxW, size) if x_BxHxW.ndim > 2 else x_BxHxW
+        return centre_crop(x_BxHxW, size) if x_BxHxW.ndim > 2 else x_BxHxW
     if x_BxHxW.ndim not in (3, 4):
         raise ValueError(
-            f"augment={name!r} is of images, (examples, height, width[, channels]), not shape {x_BxHxW.shape}"
+            f"augment={name!r} is of images, (examples, height, width[, channels]), "
+            f"not shape {x_BxHxW.shape}"
         )
     crop_key, flip_key = jax.random.split(key)
     if name == "resized_crop_flip":
-        return _mirrored(_resized_crops(x_BxHxW, crop_key, size), flip_key)
-    shape, most_1x2 = (
-        (*size, *x_BxHxW.shape[3:]),
-        2 * padding + jnp.array([x_BxHxW.shape[1:3]]) - jnp.array([size]),
-    )
+        return _random_flip(_resized_crop(x_BxHxW, crop_key, size), flip_key)
+    x_BxHxW = _padded_crop(x_BxHxW, crop_key, padding, size)
+    return _random_flip(x_BxHxW, flip_key) if name == "crop_flip" else x_BxHxW
+
+
+def centre_crop(x_BxHxW: Array, size: Size) -> Array:
+    """The central part of every image."""
+    top, left = ((length - wanted) // 2 for length, wanted in zip(x_BxHxW.shape[1:3], size))
+    return x_BxHxW[:, top : top + size[0], left : left + size[1]]
+
+
+def _padded_crop(x_BxHxW: Array, key: Key, padding: int, size: Size) -> Array:
+    """A crop at a random place of every image, padded with zeros."""
     sides = [(0, 0), (padding, padding), (padding, padding)] + [(0, 0)] * (x_BxHxW.ndim - 3)
-    corner_Bx2 = jax.random.randint(crop_key, (x_BxHxW.shape[0], 2), 0, most_1x2 + 1)
-    crop = lambda image, corner: jax.lax.dynamic_slice(
-        image, (*corner, *[0] * (image.ndim - 2)), shape
-    )
-    x_BxHxW = jax.vmap(crop)(jnp.pad(x_BxHxW, sides), corner_Bx2)
-    return _mirrored(x_BxHxW, flip_key) if name == "crop_flip" else x_BxHxW
+    last_1x2 = 2 * padding + jnp.array([x_BxHxW.shape[1:3]]) - jnp.array([size])
+    corner_Bx2 = jax.random.randint(key, (x_BxHxW.shape[0], 2), 0, last_1x2 + 1)
+
+    def crop(image: Array, corner: Array) -> Array:
+        begin = (*corner, *[0] * (image.ndim - 2))
+        return jax.lax.dynamic_slice(image, begin, (*size, *image.shape[2:]))
+
+    return jax.vmap(crop)(jnp.pad(x_BxHxW, sides), corner_Bx2)
 
 
-def _mirrored(x_BxHxW: Array, key: Key) -> Array:
-    """Images, every other one of them, at random, with left and right exchanged."""
-    mirrored_B = jax.random.bernoulli(key, shape=x_BxHxW.shape[:1]).reshape(
-        -1, *[1] * (x_BxHxW.ndim - 1)
-    )
-    return jnp.where(mirrored_B, jnp.flip(x_BxHxW, axis=2), x_BxHxW)
+def _resized_crop(x_BxHxW: Array, key: Key, size: Size) -> Array:
+    """A part of random area, shape and place of every image, resized to `size`.
+
+    Sides longer than the image's are cut.
+    """
+    area_key, ratio_key, corner_key = jax.random.split(key, 3)
+    count = x_BxHxW.shape[0]
+    image_1x2, size_1x2 = jnp.array([x_BxHxW.shape[1:3]]), jnp.array([size])
+    area_B = jax.random.uniform(area_key, (count,), minval=_AREA[0], maxval=_AREA[1])
+    low, high = map(math.log, _RATIO)
+    ratio_B = jnp.exp(jax.random.uniform(ratio_key, (count,), minval=low, maxval=high))
+    share_Bx2 = jnp.sqrt(jnp.stack([area_B / ratio_B, area_B * ratio_B], axis=1))
+    sides_Bx2 = jnp.minimum(share_Bx2, 1) * image_1x2
+    corner_Bx2 = jax.random.uniform(corner_key, (count, 2)) * (image_1x2 - sides_Bx2)
+    scale_Bx2 = size_1x2 / sides_Bx2
+
+    def resize(image: Array, scale: Array, corner: Array) -> Array:
+        shape = (*size, *image.shape[2:])
+        return jax.image.scale_and_translate(
+            image, shape, (0, 1), scale, -corner * scale, "linear", antialias=True
+        )
+
+    return jax.vmap(resize)(x_BxHxW.astype(jnp.float32), scale_Bx2, corner_Bx2)
+
+
+def _random_flip(x_BxHxW: Array, key: Key) -> Array:
+    """Flips each image horizontally with probability 1/2."""
+    is_flipped_B = jax.random.bernoulli(key, shape=x_BxHxW.shape[:1])
+    is_flipped = is_flipped_B.reshape(-1, *[1] * (x_BxHxW.ndim - 1))
+    return jnp.where(is_flipped, jnp.flip(x_BxHxW, axis=2), x_BxHxW)

@@ -5,9 +5,23 @@ from typing import Any
 import jax.numpy as jnp
 import optax
 
-from ist_jax.core.types import Apply, Array, Batch, Key, Metrics, Variables
-from ist_jax.tasks.augment import augmented
-from ist_jax.tasks.base import Task
+from ist_jax.core.model import Model
+from ist_jax.core.task import Selection, Sums, Task
+from ist_jax.core.types import Array, Batch, Key, Params
+from ist_jax.tasks.augment import augment_images
+
+MOST_ACCURATE = Selection("accuracy", "max")
+
+
+def loss_and_accuracy(logits_BxC: Array, label_B: Array, weight_B: Array) -> Sums:
+    """The metrics of classifiers: mean cross-entropy and the share of correct predictions."""
+    loss_B = optax.softmax_cross_entropy_with_integer_labels(logits_BxC, label_B)
+    correct_B = (logits_BxC.argmax(axis=-1) == label_B).astype(weight_B.dtype)
+    count = weight_B.sum()
+    return {
+        "loss": ((weight_B * loss_B).sum(), count),
+        "accuracy": ((weight_B * correct_B).sum(), count),
+    }
 
 
 def classification(
@@ -21,16 +35,19 @@ def classification(
     """A task over arrays {'x': [N, ...], 'y': int[N]}.
 
     Args:
-      mean: subtracted from every input, which stays in its stored dtype (uint8 images) until it is gathered.
+      mean: subtracted from every input. Inputs keep their stored dtype (such as uint8) until
+        they are gathered.
       std: divides every input after that.
-      augment: of the images of local steps, before that; a name of `AUGMENTS`.
+      augment: how the images of local steps are augmented before they are normalised; a name of
+        `AUGMENTS`.
       padding: pixels on every side of an image before it is cropped.
-      size: height and width of a batch's images, of which stored ones may have more: None for what is stored.
+      size: height and width of a batch's images, for stored images that are larger; None: images
+        keep their stored size.
     """
 
     def batch(arrays: Any, index_B: Array, key: Key | None) -> Batch:
         x = jnp.take(arrays["x"], index_B, axis=0)
-        x = augmented(augment if key is not None else "none", x, key, padding, size)
+        x = augment_images(augment if key is not None else "none", x, key, padding, size)
         x = (
             x.astype(jnp.promote_types(x.dtype, jnp.float32))
             if x.dtype != jnp.uint8
@@ -38,20 +55,14 @@ def classification(
         )
         return {"x": (x - mean) / std, "y": jnp.take(arrays["y"], index_B, axis=0)}
 
-    def loss(apply: Apply, variables: Variables, batch: Batch, key: Key) -> tuple[Array, Any]:
-        logits_BxC = apply(variables, batch["x"], rngs={"dropout": key})
+    def loss(model: Model, params: Params, batch: Batch, key: Key) -> tuple[Array, Any]:
+        logits_BxC = model.apply(params, batch["x"], key=key)
         return optax.softmax_cross_entropy_with_integer_labels(logits_BxC, batch["y"]).mean(), {}
 
-    def logits(apply: Apply, variables: Variables, batch: Batch) -> Any:
-        return apply(variables, batch["x"])
+    def predict(model: Model, params: Params, batch: Batch) -> Array:
+        return model.apply(params, batch["x"])
 
-    def metrics(logits_BxC: Array, batch: Batch, weight_B: Array) -> Metrics:
-        loss_B = optax.softmax_cross_entropy_with_integer_labels(logits_BxC, batch["y"])
-        correct_B = (logits_BxC.argmax(axis=-1) == batch["y"]).astype(weight_B.dtype)
-        return {
-            "loss": (weight_B * loss_B).sum(),
-            "correct": (weight_B * correct_B).sum(),
-            "count": weight_B.sum(),
-        }
+    def metrics(logits_BxC: Array, batch: Batch, weight_B: Array) -> Sums:
+        return loss_and_accuracy(logits_BxC, batch["y"], weight_B)
 
-    return Task(batch, loss, logits, metrics)
+    return Task(batch, loss, predict, metrics, MOST_ACCURATE)

@@ -1,10 +1,12 @@
-"""Nodes drawn layer by layer, by importance (LADIES; Zou et al., NeurIPS 2019, section 3).
+"""Importance sampling of nodes, layer by layer (LADIES; Zou et al., NeurIPS 2019, section 3).
 
-Below the nodes of a layer come themselves and `count` others, drawn by what those take from them: node i by the sum over j of
-P_ji^2, P the normalised adjacency matrix. Unlike the paper's, draws are without replacement and of a fixed number (priority
-sampling; Duffield, Lund and Thorup, JACM 2007): a node that was drawn stands for others that were not, so that sums over
-neighbours are right in expectation, and exact if all are drawn; rows are not normalised again, which would undo that. It all
-happens inside the compiled step, in work of the order of the edges.
+Below the nodes of a layer are these nodes and `count` sampled ones. A node's importance is what the
+layer takes from it: of node i, the sum over the layer's nodes j of P_ji^2, with P the normalised
+adjacency matrix. Unlike in the paper, nodes are drawn without replacement, and their number is
+fixed (priority sampling; Duffield, Lund and Thorup, JACM 2007). The weight of a sampled node makes
+up for those that were not sampled. So sums over neighbours are unbiased, and exact if all nodes are
+drawn. Rows are not normalised again, as that would bias them. All of this is part of the compiled
+step, and its work grows with the number of edges.
 """
 
 from collections.abc import Mapping
@@ -13,10 +15,62 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ist_jax.core.types import Array, Graph, Key, Layered
+from ist_jax.core.graphs import Graph, Layered
+from ist_jax.core.types import Array, Key
 
 
-def _received(value_N: Array, graph: Graph) -> Array:
+def sample_layers(
+    arrays: Mapping[str, Any], node_B: Array, key: Key, *, count: int, levels: int
+) -> Layered:
+    """The nodes `node_B` and sampled nodes for every layer below.
+
+    Args:
+      arrays: of a graph data set with `GraphOptions.layer_nodes`: P_ji is take_j give_i between
+        neighbours, and own_j for j = i.
+      node_B: the nodes whose logits are wanted.
+      key: of this step.
+      count: sampled nodes of a layer.
+      levels: layers whose sums over neighbours are not part of the data.
+    """
+    graph, take_N, give_N = arrays["graph"], arrays["take_N"], arrays["give_N"]
+    upper, blocks = node_B, []
+    for level in range(levels):
+        is_inside_N = jnp.zeros_like(take_N).at[upper].set(1, mode="drop")
+        taken_N = _neighbour_sum(is_inside_N * take_N**2, graph)
+        importance_N = (1 - is_inside_N) * give_N**2 * taken_N
+        node_M, weight_M = draw_nodes(importance_N, count, jax.random.fold_in(key, level))
+        lower = jnp.concatenate([upper, node_M])
+        weight = jnp.concatenate([jnp.ones(upper.shape, weight_M.dtype), weight_M])
+        takes, gives = _gather(take_N, upper)[:, None], (_gather(give_N, lower) * weight)[None]
+        block = takes * _adjacency_block(graph, upper, lower) * gives
+        blocks.append(block + jnp.eye(*block.shape) * _gather(arrays["own_N"], upper)[:, None])
+        upper = lower
+    return Layered(_gather(graph.features, upper), tuple(reversed(blocks)))
+
+
+def draw_nodes(importance_N: Array, count: int, key: Key) -> tuple[Array, Array]:
+    """Distinct nodes, more likely the more important they are: (node_M, weight_M).
+
+    M is the smaller of `count` and N. For any values, the sum of weight x value over the drawn
+    nodes is in expectation the sum of the values of all nodes with positive importance. If there
+    are fewer than M of these, the other draws name node N, with weight 0.
+    """
+    size = importance_N.shape[0]
+    uniform_N = 1 - jax.random.uniform(key, (size,), importance_N.dtype)  # in (0, 1]
+    highest, node_M = jax.lax.top_k(importance_N / uniform_N, min(count + 1, size))
+    limit, node_M = highest[count] if count < size else 0.0, node_M[:count]
+    importance_M = importance_N[node_M]
+    is_drawn_M = importance_M > 0
+    weight_M = jnp.maximum(importance_M, limit) / jnp.where(is_drawn_M, importance_M, 1)
+    return jnp.where(is_drawn_M, node_M, size), jnp.where(is_drawn_M, weight_M, 0)
+
+
+def _gather(value_N: Array, node: Array) -> Array:
+    """The values of these nodes, 0 for node N."""
+    return value_N.at[node].get(mode="fill", fill_value=0)
+
+
+def _neighbour_sum(value_N: Array, graph: Graph) -> Array:
     """[N]: the sum of values over every node's neighbours."""
     padded = jnp.concatenate([value_N, jnp.zeros_like(value_N[:1])])
     total_N = padded[graph.neighbours_NxW].sum(axis=1)
@@ -25,69 +79,21 @@ def _received(value_N: Array, graph: Graph) -> Array:
     )
 
 
-def drawn(importance_N: Array, count: int, key: Key) -> tuple[Array, Array]:
-    """Distinct nodes, the likelier the more important: (node_M, weight_M), M the smaller of `count` and N.
-
-    For any values, the sum of weight x value over the nodes drawn is in expectation that of values over all nodes of positive
-    importance. Where there are fewer of these, the rest of the draws name node N, with weight 0.
-    """
-    size = importance_N.shape[0]
-    priority_N = importance_N / (
-        1 - jax.random.uniform(key, (size,), importance_N.dtype)
-    )  # of (0, 1], not [0, 1)
-    highest, node_M = jax.lax.top_k(priority_N, min(count + 1, size))
-    limit, node_M = highest[count] if count < size else 0.0, node_M[:count]
-    chosen_M = importance_N[node_M]
-    is_drawn_M = chosen_M > 0
-    weight_M = jnp.maximum(chosen_M, limit) / jnp.where(is_drawn_M, chosen_M, 1)
-    return jnp.where(is_drawn_M, node_M, size), jnp.where(is_drawn_M, weight_M, 0)
-
-
-def _block(graph: Graph, upper_B: Array, lower_M: Array) -> Array:
-    """[B, M]: 1 where a lower node is an upper one's neighbour."""
+def _adjacency_block(graph: Graph, upper_B: Array, lower_M: Array) -> Array:
+    """[B, M]: 1 where a lower node is an upper node's neighbour."""
     size, columns = graph.mask_N.shape[0], lower_M.shape[0]
-
-    def slots(nodes: Array) -> Array:
-        """Where a node lies in `nodes`, far outside if it does not."""
-        own = jnp.arange(nodes.shape[0], dtype=jnp.int32)
-        # the last of several, by max: which of them `set` leaves is not said, and differs between devices
-        last = jnp.full(size + 1, -1, jnp.int32).at[nodes].max(jnp.where(nodes < size, own, -1))
-        return jnp.where(last < 0, size + columns, last)
-
-    below, above = slots(lower_M), slots(upper_B)
+    above, below = _places(upper_B, size, columns), _places(lower_M, size, columns)
     row_B = jnp.arange(upper_B.shape[0])
     near_BxW = graph.neighbours_NxW.at[upper_B].get(mode="fill", fill_value=size)
-    found = jnp.zeros((upper_B.shape[0], columns), graph.mask_N.dtype)
-    found = found.at[row_B[:, None], below[near_BxW]].add(1, mode="drop")
-    return found.at[above[graph.receiver_R][:, None], below[graph.overflow_RxW]].add(1, mode="drop")
+    block = jnp.zeros((upper_B.shape[0], columns), graph.mask_N.dtype)
+    block = block.at[row_B[:, None], below[near_BxW]].add(1, mode="drop")
+    return block.at[above[graph.receiver_R][:, None], below[graph.overflow_RxW]].add(1, mode="drop")
 
 
-def sampled(
-    arrays: Mapping[str, Any], node_B: Array, key: Key, *, count: int, levels: int
-) -> Layered:
-    """Nodes of `levels` layers below the nodes `node_B`, `count` new ones in each.
-
-    Args:
-      arrays: of a graph data set with `GraphOptions.layer_nodes`: P_ji is take_j give_i between neighbours, own_j for j = i.
-      node_B: whose logits are asked for.
-      key: of this step.
-      count: new nodes of a layer.
-      levels: layers whose sums over neighbours are not constant.
-    """
-    graph, take_N, give_N = arrays["graph"], arrays["take_N"], arrays["give_N"]
-    of = lambda value_N, node: value_N.at[node].get(mode="fill", fill_value=0)
-    upper, blocks = node_B, []
-    for level in range(levels):
-        inside_N = jnp.zeros_like(take_N).at[upper].set(1, mode="drop")
-        importance_N = (1 - inside_N) * give_N**2 * _received(inside_N * take_N**2, graph)
-        node_M, weight_M = drawn(importance_N, count, jax.random.fold_in(key, level))
-        lower = jnp.concatenate([upper, node_M])
-        weight = jnp.concatenate([jnp.ones(upper.shape, weight_M.dtype), weight_M])
-        block = (
-            of(take_N, upper)[:, None]
-            * _block(graph, upper, lower)
-            * (of(give_N, lower) * weight)[None]
-        )
-        blocks.append(block + jnp.eye(*block.shape) * of(arrays["own_N"], upper)[:, None])
-        upper = lower
-    return Layered(of(graph.features, upper), tuple(reversed(blocks)))
+def _places(nodes: Array, size: int, columns: int) -> Array:
+    """int32[N + 1]: each node's place in `nodes`; out of range, size + columns, if it has none."""
+    place = jnp.arange(nodes.shape[0], dtype=jnp.int32)
+    place = jnp.where(nodes < size, place, -1)
+    # a node that is named twice has its last place: `max` is defined then, and `set` is not
+    place_of = jnp.full(size + 1, -1, jnp.int32).at[nodes].max(place)
+    return jnp.where(place_of < 0, size + columns, place_of)

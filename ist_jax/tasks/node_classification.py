@@ -1,11 +1,16 @@
-"""Classification of the nodes of a graph; an example is a cluster of nodes, and a batch the graph of a union of clusters.
+"""Classification of the nodes of a graph.
 
-One cluster is the whole graph: full-batch training. Several to a batch are those of Cluster-GCN (Chiang et al., KDD 2019), with
-the edges between them. All clusters at once are the whole graph, too: so a large evaluation batch evaluates on the full graph,
-and a small one over parts of it, for models too wide for that (GIST; Wolfe et al., 2023, appendix A.5).
+An example is a cluster of nodes, and a batch is the graph of a union of clusters:
 
-With `layer_nodes` an example of training is a training node, and a batch has nodes drawn below it, layer by layer
-(`layer_sampling`); evaluation is as without.
+- One cluster holds the whole graph: full-batch training.
+- Several clusters in a batch keep the edges between them, as in Cluster-GCN (Chiang et al., KDD
+  2019).
+- All clusters at once are the whole graph again. So a large evaluation batch evaluates on the full
+  graph, and a small one on parts of it, for models that are too wide for the full graph (GIST;
+  Wolfe et al., 2023, appendix A.5).
+
+With `layer_nodes`, a training example is a training node instead, and nodes are drawn for the
+layers below it (`layer_sampling`). Evaluation stays the same.
 """
 
 from typing import Any
@@ -13,9 +18,12 @@ from typing import Any
 import jax.numpy as jnp
 import optax
 
-from ist_jax.core.types import Apply, Array, Batch, Graph, Key, Metrics, Variables
-from ist_jax.tasks.base import Task
-from ist_jax.tasks.layer_sampling import sampled
+from ist_jax.core.graphs import Graph
+from ist_jax.core.model import Model
+from ist_jax.core.task import Sums, Task
+from ist_jax.core.types import Array, Batch, Key, Params
+from ist_jax.tasks.classification import MOST_ACCURATE, loss_and_accuracy
+from ist_jax.tasks.layer_sampling import sample_layers
 
 
 def _num_clusters(arrays: Any) -> int:
@@ -33,14 +41,20 @@ def _whole(arrays: Any) -> Batch:
 
 
 def _spans(start: Array, cluster_B: Array, slot: Array) -> tuple[Array, Array]:
-    """(index_Bxn, inside_Bxn): what lies between start[c] and start[c + 1], for every cluster, in blocks of equal size."""
+    """(index_Bxn, inside_Bxn): the indices from start[c] to start[c + 1] of every cluster c.
+
+    Blocks have equal size n; `inside_Bxn` is False at the padding of smaller clusters.
+    """
     index_Bxn = start[cluster_B][:, None] + slot[None]
     inside_Bxn = index_Bxn < start[cluster_B + 1][:, None]
     return jnp.where(inside_Bxn, index_Bxn, 0), inside_Bxn
 
 
 def _union(arrays: Any, cluster_B: Array) -> Batch:
-    """The induced graph of a union of clusters, node i of cluster b at b * n + i; a cluster that is named twice counts once."""
+    """The induced graph of a union of clusters.
+
+    Node i of the batch's cluster b is node b * n + i. A cluster that is named twice counts once.
+    """
     graph: Graph = arrays["graph"]
     num_clusters, width, size = _num_clusters(arrays), arrays["slot"].shape[0], cluster_B.shape[0]
     place_B = jnp.arange(size, dtype=jnp.int32)
@@ -52,7 +66,7 @@ def _union(arrays: Any, cluster_B: Array) -> Batch:
     node_N, inside_N, none = node_Bxn.reshape(-1), inside_Bxn.reshape(-1), size * width
 
     def here(node: Array, inside: Array) -> Array:
-        """Where nodes of the whole graph lie in this one; `none` where they do not."""
+        """Numbers in this graph of nodes of the whole graph; `none` for those not in it."""
         known = jnp.minimum(node, arrays["cluster_N"].shape[0] - 1)
         cluster = arrays["cluster_N"][known]
         found = inside[:, None] & (node == known) & (place_of[cluster] < size)
@@ -89,8 +103,8 @@ def _union(arrays: Any, cluster_B: Array) -> Batch:
 
 
 def _drawn_below(arrays: Any, node_B: Array, key: Key, layer_nodes: int, levels: int) -> Batch:
-    """Nodes `node_B` and what was drawn below them; one that is named twice counts once."""
-    x = sampled(arrays, node_B, key, count=layer_nodes, levels=levels)
+    """Nodes `node_B` and the nodes drawn below them. A node that is named twice counts once."""
+    x = sample_layers(arrays, node_B, key, count=layer_nodes, levels=levels)
     slot_B = jnp.arange(node_B.shape[0], dtype=jnp.int32)
     last_N = jnp.zeros_like(arrays["label_N"]).at[node_B].max(slot_B)
     counted_B = (last_N[node_B] == slot_B).astype(arrays["counted_N"].dtype)
@@ -105,8 +119,8 @@ def node_classification(layer_nodes: int = 0, levels: int = 0) -> Task:
     """A task over the arrays of `data.make_graph_dataset`.
 
     Args:
-      layer_nodes: of `data.GraphOptions`: nodes drawn for every layer; 0: none.
-      levels: layers for which nodes are drawn, those with a sum over neighbours that is not constant.
+      layer_nodes: as in `data.GraphOptions`: nodes drawn for every layer; 0: none.
+      levels: layers for which nodes are drawn: those whose sum over neighbours is not constant.
     """
 
     def batch(arrays: Any, index_B: Array, key: Key | None) -> Batch:
@@ -116,22 +130,16 @@ def node_classification(layer_nodes: int = 0, levels: int = 0) -> Task:
             return _whole(arrays)
         return _union(arrays, arrays["cluster"][index_B])
 
-    def loss(apply: Apply, variables: Variables, batch: Batch, key: Key) -> tuple[Array, Any]:
-        logits_NxC = apply(variables, batch["x"], rngs={"dropout": key})
+    def loss(model: Model, params: Params, batch: Batch, key: Key) -> tuple[Array, Any]:
+        logits_NxC = model.apply(params, batch["x"], key=key)
         loss_N = optax.softmax_cross_entropy_with_integer_labels(logits_NxC, batch["y"])
         return (batch["counted"] * loss_N).sum() / jnp.maximum(batch["counted"].sum(), 1), {}
 
-    def logits(apply: Apply, variables: Variables, batch: Batch) -> Any:
-        return apply(variables, batch["x"])
+    def predict(model: Model, params: Params, batch: Batch) -> Array:
+        return model.apply(params, batch["x"])
 
-    def metrics(logits_NxC: Array, batch: Batch, weight_B: Array) -> Metrics:
+    def metrics(logits_NxC: Array, batch: Batch, weight_B: Array) -> Sums:
         weight_N = batch["counted"] * weight_B[batch["slot"]]
-        loss_N = optax.softmax_cross_entropy_with_integer_labels(logits_NxC, batch["y"])
-        correct_N = (logits_NxC.argmax(axis=-1) == batch["y"]).astype(weight_N.dtype)
-        return {
-            "loss": (weight_N * loss_N).sum(),
-            "correct": (weight_N * correct_N).sum(),
-            "count": weight_N.sum(),
-        }
+        return loss_and_accuracy(logits_NxC, batch["y"], weight_N)
 
-    return Task(batch, loss, logits, metrics, _num_examples)
+    return Task(batch, loss, predict, metrics, MOST_ACCURATE, _num_examples)

@@ -1,4 +1,4 @@
-"""Checkpoints, so that a run can go on where it stopped. The only module that knows orbax."""
+"""Checkpoints, so that a run can resume. The only module that knows orbax."""
 
 import errno
 import functools
@@ -17,7 +17,6 @@ import jax
 import numpy as np
 from jax.errors import JaxRuntimeError
 from jax.sharding import SingleDeviceSharding
-from orbax.checkpoint import v1 as ocp
 
 from ist_jax.core.processes import all_succeed, broadcast_from_first
 from ist_jax.core.trees import leaf_shapes, map_with_names, shape_difference
@@ -25,22 +24,26 @@ from ist_jax.training.files import write_whole
 
 _KEEP = 2
 _DIGEST = ".sha256"  # DIR/12.sha256 is written after DIR/12, and commits it
-_BESIDE = 2**16  # bytes of a checkpoint's names, shapes and digests, generously
+_WRITTEN_EARLIER = (
+    "{path} was written by an earlier version of this software: finish the run with that version, "
+    "or use another workdir"
+)
+_METADATA_BYTES = 2**16  # more than the names, shapes and digests of a checkpoint take
 
 
 class CheckpointError(RuntimeError):
-    """Checkpoints were committed and none can be read, or one does not fit or cannot be written."""
+    """No committed checkpoint can be read, or one does not fit this run or cannot be written."""
 
 
 def committed_rounds(folder: pathlib.Path) -> list[int]:
-    """The rounds whose checkpoint was committed in `folder`, damaged or not, oldest first."""
+    """The rounds whose checkpoints were committed in `folder`, damaged or not, oldest first."""
     return sorted(int(file.stem) for file in folder.glob(f"*{_DIGEST}") if file.stem.isdigit())
 
 
 def _digest(folder: pathlib.Path, *, durable: bool = False) -> str:
-    """SHA-256 of every file below `folder`, as sha256sum writes and checks it in the folder above.
+    """SHA-256 of every file below `folder`, in the format of sha256sum, run in the folder above.
 
-    With `durable` the files have reached the disk when it returns.
+    With `durable`, the files are on the disk when it returns.
     """
     lines = []
     for file in sorted(path for path in folder.rglob("*") if path.is_file()):
@@ -55,18 +58,18 @@ def _digest(folder: pathlib.Path, *, durable: bool = False) -> str:
 class Checkpoints:
     """The checkpoints in one folder, numbered by round; the newest two are kept.
 
-    A checkpoint is the algorithm's state as it lies, sharded or not, with a JSON object beside it. It is
-    committed by a file of digests, which is written last and verified when it is read: orbax alone loads a
-    damaged array without an error.
+    A checkpoint is the method's state in storage order, sharded or not, with a JSON object beside
+    it. A file of digests commits it: that file is written last, and verified before the checkpoint
+    is read. Orbax alone loads a damaged array without an error.
 
     Args:
-      folder: where they lie; made if it is missing.
-      say: takes a line about what was found damaged.
-      tidy: whether to remove what a dead process left half-written, and to set damaged checkpoints aside; for the
-        one run that writes here. False changes nothing.
+      folder: where they are; made if it is missing.
+      say: takes a message about each damaged checkpoint.
+      tidy: whether to remove what a dead process left unfinished, and to rename damaged
+        checkpoints. Only the run that writes here may do that.
 
     Raises:
-      CheckpointError: some were committed, and none of them is undamaged.
+      CheckpointError: some were committed, and all of them are damaged.
       OSError: the folder cannot be read or written.
     """
 
@@ -89,30 +92,28 @@ class Checkpoints:
         for round in reversed(committed):
             if self._is_whole(round):
                 return round
-            self._say(
-                f"{self._folder / str(round)} is damaged: going on from the checkpoint before it"
-            )
+            self._say(f"{self._folder / str(round)} is damaged: resuming from the one before it")
             if self._tidy:
                 self._set_aside(round)
         if committed or any(self._folder.glob(f"*{_DIGEST}.damaged")):
             raise CheckpointError(
-                f"{self._folder}: checkpoints were committed here, and all of them are damaged: use another workdir"
+                f"{self._folder}: checkpoints were committed here, and all of them are damaged: "
+                f"use another workdir"
             )
         return -1
 
     def _is_whole(self, round: int) -> bool:
         try:
-            return (
-                self._digest_file(round).read_bytes() == _digest(self._folder / str(round)).encode()
-            )
-        except OSError:  # a disk that does not give back what it was given
+            digest = self._digest_file(round).read_bytes()
+            return digest == _digest(self._folder / str(round)).encode()
+        except OSError:  # a file is missing, or the disk cannot read it
             return False
 
     def _digest_file(self, round: int) -> pathlib.Path:
         return self._folder / f"{round}{_DIGEST}"
 
     def _remove_unfinished(self, committed: Sequence[int]) -> None:
-        """What a process left that died while it wrote or removed a checkpoint."""
+        """Removes what a process left that died while it wrote or removed a checkpoint."""
         for path in self._folder.iterdir():
             ours = path.name.split(".")[0].isdigit() and path.suffix != ".damaged"
             if ours and path.is_dir() and path.name not in map(str, committed):
@@ -128,89 +129,96 @@ class Checkpoints:
             if path.exists():
                 path.replace(aside)
 
-    def save(self, round: int, state: Any, params: Any, bookkeeping: Mapping[str, Any]) -> None:
-        """Writes the checkpoint of `round`, unless it is the newest; when this returns it is committed.
+    def save(self, round: int, state: Any, params: Any, run_state: Mapping[str, Any]) -> None:
+        """Commits the checkpoint of `round`, unless that is the newest one.
 
         Args:
           round: its number.
-          state: of the algorithm, as it lies.
-          params: the whole model's, arrays or shapes of arrays: `restore` goes by their names and shapes.
-          bookkeeping: a JSON object.
+          state: of the method, in storage order.
+          params: of the full model, arrays or their shapes; `restore` compares names and shapes.
+          run_state: a JSON object.
 
         Raises:
-          CheckpointError: it cannot be written; those before it stand.
+          CheckpointError: it cannot be written; earlier ones are kept.
         """
+        from orbax.checkpoint import v1 as ocp
+
         if self._round == round:
             return
         path = self._folder / str(round)
         metadata = {
-            "book": dict(bookkeeping),
+            "run_state": dict(run_state),
             "shapes": leaf_shapes(state),
             "model": leaf_shapes(params),
         }
         try:
             all_succeed(lambda: self._check_space(state))
-            _silence_what_is_raised()
+            _silence_orbax()
             ocp.save(path, state, custom_metadata=metadata, overwrite=True)
             all_succeed(lambda: self._commit(round))
-        except Exception as error:  # a full disk is many kinds of error in the libraries below
+        except Exception as error:  # a full disk raises many kinds of error in orbax
             if (gone := _of_another_process(error)) is not None:
                 raise gone from None
             raise CheckpointError(
-                f"{path}: cannot be written ({_first_line(error)}); the checkpoints before it stand"
+                f"{path}: cannot be written ({_first_line(error)}); earlier checkpoints are kept"
             ) from error
         self._round = round
 
     def _check_space(self, state: Any) -> None:
-        """Asked first, as threads of the libraries below each complain in their own way of a full disk."""
+        """Checked first: on a full disk, each of orbax's threads would complain in its own way."""
         if jax.process_index() != 0:
             return
-        needed, free = (
-            _BESIDE + sum(leaf.nbytes for leaf in jax.tree.leaves(state)),
-            shutil.disk_usage(self._folder).free,
-        )
+        needed = _METADATA_BYTES + sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+        free = shutil.disk_usage(self._folder).free
         if needed > free:
-            raise OSError(
-                errno.ENOSPC,
-                f"{os.strerror(errno.ENOSPC)}: it takes {needed:,} bytes of {free:,} free",
-            )
+            full = os.strerror(errno.ENOSPC)
+            raise OSError(errno.ENOSPC, f"{full}: it takes {needed:,} bytes of {free:,} free")
 
     def _commit(self, round: int) -> None:
         if jax.process_index() != 0:
             return
         write_whole(self._digest_file(round), _digest(self._folder / str(round), durable=True))
         for old in committed_rounds(self._folder)[:-_KEEP]:
-            self._digest_file(old).unlink()  # first: without it the rest is known as unfinished
+            self._digest_file(old).unlink()  # first: without it, the rest counts as unfinished
             shutil.rmtree(self._folder / str(old))
 
-    def bookkeeping(self) -> dict[str, Any] | None:
+    def run_state(self) -> dict[str, Any] | None:
         """That of the newest undamaged checkpoint, None if there is none."""
-        return None if self._round < 0 else self._metadata()["book"]
+        return None if self._round < 0 else self._metadata()["run_state"]
 
     def _metadata(self) -> dict[str, Any]:
-        """{'book', 'shapes', 'model'}: a digest says that a file is whole, and nothing of what is in it."""
+        """{"run_state", "shapes", "model"}, checked: digests do not say what is in a file."""
+        from orbax.checkpoint import v1 as ocp
+
         path = self._folder / str(self._round)
         try:
-            found = ocp.metadata(path).custom_metadata
-            parts = {name: dict(found[name]) for name in ("book", "shapes", "model")}
-        except Exception as error:  # as below
+            metadata = dict(ocp.metadata(path).custom_metadata)
+            earlier = "book" in metadata  # what is "run_state" now
+            names = () if earlier else ("run_state", "shapes", "model")
+            parts = {name: dict(metadata[name]) for name in names}
+        except Exception as error:  # whatever orbax raises for a file that is not a checkpoint
             raise CheckpointError(
                 f"{path} is no checkpoint of this software ({_first_line(error)})"
             ) from error
+        if earlier:
+            raise CheckpointError(_WRITTEN_EARLIER.format(path=path))
         return parts
 
     def restore(self, like: Any, params: Any) -> Any:
         """The state of the newest undamaged checkpoint, with the structure and shardings of `like`.
 
-        An axis may be longer or shorter here if what it loses or gains is zero: a mesh rests its groups padded.
+        An axis may have another length if only zeros are added or cut off: a mesh stores groups
+        with padding.
 
         Args:
           like: a state, or the shapes, dtypes and shardings of one.
-          params: those of the whole model that goes with it.
+          params: of the full model, arrays or their shapes.
 
         Raises:
-          CheckpointError: the checkpoint is of another model, or its arrays have other names or shapes.
+          CheckpointError: the checkpoint is of another model, or of a run with other arrays.
         """
+        from orbax.checkpoint import v1 as ocp
+
         self._check("model", self._metadata()["model"], leaf_shapes(params))
         saved, wanted = self._metadata()["shapes"], leaf_shapes(like)
         self._check("run", dict.fromkeys(saved), dict.fromkeys(wanted))
@@ -223,39 +231,35 @@ class Checkpoints:
             )
             return jax.ShapeDtypeStruct(saved[name], leaf.dtype, sharding=sharding)
 
+        path = self._folder / str(self._round)
         try:
-            found = ocp.load(self._folder / str(self._round), map_with_names(abstract, like))
+            state = ocp.load(path, map_with_names(abstract, like))
         except (
             Exception
-        ) as error:  # whatever the libraries below raise; the digest says that the files are whole
-            raise CheckpointError(
-                f"{self._folder / str(self._round)} cannot be loaded: {_first_line(error)}"
-            ) from error
-        return map_with_names(self._fitted, like, found)
+        ) as error:  # whatever orbax raises; the digest says that the files are whole
+            raise CheckpointError(f"{path} cannot be loaded: {_first_line(error)}") from error
+        return map_with_names(self._fitted, like, state)
 
-    def _check(self, of: str, there: Mapping[str, Any], here: Mapping[str, Any]) -> None:
-        if difference := shape_difference(there, here):
+    def _check(self, what: str, saved: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+        if difference := shape_difference(saved, wanted):
             raise CheckpointError(
-                f"{self._folder}: the checkpoint is of another {of}, {difference}: use another workdir"
+                f"{self._folder}: the checkpoint is of another {what}, {difference}: "
+                f"use another workdir"
             )
 
-    def _fitted(self, name: str, like: Any, found: Any) -> Any:
-        if found.shape == like.shape:
-            return found
-        kept = (
-            np.asarray(found)[tuple(map(slice, like.shape))]
-            if found.ndim == like.ndim
-            else np.zeros(0)
-        )
-        if np.count_nonzero(kept) != np.count_nonzero(found):
-            differing = f"{name} has shape {list(found.shape)} there and {list(like.shape)} here"
+    def _fitted(self, name: str, like: Any, saved: Any) -> Any:
+        """`saved` with the shape of `like`: zeros at the end of its axes are added or cut off."""
+        if saved.shape == like.shape:
+            return saved
+        same_rank = saved.ndim == like.ndim
+        kept = np.asarray(saved)[tuple(map(slice, like.shape))] if same_rank else np.zeros(0)
+        if np.count_nonzero(kept) != np.count_nonzero(saved):
             raise CheckpointError(
-                f"{self._folder}: {differing}, and not for zero padding: use another workdir"
+                f"{self._folder}: {name} has shape {list(saved.shape)} there and "
+                f"{list(like.shape)} here, and not because of zero padding: use another workdir"
             )
-        grown = np.pad(
-            kept, [(0, wanted - length) for wanted, length in zip(like.shape, kept.shape)]
-        )
-        return jax.device_put(grown, like.sharding)
+        padding = [(0, wanted - length) for wanted, length in zip(like.shape, kept.shape)]
+        return jax.device_put(np.pad(kept, padding), like.sharding)
 
 
 def _is_of_orbax(trace: types.TracebackType | None) -> bool:
@@ -270,24 +274,28 @@ def _is_news(record: logging.LogRecord) -> bool:
 
 
 @functools.cache
-def _silence_what_is_raised() -> None:
-    """Orbax logs an error that it raises, and so does every thread of it that fails, some of them later: ours is one line."""
+def _silence_orbax() -> None:
+    """Stops orbax and its threads from logging errors that it raises: ours is one line."""
     for name in ("absl", "asyncio"):
         logging.getLogger(name).addFilter(_is_news)
-    hook = sys.unraisablehook  # of threads that report to a loop that has ended with an error
-    sys.unraisablehook = lambda found: (
-        None if "Event loop is closed" in str(found.exc_value) else hook(found)
-    )
+    hook = sys.unraisablehook
+
+    def without_closed_loops(raised: Any) -> None:
+        """Threads that outlive a failed save report to an event loop that is gone."""
+        if "Event loop is closed" not in str(raised.exc_value):
+            hook(raised)
+
+    sys.unraisablehook = without_closed_loops
 
 
 def _of_another_process(error: BaseException | None) -> JaxRuntimeError | None:
-    """JAX's error at the bottom of `error`: processes that wait for each other to have written, and one is gone."""
-    found = error
-    while found is not None and not isinstance(found, JaxRuntimeError):
-        found = found.__cause__ or found.__context__
-    if found is None and jax.process_count() > 1 and "barrier" in str(error):
-        return JaxRuntimeError(str(error))  # all that orbax keeps of it, at times
-    return found
+    """JAX's error at the bottom of `error`, if a process waited for another one that is gone."""
+    cause = error
+    while cause is not None and not isinstance(cause, JaxRuntimeError):
+        cause = cause.__cause__ or cause.__context__
+    if cause is None and jax.process_count() > 1 and "barrier" in str(error):
+        return JaxRuntimeError(str(error))  # sometimes orbax keeps only the message
+    return cause
 
 
 def _first_line(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""Evaluation of a state on a whole split, as one program."""
+"""Evaluation of a state on whole splits, as one program."""
 
 import functools
 from collections.abc import Callable, Mapping
@@ -8,134 +8,134 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import SingleDeviceSharding
 
-from ist_jax.core.types import Apply, Array, Batch, Metrics, Variables
+from ist_jax.core.task import Sums, Task
+from ist_jax.core.types import Array, Batch
 from ist_jax.data.base import Chunk, Dataset
-from ist_jax.methods.base import Algorithm, State
-from ist_jax.tasks.base import Task
+from ist_jax.methods import Method, State
+from ist_jax.methods.predictor import Predictor
+
+SUBNETS = "_subnets"  # ends the name under which subnetworks' metrics on a split are reported
 
 
 def _batches(num_examples: int, batch_size: int) -> tuple[Array, Array]:
-    """Indices [n, B] that cover every example once, the tail filled by wrapping round with weight 0."""
+    """(index_KxB, weight_KxB): batches that cover every example once.
+
+    The last batch is filled up with examples from the start, of weight 0.
+    """
     batch_size = min(batch_size, num_examples)
     position = jnp.arange(-(-num_examples // batch_size) * batch_size)
     weight = (position < num_examples).astype(jnp.float32)
     return (position % num_examples).reshape(-1, batch_size), weight.reshape(-1, batch_size)
 
 
-def means(sums: Metrics) -> Metrics:
-    """'loss' and 'accuracy' from the sums that a task's metrics are; of subnetworks too, where they were evaluated."""
-    mean = {"loss": sums["loss"] / sums["count"], "accuracy": sums["correct"] / sums["count"]}
-    return mean | (
-        {"subnet_accuracy_S": means(sums["subnets"])["accuracy"]} if "subnets" in sums else {}
-    )
+def means(sums: Sums) -> dict[str, Array]:
+    """The value of every metric; of subnetworks' metrics, the S values."""
+    return {name: total / weight for name, (total, weight) in sums.items()}
+
+
+def plus(one: Sums, other: Sums) -> Sums:
+    """The sums over two chunks together."""
+    return jax.tree.map(lambda a, b: a + b, one, other)
 
 
 def whole_batch(task: Task, arrays: Any) -> Batch:
-    """All examples of `arrays` as one batch, such as the training examples on which statistics of norms are measured."""
+    """All examples of `arrays` as one batch, such as the calibration batch."""
     return task.batch(arrays, jnp.arange(task.num_examples(arrays)), None)
 
 
 def add_up(sums: Callable[[Batch, Array], Any], task: Task, chunk: Chunk, batch_size: int) -> Any:
-    """The sum over a chunk of a split of what `sums` gives for a batch and the weights of its examples."""
-    arrays = chunk.arrays
-    index_KxB, weight_KxB = _batches(task.num_examples(arrays), batch_size)
+    """Adds up over a chunk of a split what `sums` gives for a batch and its examples' weights."""
+    index_KxB, weight_KxB = _batches(task.num_examples(chunk.arrays), batch_size)
     if chunk.count is not None:
         weight_KxB *= jnp.arange(weight_KxB.size).reshape(weight_KxB.shape) < chunk.count
-    one_batch = lambda index_weight: sums(
-        task.batch(arrays, index_weight[0], None), index_weight[1]
-    )
-    return jax.tree.map(
-        lambda sum_K: sum_K.sum(axis=0), jax.lax.map(one_batch, (index_KxB, weight_KxB))
-    )
+
+    def sums_of_batch(batch: tuple[Array, Array]) -> Any:
+        index_B, weight_B = batch
+        return sums(task.batch(chunk.arrays, index_B, None), weight_B)
+
+    sums_K = jax.lax.map(sums_of_batch, (index_KxB, weight_KxB))
+    return jax.tree.map(lambda leaf_K: leaf_K.sum(axis=0), sums_K)
 
 
 def evaluate_model(
-    apply: Apply, task: Task, variables: Variables, dataset: Dataset, part: str, batch_size: int
+    predictor: Predictor, task: Task, dataset: Dataset, part: str, batch_size: int
 ) -> dict[str, float]:
-    """Loss and accuracy of one model on one split, on one device.
+    """The task's metrics of one model on one split, on one device.
 
     Args:
-      apply: of a Flax module.
-      task: batch, logits and metrics.
-      variables: parameters, and measured statistics if it has any.
+      predictor: of the model (`methods.predictor.model_predictor`).
+      task: batch and metrics.
       dataset: whose split is evaluated.
       part: 'train', 'validation' or 'test'.
       batch_size: examples per batch.
     """
 
     @jax.jit
-    def sums(variables: Variables, chunk: Chunk) -> Metrics:
-        one = lambda batch, weight_B: task.metrics(
-            task.logits(apply, variables, batch), batch, weight_B
-        )
+    def sums(predictor: Predictor, chunk: Chunk) -> Sums:
+        one = lambda batch, weight_B: task.metrics(predictor(batch), batch, weight_B)
         return add_up(one, task, chunk, batch_size)
 
     chunks = dataset.chunks((part,), SingleDeviceSharding(jax.devices()[0]), batch_size)
-    total = functools.reduce(
-        plus, (jax.device_get(sums(variables, chunk[part])) for chunk in chunks)
-    )
+    sums_of_chunks = (jax.device_get(sums(predictor, chunk[part])) for chunk in chunks)
+    total = functools.reduce(plus, sums_of_chunks)
     return {name: float(value) for name, value in means(total).items()}
 
 
-def plus(one: Metrics, other: Metrics) -> Metrics:
-    """Sums of two chunks as those of both."""
-    return jax.tree.map(lambda a, b: a + b, one, other)
-
-
 def evaluate(
-    algorithm: Algorithm,
+    method: Method,
     task: Task,
     state: State,
     splits: Mapping[str, Any],
-    sample_arrays: Any,
+    calibration: Any,
     *,
     batch_size: int,
     subnets: bool,
-) -> Mapping[str, Metrics]:
-    """Loss and accuracy on every split, whole. To be jitted.
+) -> dict[str, dict[str, Array]]:
+    """The task's metrics on every split. To be jitted.
 
     Args:
-      algorithm: whose whole model is evaluated.
+      method: whose full model is evaluated.
       task: batch and metrics.
-      state: of the algorithm.
+      state: of the method.
       splits: name -> arrays.
-      sample_arrays: the training examples on which statistics of norms are measured; None: every test batch is
-        normalised by itself, as in the authors' code, and the result depends on `batch_size`.
+      calibration: arrays of the training examples on which normalisation statistics are measured.
+        None: every test batch is normalised with its own statistics, as in the authors' code, and
+        the result depends on `batch_size`.
       batch_size: examples per batch.
-      subnets: whether to evaluate every subnetwork as a classifier of its own as well.
+      subnets: whether to evaluate every subnetwork as a model of its own, too.
 
     Returns:
-      split -> {'loss', 'accuracy'} and, with `subnets`, 'subnet_accuracy_S'.
+      split -> {name: value}; with `subnets` also split + '_subnets' -> {name: the S values}.
     """
     chunks = {name: Chunk(arrays) for name, arrays in splits.items()}
-    found = evaluate_chunks(
-        algorithm, task, state, chunks, sample_arrays, batch_size=batch_size, subnets=subnets
+    sums = evaluate_chunks(
+        method, task, state, chunks, calibration, batch_size=batch_size, subnets=subnets
     )
-    return {name: means(sums) for name, sums in found.items()}
+    return {name: means(sums_of_split) for name, sums_of_split in sums.items()}
 
 
 def evaluate_chunks(
-    algorithm: Algorithm,
+    method: Method,
     task: Task,
     state: State,
     chunks: Mapping[str, Chunk],
-    sample_arrays: Any,
+    calibration: Any,
     *,
     batch_size: int,
     subnets: bool,
-) -> Mapping[str, Metrics]:
-    """The sums over chunks of splits from which `means` makes loss and accuracy. To be jitted; arguments as of `evaluate`."""
-    sample = None if sample_arrays is None else whole_batch(task, sample_arrays)
-    variables = algorithm.variables(state, sample)
-    subnet_variables = algorithm.subnet_variables(state, sample) if subnets else None
+) -> dict[str, Sums]:
+    """The sums from which `means` makes metrics. To be jitted; arguments as of `evaluate`."""
+    batch = None if calibration is None else whole_batch(task, calibration)
+    predictor = method.predictor(state, batch)
+    of_subnets = method.predictor(state, batch, subnets=True) if subnets else None
 
-    def sums(batch: Batch, weight_B: Array) -> Metrics:
-        one = lambda logits_BxC: task.metrics(logits_BxC, batch, weight_B)
-        whole = one(algorithm.predict(variables, batch))
-        return whole | (
-            {"subnets": jax.vmap(one)(algorithm.subnet_predict(subnet_variables, batch))}
-            if subnets
-            else {}
-        )
+    def sums(batch: Batch, weight_B: Array) -> dict[str, Sums]:
+        one = lambda outputs: task.metrics(outputs, batch, weight_B)
+        full = {"": one(predictor(batch))}
+        return full if of_subnets is None else full | {SUBNETS: jax.vmap(one)(of_subnets(batch))}
 
-    return {name: add_up(sums, task, chunk, batch_size) for name, chunk in chunks.items()}
+    return {
+        split + which: sums_of_split
+        for split, chunk in chunks.items()
+        for which, sums_of_split in add_up(sums, task, chunk, batch_size).items()
+    }

@@ -1,4 +1,4 @@
-"""A trained model as a folder of its own: model.json (data, no code) and variables.npz (arrays, no pickle)."""
+"""A trained model as a folder: model.json (data, no code) and variables.npz (arrays, no pickle)."""
 
 import dataclasses
 import json
@@ -12,15 +12,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ist_jax.core.types import Variables
-from ist_jax.models import MODELS
+from ist_jax.core.model import Stats
+from ist_jax.core.types import Params
+from ist_jax.models import MODELS, STATS
+from ist_jax.models.linen import LinenModel
 from ist_jax.training.files import with_path, write_whole
 
-_NOT_OURS = ("parent", "name")  # of every Flax module
+_OF_EVERY_MODULE = ("parent", "name")  # fields that Flax adds
 
 
 class ExportError(ValueError):
-    """A folder that cannot be written, or that holds no exported model."""
+    """A model cannot be exported, or a folder holds no exported model."""
 
 
 class Exported(NamedTuple):
@@ -29,49 +31,79 @@ class Exported(NamedTuple):
     Attributes:
       model: the Flax module.
       variables: {'params': ...}, and 'norm_stats' where statistics were measured.
-      about: what it was exported with (a JSON object).
+      about: the JSON object that was written with it.
     """
 
     model: nn.Module
-    variables: Variables
+    variables: dict[str, Any]
     about: dict[str, Any]
 
+    @property
+    def params(self) -> Params:
+        return self.variables["params"]
 
-def _field(value: Any) -> Any:
+    @property
+    def stats(self) -> Stats | None:
+        """The normalisation statistics; None where none were measured."""
+        return self.variables.get(STATS)
+
+
+def variables_of(params: Params, stats: Stats | None) -> dict[str, Any]:
+    """What a Flax module is applied to."""
+    return {"params": params} | ({STATS: stats} if stats else {})
+
+
+def _to_json(value: Any) -> Any:
+    """A field of a Flax module as JSON keeps it: dtypes by name."""
     try:
         return {"dtype": jnp.dtype(value).name} if isinstance(value, type | np.dtype) else value
     except TypeError as error:
-        raise ExportError(f"a model's fields are plain values, and one is {value!r}") from error
+        raise ExportError(
+            f"a model's fields are plain values, not {value!r}: save its variables yourself"
+        ) from error
 
 
-def _value(field: Any) -> Any:
+def _from_json(field: Any) -> Any:
     if isinstance(field, dict):
         return jnp.dtype(field["dtype"]).type
     return tuple(field) if isinstance(field, list) else field
 
 
 def write(
-    folder: str | pathlib.Path, model: nn.Module, variables: Variables, about: dict[str, Any]
+    folder: str | pathlib.Path,
+    model: LinenModel,
+    params: Params,
+    stats: Stats | None,
+    about: dict[str, Any],
 ) -> None:
-    """Writes a model whose class is in `ist_jax.models.MODELS` to a new folder, whole or not at all.
+    """Writes a model whose class is in `ist_jax.models.MODELS` to a new folder.
+
+    Args:
+      folder: appears complete or not at all.
+      model: the model.
+      params: its parameters.
+      stats: its normalisation statistics, None where it has none.
+      about: a JSON object to keep with it.
 
     Raises:
-      ExportError: the folder is there, or the model is of another class.
-      OSError: it cannot be written.
+      ExportError: the folder exists, or the model is of another class.
+      OSError: the folder cannot be written.
     """
-    folder = pathlib.Path(folder)
+    folder, module = pathlib.Path(folder), model.module
     check_new(folder)
     names = {kind: name for name, kind in MODELS.items()}
-    if type(model) not in names:
+    if type(module) not in names:
         raise ExportError(
-            f"{type(model).__name__} is none of the models {', '.join(MODELS)}; save its variables yourself"
+            f"{type(module).__name__} is none of the models {', '.join(MODELS)}; "
+            "save its variables yourself"
         )
     fields = {
-        f.name: _field(getattr(model, f.name))
-        for f in dataclasses.fields(model)
-        if f.name not in _NOT_OURS
+        f.name: _to_json(getattr(module, f.name))
+        for f in dataclasses.fields(module)
+        if f.name not in _OF_EVERY_MODULE
     }
-    content = {"model": {"name": names[type(model)], "fields": fields}, "about": about}
+    content = {"model": {"name": names[type(module)], "fields": fields}, "about": about}
+    variables = jax.device_get(variables_of(params, stats))
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as made:
         unfinished = pathlib.Path(made) / folder.name
@@ -79,14 +111,14 @@ def write(
         with with_path(folder):
             np.savez(
                 unfinished / "variables.npz",
-                **flax.traverse_util.flatten_dict(jax.device_get(dict(variables)), sep="/"),
+                **flax.traverse_util.flatten_dict(variables, sep="/"),
             )
             write_whole(unfinished / "model.json", json.dumps(content, indent=2) + "\n")
         unfinished.replace(folder)
 
 
 def check_new(folder: str | pathlib.Path) -> None:
-    """Raises ExportError if there is something at `folder`."""
+    """Raises ExportError if `folder` exists."""
     if pathlib.Path(folder).exists():
         raise ExportError(f"{folder} is there already: export to a new folder")
 
@@ -95,20 +127,20 @@ def read(folder: str | pathlib.Path) -> Exported:
     """The model that `write` wrote.
 
     Raises:
-      ExportError: the folder holds none, or it is damaged.
+      ExportError: the folder holds no model, or a damaged one.
     """
     folder = pathlib.Path(folder)
     try:
         content = json.loads((folder / "model.json").read_text())
         described, about = content["model"], dict(content["about"])
         model = MODELS[described["name"]](
-            **{name: _value(field) for name, field in described["fields"].items()}
+            **{name: _from_json(field) for name, field in described["fields"].items()}
         )
         with np.load(folder / "variables.npz", allow_pickle=False) as arrays:
             variables = flax.traverse_util.unflatten_dict(
                 {name: arrays[name] for name in arrays.files}, sep="/"
             )
-    except Exception as error:  # damaged files raise whatever the damage leads to
+    except Exception as error:  # damaged files raise all kinds of errors
         raise ExportError(
             f"{folder} holds no exported model ({type(error).__name__}: {error})"
         ) from error

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Files that are written completely or not at all."""
 
 import contextlib
 import os
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def with_path(path: pathlib.Path) -> Iterator[None]:
-    """What writes `path`: the error of a full disk names no file by itself."""
+    """Adds `path` to an OSError raised inside: that of a full disk names no file."""
     try:
         yield
     except OSError as error:
@@ -18,16 +18,16 @@ def with_path(path: pathlib.Path) -> Iterator[None]:
 
 
 def write_whole(path: pathlib.Path, text: str) -> None:
-    """All of `text` or nothing, whenever the process or the machine dies."""
-    unfinished = path.with_name(
-        f"{path.name}.{os.getpid()}.tmp"
-    )  # two sweeps may write their table into one folder
+    """Replaces `path` by a file with `text`. A crash at any moment leaves the old file or the new.
+
+    Raises:
+      OSError: it cannot be written; the error names `path`, which keeps its old content.
+    """
+    # named by process, as two sweeps may write the same table
+    unfinished = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
         with with_path(path):
-            with unfinished.open("w") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
+            _write_durably(unfinished, text)
             unfinished.replace(path)
     except OSError:
         with contextlib.suppress(OSError):
@@ -36,8 +36,15 @@ def write_whole(path: pathlib.Path, text: str) -> None:
     flush_folder(path.parent)
 
 
+def _write_durably(path: pathlib.Path, text: str) -> None:
+    with path.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
 def flush_folder(folder: pathlib.Path) -> None:
-    """Makes new names in `folder` survive the machine."""
+    """Returns once the names of the files in `folder` are on the disk."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,4 +1,4 @@
-"""What a run leaves on disk: metrics, TensorBoard events, checkpoints, the summary; and who may write there."""
+"""What a run leaves on disk: rows, TensorBoard events, checkpoints, the summary; and its lock."""
 
 import contextlib
 import fcntl
@@ -14,13 +14,13 @@ import jax
 from ist_jax.core.processes import OtherProcessError, all_succeed
 from ist_jax.training.checkpoint import CheckpointError, Checkpoints
 from ist_jax.training.files import write_whole
-from ist_jax.training.loggers import JsonLines, Row, TensorBoard, Writer, rows_until
+from ist_jax.training.loggers import JsonLines, Logger, Row, TensorBoard, rows_until
 
-AFRESH = "a run was begun here and no checkpoint of it was committed: starting afresh"
+STARTS_AGAIN = "a run began here and committed no checkpoint: starting again"
 
 
 class WorkdirError(RuntimeError):
-    """A workdir that is in use, cannot be written, or cannot be gone on from."""
+    """A workdir is in use, cannot be written, or cannot be resumed from."""
 
 
 def is_locked(path: pathlib.Path) -> bool:
@@ -30,24 +30,27 @@ def is_locked(path: pathlib.Path) -> bool:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
-    except OSError:  # none, or a file system without locks
+    except OSError:  # no lock, or a file system without locks
         return False
     return False
 
 
 class Workdir:
-    """The workdir of one run, which holds it alone until `close`. None of its methods does anything without a path.
+    """The workdir of one run, locked until `close`. Without a path, its methods do nothing.
+
+    It is a logger: rows go to metrics.jsonl and to TensorBoard events.
 
     Args:
-      path: the folder; None: nothing is written anywhere.
-      say: takes lines about what was found.
+      path: the folder; None: nothing is written.
+      say: takes messages for people.
 
     Attributes:
-      saved: the bookkeeping of the checkpoint that the run goes on from, None if it starts.
-      history: the rows up to there.
+      saved: the run state in the newest checkpoint, from which the run resumes; None if it starts.
+      history: the rows up to that checkpoint.
 
     Raises:
-      WorkdirError: another run holds it, it cannot be written, or all of its checkpoints are damaged.
+      WorkdirError: another run writes there, it cannot be written, all of its checkpoints are
+        damaged, or it was written by an earlier version of this software.
     """
 
     def __init__(self, path: str | pathlib.Path | None, say: Callable[[str], None]):
@@ -56,7 +59,8 @@ class Workdir:
         self._path = None if path is None else pathlib.Path(path)
         self._say, self._open_files = say, contextlib.ExitStack()
         self._checkpoints: Checkpoints | None = None
-        self._writers: list[Writer] = []
+        self._metrics: JsonLines | None = None
+        self._loggers: list[Logger] = []
         if self._path is None:
             return
         try:
@@ -66,57 +70,60 @@ class Workdir:
             raise
 
     def _open(self, path: pathlib.Path) -> None:
-        with self._explained():
+        with self._as_workdir_error():
             begun = (path / "lock").exists()
-            all_succeed(lambda: self._take(path))
+            all_succeed(lambda: self._claim(path))
             self._checkpoints = Checkpoints(path / "checkpoints", self._say)
-            self.saved = self._checkpoints.bookkeeping()
-            all_succeed(lambda: self._begin_records(path))
+            self.saved = self._checkpoints.run_state()
+            all_succeed(lambda: self._start_records(path))
         if begun and self.saved is None:
-            self._say(f"{path}: {AFRESH}")
+            self._say(f"{path}: {STARTS_AGAIN}")
 
-    def _take(self, path: pathlib.Path) -> None:
+    def _claim(self, path: pathlib.Path) -> None:
         if jax.process_index() == 0:
             path.mkdir(parents=True, exist_ok=True)
             self._lock(path / "lock")
             self._check_committed(path)
 
-    def _begin_records(self, path: pathlib.Path) -> None:
-        """Checkpoints are written by all processes, records by one."""
+    def _start_records(self, path: pathlib.Path) -> None:
+        """Opens the records. One process writes them; all write checkpoints."""
         self.history = self._rows_until_checkpoint(path / "metrics.jsonl")
         if jax.process_index() == 0:
-            self._add(JsonLines(path / "metrics.jsonl", self.history))
+            self._metrics = JsonLines(path / "metrics.jsonl", self.history)
+            self._add(self._metrics)
             self._add(TensorBoard(path / "tensorboard", self.history))
 
-    def _add(self, writer: Writer) -> None:
-        self._open_files.callback(writer.close)
-        self._writers.append(writer)
+    def _add(self, logger: Logger) -> None:
+        self._open_files.callback(logger.close)
+        self._loggers.append(logger)
 
     def _check_committed(self, path: pathlib.Path) -> None:
-        """Checkpoint 0 comes before the first row: rows without one mean that checkpoints were lost."""
-        lost = not any((path / "checkpoints").glob("*.sha256*"))
-        if lost and rows_until(path / "metrics.jsonl", sys.maxsize):
+        """Checkpoint 0 is written before the first row, so rows alone mean lost checkpoints."""
+        none_committed = not any((path / "checkpoints").glob("*.sha256*"))
+        if none_committed and rows_until(path / "metrics.jsonl", sys.maxsize):
             raise WorkdirError(
-                f"{path}: rounds were evaluated here and all checkpoints are gone: use another workdir"
+                f"{path}: rounds were trained here and all checkpoints are gone: "
+                f"use another workdir"
             )
 
     def _rows_until_checkpoint(self, metrics: pathlib.Path) -> list[Row]:
         if self.saved is None:
             return []
-        round, written = self.saved.get("round"), self.saved.get("rows")
-        if type(round) is not int or type(written) is not int:
+        round = self.saved.get("round")
+        if type(round) is not int:
             raise WorkdirError(
-                f"{self._path}: its checkpoint says neither its round nor its rows: use another workdir"
+                f"{self._path}: its checkpoint does not say its round: use another workdir"
             )
         rows = rows_until(metrics, round)
-        if len(rows) < written:
+        if len(rows) != round:  # one row per round
             raise WorkdirError(
-                f"{metrics} is damaged: {len(rows)} of its first {written} rows can be read: repair it, or use another workdir"
+                f"{metrics} is damaged: {len(rows)} of its first {round} rows can be read: "
+                f"repair it, or use another workdir"
             )
         return rows
 
     def _lock(self, path: pathlib.Path) -> None:
-        """Until the process ends, however it ends: the lock is the kernel's."""
+        """Locks the workdir until the process ends, however it ends: the kernel holds the lock."""
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         self._open_files.callback(os.close, descriptor)
         try:
@@ -127,47 +134,49 @@ class Workdir:
             ) from error
         except OSError:  # some network file systems have no locks
             self._say(
-                f"{self._path}: this file system has no locks; let no two runs write here at once"
+                f"{self._path}: this file system has no locks; start only one run at a time here"
             )
 
     @contextlib.contextmanager
-    def _explained(self) -> Iterator[None]:
+    def _as_workdir_error(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:
             raise WorkdirError(
-                f"{self._path}: cannot be written or read ({error.strerror}); what was written before stands"
+                f"{self._path}: cannot be written or read ({error.strerror}); "
+                f"what was written before is kept"
             ) from error
         except (CheckpointError, OtherProcessError) as error:
             raise WorkdirError(str(error)) from error
 
-    def write(self, row: Row) -> None:
-        """Appends the row of an evaluated round."""
-        with self._explained():
-            all_succeed(lambda: self._write(row))
-        self.history.append(row)
+    def log(self, row: Row, text: str | None = None) -> None:
+        """Appends the row of a round. Raises WorkdirError if it cannot be written."""
+        with self._as_workdir_error():
+            for logger in self._loggers:
+                logger.log(row, text)
 
-    def _write(self, row: Row) -> None:
-        for writer in self._writers:
-            writer.write(row)
-
-    def save(self, round: int, state: Any, params: Any, bookkeeping: Mapping[str, Any]) -> None:
-        """Commits a checkpoint; arguments as of `Checkpoints.save`."""
+    def save(self, round: int, state: Any, params: Any, run_state: Mapping[str, Any]) -> None:
+        """Commits a checkpoint, after the rows up to it; arguments as of `Checkpoints.save`."""
         if self._checkpoints:
-            with self._explained():
-                self._checkpoints.save(round, state, params, bookkeeping)
+            with self._as_workdir_error():
+                all_succeed(self._sync)
+                self._checkpoints.save(round, state, params, run_state)
+
+    def _sync(self) -> None:
+        if self._metrics:
+            self._metrics.sync()
 
     def restore(self, like: Any, params: Any) -> Any:
-        """The state of the checkpoint that `saved` belongs to; arguments as of `Checkpoints.restore`."""
-        with self._explained():
+        """The state of the checkpoint of `saved`; arguments as of `Checkpoints.restore`."""
+        with self._as_workdir_error():
             return self._checkpoints.restore(like, params)
 
     def finish(self, summary: Mapping[str, Any]) -> None:
         """Writes summary.json: the run is finished."""
         if self._path is not None and jax.process_index() == 0:
-            with self._explained():
+            with self._as_workdir_error():
                 write_whole(self._path / "summary.json", json.dumps(summary, indent=2) + "\n")
 
     def close(self) -> None:
-        """Lets the next run in."""
+        """Closes the records and unlocks the workdir."""
         self._open_files.close()

@@ -31,11 +31,9 @@ def test_flops_of_a_local_step_of_an_mlp_are_its_matrix_products(num_subnets):
         algorithm = ist(split, TASK, optax.sgd(0.1), batch_size=32, placement=placements()[place]())
         state = jax.eval_shape(algorithm.init, jax.random.key(0))
         arrays = {"x": jnp.zeros((64, 300)), "y": jnp.zeros(64, jnp.int32)}
-        view = (
-            dataset()
-            .view(0, jax.random.key(0), num_subnets, algorithm.sharding)
-            ._replace(arrays=arrays)
-        )
+        view = next(
+            dataset().views(jax.random.key(0), num_subnets, algorithm.sharding, [range(1)])
+        )._replace(arrays=arrays)
         found = meter.flops_per_local_step(algorithm, state, view, jax.random.key(0))
         expected = mlp_flops(32, [300, 512 // num_subnets, 256 // num_subnets, 10])
         assert expected < found < 1.1 * expected, (
@@ -50,11 +48,9 @@ def test_flops_count_every_block_of_a_loop_over_blocks(num_subnets):
     split = blocks(PreActResNet((1, 9), 5, width=8), image, num_subnets=num_subnets, stages=(2,))
     algorithm = ist(split, TASK, optax.sgd(0.1), batch_size=16)
     arrays = {"x": jnp.zeros((64, 8, 8, 2)), "y": jnp.zeros(64, jnp.int32)}
-    view = (
-        dataset()
-        .view(0, jax.random.key(0), num_subnets, algorithm.sharding)
-        ._replace(arrays=arrays)
-    )
+    view = next(
+        dataset().views(jax.random.key(0), num_subnets, algorithm.sharding, [range(1)])
+    )._replace(arrays=arrays)
     found = meter.flops_per_local_step(
         algorithm, jax.eval_shape(algorithm.init, jax.random.key(0)), view, jax.random.key(0)
     )
@@ -177,8 +173,8 @@ def test_a_synchronisation_is_not_timed_where_memory_has_no_room_for_a_copy(monk
     """Said by arithmetic before anything is copied: a host that runs out of memory kills without a word."""
     algorithm, data = ALGORITHMS["ist"](4), dataset()
     state = algorithm.fresh(jax.random.key(0))
-    view = data.view(0, jax.random.key(5), 4, algorithm.sharding)
-    given = (algorithm, state, view, jax.random.key(0), jnp.ones(4, bool))
+    view = next(data.views(jax.random.key(5), 4, algorithm.sharding, [range(1)]))
+    given = (algorithm, state, view, jax.random.key(0), jnp.ones(4))
     assert meter.seconds_per_sync(*given) > 0
     monkeypatch.setattr(machine, "memory_bytes", lambda: 1000)
     monkeypatch.setattr(jnp, "copy", None)

@@ -123,8 +123,8 @@ def test_no_more_than_two_states_are_held_while_it_is_measured(made, monkeypatch
     config, dataset = made
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, hidden=(4096,)))
     algorithm = builders.phases(config, dataset.spec)[0][0].algorithm
-    dataset.view(
-        0, jax.random.key(1), algorithm.num_workers, algorithm.sharding
+    next(
+        dataset.views(jax.random.key(1), algorithm.num_workers, algorithm.sharding, [range(1)])
     )  # data are held once in any case
     of_state = 4 * algorithm.costs.model_parameters
     held = lambda: sum(array.nbytes for array in jax.live_arrays() if not array.is_deleted())

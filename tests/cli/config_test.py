@@ -5,6 +5,7 @@ import json
 import pathlib
 
 import pytest
+from command_line import DIGITS, GCN
 
 from ist_jax import data
 from ist_jax.cli import builders
@@ -14,14 +15,10 @@ from ist_jax.cli.config_files import load_config
 from ist_jax.cli.validation import CHOICES, RANGES, validate
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
-DIGITS = f"--config={ROOT}/experiments/demo/digits.py"
 
 
 def parse(*arguments, config=DIGITS, workdir="--workdir=unused"):
     return run.parse([config, workdir, *arguments]).config
-
-
-GCN = "--config.model.name=gcn --config.model.norm=layer --config.batch_size=0"
 
 
 def test_help_lists_every_field_with_its_meaning(capsys):
@@ -237,8 +234,8 @@ def test_a_method_that_trains_the_whole_model_is_not_refused_for_a_split_that_it
         ["--config.decomposition=filters", "--config.model.norm=group"],
     ):
         made = builders.decomposition(parse(*whole, *options), images.spec)
-        assert made.partition.sizes == {} and made.full.stage_sizes == (1, 2)
-        assert made.full.unrolled == ("--config.decomposition=filters" in options), (
+        assert made.partition.sizes == {} and made.full.module.stage_sizes == (1, 2)
+        assert made.full.module.unrolled == ("--config.decomposition=filters" in options), (
             "parameters lie as those of ist do"
         )
     if method == "single":

@@ -78,11 +78,11 @@ def test_momentum_decays_on_the_global_step_though_the_state_is_reset(opt_state)
     tx, momentum = builders.optimizer(chosen, 12), builders.demon(0.9, 12)
     algorithm = ist(two_groups(2), TASK, tx, batch_size=BATCH, opt_state=opt_state)
     state, _ = rounds(algorithm, 2, 3)
-    worker = algorithm.one_worker(state)
+    worker = algorithm.first_worker(state)
     arrays = {"x": jnp.ones((4, 12)), "y": jnp.zeros(4, jnp.int32)}
-    gradient = jax.grad(
-        lambda p: (two_groups(2).subnet.apply({"params": p}, arrays["x"]) ** 2).sum()
-    )(worker.params)
+    gradient = jax.grad(lambda p: (two_groups(2).subnet.apply(p, arrays["x"]) ** 2).sum())(
+        worker.params
+    )
     _, later = tx.update(gradient, worker.opt_state, worker.params)
     used = next(
         node for node in jax.tree.leaves(later, is_leaf=_injected) if _injected(node)

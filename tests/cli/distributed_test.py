@@ -31,12 +31,7 @@ SMALL = [
 
 # runs one of the processes, with less patience than a user has
 IMPATIENT = "import sys; from experiments import hosts, run; distributed.HEARTBEAT = 5; sys.exit(run.main(sys.argv))"
-CACHE = os.environ.get("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".jax_cache"))
-ENVIRONMENT = os.environ | {
-    "JAX_NUM_CPU_DEVICES": "2",
-    "JAX_PLATFORMS": "cpu",
-    "JAX_COMPILATION_CACHE_DIR": CACHE,
-}
+ENVIRONMENT = os.environ | {"JAX_NUM_CPU_DEVICES": "2", "JAX_PLATFORMS": "cpu"}
 
 
 def start_two(arguments, of_second=()):

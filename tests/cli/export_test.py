@@ -6,7 +6,7 @@ import shutil
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from run_test import QUICK
+from command_line import QUICK, exported, trained
 
 from ist_jax.cli.commands import evaluate, run
 from ist_jax.cli.commands import export as exporting
@@ -15,21 +15,9 @@ from ist_jax.models import MLP
 from ist_jax.training import export
 
 
-def trained(folder, *arguments):
-    assert (
-        run.main(["run", *QUICK, "--config.eval_subnets=True", *arguments, f"--workdir={folder}"])
-        == 0
-    )
-    return folder, json.loads((folder / "summary.json").read_text())
-
-
 @pytest.fixture(scope="module")
 def ist_run(tmp_path_factory):
     return trained(tmp_path_factory.mktemp("ist") / "run")
-
-
-def exported(workdir, out, *arguments):
-    return exporting.main(["export", f"--workdir={workdir}", f"--out={out}", *arguments])
 
 
 def test_the_whole_model_scores_elsewhere_as_it_did_in_the_run(ist_run, tmp_path, capsys):

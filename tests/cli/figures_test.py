@@ -10,7 +10,7 @@ from ist_jax.cli.records import curves, drawing
 from ist_jax.cli.records.pages import drawn_from
 from ist_jax.cli.records.pictures import holders, partition
 from ist_jax.core.partition import partition as make_partition
-from ist_jax.methods import drawn
+from ist_jax.methods import drawn_partitions
 
 
 def test_every_method_has_a_colour_which_no_other_has():
@@ -108,7 +108,7 @@ def test_the_picture_of_a_partition_shows_the_partitions_of_the_run(tmp_path):
     parts = make_partition("balanced", {"unit": 16}, 4)
     shown = holders(parts, "unit", 0, 3)
     assert shown.shape == (3, 16) and (shown >= 0).all()
-    for row, indices in zip(shown, drawn(parts, 0, 3)):
+    for row, indices in zip(shown, drawn_partitions(parts, 0, 3)):
         for subnet in range(4):
             assert (row[indices["unit"][subnet]] == subnet).all()
     assert (shown[0] != shown[1]).any()

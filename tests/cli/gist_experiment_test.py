@@ -144,6 +144,4 @@ def test_the_embedding_of_a_node_is_what_the_output_layer_reads():
     params, graph = random_params(split), inputs(split)
     kernel, bias = (params["output"][name] for name in ("kernel", "bias"))
     logits = found["sage-layer-norm"] @ kernel.reshape(32, -1) + bias[None]
-    np.testing.assert_allclose(
-        logits, split.full.apply({"params": params}, graph), rtol=1e-4, atol=1e-4
-    )
+    np.testing.assert_allclose(logits, split.full.apply(params, graph), rtol=1e-4, atol=1e-4)

@@ -63,7 +63,7 @@ def test_a_device_holds_what_the_compiled_round_of_a_real_run_says(tmp_path, cap
     data = builders.dataset(config)
     algorithm = builders.phases(config, data.spec)[0][0].algorithm
     state = algorithm.fresh(jax.random.key(0))
-    view = data.view(0, jax.random.key(1), 8, algorithm.sharding)
+    view = next(data.views(jax.random.key(1), 8, algorithm.sharding, [range(1)]))
     key, weight_S = jax.device_put((jax.random.key(2), jnp.ones(8, bool)), algorithm.sharding)
     real = memory_bytes(
         algorithm, algorithm.round.lower(state, view, key, weight_S, steps=2).compile(), state, view

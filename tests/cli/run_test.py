@@ -13,6 +13,7 @@ import time
 
 import jax.numpy as jnp
 import pytest
+from command_line import QUICK
 
 from ist_jax.analysis import machine
 from ist_jax.cli.commands import report, run, sweep
@@ -21,14 +22,6 @@ from ist_jax.cli.exit_status import exit_status
 from ist_jax.cli.records import record, results
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
-QUICK = [
-    f"--config={ROOT}/experiments/demo/digits.py",
-    "--config.model.hidden=(16,16)",
-    "--config.epochs=1",
-    "--config.local_steps=4",
-    "--config.eval_every=2",
-    "--config.eval_sample=64",
-]
 FIELDS = [
     "test_accuracy",
     "test_accuracy_at_best_validation",

@@ -4,7 +4,7 @@ import re
 import time
 
 import pytest
-from config_test import DIGITS, GCN, ROOT
+from command_line import DIGITS, GCN, ROOT
 
 from ist_jax.cli.commands import run
 from ist_jax.cli.config import ConfigError, defaults, resolve

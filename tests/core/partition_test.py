@@ -7,18 +7,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ist_jax.core.partition import DEALS, home_size, partition
+from ist_jax.core import overlap
+from ist_jax.core.partition import PARTITIONS, home_size, partition
 
 SHAPES = [(8, 1), (8, 2), (16, 4), (17, 4), (23, 8), (9, 8), (64, 8)]
 
 
-WAYS = [*sorted(DEALS), "travelling"]
+NAMES = [*sorted(PARTITIONS), "holder-sharded"]
 
 
 def make(name, size, num_subnets):
-    """A partition of one group 'g'; 'travelling' is 'balanced' dealt by the units' holders."""
-    if name == "travelling":
-        return partition("balanced", {"g": size}, num_subnets, travelling=("g",))
+    """A partition of one group 'g'; 'holder-sharded' is 'balanced' with the holders as owners."""
+    if name == "holder-sharded":
+        return partition("balanced", {"g": size}, num_subnets, holder_sharded=("g",))
     return partition(name, {"g": size}, num_subnets)
 
 
@@ -35,7 +36,7 @@ def draws(parts, count, seed=0):
     )
 
 
-@pytest.mark.parametrize("name", WAYS)
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("size,num_subnets", SHAPES)
 def test_law_2_groups_are_disjoint_and_cover_all_units(name, size, num_subnets):
     parts = make(name, size, num_subnets)
@@ -52,7 +53,7 @@ def test_law_2_groups_are_disjoint_and_cover_all_units(name, size, num_subnets):
         assert index_SxM.max() <= size
 
 
-@pytest.mark.parametrize("name", ["balanced", "uniform", "blocks", "rolling", "travelling"])
+@pytest.mark.parametrize("name", ["balanced", "uniform", "blocks", "rolling", "holder-sharded"])
 @pytest.mark.parametrize("size,num_subnets", [(16, 4), (17, 4), (9, 8)])
 def test_law_2_every_unit_is_drawn_by_every_subnetwork_at_the_expected_rate(
     name, size, num_subnets
@@ -61,7 +62,7 @@ def test_law_2_every_unit_is_drawn_by_every_subnetwork_at_the_expected_rate(
     count = size * 200
     drawn = draws(parts, count)
     held_SxN = np.stack([(drawn == unit).any(axis=2).mean(axis=0) for unit in range(size)], axis=1)
-    if name == "rolling":  # every subnetwork has its own number of units for ever
+    if name == "rolling":  # the number of a subnetwork's units never changes
         expected = np.repeat(
             (np.asarray(parts.first()["g"]) < size).sum(1, keepdims=True) / size, size, axis=1
         )
@@ -73,7 +74,7 @@ def test_law_2_every_unit_is_drawn_by_every_subnetwork_at_the_expected_rate(
 
 def test_law_2_two_units_meet_as_often_as_in_uniform_partitions():
     meet = {}
-    for name in ("balanced", "travelling", "uniform"):
+    for name in ("balanced", "holder-sharded", "uniform"):
         drawn = draws(make(name, 32, 4), 4000)
         owner = np.argmax(
             [(drawn[..., None] == np.arange(32)).any(2)[:, s] for s in range(4)], axis=0
@@ -84,11 +85,11 @@ def test_law_2_two_units_meet_as_often_as_in_uniform_partitions():
             pairs[~np.eye(32, dtype=bool)].std(),
         )
         noise = np.sqrt(7 / 31 * 24 / 31 / 4000)
-        # homes deal equal shares for ever, so units of one home meet less; holders change, and so does who meets less
+        # Homes always assign equal shares, so units of one home meet less. Holders change.
         assert (spread > 3 * noise) == (name == "balanced")
     assert meet["uniform"] == pytest.approx(7 / 31, abs=0.002)
     assert meet["balanced"] == pytest.approx(7 / 31, abs=0.002)
-    assert meet["travelling"] == pytest.approx(7 / 31, abs=0.002)
+    assert meet["holder-sharded"] == pytest.approx(7 / 31, abs=0.002)
 
 
 @pytest.mark.parametrize("size,num_subnets", [(64, 4), (17, 4), (23, 8), (128, 8)])
@@ -102,8 +103,8 @@ def test_balanced_bounds_what_a_home_and_a_subnetwork_share(size, num_subnets):
 
 
 @pytest.mark.parametrize("size,num_subnets", [(64, 4), (17, 4), (23, 8), (9, 8)])
-def test_travelling_bounds_what_two_holders_exchange(size, num_subnets):
-    parts = make("travelling", size, num_subnets)
+def test_a_holder_sharded_group_bounds_what_two_holders_exchange(size, num_subnets):
+    parts = make("holder-sharded", size, num_subnets)
     drawn = draws(parts, 50)
     for before, after in itertools.pairwise(drawn):
         for giver in before:
@@ -121,7 +122,7 @@ def test_travelling_bounds_what_two_holders_exchange(size, num_subnets):
     "size,num_subnets,depth", [(10, 8, 4), (22, 8, 5), (22, 4, 6), (9, 8, 6), (8, 4, 8)]
 )
 def test_a_minimum_depth_overlaps_and_covers(name, size, num_subnets, depth):
-    """Also where it is no more than the larger share: with 22 blocks and S = 4, all have 6, not 6, 6, 5, 5."""
+    """Also at the larger share: with 22 blocks, S = 4 and depth 6, all have 6, not 6, 6, 5, 5."""
     parts = partition(name, {"g": size}, num_subnets, min_units=depth)
     assert not parts.disjoint and not parts.padded and parts.slots == {"g": depth}
     home, drawn = home_size(size, num_subnets), draws(parts, 100)
@@ -132,7 +133,7 @@ def test_a_minimum_depth_overlaps_and_covers(name, size, num_subnets, depth):
                 "as many different units each, in order"
             )
             assert np.bincount(row // home).max() <= parts.pair_units("g"), (
-                "of no home more than a mesh sends"
+                "no more units of a home than a mesh sends"
             )
     assert len(np.unique(drawn.reshape(100, -1), axis=0)) == (1 if depth == size else 100)
 
@@ -144,16 +145,15 @@ def test_a_minimum_depth_overlaps_and_covers(name, size, num_subnets, depth):
 def test_with_a_minimum_depth_every_unit_is_held_as_often_by_everybody(
     name, size, num_subnets, depth
 ):
-    """Also where S does not divide the units, of which the last home has fewer."""
+    """Also where S does not divide the units, so that the last home has fewer."""
     drawn, rate = (
         draws(partition(name, {"g": size}, num_subnets, min_units=depth), 4000),
         depth / size,
     )
     held_SxN = np.stack([(drawn == unit).any(axis=2).mean(axis=0) for unit in range(size)], axis=1)
     assert (np.abs(held_SxN - rate) < 5 * np.sqrt(rate * (1 - rate) / 4000)).all()
-    spread = np.sqrt(
-        rate * (1 - rate) / 4000 / num_subnets
-    )  # subnetworks are not independent; under 'balanced' they share out
+    # an upper bound: subnetworks are not independent
+    spread = np.sqrt(rate * (1 - rate) / 4000 / num_subnets)
     assert (np.abs(held_SxN.mean(axis=0) - rate) < 5 * spread).all()
 
 
@@ -161,8 +161,8 @@ def test_with_a_minimum_depth_every_unit_is_held_as_often_by_everybody(
     "size,num_subnets,depth",
     [(24, 8, 5), (22, 8, 5), (22, 4, 6), (9, 8, 5), (32, 4, 10), (8, 4, 8)],
 )
-def test_balanced_with_a_minimum_depth_shares_out(size, num_subnets, depth):
-    """All units have the same number of holders, to one; of a home everybody has its share, rounded up at most."""
+def test_balanced_with_a_minimum_depth_assigns_equal_shares(size, num_subnets, depth):
+    """Units have equally many holders to within one; shares of a home are at most rounded up."""
     parts = partition("balanced", {"g": size}, num_subnets, min_units=depth)
     home, drawn = home_size(size, num_subnets), draws(parts, 200)
     assert parts.pair_units("g") == -(-home * depth // size)
@@ -172,8 +172,16 @@ def test_balanced_with_a_minimum_depth_shares_out(size, num_subnets, depth):
     assert shares.max() <= parts.pair_units("g")
 
 
-def test_subnetworks_of_balanced_meet_alike_with_a_minimum_depth():
-    """Of 20 blocks and S = 8, depth 5, every block has two holders: no two subnetworks are copies of each other."""
+def test_round_robin_assigns_copies_as_in_the_worked_example_of_the_overlap():
+    unit_C = jnp.array([3, 3, 2, 2, 0, 0, 1, 1, 5, 5, 4, 4])
+    order_HxS = jnp.array([[0, 2, 1], [2, 0, 1], [1, 0, 2]])
+    holder_C = overlap.round_robin(unit_C // 2, order_HxS)
+    units = [sorted(unit_C[holder_C == s].tolist()) for s in range(3)]
+    assert units == [[0, 1, 3, 5], [1, 2, 4, 5], [0, 2, 3, 4]]
+
+
+def test_all_pairs_of_subnetworks_share_equally_many_units_with_a_minimum_depth():
+    """With 20 blocks, S = 8 and depth 5, every block has two holders. No subnetworks are equal."""
     drawn = draws(partition("balanced", {"g": 20}, 8, min_units=5), 4000)
     held = (drawn[..., None] == np.arange(20)).any(axis=2).astype(int)
     together_SxS = np.einsum("rsn,rtn->st", held, held) / 4000
@@ -183,13 +191,13 @@ def test_subnetworks_of_balanced_meet_alike_with_a_minimum_depth():
     )
 
 
-def test_a_minimum_depth_that_all_shares_have_changes_nothing():
+def test_a_minimum_depth_below_all_shares_changes_nothing():
     plain, deep = (partition("blocks", {"g": 22}, 4, min_units=depth) for depth in (0, 5))
     assert deep.disjoint and deep.padded == {"g": 22} and deep.slots == plain.slots
     np.testing.assert_array_equal(draws(plain, 3), draws(deep, 3))
 
 
-def test_the_larger_shares_of_blocks_go_round():
+def test_the_larger_shares_of_blocks_rotate():
     drawn = draws(partition("blocks", {"g": 22}, 4), 4)
     counts = (drawn < 22).sum(axis=2)
     assert (counts.sum(axis=0) == 22).all(), (
@@ -214,7 +222,10 @@ def test_groups_are_permuted_independently():
 def test_golden_partition():
     parts = partition("balanced", {"g": 10}, 4)
     indices = parts.sample(jax.random.key(42), parts.first())["g"]
-    message = "the partition of a key has changed: every recorded run will repeat differently; say so in CHANGELOG.md"
+    message = (
+        "the partition of a key has changed: every recorded run will repeat differently; "
+        "say so in CHANGELOG.md"
+    )
     assert np.asarray(indices).tolist() == GOLDEN, message
 
 
@@ -234,11 +245,11 @@ def test_errors_name_group_and_sizes(arguments, says):
         partition(*arguments)
     with pytest.raises(ValueError, match="min_units=9 is more than the 8 units of group 'g'"):
         partition("blocks", {"g": 8}, 4, min_units=9)
-    with pytest.raises(ValueError, match="'blocks'\\) only, not with 'uniform'"):
+    with pytest.raises(ValueError, match="'blocks'\\), not 'uniform'"):
         partition("uniform", {"g": 8}, 4, min_units=2)
-    with pytest.raises(ValueError, match="a travelling unit has one holder, and min_units=3"):
-        partition("balanced", {"g": 8}, 4, min_units=3, travelling=("g",))
-    with pytest.raises(ValueError, match=r"travelling=\['g'\]: .* not 'uniform'"):
-        partition("uniform", {"g": 8}, 4, travelling=("g",))
-    with pytest.raises(ValueError, match=r"travelling=\['h'\]: groups of \['g'\]"):
-        partition("balanced", {"g": 8}, 4, travelling=("h",))
+    with pytest.raises(ValueError, match="a holder-sharded unit has one holder, and min_units=3"):
+        partition("balanced", {"g": 8}, 4, min_units=3, holder_sharded=("g",))
+    with pytest.raises(ValueError, match=r"holder_sharded=\['g'\] .* not 'uniform'"):
+        partition("uniform", {"g": 8}, 4, holder_sharded=("g",))
+    with pytest.raises(ValueError, match=r"holder_sharded names groups of \['g'\], not \['h'\]"):
+        partition("balanced", {"g": 8}, 4, holder_sharded=("h",))

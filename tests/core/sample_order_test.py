@@ -23,7 +23,7 @@ def test_positions_are_permuted(size):
 
 
 def test_permutations_look_random():
-    """Every example is as likely at every position, neighbours are not kept together, orders do not repeat."""
+    """Examples are equally likely at every position, neighbours part, and orders do not repeat."""
     size, count = 10, 4000
     orders = np.stack(
         jax.device_get(
@@ -56,8 +56,8 @@ def test_every_pass_sees_every_example_once_in_a_new_order_whatever_the_batch_si
     for worker, (start, size) in enumerate([(0, 13), (13, 17)]):
         drawn = stream(view, worker, 3 * size, size)
         passes = drawn.reshape(3, size)
-        for one in passes:
-            assert sorted(one) == list(range(100 + start, 100 + start + size))
+        for one_pass in passes:
+            assert sorted(one_pass) == list(range(100 + start, 100 + start + size))
         assert (passes[0] != passes[1]).any() and (passes[1] != passes[2]).any()
         np.testing.assert_array_equal(stream(view, worker, 3 * size, 3 * size), drawn)
         ragged = [
@@ -72,25 +72,26 @@ def test_a_batch_may_be_larger_than_a_shard():
 
 
 def test_golden_order():
-    found = permutation(7, 8).tolist()
-    assert found == [0, 2, 4, 3, 1, 5, 7, 6], (
-        "the data order of a key has changed: recorded runs will repeat differently; say so in CHANGELOG.md"
+    order = permutation(7, 8).tolist()
+    assert order == [0, 2, 4, 3, 1, 5, 7, 6], (
+        "the data order of a key has changed: recorded runs will repeat differently; "
+        "say so in CHANGELOG.md"
     )
 
 
-def test_a_batch_is_its_positions_each_by_itself():
-    """Whatever passes it goes through, also for several workers with shards of different sizes at once."""
+def test_a_batch_has_the_examples_of_its_positions_drawn_one_by_one():
+    """Over any number of passes, also for several workers with shards of different sizes."""
     sizes, count = jnp.array([3, 13, 40]), 30
     view = View(None, Shards(jnp.arange(60), jnp.array([0, 3, 16]), sizes), jax.random.key(0))
     drawn_SxB = jax.jit(jax.vmap(lambda worker: draw(view, worker, jnp.int32(11), count)))(
         jnp.arange(3)
     )
 
-    def one(worker, start, size, position):
+    def example(worker, start, size, position):
         key = jax.random.fold_in(jax.random.fold_in(view.key, worker), position // size)
         return start + int(permuted(key, jnp.int32(position % size), jnp.int32(size)))
 
     for worker, (start, size) in enumerate(zip((0, 3, 16), (3, 13, 40))):
         assert drawn_SxB[worker].tolist() == [
-            one(worker, start, size, 11 + b) for b in range(count)
+            example(worker, start, size, 11 + b) for b in range(count)
         ]

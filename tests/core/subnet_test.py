@@ -51,23 +51,20 @@ def test_the_first_matching_rule_wins_and_must_match_the_whole_name():
 
 
 def test_a_rule_that_matches_nothing_is_named_with_the_nearest_leaf():
-    check_all_match(
-        [("layer/kernel", None), ("layer/k.*", None), (".*", None)], PARAMS
-    )  # the second is only too late
-    says = "every rule matches a parameter, and 'layer/kernal' matches none .nearest is 'layer/kernel'.: mend the rule"
+    # the second rule matches, and is only too late
+    check_all_match([("layer/kernel", None), ("layer/k.*", None), (".*", None)], PARAMS)
+    says = "and 'layer/kernal' matches none .nearest is 'layer/kernel'.: mend the rule"
     with pytest.raises(ValueError, match=says):
         check_all_match([("layer/kernal", (None, "h")), (".*", None)], PARAMS)
 
 
 def test_several_holders_are_averaged_by_hand():
     """Unit 1 has two holders, unit 3 none, unit 0 a lost one."""
-    params, labels = (
-        {"v": jnp.arange(4.0)},
-        label_axes({"v": jnp.arange(4.0)}, [("v", ("g",))], {"g": 4}),
-    )
+    params = {"v": jnp.arange(4.0)}
+    labels = label_axes(params, [("v", ("g",))], {"g": 4})
     subs = {"v": jnp.array([[10.0, 20.0], [30.0, 40.0], [50.0, 60.0]])}
     indices = {"g": jnp.array([[1, 2], [1, 4], [0, 4]])}  # 4 is padding
-    merged = merge(params, subs, labels, indices, jnp.array([True, True, False]))
+    merged = merge(params, subs, labels, indices, jnp.array([1.0, 1.0, 0.0]))
     np.testing.assert_array_equal(merged["v"], [0.0, (10.0 + 30.0) / 2, 20.0, 3.0])
 
 
@@ -77,8 +74,27 @@ def test_minus_zero_and_nan_of_a_lost_subnetwork():
     )
     params = {"v": jnp.ones(2), "s": jnp.ones(1)}
     subs = {"v": jnp.array([[-0.0], [jnp.nan]]), "s": jnp.array([[4.0], [jnp.nan]])}
-    merged = merge(params, subs, labels, {"g": jnp.array([[0], [1]])}, jnp.array([True, False]))
+    merged = merge(params, subs, labels, {"g": jnp.array([[0], [1]])}, jnp.array([1.0, 0.0]))
     assert np.signbit(merged["v"][0]) and merged["v"][1] == 1.0 and merged["s"][0] == 4.0
+
+
+@pytest.mark.parametrize("disjoint", [False, True])
+def test_half_a_participation_moves_an_entry_half_way(disjoint):
+    params = {"v": jnp.array([0.0, 1.0, 2.0]), "s": jnp.zeros(1)}
+    labels = label_axes(params, [("v", ("g",)), ("s", None)], {"g": 3})
+    subs = {"v": jnp.array([[10.0], [jnp.nan], [6.0]]), "s": jnp.array([[4.0], [jnp.nan], [8.0]])}
+    indices, weight_S = {"g": jnp.array([[0], [1], [2]])}, jnp.array([0.5, 0.0, 1.0])
+    merged = merge(params, subs, labels, indices, weight_S, disjoint=disjoint)
+    np.testing.assert_array_equal(merged["v"], [5.0, 1.0, 6.0])
+    np.testing.assert_array_equal(merged["s"], [(2.0 + 8.0) / 2])
+
+
+def test_contributions_of_different_weights_are_averaged():
+    params = {"v": jnp.array([1.0])}
+    labels = label_axes(params, [("v", ("g",))], {"g": 1})
+    subs, indices = {"v": jnp.array([[5.0], [9.0]])}, {"g": jnp.zeros((2, 1), jnp.int32)}
+    merged = merge(params, subs, labels, indices, jnp.array([0.5, 1.0]))
+    np.testing.assert_array_equal(merged["v"], [(3.0 + 9.0) / 2])
 
 
 def test_padding_extracts_zeros():

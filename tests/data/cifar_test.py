@@ -59,7 +59,9 @@ def test_cifar100_has_the_fine_labels(tmp_path):
 
 
 @pytest.mark.parametrize("classes,counts", [(10, (10, 10, 10, 10, 10, 8)), (100, (200, 100))])
-def test_the_same_images_as_npz_and_as_binary_folder(tmp_path, classes, counts):
+def test_the_same_images_have_one_fingerprint_as_npz_and_as_binary_folder(
+    tmp_path, classes, counts
+):
     name = {10: "cifar-10-batches-bin", 100: "cifar-100-binary"}[classes]
     _, written = write_folder(tmp_path, name, counts, classes)
     *train, test = written.values()
@@ -74,7 +76,7 @@ def test_the_same_images_as_npz_and_as_binary_folder(tmp_path, classes, counts):
     assert npz.num_classes == classes and npz.fingerprint == binary.fingerprint
 
 
-def test_broken_folders_are_said(tmp_path):
+def test_a_broken_folder_raises_an_error_that_names_the_file(tmp_path):
     folder, _ = write_folder(tmp_path, "cifar-10-batches-bin")
     with pytest.raises(
         DataError, match=r"is not the folder cifar-100-binary: train.bin, test.bin missing"
@@ -94,8 +96,8 @@ def test_broken_folders_are_said(tmp_path):
         data.load("cifar10", str(folder))
 
 
-def test_real_images_through_the_binary_format(real_data, tmp_path):
-    """The stored subset of CIFAR-10, written in the binary format and read back."""
+def test_real_images_survive_the_binary_format(real_data, tmp_path):
+    """A subset of CIFAR-10, written in the binary format and read again."""
     with np.load(real_data / "cifar10_small.npz") as arrays:
         image, label = arrays["x_train"][:500], arrays["y_train"][:500].astype(np.uint8)
     planes = np.concatenate([label[:, None], image.transpose(0, 3, 1, 2).reshape(500, -1)], axis=1)

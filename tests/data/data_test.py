@@ -1,25 +1,15 @@
 """Loaders on real and on broken files, and how workers see the data."""
 
 import gzip
-import struct
 import sys
 
 import numpy as np
 import pytest
+from idx_files import write_idx
 
 from ist_jax import data
 from ist_jax.data import DataError, Raw, make_dataset
 from ist_jax.data.splits import dirichlet, disjoint, shared
-
-
-def write_idx(path, array, promise=None, pack=open):
-    header = (
-        b"\x00\x00\x08"
-        + bytes([array.ndim])
-        + struct.pack(f">{array.ndim}I", *(promise or array.shape))
-    )
-    with pack(path, "wb") as file:
-        file.write(header + array.tobytes())
 
 
 @pytest.fixture

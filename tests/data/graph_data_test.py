@@ -16,7 +16,9 @@ from ist_jax.data import DataError, planetoid
     "name,nodes,features,classes,edges,isolated",
     [("cora", 2708, 1433, 7, 10556, 0), ("citeseer", 3327, 3703, 6, 9104, 48)],
 )
-def test_planetoid(name, nodes, features, classes, edges, isolated, real_data):
+def test_planetoid_reads_the_published_graphs(
+    name, nodes, features, classes, edges, isolated, real_data
+):
     found = data.load("planetoid", str(real_data / "planetoid"), name)
     assert (
         found.notes["nodes"] == nodes
@@ -40,7 +42,7 @@ def test_planetoid(name, nodes, features, classes, edges, isolated, real_data):
 
 
 def write_planetoid(folder, **changes):
-    """8 nodes, of which the last two are test nodes; far fewer validation nodes than the real sets have."""
+    """8 nodes, of which the last two are test nodes; the real sets have more validation nodes."""
     one_hot = np.eye(2, dtype=np.int32)
     parts = {
         "x": sp.csr_matrix(np.eye(2, 3, dtype=np.float32)),
@@ -58,7 +60,7 @@ def write_planetoid(folder, **changes):
     (folder / "ind.cora.test.index").write_text("7\n6\n")
 
 
-def test_planetoid_of_hand_made_files(tmp_path, monkeypatch):
+def test_planetoid_reads_small_files_of_its_format(tmp_path, monkeypatch):
     monkeypatch.setattr(planetoid, "VALIDATION", 2)
     write_planetoid(tmp_path)
     found = data.load("planetoid", str(tmp_path), "cora")
@@ -68,12 +70,12 @@ def test_planetoid_of_hand_made_files(tmp_path, monkeypatch):
         and found.notes["isolated_nodes"] == 5
     )
     assert found.arrays("train")["label_N"].tolist() == [0, 1, 0, 1, 0, 1, 1, 0], (
-        "test rows lie where test.index says"
+        "test rows are where test.index says"
     )
 
 
 def pointing_outside():
-    """A pickle of a sparse matrix whose rows end far outside of its entries."""
+    """A pickle of a sparse matrix whose rows end far outside its entries."""
     matrix = sp.csr_matrix(np.ones((6, 3), np.float32))
     matrix.indptr[-1] = 900_000_000
     return pickle.dumps(matrix)
@@ -109,7 +111,7 @@ class Evil:
         ),
     ],
 )
-def test_broken_planetoid_files_are_said_and_no_code_is_run(
+def test_a_broken_planetoid_file_raises_an_error_and_runs_no_code(
     changes, says, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.setattr(planetoid, "VALIDATION", 2)
@@ -119,7 +121,7 @@ def test_broken_planetoid_files_are_said_and_no_code_is_run(
     assert capsys.readouterr().out == ""
 
 
-def test_a_test_node_far_outside_is_said(tmp_path):
+def test_a_planetoid_test_node_far_outside_raises_an_error(tmp_path):
     write_planetoid(tmp_path)
     (tmp_path / "ind.cora.test.index").write_text("7\n10000000000\n")
     with pytest.raises(
@@ -128,14 +130,14 @@ def test_a_test_node_far_outside_is_said(tmp_path):
         data.load("planetoid", str(tmp_path), "cora")
 
 
-def test_missing_planetoid_files_are_said(tmp_path):
+def test_a_missing_planetoid_file_raises_an_error(tmp_path):
     with pytest.raises(DataError, match=r"ind.cora.x is missing; planetoid needs"):
         data.load("planetoid", str(tmp_path), "cora")
     with pytest.raises(DataError, match="one of cora, citeseer, pubmed, not 'corra'"):
         data.load("planetoid", str(tmp_path), "corra")
 
 
-def test_a_graph_has_a_validation_split_of_its_own():
+def test_a_validation_fraction_of_a_graph_raises_an_error():
     with pytest.raises(
         DataError,
         match="'digits_graph' has a validation split of its own: leave validation_fraction=0.2 out",
@@ -153,7 +155,7 @@ def npz_graph(**changes):
     )
 
 
-def test_graph_npz(tmp_path):
+def test_graph_npz_reads_your_own_graph(tmp_path):
     np.savez(tmp_path / "own.npz", **npz_graph())
     found = data.load("graph_npz", str(tmp_path / "own.npz"))
     assert found.fingerprint == data.load("graph_npz", str(tmp_path / "own.npz")).fingerprint
@@ -192,7 +194,7 @@ def test_digits_graph_is_embedded():
     )
 
 
-def test_reddit_of_a_small_file_of_its_format(tmp_path):
+def test_reddit_reads_a_small_file_of_its_format(tmp_path):
     raw = raw_graph()
     types = np.select([raw.train_N, raw.validation_N], [1, 2], 3)
     np.savez(
@@ -233,7 +235,7 @@ def write_csv(path, rows):
         file.write("\n".join(",".join(map(str, row)) for row in rows) + "\n")
 
 
-def test_ogbn_of_a_small_folder_of_its_format(tmp_path):
+def test_ogbn_reads_a_small_folder_of_its_format(tmp_path):
     raw = raw_graph()
     write_csv(tmp_path / "raw" / "node-feat.csv.gz", raw.features_NxD)
     write_csv(tmp_path / "raw" / "node-label.csv.gz", raw.labels_N[:, None])

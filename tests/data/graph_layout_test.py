@@ -1,4 +1,4 @@
-"""How graphs are laid out: projected, made symmetric, cut into clusters, and what training may see of them."""
+"""Graph data sets: projection, symmetric edges, clusters, and what training may see."""
 
 import numpy as np
 import pytest
@@ -7,28 +7,26 @@ from cases import graph_dataset, raw_graph
 
 from ist_jax.data import DataError
 from ist_jax.data.clusters import by_bandwidth, clusters_of, has_metis
-from ist_jax.data.graphs import adjacency
+from ist_jax.data.graphs import adjacency_of
 
 
 def test_projected_features_are_dense_keep_distances_and_follow_the_seed():
     features = sp.random(40, 3000, 0.01, random_state=0).toarray().astype(np.float32)
     raw = raw_graph(features_NxD=features)
     options = dict(first_product="symmetric", sparse_below=0.1)
-    found, again, other = (
+    first, again, other = (
         graph_dataset(raw, projection=1000, seed=seed, **options) for seed in (0, 0, 1)
     )
-    x, same, another = (data.arrays("test")["graph"].features for data in (found, again, other))
-    assert (
-        found.spec.example_shape == (1000,) and x.dtype == np.float32 and (x != 0).mean() > 0.9
-    ), "no longer sparse"
+    x, same, another = (data.arrays("test")["graph"].features for data in (first, again, other))
+    assert first.spec.example_shape == (1000,)
+    assert x.dtype == np.float32 and (x != 0).mean() > 0.9, "no longer sparse"
     np.testing.assert_array_equal(x, same)
-    assert np.abs(x - another).max() > 0.01 and found.fingerprint == other.fingerprint, (
-        "the same data, another projection"
-    )
-    assert found.notes["projection"] == 1000 and "projection" not in graph_dataset(raw).notes
+    assert np.abs(x - another).max() > 0.01, "another projection"
+    assert first.fingerprint == other.fingerprint, "of the same data"
+    assert first.notes["projection"] == 1000 and "projection" not in graph_dataset(raw).notes
     distances = lambda x: np.linalg.norm(x[:, None] - x[None], axis=-1)[np.triu_indices(40, 1)]
     plain = graph_dataset(raw, projection=1000).arrays("test")["graph"].features
-    ratio = distances(plain) / distances(features[np.arange(40)])
+    ratio = distances(plain) / distances(features)
     assert ratio.min() > 0.8 and ratio.max() < 1.2, "Johnson and Lindenstrauss"
     inside = (
         graph_dataset(raw._replace(inductive=True), projection=8).arrays("train")["graph"].features
@@ -40,7 +38,7 @@ def test_projected_features_are_dense_keep_distances_and_follow_the_seed():
 
 def test_edges_are_made_symmetric_single_and_without_loops():
     raw = raw_graph(edges_2xE=np.array([[0, 1, 1, 2, 2, 5], [1, 0, 2, 1, 2, 6]]).repeat(2, axis=1))
-    matrix, done = adjacency(raw)
+    matrix, done = adjacency_of(raw)
     assert (matrix != matrix.T).nnz == 0 and matrix.nnz == 6 and matrix.diagonal().sum() == 0
     expected = {
         "self_edges_removed": 2,
@@ -74,7 +72,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("says", sorted(WRONG))
-def test_wrong_graphs_are_said(says):
+def test_a_wrong_graph_raises_an_error_that_names_the_fault(says):
     with pytest.raises(DataError, match=says):
         graph_dataset(raw_graph()._replace(**WRONG[says]))
 
@@ -84,10 +82,9 @@ def test_classes_without_a_training_node_are_known_and_recorded():
     raw = raw_graph()
     label_N = raw.labels_N.copy()
     label_N[np.flatnonzero(raw.test_N)[0]] = 46
-    found = graph_dataset(raw._replace(labels_N=label_N, num_classes=47))
-    assert found.num_classes == 47 and found.notes["classes without a training node"] == 47 - len(
-        np.unique(raw.labels_N)
-    )
+    data = graph_dataset(raw._replace(labels_N=label_N, num_classes=47))
+    untrained = 47 - len(np.unique(raw.labels_N))
+    assert data.num_classes == 47 and data.notes["classes without a training node"] == untrained
     with pytest.raises(
         DataError, match="labels are below 46, the number of classes, and one is 46"
     ):
@@ -95,19 +92,20 @@ def test_classes_without_a_training_node_are_known_and_recorded():
 
 
 @pytest.mark.parametrize("label", [-100, 99])
-def test_what_nodes_without_a_label_have_instead_does_not_matter(label):
+def test_the_labels_of_nodes_in_no_split_do_not_matter(label):
     raw = raw_graph()
     free = np.flatnonzero(raw.test_N)[:3]
     test_N = raw.test_N & ~np.isin(np.arange(len(raw.test_N)), free)
     label_N = raw.labels_N.copy()
     label_N[free] = label
     for part in ("train", "test"):
-        found = graph_dataset(raw._replace(labels_N=label_N, test_N=test_N)).arrays(part)["label_N"]
-        assert found.min() >= 0 and found.max() < graph_dataset(raw).num_classes
+        data = graph_dataset(raw._replace(labels_N=label_N, test_N=test_N))
+        stored_N = data.arrays(part)["label_N"]
+        assert stored_N.min() >= 0 and stored_N.max() < graph_dataset(raw).num_classes
 
 
-def test_a_damaged_cache_of_clusters_is_made_again(tmp_path):
-    matrix, _ = adjacency(raw_graph())
+def test_a_damaged_cache_of_clusters_is_replaced(tmp_path):
+    matrix, _ = adjacency_of(raw_graph())
     whole = clusters_of(matrix, 4, str(tmp_path), "name")
     (file,) = tmp_path.iterdir()
     for damaged in (whole - 1, whole.astype(float), whole + 10**6, np.where(whole == 1, 2, whole)):
@@ -115,21 +113,21 @@ def test_a_damaged_cache_of_clusters_is_made_again(tmp_path):
         np.testing.assert_array_equal(clusters_of(matrix, 4, str(tmp_path), "name"), whole)
 
 
-def test_clusters_of_another_graph_or_number_have_a_file_of_their_own(tmp_path):
-    """Of as many nodes and edges, in one folder and of one name."""
+def test_clusters_of_another_graph_or_number_have_another_file(tmp_path):
+    """The graphs have equally many nodes and edges, one folder and one name."""
     ring, nodes = lambda step: (np.arange(60), (np.arange(60) + step) % 60), (60, 60)
     graphs = [sp.csr_matrix((np.ones(60), ring(step)), shape=nodes) for step in (1, 7)]
     graphs = [(graph + graph.T).tocsr() for graph in graphs]
     asked = [(graph, count) for graph in graphs for count in (4, 5)]
     made = [clusters_of(graph, count, str(tmp_path), "same") for graph, count in asked]
     assert len(list(tmp_path.glob("clusters_*.npy"))) == 4
-    for (graph, count), found in zip(asked, made):
-        np.testing.assert_array_equal(clusters_of(graph, count, str(tmp_path), "same"), found)
-        np.testing.assert_array_equal(clusters_of(graph, count), found)
+    for (graph, count), cluster_N in zip(asked, made):
+        np.testing.assert_array_equal(clusters_of(graph, count, str(tmp_path), "same"), cluster_N)
+        np.testing.assert_array_equal(clusters_of(graph, count), cluster_N)
     assert (made[0] != made[2]).any() and made[1].max() == 4
 
 
-def test_more_clusters_than_training_nodes_are_refused():
+def test_more_clusters_than_training_nodes_raise_an_error():
     with pytest.raises(DataError, match="clusters are from 1 to 20 training nodes, not 21"):
         graph_dataset(clusters=21)
     with pytest.raises(ValueError, match="first_product is one of"):
@@ -137,66 +135,57 @@ def test_more_clusters_than_training_nodes_are_refused():
 
 
 @pytest.mark.parametrize("metis", [True, False])
-def test_clusters_cover_the_graph_and_lie_in_their_cache(metis, tmp_path, monkeypatch):
-    """A ring of 60 nodes: neither way cuts more edges than clusters have ends."""
+def test_clusters_cover_the_graph_and_are_cached(metis, tmp_path, monkeypatch):
+    """In a ring of 60 nodes, neither method cuts more edges than clusters have ends."""
     if metis and not has_metis():
         pytest.skip("pymetis is not installed: it is optional")
     monkeypatch.setattr("ist_jax.data.clusters.has_metis", lambda: metis)
     node = np.arange(60)
     ring = sp.csr_matrix((np.ones(60), (node, (node + 1) % 60)), shape=(60, 60), dtype=np.float32)
     ring = (ring + ring.T).tocsr()
-    found = clusters_of(ring, 6, str(tmp_path), "ring")
-    assert sorted(np.unique(found)) == [0, 1, 2, 3, 4, 5] and np.bincount(found).max() <= 12
+    cluster_N = clusters_of(ring, 6, str(tmp_path), "ring")
+    assert sorted(np.unique(cluster_N)) == [0, 1, 2, 3, 4, 5] and np.bincount(cluster_N).max() <= 12
     senders, receivers = ring.nonzero()
-    assert (found[senders] != found[receivers]).sum() <= 6 * 2 * 2
+    assert (cluster_N[senders] != cluster_N[receivers]).sum() <= 6 * 2 * 2
     (file,) = tmp_path.glob("clusters_*.npy")
     with monkeypatch.context() as patch:
-        patch.setattr("ist_jax.data.clusters._without_gaps", None)  # read, and not made again
-        np.testing.assert_array_equal(clusters_of(ring, 6, str(tmp_path), "ring"), found)
+        patch.setattr("ist_jax.data.clusters._without_gaps", None)  # read, and not computed again
+        np.testing.assert_array_equal(clusters_of(ring, 6, str(tmp_path), "ring"), cluster_N)
     file.write_bytes(b"damaged")
-    np.testing.assert_array_equal(clusters_of(ring, 6, str(tmp_path), "ring"), found)
+    np.testing.assert_array_equal(clusters_of(ring, 6, str(tmp_path), "ring"), cluster_N)
     assert len(clusters_of(ring, 6, "/proc/nowhere", "ring")) == 60, (
-        "a folder that cannot be written keeps nothing"
+        "a read-only folder is no error"
     )
     assert np.bincount(by_bandwidth(ring, 7)).max() <= 9
 
 
 def test_how_a_graph_is_cut_is_recorded_and_part_of_the_fingerprint(monkeypatch):
-    whole, found = graph_dataset(), graph_dataset(clusters=4)
+    whole, data = graph_dataset(), graph_dataset(clusters=4)
     cut = "by_metis" if has_metis() else "by_bandwidth"
-    assert (
-        found.notes["cut"] == cut
-        and found.notes["parts"] == 4
-        and len(found.notes["cut_sha256"]) == 64
-    )
-    assert (
-        "cut" not in whole.notes
-        and whole.fingerprint != found.fingerprint == graph_dataset(clusters=4).fingerprint
-    )
-    assert graph_dataset(clusters=5).fingerprint != found.fingerprint
-    monkeypatch.setattr("ist_jax.data.graph_dataset.way", lambda: by_bandwidth)
-    monkeypatch.setattr(
-        "ist_jax.data.clusters.way", lambda: lambda matrix, clusters: np.arange(40) % clusters
-    )
-    assert graph_dataset(clusters=4).fingerprint != found.fingerprint, (
-        "the same data, cut elsewhere"
-    )
+    assert data.notes["cut"] == cut and data.notes["parts"] == 4
+    assert len(data.notes["cut_sha256"]) == 64 and "cut" not in whole.notes
+    assert whole.fingerprint != data.fingerprint == graph_dataset(clusters=4).fingerprint
+    assert graph_dataset(clusters=5).fingerprint != data.fingerprint
+    monkeypatch.setattr("ist_jax.data.graph_dataset.cutting_method", lambda: by_bandwidth)
+
+    def by_number(matrix, clusters):
+        return np.arange(40) % clusters
+
+    monkeypatch.setattr("ist_jax.data.clusters.cutting_method", lambda: by_number)
+    assert graph_dataset(clusters=4).fingerprint != data.fingerprint, "the same data, cut elsewhere"
 
 
 def test_inductive_training_sees_the_training_nodes_alone():
-    found = graph_dataset(raw_graph(inductive=True), first_product="mean")
-    inside, whole = found.arrays("train"), found.arrays("test")
+    data = graph_dataset(raw_graph(inductive=True), first_product="mean")
+    inside, whole = data.arrays("train"), data.arrays("test")
     assert len(inside["label_N"]) == 20 and len(whole["label_N"]) == 40
-    assert (inside["graph"].neighbours_NxW <= 20).all() and inside["graph"].features.shape == (
-        20,
-        2,
-        12,
-    )
+    assert (inside["graph"].neighbours_NxW <= 20).all()
+    assert inside["graph"].features.shape == (20, 2, 12)
 
 
 @pytest.mark.parametrize("first_product", ["none", "symmetric", "mean"])
 def test_inductive_training_is_that_on_a_graph_without_the_other_nodes(first_product):
-    """Its first products and degrees, too: nothing of a node that validates or tests is summed into one that trains."""
+    """Also in first products and degrees: no other node is summed into a training node."""
     raw = raw_graph(inductive=True)
     inside = graph_dataset(raw, first_product=first_product).arrays("train")["graph"]
     place = np.cumsum(raw.train_N) - 1
@@ -212,6 +201,5 @@ def test_inductive_training_is_that_on_a_graph_without_the_other_nodes(first_pro
     expected = graph_dataset(alone, first_product=first_product).arrays("test")["graph"]
     np.testing.assert_allclose(inside.features, expected.features, rtol=1e-6)
     np.testing.assert_array_equal(inside.degree_N, expected.degree_N)
-    assert (
-        inside.degree_N < graph_dataset(raw).arrays("test")["graph"].degree_N[raw.train_N]
-    ).any()
+    whole = graph_dataset(raw).arrays("test")["graph"]
+    assert (inside.degree_N < whole.degree_N[raw.train_N]).any()

@@ -2,20 +2,21 @@
 
 import functools
 import gzip
+import itertools
 import resource
 import tempfile
 
 import jax
 import numpy as np
 import pytest
-from cases import ALGORITHMS, dataset, rounds
+from cases import ALGORITHMS, also_slowly, dataset, params_of, rounds
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ist_jax.core.placement import looped, sharded, subnet_mesh
 from ist_jax.core.sample_order import ByDevice, by_device
 from ist_jax.data import DataError, load
-from ist_jax.data.rows import Rows, mean_and_std
+from ist_jax.data.rows import RowStore, mean_and_std
 from ist_jax.data.splits import shards_of
 
 SPLITS = {
@@ -24,16 +25,20 @@ SPLITS = {
 }
 
 
-@pytest.mark.parametrize("split", SPLITS)
-@pytest.mark.parametrize("name", ["ist", "data-parallel", "diloco"])
+TRAINED = list(itertools.product(["ist", "data-parallel", "diloco"], SPLITS))
+
+
+@pytest.mark.parametrize(
+    "name,split", also_slowly([("ist", "disjoint"), ("data-parallel", "dirichlet")], TRAINED)
+)
 def test_training_is_that_of_one_device_that_has_everything(name, split):
     data = dataset(shards=SPLITS[split])
     find = lambda placement: ALGORITHMS[name](4, placement)
     alone = find(looped())
-    expected = alone.params(rounds(alone, 2, data=data)[0])
+    expected = params_of(alone, rounds(alone, 2, data=data)[0])
     for devices in (2, 4):
         spread = find(sharded(subnet_mesh(devices), looped()))
-        found = spread.params(rounds(spread, 2, data=data)[0])
+        found = params_of(spread, rounds(spread, 2, data=data)[0])
         jax.tree.map(
             lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), found, expected
         )
@@ -42,7 +47,7 @@ def test_training_is_that_of_one_device_that_has_everything(name, split):
 @pytest.mark.parametrize("devices", [2, 4])
 def test_a_device_has_its_workers_examples_alone(devices):
     data, mesh = dataset(shards=SPLITS["disjoint"]), sharded(subnet_mesh(devices))
-    view = data.view(0, jax.random.key(0), 4, mesh.replicated)
+    view = next(data.views(jax.random.key(0), 4, mesh.replicated_sharding, [range(1)]))
     assert isinstance(view.arrays["x"], ByDevice)
     shards = data.shards(4)
     for device, part in enumerate(view.arrays["x"].tree.addressable_shards):
@@ -58,7 +63,9 @@ def test_a_device_has_its_workers_examples_alone(devices):
 
 def test_workers_that_draw_from_everything_find_it_on_every_device():
     data = dataset()
-    view = data.view(0, jax.random.key(0), 4, sharded(subnet_mesh(2)).replicated)
+    view = next(
+        data.views(jax.random.key(0), 4, sharded(subnet_mesh(2)).replicated_sharding, [range(1)])
+    )
     assert all(
         part.data.shape == data.train["x"].shape for part in view.arrays["x"].addressable_shards
     )
@@ -133,7 +140,7 @@ def test_a_process_keeps_the_rows_of_its_own_workers_and_finds_what_one_that_rea
     whole, stored = (
         load(name, str(path), split="disjoint", stored=by_rows) for by_rows in (False, True)
     )
-    assert isinstance(whole.train["x"], np.ndarray) and isinstance(stored.train["x"], Rows)
+    assert isinstance(whole.train["x"], np.ndarray) and isinstance(stored.train["x"], RowStore)
     assert (stored.fingerprint, stored.spec) == (whole.fingerprint, whole.spec)
     assert (whole.mean, whole.std) == (
         whole.train["x"].mean(dtype=np.float64),
@@ -143,17 +150,17 @@ def test_a_process_keeps_the_rows_of_its_own_workers_and_finds_what_one_that_rea
     counted = stored.train["x"]
     counted.__class__ = type(
         "Counted",
-        (Rows,),
-        {"__getitem__": lambda self, at: read.append(at) or Rows.__getitem__(self, at)},
+        (RowStore,),
+        {"__getitem__": lambda self, at: read.append(at) or RowStore.__getitem__(self, at)},
     )
-    mesh = sharded(subnet_mesh(4)).replicated
-    views = [data.view(0, jax.random.key(0), 4, mesh) for data in (whole, stored)]
+    mesh = sharded(subnet_mesh(4)).replicated_sharding
+    views = [next(data.views(jax.random.key(0), 4, mesh, [range(1)])) for data in (whole, stored)]
     jax.tree.map(np.testing.assert_array_equal, *(view.arrays for view in views))
     assert [len(at) for at in read] == [-(-len(whole.train["x"]) // 4)] * 4, (
         "what each device's worker draws, and nothing else"
     )
-    few = [data.calibration_batch(20, mesh) for data in (whole, stored)]
-    jax.tree.map(np.testing.assert_array_equal, *few)
+    calibration = [data.calibration_batch(20, mesh) for data in (whole, stored)]
+    jax.tree.map(np.testing.assert_array_equal, *calibration)
     np.testing.assert_array_equal(stored.on_device("train", mesh)["x"], whole.train["x"])
     for part in ("validation", "test"):
         jax.tree.map(

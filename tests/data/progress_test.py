@@ -1,4 +1,4 @@
-"""Bars over loading: on a terminal, and only if it takes more than two seconds."""
+"""Progress of loading: on a terminal, and only if it takes more than two seconds."""
 
 import gzip
 import io
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from ist_jax.data.idx import read_idx
-from ist_jax.data.progress import busy, opened, progress
+from ist_jax.data.progress import busy, open_with_progress, progress
 
 
 class Screen(io.StringIO):
@@ -25,7 +25,7 @@ class Screen(io.StringIO):
 @pytest.mark.parametrize(
     "terminal,pause,shown", [(True, 0.9, True), (True, 0.0, False), (False, 0.9, False)]
 )
-def test_a_bar_is_shown_on_a_terminal_from_the_third_second_on(monkeypatch, terminal, pause, shown):
+def test_a_bar_is_shown_on_a_terminal_after_two_seconds(monkeypatch, terminal, pause, shown):
     screen = Screen(terminal)
     monkeypatch.setattr("sys.stderr", screen)
     seen = []
@@ -39,7 +39,7 @@ def test_a_bar_is_shown_on_a_terminal_from_the_third_second_on(monkeypatch, term
 @pytest.mark.parametrize(
     "terminal,pause,shown", [(True, 3.5, True), (True, 0.1, False), (False, 3.5, False)]
 )
-def test_one_long_call_shows_its_seconds(monkeypatch, terminal, pause, shown):
+def test_a_long_call_shows_its_elapsed_time(monkeypatch, terminal, pause, shown):
     screen = Screen(terminal)
     monkeypatch.setattr("sys.stderr", screen)
     with pytest.raises(KeyError), busy("cutting"):  # however it ends
@@ -52,18 +52,18 @@ def test_one_long_call_shows_its_seconds(monkeypatch, terminal, pause, shown):
     )
 
 
-def test_a_call_that_holds_python_is_named_at_once(monkeypatch):
+def test_a_call_that_holds_the_gil_is_named_at_once(monkeypatch):
     for terminal in (True, False):
         monkeypatch.setattr("sys.stderr", screen := Screen(terminal))
-        with busy("cutting", holds_python=True):
+        with busy("cutting", holds_gil=True):
             assert screen.getvalue() == ("cutting ...\n" if terminal else "")
 
 
-def test_a_file_that_is_slow_to_read_has_a_bar_over_its_bytes(monkeypatch, tmp_path):
+def test_a_slow_file_has_a_bar_over_its_bytes(monkeypatch, tmp_path):
     screen, path = Screen(True), tmp_path / "slow.bin"
     path.write_bytes(bytes(3000))
     monkeypatch.setattr("sys.stderr", screen)
-    with opened(path) as file:
+    with open_with_progress(path) as file:
         for _ in range(3):
             time.sleep(0.9)
             assert len(file.read(1000)) == 1000
@@ -72,7 +72,7 @@ def test_a_file_that_is_slow_to_read_has_a_bar_over_its_bytes(monkeypatch, tmp_p
     )
 
 
-def test_what_is_read_with_a_bar_is_what_is_there(tmp_path):
+def test_a_bar_does_not_change_what_is_read(tmp_path):
     array = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
     content = b"\x00\x00\x08\x03" + struct.pack(">3I", *array.shape) + array.tobytes()
     (tmp_path / "plain").write_bytes(content)

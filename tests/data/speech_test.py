@@ -45,7 +45,9 @@ def test_every_filter_is_a_triangle_of_area_one():
 
 @pytest.mark.parametrize("k", [16, 64, 200, 700])
 def test_the_power_of_a_tone_is_that_of_the_formula(k):
-    """A cosine on frequency k of the transform: its Hann-windowed power is (A F / 4)^2 at k and a quarter of it beside k."""
+    """A cosine at frequency k has, under a Hann window, (A F / 4)^2 at k
+    and a quarter of it beside k.
+    """
     amplitude = 0.3
     clip = amplitude * np.cos(2 * np.pi * k * np.arange(RATE) / FRAME)
     power = mel_power(clip)
@@ -112,7 +114,7 @@ def test_splits_are_by_speaker_and_clips_of_other_lengths_are_counted(folder):
     rows = [
         {row.tobytes() for row in part["x"]} for part in (found.train, found.validation, found.test)
     ]
-    # a speaker says yes and no with the same noise here: whole speakers lie in one part
+    # a speaker says yes and no with the same noise here: all of a speaker is in one part
     assert [len(part["y"]) for part in (found.train, found.validation, found.test)] == [
         2 * len(row) for row in rows
     ]
@@ -121,7 +123,7 @@ def test_splits_are_by_speaker_and_clips_of_other_lengths_are_counted(folder):
 
 
 def test_the_test_speakers_are_those_of_the_published_rule():
-    """Speakers of the data set's own lists: of validation_list.txt and testing_list.txt (Warden's first and second 10 %)."""
+    """Speakers of validation_list.txt and testing_list.txt (Warden's first and second 10 %)."""
     assert all(
         map(speech_commands.is_test_speaker, ("026290a7", "060cd039", "0c40e715", "0ea0e2f4"))
     )
@@ -133,7 +135,7 @@ def test_the_test_speakers_are_those_of_the_published_rule():
     assert speech_commands.speaker(pathlib.Path("0c40e715_nohash_3.wav")) == "0c40e715"
 
 
-def test_features_are_cached_until_a_file_changes_and_a_damaged_cache_is_computed_again(
+def test_features_are_cached_until_a_file_changes_and_a_damaged_cache_is_replaced(
     folder, monkeypatch
 ):
     first = data.load("speech_commands", str(folder))
@@ -158,7 +160,7 @@ def test_features_are_cached_until_a_file_changes_and_a_damaged_cache_is_compute
     )
     monkeypatch.setenv("IST_CACHE_DIR", "/proc/nowhere")
     data.load("speech_commands", str(folder))
-    assert len(calls) == 3, "without a place for the cache it is computed"
+    assert len(calls) == 3, "computed if it cannot be cached"
 
 
 @pytest.mark.parametrize(
@@ -180,7 +182,7 @@ def test_features_are_cached_until_a_file_changes_and_a_damaged_cache_is_compute
         (lambda file: shutil.rmtree(file.parent.parent), "is not a folder"),
     ],
 )
-def test_broken_clips_and_folders_are_said_before_any_feature_is_computed(
+def test_broken_clips_and_folders_raise_an_error_before_any_feature_is_computed(
     folder, damage, says, monkeypatch
 ):
     damage(folder / "yes" / "00000003_nohash_0.wav")
@@ -191,7 +193,7 @@ def test_broken_clips_and_folders_are_said_before_any_feature_is_computed(
         data.load("speech_commands", str(folder))
 
 
-def test_a_set_of_clips_of_other_lengths_is_said_to_have_none(tmp_path, monkeypatch):
+def test_a_set_without_clips_of_one_second_raises_an_error(tmp_path, monkeypatch):
     monkeypatch.setenv("IST_CACHE_DIR", str(tmp_path / "cache"))
     for word in ("yes", "no"):
         write_clip(tmp_path / "set" / word / "00000001_nohash_0.wav", samples=RATE // 2)
@@ -199,7 +201,7 @@ def test_a_set_of_clips_of_other_lengths_is_said_to_have_none(tmp_path, monkeypa
         data.load("speech_commands", str(tmp_path / "set"))
 
 
-def test_real_clips(real_data, tmp_path, monkeypatch):
+def test_real_clips_are_read_and_split_by_speaker(real_data, tmp_path, monkeypatch):
     monkeypatch.setenv("IST_CACHE_DIR", str(tmp_path))
     clips = str(real_data / "speech_commands_mini")
     with pytest.raises(

@@ -2,13 +2,15 @@
 
 import dataclasses
 import functools
+import itertools
 import re
 import threading
+import time
 
 import jax
 import numpy as np
 import pytest
-from cases import ALGORITHMS, TASK, dataset
+from cases import ALGORITHMS, TASK, also_slowly, dataset
 
 from ist_jax import LoopConfig, run
 from ist_jax.core.placement import looped, sharded, subnet_mesh
@@ -16,10 +18,11 @@ from ist_jax.core.sample_order import ByDevice, draw
 from ist_jax.data import Dataset, Streamed, streamed
 from ist_jax.data.splits import disjoint, shared
 from ist_jax.data.streamed import Columns
+from ist_jax.training.loggers import flatten
 from ist_jax.training.loop import Stopped
 
 SPLITS = {"shared": shared, "disjoint": functools.partial(disjoint, seed=0)}
-CONFIG = LoopConfig(eval_every=3, eval_batch_size=8, eval_sample=24)
+CONFIG = LoopConfig(eval_every=3, eval_batch_size=8, calibration_examples=24)
 KEY = jax.random.key(5)
 
 
@@ -48,23 +51,26 @@ def on_disk(data, read=None):
 
 
 def without_times(rows):
-    """Nor FLOPs, of which to find the rows of a resident set takes some."""
+    """Nor FLOPs: to find the rows of a resident set takes some."""
     return [
-        {name: value for name, value in row.items() if not re.search("second|flops", name)}
+        {name: value for name, value in flatten(row) if not re.search("second|flops", name)}
         for row in rows
     ]
 
 
-@pytest.mark.parametrize("split", SPLITS)
-@pytest.mark.parametrize("name", ["ist", "data-parallel"])
-@pytest.mark.parametrize(
-    "place", [looped, lambda: sharded(subnet_mesh(2), looped())], ids=["looped", "sharded"]
-)
+PLACES = {"looped": looped, "sharded": lambda: sharded(subnet_mesh(2), looped())}
+TRAINED = list(itertools.product(["ist", "data-parallel"], SPLITS, PLACES))
+FAST = [("ist", "disjoint", "sharded"), ("data-parallel", "shared", "looped")]
+
+
+@pytest.mark.parametrize("name,split,place", also_slowly(FAST, TRAINED))
 def test_streamed_training_is_that_in_memory(name, split, place, monkeypatch):
     """Rounds of 3 steps and a last one of 2; validation and test in chunks, the last of them not full."""
     monkeypatch.setattr(streamed, "_CHUNK", 16)
     data, samples = dataset(shards=SPLITS[split]), 4 * ALGORITHMS[name](4).batch_size * 14
-    train = lambda data: run([(ALGORITHMS[name](4, place()), samples, 3)], TASK, data, CONFIG)
+    train = lambda data: run(
+        [(ALGORITHMS[name](4, PLACES[place]()), samples, 3)], TASK, data, CONFIG
+    )
     expected, found = train(data), train(on_disk(data))
     jax.tree.map(np.testing.assert_array_equal, found.params, expected.params)
     for row, other in zip(
@@ -79,16 +85,25 @@ def test_a_round_is_read_ahead_and_once():
     read, data = [], dataset()
     data = on_disk(data, read)
     sharding = looped_sharding()
-    first = data.view(0, KEY, 2, sharding, range(0, 8), range(8, 16))
-    assert data.view(0, KEY, 2, sharding, range(0, 8), range(8, 16)) is first, (
-        "asked for again, it is not read again"
-    )
-    data.view(1, KEY, 2, sharding, range(8, 16), range(16, 18))
-    data.view(2, KEY, 2, sharding, range(16, 18))
+    views = data.views(KEY, 2, sharding, [range(0, 8), range(8, 16), range(16, 18)])
+    assert next(views).first == 0
+    for _ in range(1000):
+        if len(read) == 2:
+            break
+        time.sleep(0.01)
+    assert len(read) == 2, "the next round is read before it is asked for"
+    assert [view.first for view in views] == [8, 16]
     assert [count for count, _ in read] == [16, 16, 4], "no round twice, nothing past the end"
     assert all(name.startswith("reading ahead") for _, name in read)
-    with pytest.raises(ValueError, match="say which positions"):
-        data.view(3, KEY, 2, sharding)
+    with pytest.raises(ValueError, match="draws at least one example"):
+        next(data.views(KEY, 2, sharding, [range(0)]))
+
+
+def test_views_that_nobody_takes_any_more_end_their_thread():
+    views = on_disk(dataset()).views(KEY, 2, looped_sharding(), [range(0, 8), range(8, 16)])
+    next(views)
+    views.close()
+    assert not [one for one in threading.enumerate() if one.name.startswith("reading ahead")]
 
 
 def test_streaming_needs_no_cpu_beside_an_accelerator(monkeypatch):
@@ -105,8 +120,8 @@ def test_streaming_needs_no_cpu_beside_an_accelerator(monkeypatch):
     for name in ("devices", "local_devices"):
         monkeypatch.setattr(jax, name, on_accelerator(getattr(jax, name)))
     memory = dataset()
-    found = on_disk(memory).view(0, KEY, 2, looped_sharding(), range(4, 8)).arrays["x"]
-    view = memory.view(0, KEY, 2, looped_sharding())
+    found = next(on_disk(memory).views(KEY, 2, looped_sharding(), [range(4, 8)])).arrays["x"]
+    view = next(memory.views(KEY, 2, looped_sharding(), [range(1)]))
     rows = np.concatenate(
         [draw(view, jax.numpy.int32(worker), jax.numpy.int32(4), 4) for worker in range(2)]
     )
@@ -118,18 +133,19 @@ def looped_sharding():
 
 
 @pytest.mark.parametrize("split", SPLITS)
-def test_workers_see_examples_of_their_own_and_a_device_has_no_others(split):
+def test_workers_see_different_examples_and_a_device_has_no_others(split):
     memory = dataset(shards=SPLITS[split])
     mesh = sharded(subnet_mesh(2))
-    view = on_disk(memory).view(0, KEY, 4, mesh.replicated, range(10, 15))
+    view = next(on_disk(memory).views(KEY, 4, mesh.replicated_sharding, [range(10, 15)]))
     assert isinstance(view.arrays["x"], ByDevice)
     held = np.asarray(view.arrays["x"].tree).reshape(4, 5, -1)
     assert len({worker.tobytes() for worker in held}) == 4
     assert [part.data.shape[0] for part in view.arrays["x"].tree.addressable_shards] == [10, 10]
     if split == "disjoint":
-        own = memory.shards(4)
+        shards = memory.shards(4)
         for worker, rows in enumerate(held):
-            members = own.member_N[own.start_S[worker] : own.start_S[worker] + own.size_S[worker]]
+            start, size = shards.start_S[worker], shards.size_S[worker]
+            members = shards.member_N[start : start + size]
             assert {row.tobytes() for row in rows} <= {
                 row.tobytes() for row in memory.train["x"][members]
             }
@@ -151,8 +167,8 @@ def test_never_more_than_a_round_is_read_at_once():
     assert dataset(400).num_train / 2 > 60
 
 
-@pytest.mark.parametrize("name", ["ist", "data-parallel"])
-def test_a_streamed_run_that_is_stopped_goes_on_exactly(name, tmp_path):
+@pytest.mark.parametrize("name", also_slowly(["ist"], ["ist", "data-parallel"]))
+def test_a_streamed_run_that_is_stopped_resumes_exactly(name, tmp_path):
     phases = lambda: [(ALGORITHMS[name](2), 2 * 3 * ALGORITHMS[name](2).batch_size * 6, 3)]
     config = dataclasses.replace(CONFIG, checkpoint_every=2)
     unbroken = run(phases(), TASK, on_disk(dataset()), config)

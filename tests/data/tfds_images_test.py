@@ -11,7 +11,7 @@ from prepared import encoded, varied, write_builder
 from ist_jax import data
 from ist_jax.cli.commands import run as command
 from ist_jax.data import DataError, Streamed, tfds, tfds_images
-from ist_jax.data.tfds_images import Records, decoded
+from ist_jax.data.tfds_images import Records, decode
 
 
 @pytest.fixture
@@ -81,19 +81,19 @@ def test_a_builder_prepared_as_tfrecord_is_read_with_tensorflow(tmp_path):
     np.testing.assert_array_equal(found["tfrecord"].test["x"], images[20:])
 
 
-def test_what_tfrecord_cannot_is_said(tmp_path, monkeypatch):
-    """Be read without TensorFlow, streamed, or prepared again in its place."""
+def test_a_tfrecord_that_cannot_be_read_raises_an_error_with_a_remedy(tmp_path, monkeypatch):
+    """It cannot be read without TensorFlow, be streamed, or be prepared again in its place."""
     (tmp_path / "patches" / "1.0.0").mkdir(parents=True)
     (tmp_path / "patches" / "1.0.0" / "dataset_info.json").write_text('{"fileFormat": "tfrecord"}')
     monkeypatch.setattr(tfds, "_has_tensorflow", lambda: False)
     with pytest.raises(
         DataError,
-        match="prepared as tfrecord, which TFDS does not read without TensorFlow: install tensorflow, or",
+        match="as tfrecord, which TFDS does not read without TensorFlow: install tensorflow, or",
     ):
         data.load("tfds", str(tmp_path), "patches")
     with pytest.raises(
         DataError,
-        match="prepared as tfrecord, which cannot be streamed: prepare it as array_record in another",
+        match="as tfrecord, which cannot be streamed: prepare it as array_record in another",
     ):
         data.load("tfds", str(tmp_path), "patches", image_size=14)
     with pytest.raises(
@@ -124,13 +124,13 @@ def test_modules_that_a_builders_files_name_are_not_imported(tmp_path, key, monk
 
 
 @pytest.mark.parametrize("dataset", ["..", "patches/..", "/patches", "../patches"])
-def test_a_builder_is_named_and_no_path(tmp_path, dataset):
+def test_a_path_instead_of_a_builders_name_raises_an_error(tmp_path, dataset):
     with pytest.raises(DataError, match="is the name of a builder in data.dir, and no path"):
         data.load("tfds", str(tmp_path), dataset)
 
 
-def test_a_folder_that_is_not_one_of_builders_is_not_searched(tmp_path):
-    """A home folder, say: only folders whose name is like the builder's are looked into, two levels deep."""
+def test_folders_that_hold_no_builder_of_that_name_are_not_searched(tmp_path):
+    """Such as a home folder: only folders named like the builder are read, two levels deep."""
     deep = tmp_path / "patches" / "a" / "b" / "c"
     deep.mkdir(parents=True)
     (deep / "dataset_info.json").write_text('{"fileFormat": "array_record"}')
@@ -141,7 +141,7 @@ def test_a_folder_that_is_not_one_of_builders_is_not_searched(tmp_path):
 
 @pytest.mark.parametrize("damage", ["missing", "empty", "truncated", "flipped", "description"])
 @pytest.mark.parametrize("image_size", [0, 7])
-def test_a_damaged_builder_is_said(damage, image_size, tmp_path):
+def test_a_damaged_builder_raises_an_error_of_one_line(damage, image_size, tmp_path):
     files = [
         (encoded(image, "PNG"), i % 3) for i, image in enumerate(np.zeros((30, 8, 8, 3), np.uint8))
     ]
@@ -162,21 +162,21 @@ def test_a_damaged_builder_is_said(damage, image_size, tmp_path):
         ),
     }[damage]()
     with pytest.raises(DataError, match="patches") as error:
-        data.load("tfds", str(tmp_path), "patches", image_size=image_size).sample(4)
+        data.load("tfds", str(tmp_path), "patches", image_size=image_size).calibration(4)
     assert "\n" not in str(error.value)
 
 
 def test_an_images_central_square_is_resized():
     image = np.zeros((40, 80, 3), np.uint8)
     image[:, 20:60] = 200  # the central square
-    made = decoded(encoded(image, "PNG"), 20, 3)
+    made = decode(encoded(image, "PNG"), 20, 3)
     assert (
         made.shape == (20, 20, 3)
         and made.dtype == np.uint8
         and (made[:, 1:-1] == 200).all()
         and made.min() > 100
     )
-    upright = decoded(encoded(image.swapaxes(0, 1), "PNG"), 20, 1)
+    upright = decode(encoded(image.swapaxes(0, 1), "PNG"), 20, 1)
     assert upright.shape == (20, 20, 1) and (upright[1:-1] == 200).all(), (
         "also of an upright one, in grey"
     )
@@ -193,7 +193,7 @@ def test_a_streamed_example_is_its_file_decoded(folder):
     rows, files = np.array([7, 0, 7]), list(varied(20, seed=1))
     np.testing.assert_array_equal(found.test["y"][rows], [files[row][1] for row in rows])
     np.testing.assert_array_equal(
-        found.test["x"][rows], [decoded(files[row][0], 16, 3) for row in rows]
+        found.test["x"][rows], [decode(files[row][0], 16, 3) for row in rows]
     )
     assert {len(set(Image.open(io.BytesIO(file)).size)) for file, _ in files} == {2}, (
         "of varied sizes"
@@ -216,7 +216,7 @@ class Counted(list):
 
 
 def test_a_record_is_read_once_for_its_image_and_its_label(monkeypatch):
-    """Also of more than are read at once."""
+    """Also of more records than are read at once."""
     monkeypatch.setattr(tfds_images, "_AT_ONCE", 3)
     files = list(varied(9))
     source = Counted({"image": file, "label": label} for file, label in files)
@@ -225,11 +225,11 @@ def test_a_record_is_read_once_for_its_image_and_its_label(monkeypatch):
     )
     assert source.asked == [5, 0, 5, 8, 2, 1, 3]
     np.testing.assert_array_equal(made["y"], [files[row][1] for row in source.asked])
-    np.testing.assert_array_equal(made["x"], [decoded(files[row][0], 8, 3) for row in source.asked])
+    np.testing.assert_array_equal(made["x"], [decode(files[row][0], 8, 3) for row in source.asked])
 
 
-def test_labels_out_of_range_and_images_that_pillow_does_not_trust_are_said(monkeypatch):
-    """Also what TFDS lets through: a label is any number."""
+def test_labels_out_of_range_and_images_that_pillow_refuses_raise_an_error(monkeypatch):
+    """TFDS accepts any number as a label."""
     files = list(varied(4))
     for label in (-1, 3):
         source = Counted(
@@ -247,7 +247,7 @@ def test_labels_out_of_range_and_images_that_pillow_does_not_trust_are_said(monk
         Records(source, "pictures", 8, 3, 3, threading.Lock()).read(np.arange(4))
 
 
-def test_a_test_split_without_labels_is_said_before_anything_is_trained(tmp_path):
+def test_a_test_split_without_labels_raises_an_error_when_it_is_opened(tmp_path):
     write_builder(
         tmp_path, "pictures", {"train": varied(8), "test": ((file, -1) for file, _ in varied(4))}
     )
@@ -268,7 +268,7 @@ def test_imagenets_test_split_is_its_validation_split(tmp_path):
     assert len(found.test["y"]) == 12 and found.notes["test split"] == "validation"
 
 
-def test_what_cannot_be_streamed_is_said(folder, tmp_path):
+def test_sets_that_cannot_be_streamed_raise_an_error(folder, tmp_path):
     with pytest.raises(DataError, match="several sizes: set data.image_size"):
         data.load("tfds", str(folder), "pictures")
     with pytest.raises(DataError, match="'dirichlet' looks at all labels"):
@@ -285,7 +285,7 @@ def test_what_cannot_be_streamed_is_said(folder, tmp_path):
 
 
 def test_a_run_streams_and_never_has_the_whole_set_in_memory(folder, tmp_path, monkeypatch):
-    """Two subnetworks, 2 steps of 4 examples a round: 16 of the 72 training examples, and chunks of 8 in evaluation."""
+    """A round reads 16 of 72 training examples (2 workers, 2 steps of 4); evaluation reads 8."""
     monkeypatch.setattr("ist_jax.data.streamed._CHUNK", 8)
     monkeypatch.setattr("ist_jax.data.streamed._SAMPLE", 16)
     read, plain = [], tfds_images.Records.read

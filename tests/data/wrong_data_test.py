@@ -1,4 +1,4 @@
-"""Wrong data from the command line: one line that names the file and the remedy, exit status 2, at once."""
+"""Wrong data from the command line: a line that names file and remedy, and exit status 2, soon."""
 
 import gzip
 import io
@@ -8,8 +8,8 @@ import zipfile
 
 import numpy as np
 import pytest
-from config_test import DIGITS
-from data_test import write_idx
+from command_line import DIGITS
+from idx_files import write_idx
 
 from ist_jax import data
 from ist_jax.cli.commands import export, run
@@ -19,7 +19,7 @@ X, Y = np.random.default_rng(0).random((40, 3, 2), np.float32), np.arange(40) % 
 
 
 def npz(**changes):
-    """Writes an .npz with these arrays changed (None: left out) and returns the options that read it."""
+    """Writes an .npz with these arrays changed (None: omitted); returns the options to read it."""
 
     def make(folder):
         arrays = {"x_train": X, "y_train": Y, "x_test": X, "y_test": Y} | changes
@@ -186,8 +186,10 @@ CASES = {
 }
 
 
-def test_a_flipped_byte_anywhere_in_an_archive_is_no_traceback(tmp_path, capsys):
-    """Some bytes do not matter (time stamps, padding): then it trains; otherwise it is one line."""
+def test_a_flipped_byte_anywhere_in_an_archive_raises_an_error_of_one_line_or_none(
+    tmp_path, capsys
+):
+    """Some bytes do not matter: time stamps and padding."""
     _, path = npz()(tmp_path)
     whole = path.read_bytes()
     for position in [*range(0, 140, 9), *range(len(whole) - 300, len(whole), 11)]:
@@ -201,7 +203,7 @@ def test_a_flipped_byte_anywhere_in_an_archive_is_no_traceback(tmp_path, capsys)
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_wrong_data_are_one_line_and_status_2(case, tmp_path, capsys):
+def test_wrong_data_end_a_run_with_one_line_and_status_2(case, tmp_path, capsys):
     make, says = CASES[case]
     source, path = make(tmp_path)
     began = time.perf_counter()
@@ -235,7 +237,7 @@ def test_wrong_data_are_one_line_and_status_2(case, tmp_path, capsys):
         ),
     ],
 )
-def test_a_split_that_leaves_a_worker_without_examples_is_said_before_anything_is_started(
+def test_a_split_that_leaves_a_worker_without_examples_ends_a_run_before_it_starts(
     split, says, tmp_path, capsys
 ):
     _, path = npz(x_train=X[:24], y_train=Y[:24])(tmp_path)
@@ -249,8 +251,8 @@ def test_a_split_that_leaves_a_worker_without_examples_is_said_before_anything_i
     assert says in capsys.readouterr().err and not (tmp_path / "run").exists()
 
 
-def test_data_that_changed_since_are_other_data(tmp_path, capsys):
-    """For a run that goes on, and for what is exported of it; nothing is changed there."""
+def test_a_run_is_neither_resumed_nor_exported_on_changed_data(tmp_path, capsys):
+    """And nothing in its workdir changes."""
     _, path = npz()(tmp_path)
     arguments = [
         "--config.data.name=npz",
@@ -260,7 +262,7 @@ def test_data_that_changed_since_are_other_data(tmp_path, capsys):
     ]
     arguments += ["--config.batch_size=4", f"--workdir={tmp_path}/run"]
     assert run.main(["run", DIGITS, *arguments]) == 0
-    (tmp_path / "run" / "summary.json").unlink()  # as if it had been killed before
+    (tmp_path / "run" / "summary.json").unlink()  # as if the run had been killed
     before = {file: file.read_bytes() for file in (tmp_path / "run").rglob("*") if file.is_file()}
     npz(x_train=put(X, 7))(tmp_path)
     capsys.readouterr()

@@ -1,6 +1,6 @@
 """The laws of the mechanism, for every decomposition in `cases.DECOMPOSITIONS`.
 
-Everything a case needs from JAX is computed by one compiled program per case; the tests look at its results.
+One compiled program computes everything that a case needs; the tests look at its results.
 """
 
 import functools
@@ -18,16 +18,16 @@ from cases import (
     FEATURES,
     IMAGES,
     TASK,
-    exchanged_rounds,
+    also_slowly,
     inputs,
     random_params,
 )
+from laws import check_law_6, masks, shapes_and_labels
 
-from ist_jax.core.placement import subnet_mesh
 from ist_jax.core.subnet import extract, extract_all, label_axes, map_labels, merge
 from ist_jax.core.trees import check_all_match
 from ist_jax.decompositions import gat, gcn, mlp, sage
-from ist_jax.exchange import one_device, over_mesh, settled, storage_order
+from ist_jax.exchange import choose_holder_sharded
 from ist_jax.models import GAT, GCN, MLP, GraphSAGE
 from ist_jax.models.graphs import neighbour_mean, symmetric_mean
 
@@ -39,12 +39,11 @@ CASES += [
     ("own-model", 2),
     ("gcn-split-input", 8),
 ]  # of the last, 12 features: padded
-by_case = pytest.mark.parametrize("name,num_subnets", CASES)
+# every decomposition once, and with one and eight subnetworks one of them; the others slowly
+FAST = {*((name, 4) for name in DECOMPOSITIONS), ("mlp", 1), ("gcn-split-input", 8)}
 
 
-def shapes_and_labels(decomposition):
-    shapes = jax.eval_shape(decomposition.init, jax.random.key(0))
-    return shapes, label_axes(shapes, decomposition.rules, decomposition.partition.sizes)
+by_case = pytest.mark.parametrize("name,num_subnets", also_slowly(FAST, CASES))
 
 
 def local_batch(decomposition, batch, own):
@@ -52,23 +51,10 @@ def local_batch(decomposition, batch, own):
     return extract(batch, label_axes(batch, decomposition.batch_rules, sizes), own)
 
 
-def masks(labels, params, indices):
-    """[S, ...] per leaf: 1 where the subnetwork holds the entry."""
-
-    def one(own):
-        ones = jax.tree.map(lambda x: jnp.ones_like(x)[None], extract(params, labels, own))
-        zeros = jax.tree.map(jnp.zeros_like, params)
-        return merge(zeros, ones, labels, {group: index[None] for group, index in own.items()})
-
-    return jax.vmap(one)(indices)
-
-
 def train_two_steps(decomposition, tx, sub, batch):
     def step(carry, _):
         sub, state = carry
-        loss = lambda p: TASK.loss(
-            decomposition.subnet.apply, {"params": p}, batch, jax.random.key(0)
-        )[0]
+        loss = lambda p: TASK.loss(decomposition.subnet, p, batch, jax.random.key(0))[0]
         updates, state = tx.update(jax.grad(loss)(sub), state, sub)
         return (optax.apply_updates(sub, updates), state), None
 
@@ -82,9 +68,8 @@ def case(name, num_subnets):
     parts = decomposition.partition
     _, labels = shapes_and_labels(decomposition)
     unscaled = {"sum_scale": 1.0, "sum_scales": (), "residual_scales": ()}
-    full = decomposition.full.clone(
-        **{name: one for name, one in unscaled.items() if hasattr(decomposition.full, name)}
-    )
+    full = decomposition.full.module
+    full = full.clone(**{name: one for name, one in unscaled.items() if hasattr(full, name)})
 
     @jax.jit
     def compute(params, x, y):
@@ -103,7 +88,7 @@ def case(name, num_subnets):
                 train_two_steps(decomposition, tx, sub, batch)
                 for tx in (optax.sgd(0.1, 0.9), optax.adamw(1e-2, weight_decay=0.1))
             ]
-            return decomposition.subnet.apply({"params": sub}, batch["x"]), trained
+            return decomposition.subnet.apply(sub, batch["x"]), trained
 
         logits_S, trained_S = jax.lax.map(alone, indices)
         reference = REFERENCES.get(name, lambda full, p, x, own: full.apply({"params": p}, x))
@@ -156,7 +141,7 @@ def masked_graphsage(full, masked, graph, own):
 
 
 def masked_gcn(full, masked, graph, own):
-    """The same for a GCN of two hidden layers; the first layer's sum over neighbours is in the features."""
+    """The same for a GCN of two hidden layers; the features are sums over neighbours already."""
     propagate, h = symmetric_mean(graph), graph.features
     for i, over_nodes in enumerate([lambda h: h, propagate]):
         p, index = masked[f"hidden_{i}"], own[f"hidden_{i}"]
@@ -234,7 +219,7 @@ def test_subnetworks_have_the_shapes_of_the_shrunken_model(name, num_subnets):
     )
     own = jax.eval_shape(c.decomposition.subnet.init, jax.random.key(0), example)
     trained_shapes = jax.tree.map(lambda leaf: leaf.shape[1:], c.trained_S[0])
-    assert trained_shapes == jax.tree.map(lambda leaf: leaf.shape, own["params"])
+    assert trained_shapes == jax.tree.map(lambda leaf: leaf.shape, own)
 
 
 @by_case
@@ -282,10 +267,23 @@ MESHES += [
 
 def resting_partition(decomposition, labels, shapes, resident):
     parts = decomposition.partition
-    return parts if resident else settled(parts, labels, shapes)
+    return parts if resident else choose_holder_sharded(parts, labels, shapes)
 
 
-@pytest.mark.parametrize("name,num_subnets,num_devices,partition,resident", MESHES)
+# every decomposition, every mesh, every partition and both ways to rest once
+FAST_MESHES = {
+    *((name, 4, 4, "balanced", False) for name in DECOMPOSITIONS),
+    *(("mlp", s, d, "balanced", False) for s, d in [(4, 2), (8, 8)]),
+    ("own-model", 1, 1, "balanced", False),
+    ("mlp", 4, 4, "balanced", True),
+    ("own-model", 4, 2, "blocks", True),
+}
+
+
+@pytest.mark.parametrize(
+    "name,num_subnets,num_devices,partition,resident",
+    also_slowly(FAST_MESHES, MESHES),
+)
 def test_law_6_the_mesh_exchange_is_extract_and_merge_bit_for_bit(
     name, num_subnets, num_devices, partition, resident
 ):
@@ -294,48 +292,3 @@ def test_law_6_the_mesh_exchange_is_extract_and_merge_bit_for_bit(
     check_law_6(
         decomposition, resting_partition(decomposition, labels, shapes, resident), num_devices
     )
-
-
-def check_law_6(decomposition, parts, num_devices):
-    """The exchange of `parts`, over a mesh and on one device."""
-    num_subnets = parts.num_subnets
-    shapes, labels = shapes_and_labels(decomposition)
-    weight_S = np.arange(num_subnets) != 1
-
-    def exchanged(exchange, params):
-        """Two rounds, in each of which a subnetwork is lost: what is pulled, lies and ends."""
-        seen = []
-        # a power of two: no fused multiply-add may round differently in the two programs
-        for indices, sub_S, store in exchanged_rounds(exchange, parts, params, weight_S, 2, 2):
-            pulled_S = exchange.pull(store, indices) if sub_S is None else sub_S
-            seen.append(
-                (indices, pulled_S, exchange.params(store, indices), exchange.lying(store, indices))
-            )
-        return seen
-
-    def by_definition(params):
-        indices = parts.first()
-        sub_S = extract_all(params, labels, indices, num_subnets)
-        seen = [(indices, sub_S, params, extract(params, labels, storage_order(parts, indices)))]
-        for r in range(2):
-            indices = parts.sample(jax.random.key(r), indices)
-            sub_S = extract_all(params, labels, indices, num_subnets)
-            params = merge(
-                params, jax.tree.map(lambda leaf: 2 * leaf, sub_S), labels, indices, weight_S
-            )
-            seen.append(
-                (indices, sub_S, params, extract(params, labels, storage_order(parts, indices)))
-            )
-        return seen
-
-    params = random_params(decomposition)
-    expected = jax.jit(by_definition)(params)
-    close = lambda label, a, b: np.testing.assert_allclose(a, b, rtol=0 if label.groups else 1e-6)
-    for exchange in (
-        over_mesh(labels, shapes, parts, subnet_mesh(num_devices)),
-        one_device(labels, shapes, parts),
-    ):
-        for found, wanted in zip(jax.jit(functools.partial(exchanged, exchange))(params), expected):
-            jax.tree.map(np.testing.assert_array_equal, found[0], wanted[0])
-            for tree, other in zip(found[1:], wanted[1:]):
-                map_labels(close, labels, tree, other)

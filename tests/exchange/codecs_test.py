@@ -1,4 +1,4 @@
-"""Units rounded on the wire: the rounding itself, the mesh against one device, the compiled bytes."""
+"""Rounded units: the rounding itself, the mesh against one device, the compiled bytes."""
 
 import functools
 
@@ -28,27 +28,27 @@ from ist_jax.analysis.hlo import bytes_sent, collectives
 from ist_jax.core.partition import partition
 from ist_jax.core.placement import subnet_mesh
 from ist_jax.core.subnet import label_axes
-from ist_jax.exchange import FORMATS, one_device, over_mesh, settled
-from ist_jax.exchange.codecs import format_of
+from ist_jax.exchange import CODECS, choose_holder_sharded, one_device, over_mesh
+from ist_jax.exchange.codecs import codec_for
 from ist_jax.methods import Start
 
 REDUCED = ("bfloat16", "int8")
 
 
 def coded(name, leaf, axis=1, key=None):
-    format = FORMATS[name]
-    return format.decode(format.encode(leaf, axis, key), leaf.dtype)
+    codec = CODECS[name]
+    return codec.decode(codec.encode(leaf, axis, key), leaf.dtype)
 
 
 def steps(name, leaf):
-    """The distance of neighbouring values, of every entry."""
+    """For every entry, the distance between the codec's neighbouring values."""
     if name == "int8":
         return np.broadcast_to(np.abs(leaf).max(axis=0, keepdims=True) / 127, leaf.shape)
     return 2.0 ** (np.floor(np.log2(np.abs(leaf))) - 7)
 
 
 @pytest.mark.parametrize("name", REDUCED)
-def test_to_the_nearest_within_half_a_step_and_stochastically_within_one_and_unbiased(name):
+def test_rounding_to_nearest_is_within_half_a_step_and_stochastic_rounding_is_unbiased(name):
     leaf = np.random.default_rng(0).normal(size=(6, 5)).astype(np.float32) * np.array(
         [1e-6, 1e-2, 1, 3, 1e8], np.float32
     )
@@ -65,7 +65,7 @@ def test_to_the_nearest_within_half_a_step_and_stochastically_within_one_and_unb
 
 
 @pytest.mark.parametrize("name", REDUCED)
-def test_what_was_rounded_is_sent_on_unchanged(name):
+def test_rounding_a_rounded_leaf_again_changes_nothing(name):
     leaf = jnp.asarray(np.random.default_rng(1).normal(size=(6, 5)).astype(np.float32))
     once = coded(name, leaf)
     again = coded(name, once, key=jax.random.key(3))
@@ -78,17 +78,15 @@ def test_all_finite_numbers_stay_finite_and_zero_is_zero(values):
     leaf = jnp.asarray(values, jnp.float32)[:, None]
     for name in REDUCED:
         for key in (None, jax.random.key(0)):
-            found = np.asarray(coded(name, leaf, key=key))
-            largest = (
-                np.abs(leaf) > 3.38e38
-            )  # above the largest bfloat16, which rounding up may reach
-            assert np.isfinite(found[~largest]).all()
-            assert (found[np.asarray(leaf) == 0] == 0).all()
+            rounded = np.asarray(coded(name, leaf, key=key))
+            largest = np.abs(leaf) > 3.38e38  # rounding up may pass the largest bfloat16
+            assert np.isfinite(rounded[~largest]).all()
+            assert (rounded[np.asarray(leaf) == 0] == 0).all()
 
 
 @pytest.mark.parametrize("name", REDUCED)
-def test_what_is_not_finite_stays_so(name):
-    """Also nan as some devices write it, all ones, which adding to would make -0.0."""
+def test_numbers_that_are_not_finite_stay_so(name):
+    """Also NaN as some devices write it, all ones: adding to it would give -0.0."""
     for bits in (0x7FFFFFFF, 0xFFFFFFFF, 0x7FC00000, 0x7F800000, 0xFF800000):
         leaf = jnp.asarray(np.array([[bits]], np.uint32).view(np.float32))
         for key in (None, jax.random.key(0)):
@@ -96,7 +94,7 @@ def test_what_is_not_finite_stays_so(name):
 
 
 def session(exchange, params, num_subnets, parts):
-    """Three rounds in which units change; what is pulled, and what is left."""
+    """Three rounds in which units change: (what is pulled, parameters at the end)."""
     seen = list(exchanged_rounds(exchange, parts, params, np.arange(num_subnets) != 1, 3, 1.5))
     indices, _, store = seen[-1]
     return [sub_S for _, sub_S, _ in seen[1:]], exchange.params(store, indices)
@@ -104,21 +102,22 @@ def session(exchange, params, num_subnets, parts):
 
 @pytest.mark.parametrize("name", REDUCED)
 @pytest.mark.parametrize("make", [two_groups, own], ids=["mlp", "own-model"])
-def test_the_mesh_rounds_as_one_device_does_and_near_the_truth(name, make):
+def test_the_mesh_rounds_as_one_device_does_and_near_the_exact_one(name, make):
     split = make(4)
     shapes = jax.eval_shape(split.init, jax.random.key(0))
     labels = label_axes(shapes, split.rules, split.partition.sizes)
-    parts, params = settled(split.partition, labels, shapes), random_params(split)
+    parts, params = choose_holder_sharded(split.partition, labels, shapes), random_params(split)
     run = lambda exchange: jax.device_get(
         jax.jit(functools.partial(session, exchange, num_subnets=4, parts=parts))(params)
     )
-    here = run(one_device(labels, shapes, parts, wires=name))
-    close = functools.partial(
-        np.testing.assert_allclose, rtol=1e-5, atol=1e-6
-    )  # fused multiply-adds of a decoded scale
+    here = run(one_device(labels, shapes, parts, compressions=name))
+    # fused multiply-adds of a decoded scale
+    close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6)
     for num_devices in (2, 4):
         jax.tree.map(
-            close, run(over_mesh(labels, shapes, parts, subnet_mesh(num_devices), wires=name)), here
+            close,
+            run(over_mesh(labels, shapes, parts, subnet_mesh(num_devices), compressions=name)),
+            here,
         )
     near = functools.partial(
         np.testing.assert_allclose, rtol=0.03, atol=0.3 if name == "int8" else 1e-2
@@ -126,57 +125,52 @@ def test_the_mesh_rounds_as_one_device_does_and_near_the_truth(name, make):
     jax.tree.map(near, here, run(one_device(labels, shapes, parts)))
 
 
-def test_a_home_keeps_what_is_below_a_step_of_the_format():
-    """Entries of units at home that were not trained keep every bit, though they were rounded when they were sent."""
+def test_home_sharded_units_keep_their_bits_though_they_are_sent_rounded():
+    """As long as they are not trained."""
     split = two_groups(4)
     shapes = jax.eval_shape(split.init, jax.random.key(0))
-    labels, parts, params = (
-        label_axes(shapes, split.rules, split.partition.sizes),
-        split.partition,
-        random_params(split),
-    )
-    exchange = one_device(labels, shapes, parts, wires="int8")
+    labels = label_axes(shapes, split.rules, split.partition.sizes)
+    parts, params = split.partition, random_params(split)
+    exchange = one_device(labels, shapes, parts, compressions="int8")
     indices = parts.first()
     sub_S = exchange.pull(exchange.init(params), indices)
-    assert (
-        np.abs(sub_S["output"]["kernel"].reshape(-1, 5) - params["output"]["kernel"]).max() > 1e-4
-    )
+    sent = sub_S["output"]["kernel"].reshape(-1, 5)
+    assert np.abs(sent - params["output"]["kernel"]).max() > 1e-4
     store = exchange.push(
-        exchange.init(params), sub_S, sub_S, indices, jnp.ones(4, bool), jax.random.key(0)
+        exchange.init(params), sub_S, sub_S, indices, jnp.ones(4), jax.random.key(0)
     )
     jax.tree.map(np.testing.assert_array_equal, store, params)
 
 
 @pytest.mark.parametrize("name", ["exact", *REDUCED])
 def test_the_compiled_bytes_are_the_arithmetic_and_smaller(name):
-    algorithm = ist(
+    method = ist(
         two_groups(4),
         TASK,
         optax.adam(1e-2),
         batch_size=BATCH,
         placement=placements()["sharded-4"](),
         opt_state="carry",
-        wire=name,
+        compression=name,
     )
     state, view = (
-        algorithm.fresh(jax.random.key(0)),
-        dataset().view(0, jax.random.key(5), 4, algorithm.sharding),
+        method.fresh(jax.random.key(0)),
+        next(dataset().views(jax.random.key(5), 4, method.sharding, [range(1)])),
     )
-    key, weight_S = jax.device_put((jax.random.key(0), jnp.ones(4, bool)), algorithm.sharding)
-    text = algorithm.round.lower(state, view, key, weight_S, steps=2).compile().as_text()
+    key, weight_S = jax.device_put((jax.random.key(0), jnp.ones(4)), method.sharding)
+    text = method.round.lower(state, view, key, weight_S, steps=2).compile().as_text()
     assert {c.kind for c in collectives(text)} == {"all-to-all"}
-    assert bytes_sent(text) == algorithm.costs.bytes_per_sync
+    assert bytes_sent(text) == method.costs.bytes_per_sync
     exact = sum(
         leaf.sent
         for leaf in ist(
             two_groups(4), TASK, optax.adam(1e-2), batch_size=BATCH, opt_state="carry"
         ).costs.leaves
     )
-    low, high = {"exact": (1, 1), "bfloat16": (0.5, 0.5), "int8": (5 / 12, 0.55)}[
-        name
-    ]  # scales weigh much in small layers
-    assert low <= algorithm.costs.bytes_per_sync / exact <= high, (
-        "of three copies, one goes as int8 and two as bfloat16"
+    # scales are a large part of small layers
+    low, high = {"exact": (1, 1), "bfloat16": (0.5, 0.5), "int8": (5 / 12, 0.55)}[name]
+    assert low <= method.costs.bytes_per_sync / exact <= high, (
+        "of three copies, one is sent as int8 and two as bfloat16"
     )
 
 
@@ -184,59 +178,54 @@ def test_the_compiled_bytes_are_the_arithmetic_and_smaller(name):
 def test_training_with_a_rounded_exchange_learns_as_well(name):
     data = dataset()
     loss = {}
-    for wire in ("exact", name):
-        algorithm = ist(two_groups(4), TASK, optax.sgd(0.1), batch_size=BATCH, wire=wire)
-        _, metrics = rounds(algorithm, 15, 5, data)
-        loss[wire] = float(metrics["loss_SxJ"].mean())
+    for codec in ("exact", name):
+        method = ist(two_groups(4), TASK, optax.sgd(0.1), batch_size=BATCH, compression=codec)
+        _, metrics = rounds(method, 15, 5, data)
+        loss[codec] = float(metrics["loss_SxJ"].mean())
     assert loss[name] < loss["exact"] + 0.1
 
 
 @pytest.mark.parametrize(
     "split", [whole(2), two_groups(1)], ids=["leaves-without-groups", "one-subnetwork"]
 )
-def test_averages_and_what_is_sent_nowhere_are_exact(split):
-    """Local SGD has nothing but leaves without a group, and one subnetwork is sent nothing: the wire changes no bit."""
+def test_averages_and_a_single_subnetwork_are_exact(split):
+    """Local SGD has only leaves without a group, and a single subnetwork is sent nothing."""
     after = {}
-    for wire in ("exact", "int8"):
-        algorithm = ist(split, TASK, optax.sgd(0.1), batch_size=BATCH, wire=wire)
-        after[wire] = algorithm.params(rounds(algorithm, 2)[0])
+    for codec in ("exact", "int8"):
+        method = ist(split, TASK, optax.sgd(0.1), batch_size=BATCH, compression=codec)
+        after[codec] = method.params(rounds(method, 2)[0])
     jax.tree.map(np.testing.assert_array_equal, after["int8"], after["exact"])
 
 
-def test_leaves_that_would_grow_go_exactly():
-    scale, kernel = (
-        jax.ShapeDtypeStruct((16,), jnp.float32),
-        jax.ShapeDtypeStruct((16, 5), jnp.float32),
-    )
-    assert format_of("int8", scale, 0, 4).name == "exact", (
-        "a byte and a scale of four are more than four bytes"
-    )
+def test_leaves_that_would_grow_are_sent_exactly():
+    scale = jax.ShapeDtypeStruct((16,), jnp.float32)
+    kernel = jax.ShapeDtypeStruct((16, 5), jnp.float32)
+    assert codec_for("int8", scale, 0, 4).name == "exact", "1 byte and a scale of 4 are more than 4"
     assert (
-        format_of("bfloat16", scale, 0, 4).name == "bfloat16"
-        and format_of("int8", kernel, 0, 4).name == "int8"
+        codec_for("bfloat16", scale, 0, 4).name == "bfloat16"
+        and codec_for("int8", kernel, 0, 4).name == "int8"
     )
-    assert format_of("int8", jax.ShapeDtypeStruct((16, 5), jnp.int32), 0, 4).name == "exact"
-    assert format_of("bfloat16", jax.ShapeDtypeStruct((16, 5), jnp.bfloat16), 0, 4).name == "exact"
+    assert codec_for("int8", jax.ShapeDtypeStruct((16, 5), jnp.int32), 0, 4).name == "exact"
+    assert codec_for("bfloat16", jax.ShapeDtypeStruct((16, 5), jnp.bfloat16), 0, 4).name == "exact"
 
 
-def test_second_moments_that_fall_to_nothing_never_become_negative():
-    """Adam's, carried: gradients stop, and over a round of many steps the moments shrink below the wire's step."""
+def test_carried_second_moments_of_adam_never_become_negative():
+    """Gradients stop, and over a long round the moments shrink below the codec's step."""
     split = two_groups(4)
     tx = optax.adam(1e-3, b2=0.9)
-    algorithm = ist(split, TASK, tx, batch_size=BATCH, opt_state="carry", wire="bfloat16")
+    method = ist(split, TASK, tx, batch_size=BATCH, opt_state="carry", compression="bfloat16")
     params = random_params(split)
     state = jax.tree.map(lambda leaf: jnp.abs(jnp.asarray(leaf)), optax.adam(1e-3).init(params))
     start = Start(
         params, (state[0]._replace(nu=jax.tree.map(jnp.abs, params)), state[1]), jnp.int32(0)
     )
     still = {"x": jnp.zeros((100, 12)), "y": jnp.zeros(100, jnp.int32)}
-    view = dataset().view(0, jax.random.key(5), 4, algorithm.sharding)._replace(arrays=still)
-    found, _ = algorithm.round(
-        algorithm.fresh(ROOT, start), view, ROOT, jnp.ones(4, bool), steps=300
+    view = next(dataset().views(jax.random.key(5), 4, method.sharding, [range(1)]))._replace(
+        arrays=still
     )
+    state, _ = method.round(method.fresh(ROOT, start), view, ROOT, jnp.ones(4), steps=300)
     assert (
-        min(float(leaf.min()) for leaf in jax.tree.leaves(algorithm.end(found).opt_state[0].nu))
-        >= 0
+        min(float(leaf.min()) for leaf in jax.tree.leaves(method.end(state).opt_state[0].nu)) >= 0
     )
 
 
@@ -249,8 +238,6 @@ def test_units_with_several_holders_over_a_mesh(name):
     run = lambda exchange: jax.device_get(
         jax.jit(functools.partial(session, exchange, num_subnets=4, parts=parts))(params)
     )
-    here, there = (
-        run(one_device(labels, shapes, parts, wires=name)),
-        run(over_mesh(labels, shapes, parts, subnet_mesh(4), wires=name)),
-    )
+    here = run(one_device(labels, shapes, parts, compressions=name))
+    there = run(over_mesh(labels, shapes, parts, subnet_mesh(4), compressions=name))
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6), there, here)

@@ -1,4 +1,4 @@
-"""Which groups are resident: the vertex cover of least bytes, against trying all covers."""
+"""Which groups are home-sharded: the vertex cover of least bytes, against trying all covers."""
 
 import itertools
 
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from ist_jax.core.partition import partition
 from ist_jax.core.subnet import Label, label_axes
 from ist_jax.decompositions import mlp
-from ist_jax.exchange import resident_groups, settled
+from ist_jax.exchange import choose_holder_sharded, choose_home_sharded
 from ist_jax.models import MLP
 
 
@@ -24,52 +24,55 @@ def chosen(*hidden, features=20, classes=10, **options):
         **options,
     )
     shapes = jax.eval_shape(split.init, jax.random.key(0))
-    return resident_groups(label_axes(shapes, split.rules, split.partition.sizes), shapes)
+    return choose_home_sharded(label_axes(shapes, split.rules, split.partition.sizes), shapes)
 
 
-def test_of_mlps_by_hand():
+def test_home_sharded_groups_of_mlps_by_hand():
     assert chosen(64) == frozenset(), "no leaf has two groups"
-    assert chosen(64, 64) == {"hidden_1"}, "the output kernel is smaller than the input's"
+    assert chosen(64, 64) == {"hidden_1"}, "the output kernel is smaller than the input kernel"
     assert chosen(64, 64, features=4) == {"hidden_0"}, "here it is larger"
-    assert chosen(64, 64, 64) == {"hidden_1"}, "its only leaves of one group are its norm's"
+    assert chosen(64, 64, 64) == {"hidden_1"}, "only the leaves of its norm have one group"
     assert chosen(64, 64, 64, 64) == {"hidden_1", "hidden_2"}
-    assert chosen(64, split_input=True) == {"input"}, "it has no leaf of one group"
+    assert chosen(64, split_input=True) == {"input"}, "the input has no leaf with one group"
 
 
-def test_an_outer_optimizers_state_makes_travelling_dearer():
+def test_an_outer_optimizers_state_makes_holder_sharding_cost_more():
     shapes = {"a": jax.ShapeDtypeStruct((8, 3), jnp.float32)}
     labels = {"a": Label(("g", None))}
     state = lambda copies: ([labels] * copies, [shapes] * copies)
-    assert resident_groups(labels, shapes) == frozenset()
-    assert resident_groups(labels, shapes, state(1)) == frozenset(), "as cheap either way"
-    assert resident_groups(labels, shapes, state(2)) == {"g"}
+    assert choose_home_sharded(labels, shapes) == frozenset()
+    assert choose_home_sharded(labels, shapes, state(1)) == frozenset(), "both cost the same"
+    assert choose_home_sharded(labels, shapes, state(2)) == {"g"}
 
 
-def test_only_balanced_partitions_travel():
+def test_only_balanced_partitions_have_holder_sharded_groups():
     split = own(4)
     shapes = jax.eval_shape(split.init, jax.random.key(0))
     labels = label_axes(shapes, split.rules, split.partition.sizes)
-    assert settled(split.partition, labels, shapes).travelling == {"unit"}
+    assert choose_holder_sharded(split.partition, labels, shapes).holder_sharded == {"unit"}
     for name in ("uniform", "blocks", "rolling", "fixed"):
-        assert (
-            settled(partition(name, split.partition.sizes, 4), labels, shapes).travelling
-            == frozenset()
-        )
+        parts = partition(name, split.partition.sizes, 4)
+        assert choose_holder_sharded(parts, labels, shapes).holder_sharded == frozenset()
 
 
 def test_a_group_whose_units_have_several_holders_covers_its_leaves():
-    """With two units at least, 'a' of 4 units overlaps in 4 subnetworks and 'b' of 40 does not: b need not be resident too."""
+    """With 2 units at least and S = 4, 'a' of 4 units overlaps and 'b' of 40 does not.
+
+    A leaf over both is covered by 'a', so 'b' may be holder-sharded.
+    """
     parts = partition("balanced", {"a": 4, "b": 40}, 4, min_units=2)
     shapes = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((4, 40), (4, 99), (40,))]
     labels = [Label(("a", "b")), Label(("a", None)), Label(("b",))]
-    assert resident_groups(labels, shapes) == {"b"}, "the cheaper one, if both could travel"
-    assert parts.overlapping == {"a"} and settled(parts, labels, shapes).travelling == {"b"}
-    assert resident_groups(labels[1:], shapes[1:], overlapping=parts.overlapping) == {"a"}
+    assert choose_home_sharded(labels, shapes) == {"b"}, "the cheaper one, without overlap"
+    assert parts.overlapping == {"a"} and choose_holder_sharded(
+        parts, labels, shapes
+    ).holder_sharded == {"b"}
+    assert choose_home_sharded(labels[1:], shapes[1:], overlapping=parts.overlapping) == {"a"}
 
 
 @st.composite
 def trees(draw):
-    """Leaves of one and of two groups out of five."""
+    """Leaves with one or two of five groups."""
     names = "abcde"
     edges = draw(
         st.lists(
@@ -105,8 +108,8 @@ def test_the_cover_is_the_cheapest(tree):
         )
 
     every = [set(c) for n in range(len(groups) + 1) for c in itertools.combinations(groups, n)]
-    best = min(found for cover in every if (found := cost(cover)) is not None)
-    assert cost(set(resident_groups(labels, shapes))) == best
+    best = min(num_bytes for cover in every if (num_bytes := cost(cover)) is not None)
+    assert cost(set(choose_home_sharded(labels, shapes))) == best
 
 
 @pytest.mark.parametrize("copies", [1, 3])
@@ -114,4 +117,4 @@ def test_the_choice_does_not_depend_on_carried_state(copies):
     split = own(4)
     shapes = jax.eval_shape(split.init, jax.random.key(0))
     labels = label_axes(shapes, split.rules, split.partition.sizes)
-    assert resident_groups([labels] * copies, [shapes] * copies) == {"head"}
+    assert choose_home_sharded([labels] * copies, [shapes] * copies) == {"head"}

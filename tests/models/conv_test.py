@@ -36,12 +36,12 @@ def test_its_gradients_are_those_of_automatic_differentiation(size, stride, heig
     expected, expected_back = jax.vjp(lambda x, kernel: plain_conv(x, kernel, stride), x, kernel)
     np.testing.assert_array_equal(y, expected)
     dy = jax.random.normal(keys[2], y.shape)
-    for found, wanted in zip(back(dy), expected_back(dy)):
-        np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
+    for gradient, expected in zip(back(dy), expected_back(dy)):
+        np.testing.assert_allclose(gradient, expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("size,stride", [(3, 1), (3, 2), (1, 2)])
-def test_its_gradients_in_bfloat16_are_those_in_float32_but_for_rounding(size, stride):
+def test_its_gradients_in_bfloat16_are_those_in_float32_up_to_rounding(size, stride):
     keys = jax.random.split(jax.random.key(0), 3)
     x, kernel = (
         jax.random.normal(keys[0], (2, 6, 6, 3)),
@@ -54,9 +54,9 @@ def test_its_gradients_in_bfloat16_are_those_in_float32_but_for_rounding(size, s
     )
     dy = jax.random.normal(keys[2], y.shape)
     wanted = jax.vjp(lambda x, kernel: plain_conv(x, kernel, stride), x, kernel)[1](dy)
-    for found, expected in zip(back(dy.astype(jnp.bfloat16)), wanted):
-        assert found.dtype == jnp.bfloat16
-        np.testing.assert_allclose(found.astype(jnp.float32), expected, rtol=0.05, atol=0.1)
+    for gradient, expected in zip(back(dy.astype(jnp.bfloat16)), wanted):
+        assert gradient.dtype == jnp.bfloat16
+        np.testing.assert_allclose(gradient.astype(jnp.float32), expected, rtol=0.05, atol=0.1)
 
 
 def step(convolve, kernel, stride):
@@ -91,7 +91,7 @@ on_cpu = pytest.mark.skipif(
 @on_cpu
 @pytest.mark.parametrize("stride", [1, 2])
 def test_in_a_loop_all_convolutions_have_the_order_of_dimensions_that_is_fast(stride):
-    """Of images NHWC and kernels HWIO, in the compiled program; three convolutions' worth of gradients, and two forward."""
+    """NHWC images and HWIO kernels: two convolutions forward, three in their gradients."""
     assert orders(conv, stride) == 5 * ["b01f_01io->b01f"]
     assert set(orders(plain_conv, stride)) != {"b01f_01io->b01f"}, "XLA now does it: ours can go"
 
@@ -99,8 +99,7 @@ def test_in_a_loop_all_convolutions_have_the_order_of_dimensions_that_is_fast(st
 @on_cpu
 @pytest.mark.parametrize("size,stride", [(3, 1), (3, 2), (1, 2)])
 def test_in_a_loop_it_is_faster_than_the_plain_one(size, stride):
-    """Both are timed in turns, so that other work slows both. Compiled as
-    users' programs are, not as this suite's (conftest.py)."""
+    """They are timed in turns, so that other work slows both, and optimised as for users."""
     with as_users_compile():
         (ours, kernel), (plain, _) = looped(conv, size, stride), looped(plain_conv, size, stride)
     times = {ours: [], plain: []}
@@ -130,7 +129,7 @@ def test_the_pages_tables_of_convolutions_and_placements_are_made(tmp_path, caps
 @pytest.mark.parametrize(
     "platform,used", [("cpu", "conv"), ("gpu", "plain_conv"), ("tpu", "plain_conv")]
 )
-def test_the_module_uses_it_where_it_is_faster(monkeypatch, platform, used):
+def test_the_module_uses_it_on_a_cpu_only(monkeypatch, platform, used):
     monkeypatch.setattr(jax, "default_backend", lambda: platform)
     seen = []
     for name in ("conv", "plain_conv"):

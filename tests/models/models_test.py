@@ -1,4 +1,4 @@
-"""Convolutional models: parameter counts of the papers, loops that compute what unrolled blocks do, blocks that are nothing."""
+"""Convolutional models: the papers' parameter counts, loops of blocks, blocks of zeros."""
 
 import jax
 import jax.numpy as jnp
@@ -64,22 +64,22 @@ def test_the_plain_networks_layers():
 
 def as_unrolled(tree):
     """Parameters or statistics of a looped network, as its unrolled twin has them."""
-    found = {}
+    unrolled = {}
     for name, value in tree.items():
         if not name.endswith("_rest"):
-            found[name] = value
+            unrolled[name] = value
             continue
         blocks = zip(*jax.tree.leaves(value))
         for i, leaves in enumerate(blocks, 1):
-            found[f"{name.removesuffix('_rest')}_block_{i}"] = jax.tree.unflatten(
+            unrolled[f"{name.removesuffix('_rest')}_block_{i}"] = jax.tree.unflatten(
                 jax.tree.structure(value), leaves
             )
-    return found
+    return unrolled
 
 
 @pytest.mark.parametrize("kind", ["preact", "post"])
-def test_a_scale_is_of_the_branch_and_not_of_what_goes_past_it(kind):
-    """By hand: x + scale * f(x), f found from the block without one."""
+def test_a_scale_multiplies_the_branch_and_not_the_shortcut(kind):
+    """x + scale * f(x), where f comes from the block without a scale."""
     x = (
         jnp.abs(jax.random.normal(jax.random.key(1), (2, 4, 4, 3))) + 9.0
     )  # large, so that post-activation's relu does nothing
@@ -92,7 +92,7 @@ def test_a_scale_is_of_the_branch_and_not_of_what_goes_past_it(kind):
 
 @pytest.mark.parametrize("unrolled", [False, True])
 def test_only_further_blocks_are_scaled(unrolled):
-    """A scale of 0 leaves the first block of its stage, and the stages before, as they are, and nothing of those after."""
+    """A scale of 0 removes the further blocks of stage 2 and changes nothing else."""
     x = jax.random.normal(jax.random.key(1), (2, 4, 4, 3))
     model = PreActResNet((1, 3), 5, width=4, unrolled=unrolled)
     params = model.init(jax.random.key(0), x)["params"]
@@ -111,7 +111,7 @@ def test_a_loop_over_blocks_computes_what_unrolled_blocks_do(norm):
     params = looped.init(jax.random.key(0), x)["params"]
     kernels = params["stage_2_rest"]["conv1"]["kernel"]
     assert kernels.shape == (3, 3, 3, 8, 8) and len(np.unique(kernels)) == kernels.size, (
-        "every block is drawn anew"
+        "every block has its own values"
     )
 
     def run(model, params):
@@ -135,7 +135,7 @@ def test_a_loop_over_blocks_computes_what_unrolled_blocks_do(norm):
 
 
 @pytest.mark.parametrize("kind", BLOCKS)
-def test_a_block_of_zeros_is_the_identity_and_under_pre_activation_stays_it(kind):
+def test_a_block_of_zeros_is_the_identity_and_stays_so_in_training_under_pre_activation(kind):
     block, x = (
         Block(kind, 4),
         jax.nn.relu(
@@ -173,17 +173,17 @@ def test_a_program_does_not_grow_with_depth():
     ],
     ids=["preact", "post", "vgg"],
 )
-def test_they_can_be_exported(tmp_path, model):
+def test_models_can_be_exported(tmp_path, model):
     export.write(tmp_path / "out", model, {"params": {"a": np.ones(1)}}, {})
     assert export.read(tmp_path / "out").model == model
 
 
-def test_what_is_no_image_is_said():
+def test_an_input_that_is_no_image_raises_an_error():
     with pytest.raises(ValueError, match=r"takes images, .* not shape \(2, 64\)"):
         PreActResNet((1, 1), 3, width=4).init(jax.random.key(0), jnp.ones((2, 64)))
 
 
-def test_bfloat16_computes_in_it_and_keeps_parameters_in_float32():
+def test_bfloat16_is_used_for_computing_and_float32_for_parameters():
     model, x = PreActResNet((1, 2), 3, width=4, dtype=jnp.bfloat16), jnp.ones((2, 4, 4, 1))
     params = jax.eval_shape(model.init, jax.random.key(0), x)["params"]
     assert {leaf.dtype.name for leaf in jax.tree.leaves(params)} == {"float32"}

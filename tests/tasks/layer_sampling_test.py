@@ -1,4 +1,4 @@
-"""LADIES: sums over nodes that were drawn against those over all of them, and runs whose batches are drawn so."""
+"""LADIES: sums over sampled nodes against sums over all nodes, and runs with sampled batches."""
 
 import json
 import pathlib
@@ -19,6 +19,7 @@ from cases import (
     raw_graph,
     rounds,
 )
+from graph_cases import TASK, assert_close, device_arrays, task_loss
 
 from ist_jax import ist, run
 from ist_jax.analysis.meter import Programs
@@ -27,7 +28,7 @@ from ist_jax.core.sample_order import draw
 from ist_jax.decompositions import gcn, sage
 from ist_jax.models import GCN, GraphSAGE
 from ist_jax.tasks import node_classification
-from ist_jax.tasks.layer_sampling import drawn, sampled
+from ist_jax.tasks.layer_sampling import draw_nodes, sample_layers
 from ist_jax.training.loop import LoopConfig
 
 RAW = raw_graph()
@@ -36,11 +37,11 @@ MODELS = [(gcn, GCN((8, 6), CLASSES)), (sage, GraphSAGE((8, 6), CLASSES))]
 
 def arrays_of(model, count):
     data = graph_dataset(first_product=FIRST_PRODUCTS[type(model)], layer_nodes=count)
-    return jax.tree.map(jnp.asarray, data.arrays("train"))
+    return device_arrays(data, "train")
 
 
 def batch_of(model, count, nodes=None, key=ROOT):
-    """(batch of drawn nodes, which nodes its logits are of)."""
+    """(batch of sampled nodes, the nodes of its logits)."""
     arrays = arrays_of(model, count)
     index_B = jnp.arange(arrays["node"].shape[0]) if nodes is None else jnp.array(nodes)
     make = jax.jit(
@@ -50,23 +51,17 @@ def batch_of(model, count, nodes=None, key=ROOT):
 
 
 @pytest.mark.parametrize("make,model", MODELS, ids=["gcn", "sage"])
-def test_with_all_nodes_drawn_loss_and_gradient_are_those_of_the_full_graph(make, model):
+def test_with_all_nodes_sampled_loss_and_gradient_are_those_of_the_full_graph(make, model):
     params = random_params(make(model, FEATURES, num_subnets=1))
-    arrays, task = arrays_of(model, 40), node_classification()
-    loss = jax.jit(
-        lambda batch: jax.value_and_grad(
-            lambda p: task.loss(model.apply, {"params": p}, batch, ROOT)[0]
-        )(params)
-    )
+    arrays = arrays_of(model, 40)
+    loss = jax.jit(jax.value_and_grad(lambda params, batch: task_loss(model, params, batch)))
     batch, node_B = batch_of(model, 40)
     (value, gradient), (whole, expected) = (
-        loss(batch),
-        loss(task.batch(arrays, jnp.arange(1), None)),
+        loss(params, batch),
+        loss(params, TASK.batch(arrays, jnp.arange(1), None)),
     )
     np.testing.assert_allclose(value, whole, rtol=1e-5)
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=1e-5), gradient, expected
-    )
+    assert_close(gradient, expected, rtol=2e-3, atol=1e-5)
     apply = jax.jit(lambda x: model.apply({"params": params}, x))
     np.testing.assert_allclose(
         apply(batch["x"]), apply(arrays["graph"])[node_B], rtol=1e-4, atol=1e-5
@@ -83,7 +78,7 @@ def test_draws_are_distinct_and_their_weighted_sum_is_unbiased(count):
         jnp.asarray(rng.normal(size=16), jnp.float32).at[15].set(100.0)
     )  # 15: nobody, with weight 0
     keys = jax.random.split(ROOT, 20_000)
-    node_KxM, weight_KxM = jax.vmap(lambda key: drawn(importance_N, count, key))(keys)
+    node_KxM, weight_KxM = jax.vmap(lambda key: draw_nodes(importance_N, count, key))(keys)
     assert node_KxM.shape == (20_000, count)
     assert all(
         len(set(row)) == count and not set(row) & {4, 9, 14, 15}
@@ -101,10 +96,10 @@ def test_draws_are_distinct_and_their_weighted_sum_is_unbiased(count):
     assert often[heavy] > 1.5 * often[light], "important nodes are drawn more often"
 
 
-def test_more_draws_than_nodes_of_any_importance_name_nobody_for_the_rest():
+def test_more_draws_than_important_nodes_name_no_node_for_the_rest():
     importance_N = jnp.array([0.0, 2.0, 0.0, 1.0])
     for count, size in ((3, 3), (4, 4), (9, 4)):
-        node_M, weight_M = map(np.asarray, drawn(importance_N, count, ROOT))
+        node_M, weight_M = map(np.asarray, draw_nodes(importance_N, count, ROOT))
         assert (
             len(node_M) == size
             and sorted(node_M[weight_M > 0]) == [1, 3]
@@ -115,36 +110,36 @@ def test_more_draws_than_nodes_of_any_importance_name_nobody_for_the_rest():
 
 @pytest.mark.parametrize("make,model", MODELS, ids=["gcn", "sage"])
 def test_the_sum_over_neighbours_is_unbiased(make, model):
-    """Of every layer: the block times what lies below it, over many draws, is the product with the whole matrix."""
+    """Over many draws, a block times the features below is the product with the full matrix."""
     arrays = arrays_of(model, 6)
-    whole = sampled(arrays, jnp.arange(40), ROOT, count=1, levels=1).blocks[0][
-        :, :40
-    ]  # all nodes are above
+    all_above = sample_layers(arrays, jnp.arange(40), ROOT, count=1, levels=1)
+    matrix = all_above.blocks[0][:, :40]
     h_NxH = jax.random.normal(jax.random.key(2), (40, 3))
     node_B = arrays["node"][:7]
 
     def one(key):
         node_M = lower_of(arrays, node_B, key)
-        return sampled(arrays, node_B, key, count=6, levels=1).blocks[0] @ h_NxH.at[node_M].get(
-            mode="fill", fill_value=0
-        )
+        return sample_layers(arrays, node_B, key, count=6, levels=1).blocks[0] @ h_NxH.at[
+            node_M
+        ].get(mode="fill", fill_value=0)
 
-    found = np.asarray(jax.jit(jax.vmap(one))(jax.random.split(ROOT, 4000)), np.float64)
-    error = found.std(axis=0) / np.sqrt(len(found))
+    sums = np.asarray(jax.jit(jax.vmap(one))(jax.random.split(ROOT, 4000)), np.float64)
+    error = sums.std(axis=0) / np.sqrt(len(sums))
     assert (
-        np.abs(found.mean(axis=0) - (whole @ h_NxH)[node_B]) < 5 * error + 1e-5
+        np.abs(sums.mean(axis=0) - (matrix @ h_NxH)[node_B]) < 5 * error + 1e-5
     ).all() and error.max() > 0.001
 
 
 def lower_of(arrays, node_B, key):
-    """Which nodes lie below, found again by features that are the numbers of their nodes."""
+    """The sampled nodes, identified by features that are the numbers of the nodes."""
     graph = arrays["graph"]
     numbered = graph._replace(features=jnp.arange(1.0, 1 + len(arrays["take_N"]))[:, None])
-    found = sampled({**arrays, "graph": numbered}, node_B, key, count=6, levels=1).features[:, 0]
-    return jnp.where(found > 0, found - 1, len(arrays["take_N"])).astype(jnp.int32)
+    layered = sample_layers({**arrays, "graph": numbered}, node_B, key, count=6, levels=1)
+    number = layered.features[:, 0]
+    return jnp.where(number > 0, number - 1, len(arrays["take_N"])).astype(jnp.int32)
 
 
-def test_shapes_are_static_and_draws_follow_their_key_alone():
+def test_shapes_are_static_and_draws_depend_on_the_key_alone():
     model = GraphSAGE((8, 6), CLASSES)
     make = jax.jit(lambda index_B, key: batch_of(model, 5, index_B, key)[0])
     batches = [
@@ -163,32 +158,31 @@ def test_shapes_are_static_and_draws_follow_their_key_alone():
 
 def test_a_node_that_is_named_twice_counts_once():
     model = GCN((8, 6), CLASSES)
-    params, task = random_params(gcn(model, FEATURES, num_subnets=1)), node_classification()
-    loss = jax.jit(lambda batch: task.loss(model.apply, {"params": params}, batch, ROOT)[0])
+    params = random_params(gcn(model, FEATURES, num_subnets=1))
+    loss = jax.jit(lambda batch: task_loss(model, params, batch))
     once, *twice = (loss(batch_of(model, 40, nodes)[0]) for nodes in ([3, 5], [5, 3, 5], [3, 3, 5]))
     np.testing.assert_allclose(twice, once, rtol=1e-5)
 
 
-def algorithm_of(num_subnets, placement=None, batch_size=5):
+def method_of(num_subnets, placement=None, batch_size=5):
     task = node_classification(6, 1)
     split = gcn(GCN((8,), CLASSES, dropout=0.5), FEATURES, num_subnets=num_subnets)
     return ist(split, task, optax.adam(1e-2), batch_size=batch_size, placement=placement), task
 
 
-def test_sub_gcns_draw_nodes_of_their_own_wherever_they_train():
+def test_sub_gcns_sample_different_nodes_and_train_alike_in_all_placements():
     data = graph_dataset(first_product="symmetric", layer_nodes=6)
     assert data.num_train == RAW.train_N.sum(), "examples are training nodes"
     results = []
     for place in ("looped", "vmapped", "sharded-2"):
-        algorithm, _ = algorithm_of(4, placements()[place]())
-        state, metrics = rounds(algorithm, 2, 2, data)
+        method, _ = method_of(4, placements()[place]())
+        state, metrics = rounds(method, 2, 2, data)
         assert len(np.unique(np.asarray(metrics["loss_SxJ"]))) == 8
-        results.append(jax.device_get(algorithm.params(state)))
+        results.append(jax.device_get(method.params(state)))
     for params in results[1:]:
-        jax.tree.map(
-            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), params, results[0]
-        )
-    view = data.view(0, ROOT, 2, jax.sharding.SingleDeviceSharding(jax.devices()[0]))
+        assert_close(params, results[0], rtol=1e-4, atol=1e-5)
+    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    view = next(data.views(ROOT, 2, device, [range(1)]))
     seen = [
         np.asarray(draw(view, jnp.int32(worker), jnp.int32(0), 20)).tolist() for worker in (0, 1)
     ]
@@ -197,11 +191,11 @@ def test_sub_gcns_draw_nodes_of_their_own_wherever_they_train():
     )
 
 
-def test_gist_learns_from_drawn_nodes_and_is_evaluated_on_the_full_graph():
+def test_gist_learns_from_sampled_nodes_and_is_evaluated_on_the_full_graph():
     data = graph_dataset(raw_graph(200), first_product="symmetric", layer_nodes=20)
-    algorithm, task = algorithm_of(2, batch_size=25)
-    results = run([(algorithm, 8000, 20)], task, data, LoopConfig(eval_every=0))
-    assert results.summary["test_accuracy"] > 0.5
+    method, task = method_of(2, batch_size=25)
+    results = run([(method, 8000, 20)], task, data, LoopConfig(eval_every=0))
+    assert results.summary["last"]["test"]["accuracy"] > 0.5
 
 
 SMALL = ["--config.model.hidden=(16,16)", "--config.local_steps=3", "--config.time_syncs=False"]
@@ -251,7 +245,7 @@ def test_a_run_over_parts_of_a_graph_compiles_three_programs(batches, tmp_path, 
         (["--config.data.layer_nodes=-1"], "data.layer_nodes is from 0"),
     ],
 )
-def test_what_nodes_cannot_be_drawn_for_is_refused(options, says, tmp_path, capsys):
+def test_options_that_exclude_sampling_end_a_run_with_an_error(options, says, tmp_path, capsys):
     assert (
         command.main(
             ["run", CONFIG, "--config.data.layer_nodes=30", *options, f"--workdir={tmp_path}"]

@@ -6,14 +6,25 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cases import BATCH, DECOMPOSITIONS, ROOT, SGD, TASK, inputs, on_a_graph, random_params
+from cases import (
+    BATCH,
+    DECOMPOSITIONS,
+    ROOT,
+    SGD,
+    TASK,
+    also_slowly,
+    inputs,
+    on_a_graph,
+    random_params,
+)
 
 from ist_jax import ist
+from ist_jax.core.graphs import SparseMatrix
+from ist_jax.core.model import Calibrated
 from ist_jax.core.partition import uneven_groups
 from ist_jax.core.placement import looped, sharded, subnet_mesh
-from ist_jax.core.types import Sparse
 from ist_jax.methods.base import Start
-from ist_jax.methods.predictor import measured
+from ist_jax.methods.predictor import measure_stats
 
 EVEN = ("gcn-split-input", "gcn-scaled", "sage-layer-norm", "gat", "gat-split-input")
 NORMALISED = (
@@ -37,10 +48,8 @@ def test_evaluation_of_sparse_features_over_a_mesh():
     def logits_by(place):
         ((algorithm, *_),), task, data = on_a_graph(place)
         batch = task.batch(data.on_device("test", algorithm.sharding), jnp.arange(1), None)
-        assert isinstance(batch["x"].features, Sparse)
-        logits = jax.jit(
-            lambda state, batch: algorithm.predict(algorithm.variables(state, None), batch)
-        )
+        assert isinstance(batch["x"].features, SparseMatrix)
+        logits = jax.jit(lambda state, batch: algorithm.predictor(state, None)(batch))
         return logits(algorithm.fresh(ROOT), batch)
 
     found = {name: logits_by(place()) for name, place in PLACES.items()}
@@ -49,12 +58,20 @@ def test_evaluation_of_sparse_features_over_a_mesh():
     assert np.std(found["mesh"], axis=0).min() > 0.01
 
 
-@pytest.mark.parametrize("place", PLACES)
-@pytest.mark.parametrize(
-    "name,with_sample",
-    [*itertools.product(NORMALISED, [True, False]), *((name, False) for name in GRAPHS)],
-)
-def test_evaluation_as_units_lie(name, place, with_sample):
+EVERY = [
+    *itertools.product(NORMALISED, [True, False], PLACES),
+    *itertools.product(GRAPHS, [False], PLACES),
+]
+FAST = [
+    *((name, True, "mesh") for name in NORMALISED),
+    *((name, False, "mesh") for name in GRAPHS),
+    ("mlp-uneven", False, "two on a device"),
+    ("chain", False, "one device"),
+]
+
+
+@pytest.mark.parametrize("name,with_sample,place", also_slowly(FAST, EVERY))
+def test_evaluation_as_units_lie(name, with_sample, place):
     """Four subnetworks do not divide all groups of any that may be uneven: of 18 and 13 units, 9 and 5 blocks, 6 filters, 6, 4
     and 5 channels, 18 features."""
     decomposition = DECOMPOSITIONS[name](4)
@@ -67,10 +84,13 @@ def test_evaluation_as_units_lie(name, place, with_sample):
         {"x": inputs(decomposition, seed=2)},
     )
     state = algorithm.fresh(ROOT, Start(params))
-    found = jax.jit(lambda state: algorithm.predict(algorithm.variables(state, sample), batch))(
-        state
-    )
+    found = jax.jit(lambda state: algorithm.predictor(state, sample)(batch))(state)
     full = decomposition.full
-    expected = TASK.logits(full.apply, measured(full, TASK, params, sample), batch)
+
+    def predicted(params):
+        stats = measure_stats(full, TASK, params, sample)
+        return TASK.predict(Calibrated(full, stats), params, batch)
+
+    expected = jax.jit(predicted)(params)
     np.testing.assert_allclose(found, expected, rtol=2e-3, atol=2e-4)
     assert np.abs(expected).max() > 0.01

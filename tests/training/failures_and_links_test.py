@@ -1,4 +1,4 @@
-"""Workers that are lost, and links that are slow, in the records of runs."""
+"""Workers that fail, and links that are slow, in the records of runs."""
 
 import json
 import pathlib
@@ -16,56 +16,56 @@ from ist_jax.cli.quantities import bytes_per_second, link, seconds
 from ist_jax.cli.records import curves, results, tables
 from ist_jax.core.placement import looped, sharded, subnet_mesh
 from ist_jax.training.failures import Failures
-from ist_jax.training.summary import RunState
+from ist_jax.training.run_state import RunState
 
 SAMPLES = 4 * BATCH
 
 
-def test_who_is_lost_is_drawn_at_the_rate_or_scheduled_and_repeats():
-    alive_RxS = np.array([Failures(0.25).alive(3, r, 8) for r in range(2000)])
-    assert alive_RxS.mean() == pytest.approx(0.75, abs=0.01)
-    assert (alive_RxS.mean(axis=0) > 0.7).all() and not (alive_RxS == alive_RxS[:, :1]).all(), (
-        "each for itself"
-    )
-    np.testing.assert_array_equal(Failures(0.25).alive(3, 7, 8), alive_RxS[7])
+def test_failures_are_drawn_at_the_rate_or_scheduled_and_repeat():
+    weight_RxS = np.array([Failures(0.25).weights(3, r, 8) for r in range(2000)])
+    assert weight_RxS.dtype == np.float32 and set(np.unique(weight_RxS)) == {0, 1}
+    assert weight_RxS.mean() == pytest.approx(0.75, abs=0.01)
+    assert (weight_RxS.mean(axis=0) > 0.7).all(), "every worker fails at that rate"
+    assert not (weight_RxS == weight_RxS[:, :1]).all(), "independently of the others"
+    np.testing.assert_array_equal(Failures(0.25).weights(3, 7, 8), weight_RxS[7])
     scheduled = Failures(schedule=((2, 0), (2, 3), (5, 1)))
-    assert [scheduled.alive(0, r, 4).tolist() for r in (1, 2, 5)] == [
+    assert [scheduled.weights(0, r, 4).tolist() for r in (1, 2, 5)] == [
         [1, 1, 1, 1],
         [0, 1, 1, 0],
         [1, 0, 1, 1],
     ]
-    assert Failures().alive(0, 1, 4).all() and not Failures(1.0).alive(0, 1, 4).any()
+    assert Failures().weights(0, 1, 4).all() and not Failures(1.0).weights(0, 1, 4).any()
 
 
-def test_a_lost_worker_is_counted_and_its_units_keep_their_values(tmp_path):
-    """All workers are lost in the second of two rounds: the run ends where one round ends."""
+def test_a_failed_worker_is_counted_and_its_units_keep_their_values(tmp_path):
+    """All workers fail in the second of two rounds: the run ends where one round ends."""
     algorithm = ist(two_groups(4), TASK, SGD, batch_size=BATCH)
     everybody = Failures(schedule=tuple((2, worker) for worker in range(4)))
     two = run(
         [(algorithm, 6 * SAMPLES, 3)],
         TASK,
         dataset(),
-        LoopConfig(eval_every=1, lost=everybody),
+        LoopConfig(eval_every=1, failures=everybody),
         tmp_path,
     )
     one = run([(algorithm, 3 * SAMPLES, 3)], TASK, dataset(), LoopConfig(eval_every=1))
     jax.tree.map(np.testing.assert_array_equal, two.params, one.params)
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    assert [row["lost_workers"] for row in rows] == [0, 4] and two.summary["lost_workers"] == 4
+    assert [row["failed_workers"] for row in rows] == [0, 4] and two.summary["failed_workers"] == 4
 
 
 @pytest.mark.parametrize(
     "place", [looped, lambda: sharded(subnet_mesh(4))], ids=["one device", "mesh"]
 )
-def test_who_is_lost_changes_no_program(place):
+def test_which_workers_fail_changes_no_program(place):
     algorithm, data = ist(two_groups(4), TASK, SGD, batch_size=BATCH, placement=place()), dataset()
     state, view = (
         algorithm.fresh(jax.random.key(0)),
-        data.view(0, jax.random.key(1), 4, algorithm.sharding),
+        next(data.views(jax.random.key(1), 4, algorithm.sharding, [range(1)])),
     )
-    for alive in ([1, 1, 1, 1], [1, 0, 1, 1], [0, 0, 0, 0]):
+    for weights in ([1, 1, 1, 1], [1, 0, 1, 1], [0, 0, 0, 0]):
         weight_S, key = jax.device_put(
-            (np.array(alive, bool), jax.random.key(2)), algorithm.sharding
+            (np.array(weights, np.float32), jax.random.key(2)), algorithm.sharding
         )
         state, _ = algorithm.round(state, view, key, weight_S, steps=2)
     assert algorithm.round._cache_size() == 1
@@ -96,9 +96,21 @@ def test_simulated_seconds_do_not_depend_on_how_a_machine_is_cut_into_cpu_device
     """They share its cores: a worker would have them to itself."""
     for place in ("looped", "sharded-2", "sharded-4"):
         algorithm = ist(two_groups(4), TASK, SGD, batch_size=BATCH, placement=placements()[place]())
-        book = RunState()
-        book.add_seconds(8.0, algorithm)
-        assert (book.seconds, book.device_seconds) == (8.0, 2.0)
+        run_state = RunState()
+        run_state.use_devices(algorithm.sharding, algorithm.num_workers)
+        run_state.add_seconds("train", 8.0)
+        assert (run_state.seconds, run_state.device_seconds) == (8.0, 2.0)
+
+
+def test_the_time_of_an_inner_section_is_not_part_of_the_outer_one(monkeypatch):
+    now = iter([0.0, 1.0, 3.0, 3.5])
+    monkeypatch.setattr("time.perf_counter", lambda: next(now))
+    run_state = RunState()
+    with run_state.timed("train"), run_state.timed("compile"):
+        pass
+    assert (run_state.seconds, run_state.compile_seconds) == (1.5, 2.0)
+    with pytest.raises(ValueError, match="train, compile or evaluate, not 'tain'"):
+        run_state.add_seconds("tain", 1.0)
 
 
 def test_quantities():

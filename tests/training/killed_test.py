@@ -1,7 +1,6 @@
 """A run as a process: killed at any moment, or asked to stop, it ends as an unbroken one does."""
 
 import json
-import os
 import pathlib
 import random
 import signal
@@ -11,7 +10,8 @@ import time
 
 import numpy as np
 import pytest
-from run_test import QUICK
+from cases import also_slowly
+from command_line import QUICK
 
 from ist_jax.cli.commands import run
 from ist_jax.cli.exit_status import STOPPED, exit_status
@@ -44,7 +44,6 @@ LONG = [
 ]
 
 
-CACHE = os.environ.get("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".jax_cache"))
 TIMEOUT = 300
 
 
@@ -52,13 +51,7 @@ def start(workdir, arguments=LONG):
     command = [sys.executable, "-m", "ist_jax.cli.commands.run", *arguments, f"--workdir={workdir}"]
     workdir.parent.mkdir(parents=True, exist_ok=True)
     with workdir.with_name(workdir.name + ".err").open("w") as error:
-        return subprocess.Popen(
-            command,
-            cwd=ROOT,
-            stdout=error,
-            stderr=error,
-            env=os.environ | {"JAX_COMPILATION_CACHE_DIR": CACHE},
-        )
+        return subprocess.Popen(command, cwd=ROOT, stdout=error, stderr=error)
 
 
 def said(workdir):
@@ -111,17 +104,35 @@ def assert_same_run(one, other):
 
 @pytest.fixture(scope="module")
 def unbroken(tmp_path_factory):
-    """A finished run, and how many seconds its process took with what it compiles in the cache."""
+    """The workdir of a finished run."""
     workdir = tmp_path_factory.mktemp("unbroken") / "run"
-    finish(workdir.with_name("first"))
-    began = time.perf_counter()
     finish(workdir)
-    return workdir, time.perf_counter() - began
+    return workdir
 
 
+def test_a_run_that_is_killed_before_and_after_its_first_checkpoint_ends_as_the_unbroken_one(
+    unbroken, tmp_path
+):
+    """By SIGKILL; each time it resumes where it died."""
+    folder = tmp_path / "run"
+    process = start(folder)
+    time.sleep(1.5)
+    process.kill()
+    assert process.wait(TIMEOUT) == -signal.SIGKILL, said(folder)
+    process = start(folder)
+    wait_for(process, lambda: list((folder / "checkpoints").glob("*.sha256")))
+    process.kill()
+    assert process.wait(TIMEOUT) == -signal.SIGKILL, said(folder)
+    finish(folder)
+    assert_same_run(folder, unbroken)
+
+
+@pytest.mark.slow
 def test_a_run_that_is_killed_ten_times_ends_as_the_unbroken_one(unbroken, tmp_path):
-    """Killed by SIGKILL at random moments, the very first seconds among them, each time going on where it died."""
-    workdir, seconds = unbroken
+    """Killed by SIGKILL at random moments, the very first seconds among them, each time resuming where it died."""
+    workdir, began = unbroken, time.perf_counter()
+    finish(tmp_path / "timed")
+    seconds = time.perf_counter() - began  # with what it compiles in the cache
     rng, folder, after_a_checkpoint, killed, tried = random.Random(0), tmp_path / "0", 0, 0, 0
     while killed < 10:
         moment = [0.5, 1.5][tried] if tried < 2 else rng.uniform(0.3, 1.0) * seconds
@@ -146,7 +157,7 @@ def test_a_run_that_is_killed_ten_times_ends_as_the_unbroken_one(unbroken, tmp_p
     assert len(left) == 2 and all(name.isdigit() for name in left), "nothing half-written stays"
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", also_slowly([signal.SIGTERM], [signal.SIGINT, signal.SIGTERM]))
 def test_a_signal_saves_and_has_a_status_of_its_own(unbroken, tmp_path, number):
     workdir = tmp_path / "run"
     process = start(workdir)
@@ -154,13 +165,13 @@ def test_a_signal_saves_and_has_a_status_of_its_own(unbroken, tmp_path, number):
     wait_for(process, lambda: metrics.exists() and metrics.read_text())
     process.send_signal(number)
     assert process.wait(TIMEOUT) == STOPPED == 3, said(workdir)
-    assert "the same command goes on from there" in said(workdir).splitlines()[
+    assert "the same command resumes from there" in said(workdir).splitlines()[
         -1
     ] and "Traceback" not in said(workdir)
     assert not (workdir / "summary.json").exists()
     stopped_in = int(said(workdir).rsplit("round ", 1)[1].split(",")[0])
-    assert f"going on after round {stopped_in}" in finish(workdir)
-    assert_same_run(workdir, unbroken[0])
+    assert f"resuming after round {stopped_in}" in finish(workdir)
+    assert_same_run(workdir, unbroken)
 
 
 def catches(process, number):
@@ -177,7 +188,7 @@ def catches(process, number):
     not pathlib.Path("/proc/self/status").exists(),
     reason="this system does not show who catches signals",
 )
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", also_slowly([signal.SIGTERM], [signal.SIGINT, signal.SIGTERM]))
 def test_a_signal_amid_the_imports_ends_the_command_with_the_same_status(tmp_path, number):
     process = start(tmp_path / "run")
     wait_for(process, lambda: catches(process, signal.SIGTERM))  # Python itself catches SIGINT
@@ -202,6 +213,7 @@ def test_before_training_a_signal_ends_the_command_and_in_training_the_second_on
     assert exit_status(lambda: (_ for _ in ()).throw(KeyboardInterrupt("ended"))) == STOPPED
 
 
+@pytest.mark.slow
 def test_a_second_run_in_a_workdir_is_refused_and_harms_nothing(unbroken, tmp_path, capsys):
     workdir = tmp_path / "run"
     process = start(workdir)
@@ -211,4 +223,4 @@ def test_a_second_run_in_a_workdir_is_refused_and_harms_nothing(unbroken, tmp_pa
     assert "another run is writing here" in capsys.readouterr().err.splitlines()[-1]
     process.send_signal(signal.SIGCONT)
     assert process.wait(TIMEOUT) == 0, said(workdir)
-    assert_same_run(workdir, unbroken[0])
+    assert_same_run(workdir, unbroken)

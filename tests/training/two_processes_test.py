@@ -55,5 +55,6 @@ def test_two_processes_end_in_the_parameters_of_one(tmp_path):
     ]
     assert [row["round"] for row in rows] == [1, 2], "records are written once, by one process"
     np.testing.assert_allclose(
-        found["accuracy"], [row["test_accuracy"] for row in results.history + of_graph.history]
+        found["accuracy"],
+        [row["test"]["accuracy"] for row in (*results.history, of_graph.history[-1])],
     )

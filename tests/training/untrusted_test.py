@@ -6,8 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
-from export_test import exported, trained
-from run_test import QUICK
+from command_line import QUICK, exported, trained
 
 from ist_jax.cli.commands import evaluate, export, report, run
 from ist_jax.training import checkpoint
@@ -74,32 +73,36 @@ def test_wrong_values_in_a_runs_config_json(case, model, tmp_path, capsys):
     assert_refused(2, export.main, [f"--workdir={copy}", f"--out={tmp_path}/out"], says, capsys)
 
 
-BOOK = ("custom_metadata", "book")
+RUN_STATE = ("custom_metadata", "run_state")
 CHECKPOINTS = {
-    "no bookkeeping": (BOOK, GONE, "is no checkpoint of this software"),
-    "bookkeeping that is a number": (BOOK, 3, "is no checkpoint of this software"),
+    "no run state": (RUN_STATE, GONE, "is no checkpoint of this software"),
+    "a run state that is a number": (RUN_STATE, 3, "is no checkpoint of this software"),
     "no metadata": (("custom_metadata",), None, "is no checkpoint of this software"),
-    "no round": ((*BOOK, "round"), GONE, "says neither its round|another version of this software"),
+    "no round": (
+        (*RUN_STATE, "round"),
+        GONE,
+        "does not say its round|another version of this software",
+    ),
     "a round in words": (
-        (*BOOK, "round"),
+        (*RUN_STATE, "round"),
         "six",
-        "says neither its round|another version of this software",
+        "does not say its round|another version of this software",
     ),
-    "rows that are a list": (
-        (*BOOK, "rows"),
+    "metrics that are a list": (
+        (*RUN_STATE, "selected"),
         [],
-        "says neither its round|another version of this software",
+        "does not say its round|another version of this software",
     ),
-    "a phase that the run has not": ((*BOOK, "phase"), 9, "of other phases"),
-    "a phase before the first": ((*BOOK, "phase"), -1, "of other phases"),
-    "steps in words": ((*BOOK, "steps"), "x", "another version of this software"),
+    "a phase that the run has not": ((*RUN_STATE, "phase"), 9, "of other phases"),
+    "a phase before the first": ((*RUN_STATE, "phase"), -1, "of other phases"),
+    "steps in words": ((*RUN_STATE, "steps"), "x", "another version of this software"),
     "time that is not finite": (
-        (*BOOK, "seconds"),
+        (*RUN_STATE, "seconds"),
         float("nan"),
         "another version of this software",
     ),
-    "costs that are a number": ((*BOOK, "metered"), 3, "another version of this software"),
-    "a field too many": ((*BOOK, "more"), 1, "another version of this software"),
+    "costs that are a number": ((*RUN_STATE, "measured"), 3, "another version of this software"),
+    "a field too many": ((*RUN_STATE, "more"), 1, "another version of this software"),
     "shapes that are none": (("custom_metadata", "shapes"), 1, "is no checkpoint of this software"),
     "shapes of another model": (
         ("custom_metadata", "model", "output/kernel"),
@@ -165,7 +168,7 @@ def test_wrong_arrays_of_an_exported_model(case, model, tmp_path, capsys):
 RECORDS = {
     "an accuracy in words": (
         "summary.json",
-        ("test_accuracy",),
+        ("last", "test", "accuracy"),
         "0.5",
         "'0.5' is no finite number",
     ),

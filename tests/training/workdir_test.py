@@ -15,15 +15,16 @@ import jax
 import jax.numpy as jnp
 import pytest
 from cases import ALGORITHMS, BATCH, TASK, dataset
+from command_line import QUICK
 from jax.errors import JaxRuntimeError
-from run_test import QUICK
+from orbax.checkpoint import v1 as ocp
 
 from ist_jax import LoopConfig, run
 from ist_jax.cli.commands import run as command_line
 from ist_jax.training import checkpoint, loggers
 from ist_jax.training import workdir as workdir_module
 from ist_jax.training.checkpoint import CheckpointError, Checkpoints
-from ist_jax.training.loggers import JsonLines, rows_until
+from ist_jax.training.loggers import JsonLines, evaluation, rows_until
 from ist_jax.training.workdir import Workdir, WorkdirError
 
 SAMPLES = 4 * BATCH
@@ -39,6 +40,11 @@ def train(workdir, rounds=8, **options):
         workdir,
         **options,
     )
+
+
+def metrics_of(results):
+    """What a run measured of its model, row by row."""
+    return [(row["round"], row["train"], evaluation(row)) for row in results.history]
 
 
 class Died(Exception):
@@ -87,12 +93,12 @@ def test_a_flipped_byte_in_any_file_of_a_checkpoint_falls_back_to_the_one_before
         if (broken[0] / "checkpoints" / file).stat().st_size == 0:
             continue
         copy = shutil.copytree(broken[0] / "checkpoints", tmp_path / str(number))
-        assert Checkpoints(copy, tidy=False).bookkeeping()["round"] == 6
+        assert Checkpoints(copy, tidy=False).run_state()["round"] == 6
         flip(copy / file)
         said = []
-        assert Checkpoints(copy, said.append).bookkeeping()["round"] == 4, file
+        assert Checkpoints(copy, said.append).run_state()["round"] == 4, file
         assert len(said) == 1 and "6 is damaged" in said[0]
-        assert Checkpoints(copy).bookkeeping()["round"] == 4, "set aside, and never found again"
+        assert Checkpoints(copy).run_state()["round"] == 4, "set aside, and never found again"
 
 
 @pytest.mark.parametrize(
@@ -110,21 +116,19 @@ def test_other_damage_falls_back_too(broken, tmp_path, damage):
         "digest removed": (copy / "6.sha256").unlink,
         "digest cut": lambda: os.truncate(copy / "6.sha256", 100),
     }[damage]()
-    assert Checkpoints(copy).bookkeeping()["round"] == 4
+    assert Checkpoints(copy).run_state()["round"] == 4
 
 
-def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one_and_ends_as_the_unbroken_run(
+def test_a_run_resumes_from_the_checkpoint_before_a_damaged_one_and_ends_as_the_unbroken_run(
     broken, tmp_path, capsys
 ):
     copy = shutil.copytree(broken[0], tmp_path / "run")
     flip(max((copy / "checkpoints" / "6").rglob("*"), key=lambda file: file.stat().st_size))
     results = train(copy)
-    assert "6 is damaged: going on from the checkpoint before it" in capsys.readouterr().err
+    assert "6 is damaged: resuming from the one before it" in capsys.readouterr().err
     chex.assert_trees_all_equal(results.params, broken[1].params)
-    assert [row["test_loss"] for row in results.history] == [
-        row["test_loss"] for row in broken[1].history
-    ]
-    assert Checkpoints(copy / "checkpoints").bookkeeping()["round"] == 8
+    assert metrics_of(results) == metrics_of(broken[1])
+    assert Checkpoints(copy / "checkpoints").run_state()["round"] == 8
 
 
 def test_if_all_checkpoints_are_damaged_that_is_an_error_now_and_later(broken, tmp_path):
@@ -142,9 +146,9 @@ def test_what_was_left_half_written_is_removed_and_nothing_else(broken, tmp_path
     (copy / "8.orbax-checkpoint-tmp-1").mkdir()
     (copy / "9.sha256.tmp").write_text("")
     (copy / "mine").mkdir()
-    assert Checkpoints(copy, tidy=False).bookkeeping()["round"] == 6
+    assert Checkpoints(copy, tidy=False).run_state()["round"] == 6
     assert (copy / "7").exists(), "a reader changes nothing"
-    assert Checkpoints(copy).bookkeeping()["round"] == 6
+    assert Checkpoints(copy).run_state()["round"] == 6
     assert sorted(path.name for path in copy.iterdir()) == [
         "4",
         "4.sha256",
@@ -154,16 +158,16 @@ def test_what_was_left_half_written_is_removed_and_nothing_else(broken, tmp_path
     ]
 
 
-def test_checkpoint_0_is_there_before_round_1_and_a_workdir_without_one_starts_afresh(
+def test_checkpoint_0_is_there_before_round_1_and_a_workdir_without_one_starts_again(
     tmp_path, capsys
 ):
     with pytest.raises(Died):
         train(tmp_path, stop=die_after(1))
-    assert Checkpoints(tmp_path / "checkpoints").bookkeeping()["round"] == 0
+    assert Checkpoints(tmp_path / "checkpoints").run_state()["round"] == 0
     shutil.rmtree(tmp_path / "checkpoints")
-    (tmp_path / "metrics.jsonl").write_text('{"round": 2, "train_loss"')
-    assert [row["round"] for row in train(tmp_path, rounds=2).history] == [2]
-    assert "no checkpoint of it was committed: starting afresh" in capsys.readouterr().err
+    (tmp_path / "metrics.jsonl").write_text('{"round": 2, "train"')
+    assert [row["round"] for row in train(tmp_path, rounds=2).history] == [1, 2]
+    assert "committed no checkpoint: starting again" in capsys.readouterr().err
     shutil.rmtree(tmp_path / "checkpoints")
     with pytest.raises(WorkdirError, match="all checkpoints are gone"):
         train(tmp_path, rounds=2)
@@ -184,11 +188,13 @@ def test_a_damaged_row_before_the_checkpoint_is_an_error_and_loses_nothing(broke
     copy = shutil.copytree(broken[0], tmp_path / "run")
     metrics = copy / "metrics.jsonl"
     first, *rest = metrics.read_bytes().splitlines(keepends=True)
-    assert len(rest) == 2
+    assert len(rest) == 5, (
+        "of the rounds up to the checkpoint; the sixth is not yet followed by one"
+    )
     for damaged in (b"\xff\n" + b"".join(rest), b"".join(rest[:1]), b""):
         metrics.write_bytes(damaged)
         with pytest.raises(
-            WorkdirError, match=r"metrics.jsonl is damaged: . of its first 3 rows can be read"
+            WorkdirError, match=r"metrics.jsonl is damaged: . of its first 6 rows can be read"
         ):
             train(copy)
         assert metrics.read_bytes() == damaged
@@ -210,6 +216,20 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path):
         Checkpoints(tmp_path).restore({"x": jnp.ones((3, 2)), "y": jnp.zeros(3)}, state)
 
 
+def test_a_checkpoint_of_the_layout_before_is_refused_in_one_line(tmp_path):
+    state = {"x": jnp.ones(3)}
+    earlier = {"book": {"round": 2}, "shapes": {"x": [3]}, "model": {"x": [3]}}
+    folder = tmp_path / "checkpoints"
+    folder.mkdir()
+    ocp.save(folder / "2", state, custom_metadata=earlier)
+    (folder / "2.sha256").write_text(checkpoint._digest(folder / "2"))
+    with pytest.raises(
+        WorkdirError, match="2 was written by an earlier version .*: finish"
+    ) as error:
+        train(tmp_path)
+    assert "\n" not in str(error.value)
+
+
 def test_two_runs_in_one_workdir_are_refused(tmp_path):
     first = Workdir(tmp_path, print)
     with pytest.raises(WorkdirError, match="another run is writing here"):
@@ -223,15 +243,15 @@ def no_space(*args, **options):
 
 
 @pytest.mark.parametrize("where", ["orbax", "digest", "metrics", "summary"])
-def test_a_full_disk_is_one_line_and_the_run_goes_on_once_there_is_space(
+def test_a_full_disk_is_one_line_and_the_run_resumes_once_there_is_space(
     tmp_path, broken, monkeypatch, where
 ):
     copy = shutil.copytree(broken[0], tmp_path / "run")
     with monkeypatch.context() as full:
         {
-            "orbax": lambda: full.setattr(checkpoint.ocp, "save", no_space),
+            "orbax": lambda: full.setattr(ocp, "save", no_space),
             "digest": lambda: full.setattr(checkpoint, "write_whole", no_space),
-            "metrics": lambda: full.setattr(loggers.JsonLines, "write", no_space),
+            "metrics": lambda: full.setattr(loggers.JsonLines, "log", no_space),
             "summary": lambda: full.setattr(workdir_module, "write_whole", no_space),
         }[where]()
         with pytest.raises(
@@ -241,9 +261,7 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_once_there_is_space(
     assert "\n" not in str(error.value)
     results = train(copy)
     chex.assert_trees_all_equal(results.params, broken[1].params)
-    assert [row["test_loss"] for row in results.history] == [
-        row["test_loss"] for row in broken[1].history
-    ]
+    assert metrics_of(results) == metrics_of(broken[1])
 
 
 def test_a_barrier_that_nobody_comes_to_is_another_process_that_is_gone_and_no_full_disk(
@@ -255,7 +273,7 @@ def test_a_barrier_that_nobody_comes_to_is_another_process_that_is_gone_and_no_f
         raise TimeoutError("Timeout waiting at barrier 'sync'. Task 1 heartbeat timeout")
 
     checkpoints = Checkpoints(tmp_path)
-    monkeypatch.setattr(checkpoint.ocp, "save", alone)
+    monkeypatch.setattr(ocp, "save", alone)
     monkeypatch.setattr(checkpoint, "all_succeed", lambda action: action())
     monkeypatch.setattr(checkpoint.jax, "process_count", lambda: 2)
     with pytest.raises(JaxRuntimeError, match="Task 1 heartbeat timeout"):
@@ -273,7 +291,7 @@ def test_a_file_system_that_is_full(disk, free, trains, told):
     (disk / "ballast").write_bytes(bytes((1024 - free) * 1024))
     program = (
         UNTOLD if told == "untold" else ""
-    ) + "import sys; from experiments import run; sys.exit(run.main(sys.argv))"
+    ) + "import sys; from ist_jax.cli.commands import run; sys.exit(run.main(sys.argv))"
     command = [sys.executable, "-c", program, *QUICK, *LARGER, f"--workdir={disk}/run"]
     found = subprocess.run(
         command, cwd=pathlib.Path(__file__).parent.parent.parent, capture_output=True, text=True
@@ -305,10 +323,10 @@ def test_metrics_on_a_full_disk_are_one_line(tmp_path):
     workdir = Workdir(tmp_path, print)
     (tmp_path / "metrics.jsonl").unlink()
     (tmp_path / "metrics.jsonl").symlink_to("/dev/full")
-    workdir._writers[0]._file.close()
-    workdir._writers[0]._file = (tmp_path / "metrics.jsonl").open("a")
+    workdir._metrics._file.close()
+    workdir._metrics._file = (tmp_path / "metrics.jsonl").open("a")
     with pytest.raises(WorkdirError, match="cannot be written or read .No space left on device"):
-        workdir.write({"round": 1, "samples_seen": 1})
+        workdir.log({"round": 1, "samples_seen": 1})
     workdir.close()
 
 

@@ -29,12 +29,12 @@ from ist_jax.cli.benchmarks.timing import Round, median_seconds, round_of
 from ist_jax.cli.config import ConfigError
 from ist_jax.cli.exit_status import Parser, RawText, exit_status
 from ist_jax.cli.records.tables import markdown
+from ist_jax.core.graphs import SparseMatrix
 from ist_jax.core.placement import Placement, looped, vmapped
-from ist_jax.core.types import Sparse
 from ist_jax.data import Dataset, GraphOptions, RawGraph, make_graph_dataset
 from ist_jax.data.splits import shared
 from ist_jax.decompositions import Decomposition, gcn
-from ist_jax.methods.base import Algorithm
+from ist_jax.methods import Method as Algorithm
 from ist_jax.models import GCN
 from ist_jax.tasks import node_classification
 from ist_jax.training.files import write_whole
@@ -76,7 +76,7 @@ FULL, QUICK = (
 OPTIONS = GraphOptions("symmetric", layers=LAYERS, sparse_below=0.1)
 
 
-def entries(matrix: Sparse) -> int:
+def entries(matrix: SparseMatrix) -> int:
     """Of a sparse matrix, those that are not zero."""
     return sum(map(np.count_nonzero, matrix.rows.value))
 
@@ -117,8 +117,8 @@ def inference(
     task = node_classification()
     algorithm = method(_split(found, hidden, num_subnets), task, optax.adam(0.01), batch_size=1)
     batch = task.batch(found.on_device("test", algorithm.sharding), jnp.arange(1), None)
-    variables = jax.jit(algorithm.variables)(algorithm.fresh(jax.random.key(0)), None)
-    return functools.partial(jax.jit(algorithm.predict), variables, batch)
+    predictor = jax.jit(algorithm.predictor)(algorithm.fresh(jax.random.key(0)), None)
+    return functools.partial(jax.jit(lambda predict, batch: predict(batch)), predictor, batch)
 
 
 def inference_rows(name: str, found: Dataset, sizes: Sizes) -> list[list[str]]:
@@ -147,10 +147,10 @@ def inference_rows(name: str, found: Dataset, sizes: Sizes) -> list[list[str]]:
     ]
 
 
-def _sums(found: Dataset, width: int) -> list[tuple[Sparse, int]]:
+def _sums(found: Dataset, width: int) -> list[tuple[SparseMatrix, int]]:
     """(sparse matrix, width of what it is multiplied with) of a step; of logits and last features the narrower."""
     graph = found.arrays("train")["graph"]
-    first = (graph.features,) if isinstance(graph.features, Sparse) else ()
+    first = (graph.features,) if isinstance(graph.features, SparseMatrix) else ()
     *below, last = graph.blocks
     return [(matrix, width) for matrix in (*first, *below)] + [
         (last, min(width, found.num_classes))
@@ -160,7 +160,7 @@ def _sums(found: Dataset, width: int) -> list[tuple[Sparse, int]]:
 def _products(found: Dataset, width: int) -> list[tuple[int, int, int, int]]:
     """(rows, width before, width after, how many products: backward, too) of dense matrices; constant ones have no gradient."""
     graph, classes = found.arrays("train")["graph"], found.num_classes
-    first = [] if isinstance(graph.features, Sparse) else [(*graph.features.shape, width, 2)]
+    first = [] if isinstance(graph.features, SparseMatrix) else [(*graph.features.shape, width, 2)]
     middle, last = graph.blocks[-2:]
     narrower = middle.shape[0] if classes < width else last.shape[0]  # what is narrower is summed
     return [*first, (middle.shape[0], width, width, 3), (narrower, width, classes, 3)]

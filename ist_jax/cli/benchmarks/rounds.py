@@ -154,7 +154,7 @@ def sync_rows(sizes: Sizes, place: str) -> list[Row]:
     found, steps = [], sizes.steps[0]
     for resident in (False, True):
         sync, whole = (
-            network_round(sizes.network, n, place=place, resident=resident) for n in (0, steps)
+            network_round(sizes.network, n, place=place, home_sharded=resident) for n in (0, steps)
         )
         seconds, of_round = median_seconds([sync.run, whole.run], sizes.repeats)
         way = "all units come home" if resident else "units travel"
@@ -167,7 +167,7 @@ def sync_rows(sizes: Sizes, place: str) -> list[Row]:
 
 
 def packing_rows(sizes: Sizes) -> list[Row]:
-    """Small leaves in one collective against one collective each, where `exchange.routes.PACK_BELOW` draws the line."""
+    """Small leaves in one collective against one collective each, where `exchange.transport.PACK_BELOW` draws the line."""
     found = []
     for num_bytes in sizes.blocks:
         packed, apart = median_seconds(

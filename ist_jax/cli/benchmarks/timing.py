@@ -18,8 +18,8 @@ from ist_jax.core.placement import AXIS, Placement, looped, make_placement, subn
 from ist_jax.data import Dataset, Raw, make_dataset
 from ist_jax.data.splits import shared
 from ist_jax.decompositions import mlp
-from ist_jax.exchange.transport import OverMesh
-from ist_jax.methods import Algorithm
+from ist_jax.exchange.transport import MeshTransport
+from ist_jax.methods import Method as Algorithm
 from ist_jax.methods.base import State
 from ist_jax.models import MLP
 from ist_jax.tasks import classification
@@ -128,9 +128,9 @@ def round_of(
       held: a list of the state that rounds go on from, and leave there, so that several in turns hold one; None: its own.
     """
     drawn = range(max(steps, 1) * algorithm.batch_size)
-    view = data.view(0, jax.random.key(1), algorithm.num_workers, algorithm.sharding, drawn)
+    view = next(data.views(jax.random.key(1), algorithm.num_workers, algorithm.sharding, [drawn]))
     key, weight_S = jax.device_put(
-        (jax.random.key(2), jnp.ones(algorithm.num_workers, bool)), algorithm.sharding
+        (jax.random.key(2), jnp.ones(algorithm.num_workers)), algorithm.sharding
     )
     held = [algorithm.fresh(jax.random.key(0))] if held is None else held
     began = time.perf_counter()
@@ -154,10 +154,12 @@ def network_round(network: Network, steps: int, **options: Any) -> Round:
 def swap(num_bytes: int, leaves: int, packed: bool) -> Callable[[], Any]:
     """`leaves` blocks of `num_bytes` on every device, sent over a mesh of all devices in one collective, or one each."""
     mesh = subnet_mesh()
-    routes = OverMesh(mesh, mesh.size, pack_below=2**62 if packed else 0)
+    transport = MeshTransport(mesh, mesh.size, pack_below=2**62 if packed else 0)
     shape = (mesh.size * mesh.size, -(-num_bytes // (4 * mesh.size)))
     blocks = jax.device_put([jnp.ones(shape)] * leaves, NamedSharding(mesh, PartitionSpec(AXIS)))
-    send = jax.jit(routes.spread(routes.swap, (PartitionSpec(AXIS),), PartitionSpec(AXIS)))
+    send = jax.jit(
+        transport.shard_mapped(transport.all_to_all, (PartitionSpec(AXIS),), PartitionSpec(AXIS))
+    )
     return lambda: send(blocks)
 
 

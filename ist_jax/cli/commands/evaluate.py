@@ -21,7 +21,8 @@ from ist_jax.cli.config_files import one_line
 from ist_jax.cli.exit_status import Parser, exit_status
 from ist_jax.cli.records.restored import on_this_machine
 from ist_jax.data import EMBEDDED, Dataset, Spec
-from ist_jax.models.norm import STATS
+from ist_jax.methods.predictor import model_predictor
+from ist_jax.models.linen import LinenModel
 from ist_jax.training import export
 from ist_jax.training.evaluation import evaluate_model
 
@@ -76,21 +77,24 @@ def score(
     )  # the same data are split as they were
     found = builders.dataset(dataclasses.replace(config, data=place))
     _check(spec, found)
-    apply = exported.model.apply
+    model = LinenModel(exported.model)
+    predictor = model_predictor(model, task, exported.params, exported.stats)
     if found.spec.example_shape != spec.example_shape:
-        apply = lambda variables, x: exported.model.apply(
-            variables, x.reshape(len(x), *spec.example_shape)
-        )
-    return evaluate_model(apply, task, exported.variables, found, split, size)
+        predict = predictor.function
+        shaped = lambda batch: batch | {"x": batch["x"].reshape(-1, *spec.example_shape)}
+        reshaping = lambda *given: predict(*given[:-1], shaped(given[-1]))
+        predictor = dataclasses.replace(predictor, function=reshaping)
+    return evaluate_model(predictor, task, found, split, size)
 
 
 def _check_variables(exported: export.Exported, example: Any) -> None:
     """Raises ConfigError if the arrays are not those of the model, measured statistics of its norms included."""
     kinds = lambda tree: jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype.name), dict(tree))
-    wanted = {"params": jax.eval_shape(exported.model.init, jax.random.key(0), example)["params"]}
+    model = LinenModel(exported.model)
+    params, stats = jax.eval_shape(model.init, jax.random.key(0), example), None
     if exported.about["eval_norm"] == "train":
-        apply = lambda variables, x: exported.model.apply(variables, x, mutable=[STATS])
-        wanted |= jax.eval_shape(apply, wanted, example)[1]
+        stats = jax.eval_shape(model.measure, params, example)
+    wanted = export.variables_of(params, stats)
     if kinds(exported.variables) != kinds(wanted):
         raise ConfigError("its arrays are not those of its model: export it again")
     if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(exported.variables)):

@@ -8,12 +8,12 @@ model and its variables back, `python -m ist_jax.cli.commands.evaluate --model=D
 """
 
 import dataclasses
+import functools
 import pathlib
 import sys
 from collections.abc import Sequence
 from typing import Any
 
-import flax.linen as nn
 import jax
 
 from ist_jax.cli import builders
@@ -21,10 +21,13 @@ from ist_jax.cli.config import ConfigError
 from ist_jax.cli.exit_status import Parser, exit_status
 from ist_jax.cli.records.record import as_json, git_revision
 from ist_jax.cli.records.restored import Restored, restore
+from ist_jax.core.model import Stats
 from ist_jax.core.trees import tree_size
-from ist_jax.core.types import Variables
+from ist_jax.core.types import Batch, Params
 from ist_jax.data import Dataset
-from ist_jax.methods.predictor import measured
+from ist_jax.methods import State
+from ist_jax.methods.predictor import Predictor, measure_stats, model_predictor
+from ist_jax.models.linen import LinenModel
 from ist_jax.training import export
 from ist_jax.training.evaluation import evaluate_model, whole_batch
 
@@ -59,25 +62,33 @@ def _check(run: Restored, subnet: int | None) -> None:
         raise ConfigError(f"--subnet={subnet} is from 0 to {workers - 1}")
 
 
-def chosen(run: Restored, subnet: int | None, dataset: Dataset) -> tuple[nn.Module, Variables]:
-    """The whole model, or subnetwork `subnet` of the last round's partition, with what it is evaluated with."""
+def chosen(run: Restored, subnet: int | None, dataset: Dataset) -> tuple[LinenModel, Predictor]:
+    """The full model, or subnetwork `subnet` of the last round's partition, and its predictor."""
     on_sample = run.config.model.eval_norm == "train"
     sample = (
-        whole_batch(run.task, dataset.arrays("train") | dataset.sample(run.config.eval_sample))
+        whole_batch(run.task, dataset.arrays("train") | dataset.calibration(run.config.eval_sample))
         if on_sample
         else None
     )
     if subnet is None:
-        whole = lambda state, sample: measured(
-            run.split.full, run.task, run.algorithm.params(state), sample
-        )
-        return run.split.full, jax.jit(whole)(run.state, sample)
-    variables_S = jax.jit(run.algorithm.subnet_variables)(run.state, sample)["variables"]
-    return run.split.subnet, jax.tree.map(lambda leaf_S: leaf_S[subnet], variables_S)
+        model = run.split.full
+
+        def full(state: State, sample: Batch | None) -> tuple[Params, Stats | None]:
+            params = run.algorithm.params(state)
+            return params, measure_stats(model, run.task, params, sample)
+
+        return model, model_predictor(model, run.task, *jax.jit(full)(run.state, sample))
+    model = run.split.subnet
+    of_subnets = jax.jit(functools.partial(run.algorithm.predictor, subnets=True))
+    predictor_S = of_subnets(run.state, sample)
+    params, stats = jax.tree.map(
+        lambda leaf_S: leaf_S[subnet], (predictor_S.params, predictor_S.stats)
+    )
+    return model, model_predictor(model, run.task, params, stats)
 
 
 def _about(
-    run: Restored, workdir: str, subnet: int | None, variables: Variables, dataset: Dataset
+    run: Restored, workdir: str, subnet: int | None, params: Params, dataset: Dataset
 ) -> dict[str, Any]:
     held = (
         {}
@@ -90,7 +101,7 @@ def _about(
         "method": run.config.method,
         "subnet": subnet,
         "units": held,
-        "parameters": tree_size(variables["params"]),
+        "parameters": tree_size(params),
         "data": {
             "name": dataset.name,
             "fingerprint": dataset.fingerprint,
@@ -117,14 +128,14 @@ def write(workdir: str, out: str, subnet: int | None = None, data_dir: str = "")
     run = restore(workdir)
     _check(run, subnet)
     dataset = _dataset(run, data_dir)
-    model, variables = chosen(run, subnet, dataset)
-    about = _about(run, workdir, subnet, variables, dataset)
+    model, predictor = chosen(run, subnet, dataset)
+    about = _about(run, workdir, subnet, predictor.params, dataset)
     size = about["eval_batch_size"]
     for part in ("validation", "test"):
-        about[f"{part}_accuracy"] = evaluate_model(
-            model.apply, run.task, variables, dataset, part, size
-        )["accuracy"]
-    export.write(out, model, variables, about)
+        about[f"{part}_accuracy"] = evaluate_model(predictor, run.task, dataset, part, size)[
+            "accuracy"
+        ]
+    export.write(out, model, predictor.params, predictor.stats, about)
     return about
 
 

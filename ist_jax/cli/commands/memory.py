@@ -36,7 +36,7 @@ from ist_jax.core.trees import tree_bytes
 from ist_jax.data import Spec
 from ist_jax.data.graph_shapes import GraphSize, graph_shapes
 from ist_jax.data.splits import shared
-from ist_jax.methods import Algorithm
+from ist_jax.methods import Method as Algorithm
 from ist_jax.methods.base import State
 from ist_jax.tasks import Task
 from ist_jax.training.evaluation import evaluate
@@ -108,7 +108,7 @@ def measure(
     state, key = _state_shapes(algorithm), here(jax.random.key(0))
     num_subnets = algorithm.num_workers
     view = View(here(arrays), here(shared(np.zeros(spec.num_train, bool), num_subnets)), key)
-    weight_S = here(jax.ShapeDtypeStruct((num_subnets,), bool))
+    weight_S = here(jax.ShapeDtypeStruct((num_subnets,), np.float32))
     round = (
         algorithm.round.lower(state, view, key, weight_S, steps=steps).compile().memory_analysis()
     )
@@ -171,9 +171,7 @@ def rows(config: Config, subnets: Sequence[int], size: GraphSize | None) -> list
         )
         phases, task = builders.phases(one, spec)
         longest = max(phases, key=lambda phase: phase.samples)
-        found.append(
-            measure(longest.algorithm, task, arrays, evaluated, spec, 2, one.eval_batch_size)
-        )
+        found.append(measure(longest.method, task, arrays, evaluated, spec, 2, one.eval_batch_size))
     return found
 
 

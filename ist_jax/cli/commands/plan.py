@@ -34,7 +34,7 @@ from ist_jax.cli.records.tables import markdown
 from ist_jax.cli.validation import validate
 from ist_jax.core.trees import tree_bytes
 from ist_jax.data import Dataset
-from ist_jax.methods import Algorithm
+from ist_jax.methods import Method as Algorithm
 from ist_jax.training.files import write_whole
 
 METHODS = ("ist", "data_parallel", "local_sgd", "diloco")
@@ -75,14 +75,16 @@ def _step_seconds(algorithm: Algorithm, dataset: Dataset, repeats: int) -> float
     """Median over `repeats` of one local step of one worker."""
     state = algorithm.fresh(jax.random.key(0))
     drawn = range(_STEPS * algorithm.batch_size)
-    view = dataset.view(0, jax.random.key(1), algorithm.num_workers, algorithm.sharding, drawn)
-    worker, key = jax.block_until_ready(jax.jit(algorithm.one_worker)(state)), jax.random.key(2)
+    view = next(
+        dataset.views(jax.random.key(1), algorithm.num_workers, algorithm.sharding, [drawn])
+    )
+    key = jax.random.key(2)
     program = (
-        jax.jit(algorithm.one_step, static_argnames="steps")
-        .lower(worker, view, key, steps=_STEPS)
+        jax.jit(algorithm.local_steps, static_argnames="steps")
+        .lower(state, view, key, steps=_STEPS)
         .compile()
     )
-    return median_seconds([lambda: program(worker, view, key)], repeats)[0] / _STEPS
+    return median_seconds([lambda: program(state, view, key)], repeats)[0] / _STEPS
 
 
 def configured(method: str, arguments: Sequence[str]) -> Config:
@@ -115,11 +117,13 @@ def measure(config: Config, dataset: Dataset, num_subnets: int, repeats: int) ->
             config, num_subnets=num_subnets, placement="looped", num_devices=0, **phases
         )
     )
-    made = lambda config: builders.phases(config, dataset.spec)[0][0].algorithm
+    made = lambda config: builders.phases(config, dataset.spec)[0][0].method
     algorithm = made(config)
     # a worker that holds the whole model steps as fast whatever S is, and S whole optimizer states may not fit here
     timed = algorithm if method == "ist" else made(dataclasses.replace(config, num_subnets=1))
-    worker = jax.eval_shape(algorithm.one_worker, jax.eval_shape(algorithm.init, jax.random.key(0)))
+    worker = jax.eval_shape(
+        algorithm.first_worker, jax.eval_shape(algorithm.init, jax.random.key(0))
+    )
     memory = 2 * tree_bytes(worker.params) + tree_bytes(worker.opt_state)
     return Measured(method, num_subnets, algorithm, _step_seconds(timed, dataset, repeats), memory)
 

@@ -173,7 +173,7 @@ def train(command: Command, signals: Signals | None = None) -> Results | None:
     _say_rounding(config, dataset.num_train, phases)
     _say_padding(phases)
     _say_parts(config)
-    _say_ways([phase.algorithm.partition for phase in phases])
+    _say_ways([phase.method.partition for phase in phases])
     traced = jax.profiler.trace(str(workdir / "profile")) if profile else contextlib.nullcontext()
     with signals.deferred(), traced:
         results = run(
@@ -209,7 +209,7 @@ def _prepared(config: Config, workdir: pathlib.Path) -> tuple[Any, ...]:
     _check_memory(phases)
     _check_drops(config, phases)
     if start is not None:
-        phases[0].algorithm.check(start)
+        phases[0].method.check(start)
     if (placed := autotune.resolve_placement(config, dataset, workdir)) is not config:
         config, (phases, task) = placed, builders.phases(placed, dataset.spec)
     return config, dataset, phases, task, start, origin
@@ -221,9 +221,7 @@ def _check_memory(phases: Sequence[Phase]) -> None:
         costs.model_parameters + min(costs.model_parameters, workers * costs.device_parameters)
     )
     needed = (
-        4
-        * max(held(p.algorithm.costs, p.algorithm.num_workers) for p in phases)
-        / jax.process_count()
+        4 * max(held(p.method.costs, p.method.num_workers) for p in phases) / jax.process_count()
     )
     if needed > (there := memory_bytes()):
         raise ConfigError(
@@ -248,7 +246,7 @@ def _draw(workdir: pathlib.Path) -> None:
 def _say_rounding(config: Config, num_train: int, phases: Sequence[Phase]) -> None:
     """Nothing is rounded silently."""
     planned = config.epochs * num_train
-    actual = sum(phase_steps(p) * p.algorithm.num_workers * p.algorithm.batch_size for p in phases)
+    actual = sum(phase_steps(p) * p.method.num_workers * p.method.batch_size for p in phases)
     if actual != planned and is_first():
         print(
             f"epochs={config.epochs:g} are {planned:,.1f} samples, rounded up to {actual:,} in whole steps",
@@ -258,7 +256,7 @@ def _say_rounding(config: Config, num_train: int, phases: Sequence[Phase]) -> No
 
 def _say_padding(phases: Sequence[Phase]) -> None:
     """What S does not divide costs memory and FLOPs."""
-    found = [phase.algorithm.partition for phase in phases]
+    found = [phase.method.partition for phase in phases]
     for group, size, count, slots in sorted(
         {(g, p.sizes[g], p.num_subnets, p.slots[g]) for p in found for g in p.padded}
     ):
@@ -296,7 +294,10 @@ def _run(arguments: Sequence[str]) -> None:
 def _say_ways(found: Sequence[Partition]) -> None:
     """Which groups' units go from holder to holder, which come home: chosen by labels and sizes."""
     for parts in [parts for parts in found if parts.sizes and parts.num_subnets > 1][-1:]:
-        travelling, home = sorted(parts.travelling), sorted(set(parts.sizes) - parts.travelling)
+        travelling, home = (
+            sorted(parts.holder_sharded),
+            sorted(set(parts.sizes) - parts.holder_sharded),
+        )
         if is_first():
             print(
                 f"units that travel: {', '.join(travelling) or 'none'}; that come home: {', '.join(home) or 'none'}"

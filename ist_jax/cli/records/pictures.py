@@ -2,7 +2,6 @@
 
 import functools
 import pathlib
-from typing import Any
 
 import jax
 import numpy as np
@@ -10,11 +9,12 @@ import numpy as np
 from ist_jax.cli import builders
 from ist_jax.cli.records import drawing
 from ist_jax.cli.records.restored import restore
+from ist_jax.core.graphs import Graph
 from ist_jax.core.keys import named_key
 from ist_jax.core.partition import Partition
-from ist_jax.core.types import Array, Graph, Params
-from ist_jax.methods import drawn
-from ist_jax.models.probe import layer_input
+from ist_jax.core.types import Array, Params
+from ist_jax.methods import drawn_partitions
+from ist_jax.models.linen import LinenModel, inputs_of
 
 
 def holders(parts: Partition, group: str, seed: int, rounds: int) -> np.ndarray:
@@ -25,7 +25,7 @@ def holders(parts: Partition, group: str, seed: int, rounds: int) -> np.ndarray:
     """
     size = parts.sizes[group]
     holder_RxN = np.full((rounds, size + 1), -1)  # the last column takes padded units
-    for round, indices in enumerate(drawn(parts, seed, rounds)):
+    for round, indices in enumerate(drawn_partitions(parts, seed, rounds)):
         for subnet, index_M in enumerate(np.asarray(indices[group])):
             if (holder_RxN[round, index_M[index_M < size]] >= 0).any():
                 raise ValueError(
@@ -64,9 +64,9 @@ def partition(
     drawing.save(figure, pathlib.Path(picture))
 
 
-def embeddings(model: Any, params: Params, graph: Graph) -> Array:
+def embeddings(model: LinenModel, params: Params, graph: Graph) -> Array:
     """[N, H]: what the layer named "output" of a graph network reads of every node."""
-    read = layer_input(lambda: model.apply({"params": params}, graph), "output")
+    read = inputs_of(model, "output", params, graph)
     return read.reshape(read.shape[0], -1)
 
 

@@ -22,7 +22,7 @@ from ist_jax.data import Dataset
 from ist_jax.training.checkpoint import committed_rounds
 from ist_jax.training.files import write_whole
 from ist_jax.training.loggers import rows_until
-from ist_jax.training.workdir import AFRESH, WorkdirError, is_locked
+from ist_jax.training.workdir import STARTS_AGAIN, WorkdirError, is_locked
 from ist_jax.version import __version__
 
 PACKAGES = (
@@ -166,7 +166,7 @@ def _go_on(workdir: pathlib.Path, made_from: Mapping[str, Any]) -> None:
     """Says that a run that has no checkpoint starts afresh; notes what one that has goes on with, if that is another."""
     rounds, noted = committed_rounds(workdir / "checkpoints"), workdir / RESUMES
     if not rounds and not (workdir / "lock").exists():  # with a lock, `Workdir` says it
-        print(f"{workdir}: {AFRESH}", file=sys.stderr)
+        print(f"{workdir}: {STARTS_AGAIN}", file=sys.stderr)
     known = dict(_read(workdir)["environment"])
     for line in rows_until(noted, sys.maxsize):
         known |= line["environment"] if isinstance(line.get("environment"), dict) else {}

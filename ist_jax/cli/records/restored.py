@@ -16,10 +16,11 @@ from ist_jax.cli.validation import validate
 from ist_jax.core.processes import fetch
 from ist_jax.data import Spec
 from ist_jax.decompositions import Decomposition
-from ist_jax.methods.base import Algorithm, Start, State
+from ist_jax.methods import Method as Algorithm
+from ist_jax.methods import Start, State
 from ist_jax.tasks import Task
 from ist_jax.training.checkpoint import CheckpointError, Checkpoints
-from ist_jax.training.summary import RunState
+from ist_jax.training.run_state import RunState
 from ist_jax.training.workdir import WorkdirError
 
 
@@ -80,11 +81,11 @@ def restore(workdir: str | pathlib.Path) -> Restored:
         checkpoints = Checkpoints(
             workdir / "checkpoints", lambda line: print(line, file=sys.stderr), tidy=False
         )
-        book: dict[str, Any] | None = checkpoints.bookkeeping()
+        book: dict[str, Any] | None = checkpoints.run_state()
         if book is None:
             raise ConfigError(f"{workdir} holds no checkpoint: let its run go on until it has one")
-        saved = RunState.of(book, len(phases))
-        algorithm = phases[saved.phase].algorithm
+        saved = RunState.from_json(book, len(phases))
+        algorithm = phases[saved.phase].method
         state = checkpoints.restore(algorithm.fresh(jax.random.key(0)), algorithm.shapes())
     except CheckpointError as error:
         raise ConfigError(str(error)) from error

@@ -1,0 +1,86 @@
+"""Containers for graphs and constant sparse matrices. They hold arrays and know no computation.
+
+Shape letters beyond those of `ist_jax.core.types`: N counts nodes, or rows of a matrix; D its
+columns; W is the width of a padded row; R counts overflow rows.
+"""
+
+from typing import NamedTuple
+
+from ist_jax.core.types import Array
+
+
+class SparseRows(NamedTuple):
+    """The rows of a constant sparse matrix [N, D], in buckets of equal width.
+
+    A row goes into the first bucket that is at least as wide as its number of entries; the rest of
+    its slots are zeros. `ist_jax.models.spmm.sparse_matrix` chooses the buckets.
+
+    Attributes:
+      row: for each bucket int32[n], which rows it holds.
+      column: for each bucket int32[W, n], the column of every entry, 0 in empty slots.
+      value: for each bucket float[W, n], the value of every entry, 0 in empty slots.
+      place_N: int32, the position of each row in the concatenation of all buckets.
+    """
+
+    row: tuple[Array, ...]
+    column: tuple[Array, ...]
+    value: tuple[Array, ...]
+    place_N: Array
+
+
+class SparseMatrix(NamedTuple):
+    """A constant sparse matrix [N, D], stored by rows and by columns.
+
+    The columns are the rows of the transpose, which gradients multiply by.
+    """
+
+    rows: SparseRows
+    columns: SparseRows
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.rows.place_N.shape[0], self.columns.place_N.shape[0]
+
+
+class Graph(NamedTuple):
+    """A graph of N nodes with symmetric edges: the input of a graph network.
+
+    Every node has one row of W neighbours. The neighbours that do not fit are in overflow rows.
+
+    Attributes:
+      features: [N, D], or the constant first product that a model's first layer reads; an array or
+        a `SparseMatrix`.
+      degree_N: number of neighbours, the node itself not counted.
+      mask_N: 1 for a node, 0 for padding.
+      neighbours_NxW: int32, N in empty slots.
+      overflow_RxW: int32, further neighbours, N in empty slots.
+      receiver_R: int32, sorted, the node that each overflow row belongs to.
+    """
+
+    features: Array | SparseMatrix
+    degree_N: Array
+    mask_N: Array
+    neighbours_NxW: Array
+    overflow_RxW: Array
+    receiver_R: Array
+
+
+class Layered(NamedTuple):
+    """The nodes that each layer of a graph network needs, when only some nodes' logits are wanted.
+
+    It takes the place of a `Graph`. The nodes of a layer are the first nodes of the layer below.
+
+    Attributes:
+      features: of the nodes of the lowest layer, as in `Graph`.
+      blocks: one for each layer that sums over neighbours, the lowest first: the propagation matrix
+        [nodes of the layer, nodes of the layer below]. An array where nodes are sampled, a
+        `SparseMatrix` where the block holds every node that the logits depend on.
+    """
+
+    features: Array | SparseMatrix
+    blocks: tuple[Array | SparseMatrix, ...]
+
+    @property
+    def mask_N(self) -> None:
+        """None: a norm over all nodes is undefined where only some are present."""
+        return None

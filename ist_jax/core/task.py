@@ -1,0 +1,57 @@
+"""What a task is: the batch, the loss, the predictions and the metrics of one kind of problem."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, NamedTuple
+
+import jax
+
+from ist_jax.core.model import Model
+from ist_jax.core.types import Array, Batch, Key, Params
+
+Sums = Mapping[str, tuple[Array, Array]]  # metric -> (weighted sum, weight); their ratio is a mean
+
+
+def leading_axis(arrays: Any) -> int:
+    """The number of examples of arrays that all have an example axis."""
+    return jax.tree.leaves(arrays)[0].shape[0]
+
+
+class Selection(NamedTuple):
+    """The metric that picks the best evaluation of a run, on validation data.
+
+    Attributes:
+      metric: a name that the task's `metrics` returns.
+      best: whether the largest value is the best one, or the smallest.
+    """
+
+    metric: str
+    best: Literal["max", "min"]
+
+    def improves(self, value: float, best: float | None) -> bool:
+        """Whether `value` is better than the best one so far; None: there is none yet."""
+        if best is None:
+            return True
+        return value > best if self.best == "max" else value < best
+
+
+class Task(NamedTuple):
+    """One kind of problem. It knows neither the method nor the model.
+
+    Attributes:
+      batch: (arrays, index_B, key or None) -> batch. Gathers the examples `index_B`, and augments
+        them if there is a key. It runs inside the compiled local steps.
+      loss: (model, params, batch, key) -> (loss, aux). The loss is a mean over the batch; the key
+        is for dropout.
+      predict: (model, params, batch) -> outputs, without randomness. It calls `model.apply` once;
+        the caller binds normalisation statistics into the model (`core.model.Calibrated`).
+      metrics: (outputs, batch, weight_B) -> {name: (sum, weight)}, to be added up over batches.
+      selects: the metric that picks the best evaluation.
+      num_examples: arrays -> the number of examples that they hold.
+    """
+
+    batch: Callable[[Any, Array, Key | None], Batch]
+    loss: Callable[[Model, Params, Batch, Key], tuple[Array, Any]]
+    predict: Callable[[Model, Params, Batch], Any]
+    metrics: Callable[[Any, Batch, Array], Sums]
+    selects: Selection = Selection("loss", "min")
+    num_examples: Callable[[Any], int] = leading_axis

@@ -1,0 +1,295 @@
+"""The leaves of an exchanged tree: each kind says what it stores, packs and unpacks.
+
+    kind           repartition     pull            push
+    HolderSharded  sends units     sends nothing   sends nothing
+    HomeSharded    sends nothing   sends units     sends units back
+    Shared         sends nothing   sends nothing   averages over the subnetworks
+
+`pack_pull` returns the blocks to send. `unpack_pull` gets in `received` the blocks that the
+transport returned for them. The other steps work in the same way. All these methods run on every
+device, on the part of the arrays that is stored there. P = S / R is the number of subnetworks on a
+device.
+"""
+
+import abc
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.experimental.layout import Layout, with_layout_constraint
+from jax.sharding import PartitionSpec
+
+from ist_jax.core.assignment import home_size
+from ist_jax.core.partition import Partition
+from ist_jax.core.placement import AXIS
+from ist_jax.core.subnet import (
+    Label,
+    blend,
+    extract_all,
+    mean_or_old,
+    merge,
+    per_subnet,
+    sum_of_contributions,
+    take,
+)
+from ist_jax.core.types import Array, Indices, Key
+from ist_jax.exchange import layout
+from ist_jax.exchange.codecs import EXACT, Codec, codec_for
+from ist_jax.exchange.transport import LocalTransport, SendTable
+
+
+class Step(NamedTuple):
+    """What all leaves share in one step (repartition, pull or push).
+
+    Attributes:
+      tables: group -> its send table.
+      indices: group -> int32[S, M], units of the subnetworks.
+      key: for stochastic rounding; None rounds to nearest.
+      weight_S: participation of the subnetworks, in a push.
+    """
+
+    tables: Mapping[str, SendTable]
+    indices: Indices
+    key: Key | None = None
+    weight_S: Array | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Leaf(abc.ABC):
+    """A leaf, and what all kinds have in common. By default a step sends and changes nothing.
+
+    Attributes:
+      number: its place in the tree. It is folded into the random keys of the leaf.
+      label: its groups.
+      shape: in original order.
+      dtype: of the stored array.
+      axis: the axis along which it is sharded; None if it is not.
+      codec: how its units are encoded.
+      partition: the units of the subnetworks.
+      transport: how blocks are sent.
+    """
+
+    number: int
+    label: Label
+    shape: tuple[int, ...]
+    dtype: Any
+    axis: int | None
+    codec: Codec
+    partition: Partition
+    transport: LocalTransport
+
+    @property
+    def group(self) -> str | None:
+        """The group of the sharded axis."""
+        return None if self.axis is None else self.label.axes[self.axis]
+
+    @property
+    @abc.abstractmethod
+    def spec(self) -> PartitionSpec:
+        """How the stored array is sharded."""
+
+    def lay_out(self, value: Array) -> Array:
+        """The stored array of a fresh `value` in original order, every unit at its home."""
+        return value
+
+    def pack_repartition(self, stored: Array, step: Step) -> list[Array]:
+        return []
+
+    def unpack_repartition(self, stored: Array, received: Sequence[Array], step: Step) -> Array:
+        """The stored array for the next indices."""
+        return stored
+
+    def pack_pull(self, stored: Array, step: Step) -> list[Array]:
+        return []
+
+    def unpack_pull(self, stored: Array, received: Sequence[Array], step: Step) -> Array:
+        """[P, ...]: the leaf of this device's subnetworks."""
+        return stored
+
+    def pack_push(self, pulled_P: Array, trained_P: Array, step: Step) -> list[Array]:
+        return []
+
+    @abc.abstractmethod
+    def unpack_push(
+        self, stored: Array, trained_P: Array, received: Sequence[Array], step: Step
+    ) -> Array:
+        """The stored array after a round."""
+
+    def to_original_order(self, stored: Array, indices: Indices) -> Array:
+        """The leaf in original order, without padding."""
+        return stored
+
+    def to_storage_order(self, stored: Array, indices: Indices) -> Array:
+        """The leaf in `layout.storage_order`. No axis that is sharded is permuted."""
+        return stored
+
+
+class Shared(Leaf):
+    """A leaf without groups: every device stores all of it."""
+
+    @property
+    def spec(self) -> PartitionSpec:
+        return PartitionSpec()
+
+    def unpack_pull(self, stored: Array, received: Sequence[Array], step: Step) -> Array:
+        num_local = self.transport.local(jnp.arange(self.partition.num_subnets)).size
+        return jnp.broadcast_to(stored, (num_local, *stored.shape))
+
+    def unpack_push(
+        self, stored: Array, trained_P: Array, received: Sequence[Array], step: Step
+    ) -> Array:
+        if not self.label.averaged:
+            return trained_P[0]
+        weight_P = self.transport.local(step.weight_S)
+        total = sum_of_contributions(stored, trained_P, weight_P)
+        count = (step.weight_S > 0).sum()
+        return mean_or_old(self.transport.sum_over_devices(total), count, stored)
+
+
+class _Sharded(Leaf):
+    """What leaves with groups have in common: they are encoded."""
+
+    def _parts(self, arrays: Sequence[Array]) -> list[tuple[Array, Label]]:
+        """The arrays of an encoded leaf with their labels: all after the first have one group."""
+        one_group = Label(
+            tuple(group if a == self.axis else None for a, group in enumerate(self.label.axes))
+        )
+        return [(array, one_group if i else self.label) for i, array in enumerate(arrays)]
+
+    def _encode_each(self, value_P: Array, key: Key) -> tuple[Array, ...]:
+        """The encoded leaf of each subnetwork, rounded stochastically.
+
+        Each subnetwork has another key, which does not depend on its device.
+        """
+        if self.codec is EXACT:
+            return (value_P,)
+        subnet_P = self.transport.local(jnp.arange(self.partition.num_subnets))
+        leaf_key = jax.random.fold_in(key, self.number)
+        key_P = jax.vmap(lambda subnet: jax.random.fold_in(leaf_key, subnet))(subnet_P)
+        return jax.vmap(lambda value, key: self.codec.encode(value, self.axis, key))(value_P, key_P)
+
+    def _decode_into_slots(self, received: Sequence[Array], step: Step) -> Array:
+        """[P, .., M, ..]: the received units in their slots."""
+        table = step.tables[self.group]
+        arrays = tuple(self.transport.unpack(block, self.axis, table) for block in received)
+        value_P = self.codec.decode(arrays, self.dtype)
+        # XLA would store the unit axis first, and every later reader would transpose it again
+        return with_layout_constraint(value_P, Layout(tuple(range(value_P.ndim))))
+
+
+class HolderSharded(_Sharded):
+    """A leaf with one group, [S, .., M, ..]: every subnetwork stores the units that it holds."""
+
+    @property
+    def spec(self) -> PartitionSpec:
+        return PartitionSpec(AXIS)
+
+    def lay_out(self, value: Array) -> Array:
+        return layout.split_by_home(value, self.axis, self.partition.num_subnets)
+
+    def pack_repartition(self, stored: Array, step: Step) -> list[Array]:
+        rows = {self.group: step.tables[self.group].rows_SxL}
+
+        def packed(part_P: Array, label: Label) -> Array:
+            units = layout.join_holders(part_P, self.axis)
+            return self.transport.pack(extract_all(units, label, rows, self.partition.num_subnets))
+
+        return [packed(*part) for part in self._parts(self._encode_each(stored, step.key))]
+
+    def unpack_repartition(self, stored: Array, received: Sequence[Array], step: Step) -> Array:
+        return self._decode_into_slots(received, step)
+
+    def unpack_push(
+        self, stored: Array, trained_P: Array, received: Sequence[Array], step: Step
+    ) -> Array:
+        weight_P = self.transport.local(step.weight_S)
+        return blend(stored, trained_P, per_subnet(weight_P, trained_P))
+
+    def to_original_order(self, stored: Array, indices: Indices) -> Array:
+        size = self.partition.sizes[self.group]
+        position_N = layout.positions(indices[self.group], size)
+        return take(layout.join_holders(stored, self.axis), position_N, self.axis)
+
+    def to_storage_order(self, stored: Array, indices: Indices) -> Array:
+        return layout.join_holders(stored, self.axis)
+
+
+class HomeSharded(_Sharded):
+    """Any other leaf with groups, [.., N, ..]: every home stores its units, in original order."""
+
+    @property
+    def spec(self) -> PartitionSpec:
+        return PartitionSpec(*[None] * self.axis, AXIS)
+
+    def lay_out(self, value: Array) -> Array:
+        if self.transport.mesh is None:
+            return value
+        num_subnets = self.partition.num_subnets
+        length = num_subnets * home_size(value.shape[self.axis], num_subnets)
+        return layout.padded(value, self.axis, length)
+
+    def _rows(self, label: Label, step: Step) -> Indices:
+        """Indices into the stored array: this device's rows on the sharded axis, else units."""
+        units = {group: step.indices[group] for _, group in label.groups}
+        return units | {self.group: step.tables[self.group].rows_SxL}
+
+    def pack_pull(self, stored: Array, step: Step) -> list[Array]:
+        def packed(part: Array, label: Label) -> Array:
+            rows_S = extract_all(part, label, self._rows(label, step), self.partition.num_subnets)
+            return self.transport.pack(rows_S)
+
+        return [packed(*part) for part in self._parts(self.codec.encode(stored, self.axis, None))]
+
+    def unpack_pull(self, stored: Array, received: Sequence[Array], step: Step) -> Array:
+        return self._decode_into_slots(received, step)
+
+    def pack_push(self, pulled_P: Array, trained_P: Array, step: Step) -> list[Array]:
+        value_P = trained_P - pulled_P if self.codec.differences else trained_P
+        table = step.tables[self.group]
+        return [
+            self.transport.pack_return(part_P, self.axis, table)
+            for part_P in self._encode_each(value_P, step.key)
+        ]
+
+    def unpack_push(
+        self, stored: Array, trained_P: Array, received: Sequence[Array], step: Step
+    ) -> Array:
+        arrays = tuple(map(self.transport.unpack_return, received))
+        value_S = self.codec.decode(arrays, self.dtype)
+        rows, disjoint = self._rows(self.label, step), self.partition.disjoint
+        # differences are merged into "no difference"; -0.0 + x is x to the last bit
+        old = jnp.full_like(stored, -0.0) if self.codec.differences else stored
+        new = merge(old, value_S, self.label, rows, step.weight_S, disjoint=disjoint)
+        return stored + new if self.codec.differences else new
+
+    def to_original_order(self, stored: Array, indices: Indices) -> Array:
+        return stored[tuple(map(slice, self.shape))]
+
+    def to_storage_order(self, stored: Array, indices: Indices) -> Array:
+        units = layout.storage_order(self.partition, indices)
+        for axis, group in self.label.groups:
+            if axis == self.axis:
+                stored = layout.padded(stored, axis, units[group].size)
+            else:
+                stored = take(stored, units[group], axis)
+        return stored
+
+
+def make_leaf(
+    number: int,
+    label: Label,
+    shape: Any,
+    compression: str,
+    partition: Partition,
+    transport: LocalTransport,
+) -> Leaf:
+    """The leaf of the kind that its label and the partition ask for."""
+    kind, axis = HolderSharded, layout.holder_sharded_axis(label, partition)
+    if not label.groups:
+        kind = Shared
+    elif axis is None:
+        kind, axis = HomeSharded, layout.home_axis(label, partition)[0]
+    codec = codec_for(compression, shape, axis, partition.num_subnets)
+    return kind(number, label, tuple(shape.shape), shape.dtype, axis, codec, partition, transport)

@@ -1,0 +1,264 @@
+"""The round that ist, local SGD, DiLoCo and ensembles share.
+
+Plan the units of every subnetwork, pull them, train each subnetwork alone for J steps, push the
+units back, and let the outer optimizer act on what the round changed.
+"""
+
+import dataclasses
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import NamedSharding, PartitionSpec
+
+from ist_jax.core.decomposition import Decomposition
+from ist_jax.core.keys import named_key
+from ist_jax.core.placement import AXIS, Placement
+from ist_jax.core.sample_order import View, draw, of_one_device
+from ist_jax.core.subnet import label_axes, per_subnet
+from ist_jax.core.task import Task
+from ist_jax.core.types import Array, Batch, Key, Metrics, Params
+from ist_jax.exchange import Exchange
+from ist_jax.methods.base import Method
+from ist_jax.methods.exchanged import Exchanged
+from ist_jax.methods.local_batch import check_subnet, local_batch
+from ist_jax.methods.optimizer_state import at_step, state_labels
+from ist_jax.methods.predictor import Predictor
+from ist_jax.methods.state import Plan, Start, State, Worker
+from ist_jax.methods.subnet_predictors import SubnetPredictors
+
+OPT_STATES = ("reset", "carry", "local")
+
+
+class Outer(NamedTuple):
+    """An outer optimizer, and the exchange that moves its state to its units' next holders."""
+
+    tx: optax.GradientTransformation
+    exchange: Exchange
+
+
+def exchanged_trees(
+    decomposition: Decomposition,
+    tx: optax.GradientTransformation,
+    opt_state: str = "reset",
+    outer_tx: optax.GradientTransformation | None = None,
+) -> tuple[Exchanged, Exchanged]:
+    """(labels, shapes) of everything that is exchanged.
+
+    Raises:
+      ValueError: rules or the subnetwork's model do not fit, or carried optimizer state is not
+        shaped like its parameters.
+    """
+    shapes = jax.eval_shape(decomposition.init, jax.random.key(0))
+    labels = label_axes(shapes, decomposition.rules, decomposition.partition.sizes)
+    check_subnet(decomposition, labels, shapes)
+    carried = tx if opt_state == "carry" else None
+    label = lambda each: () if each is None else state_labels(each, labels, shapes)
+    shape = lambda each: () if each is None else jax.eval_shape(each.init, shapes)
+    return (
+        Exchanged(labels, label(carried), label(outer_tx)),
+        Exchanged(shapes, shape(carried), shape(outer_tx)),
+    )
+
+
+def _if_present(weight_S: Array, new_S: Any, old_S: Any) -> Any:
+    """Per worker: what it has now; for a lost worker, what it had before."""
+    choose = lambda new, old: jnp.where(per_subnet(weight_S, new) > 0, new, old)
+    return jax.tree.map(choose, new_S, old_S)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class SubnetMethod(Method):
+    """A method whose workers train subnetworks, or copies, alone and synchronise once a round.
+
+    Attributes:
+      decomposition: the model and its parts.
+      task: batch, loss, predictions.
+      tx: the local optimizer.
+      placement: where subnetworks train.
+      exchange: of the parameters and of carried optimizer state.
+      opt_state: 'reset', 'carry' or 'local'; see `ist`.
+      outer: the outer optimizer; None: what is pushed is the new parameters.
+    """
+
+    decomposition: Decomposition
+    task: Task
+    tx: optax.GradientTransformation
+    placement: Placement
+    exchange: Exchange
+    opt_state: str
+    outer: Outer | None = None
+
+    def _round(
+        self, state: State, view: View, key: Key, weight_S: Array, *, steps: int
+    ) -> tuple[State, Metrics]:
+        plan = self.plan(state, key)
+        state = self._repartition(state, plan, named_key(key, "move"))
+        pulled_S = self.exchange.pull(state.store, plan.indices)
+        trained_S, opt_S, loss_SxJ = self._train(state, pulled_S, view, key, steps)
+        store = self.exchange.push(
+            state.store, pulled_S, trained_S, plan.indices, weight_S, named_key(key, "push")
+        )
+        if plan.synchronised:
+            store, state = self._outer_update(state, store)
+        state = state._replace(
+            store=store,
+            opt_state=self._kept_by_workers(state, opt_S, weight_S),
+            step=state.step + steps,
+            position=state.position + steps * self.info.batch_size,
+        )
+        return self._placed(state), {"loss_SxJ": loss_SxJ}
+
+    def _repartition(self, state: State, plan: Plan, key: Key) -> State:
+        """Moves holder-sharded units to their next holders."""
+        moved = lambda exchange, tree: exchange.repartition(tree, state.indices, plan.indices, key)
+        return state._replace(
+            store=moved(self.exchange, state.store),
+            outer_state=moved(self.outer.exchange, state.outer_state) if self.outer else (),
+            indices=plan.indices,
+        )
+
+    def _train(
+        self, state: State, pulled_S: Exchanged, view: View, key: Key, steps: int
+    ) -> tuple[Exchanged, Any, Array]:
+        """Local steps of all subnetworks: (what is pushed, their optimizers' state, the losses)."""
+        worker_S = Worker(
+            pulled_S.params,
+            self._opt_states(state, pulled_S),
+            dict(state.indices),
+            jnp.arange(self.info.num_workers),
+        )
+        train = self.placement(functools.partial(self._steps_of_one, steps))
+        params_S, opt_S, loss_SxJ = train((view, named_key(key, "local"), state.position), worker_S)
+        return Exchanged(params_S, opt_S if self.opt_state == "carry" else ()), opt_S, loss_SxJ
+
+    def _steps_of_one(
+        self, steps: int, shared: tuple[View, Key, Array], worker: Worker
+    ) -> tuple[Params, Any, Array]:
+        """`steps` local steps of one subnetwork, alone."""
+        view, key, position = shared
+        worker_key = jax.random.fold_in(key, worker.number)
+
+        def step(carry: tuple[Params, Any], j: Array) -> tuple[tuple[Params, Any], Array]:
+            params, opt_state = carry
+            batch_key, loss_key = jax.random.split(jax.random.fold_in(worker_key, j))
+            start = position + j * self.info.batch_size
+            index_B = draw(view, worker.number, start, self.info.batch_size)
+            batch = self.task.batch(view.arrays, index_B, batch_key)
+            batch = local_batch(self.decomposition, batch, worker.indices)
+            loss = lambda params: self.task.loss(self.decomposition.subnet, params, batch, loss_key)
+            (value, _), gradient = jax.value_and_grad(loss, has_aux=True)(params)
+            updates, opt_state = self.tx.update(gradient, opt_state, params)
+            return (optax.apply_updates(params, updates), opt_state), value
+
+        first = (worker.params, worker.opt_state)
+        (params, opt_state), loss_J = jax.lax.scan(step, first, jnp.arange(steps))
+        return params, opt_state, loss_J
+
+    def _outer_update(self, state: State, store: Exchanged) -> tuple[Exchanged, State]:
+        """Douillard et al., Algorithm 1: the outer optimizer on what the round changed."""
+        if self.outer is None:
+            return store, state
+        old = state.store.params
+        pseudo_gradient = jax.tree.map(jnp.subtract, old, store.params)
+        updates, outer_state = self.outer.tx.update(pseudo_gradient, state.outer_state, old)
+        store = store._replace(params=optax.apply_updates(old, updates))
+        return store, state._replace(outer_state=outer_state)
+
+    def init(self, key: Key, start: Start | None = None) -> State:
+        if start is None:
+            params = self.decomposition.init(named_key(key, "init"))
+            start = Start(params, None, jnp.zeros((), jnp.int32))
+        indices = self.decomposition.partition.first()
+        store = self.exchange.init(Exchanged(start.params, self._carried(start)))
+        opt_state = ()
+        if self.opt_state == "local":
+            params_S = self.exchange.pull(store, indices).params
+            opt_state = self._stacked(self._new_opt_states(params_S, start.step))
+        outer_state = self.outer.tx.init(store.params) if self.outer else ()
+        # + 0 makes a copy: the state's memory is taken over by `round`, and `start` may live on
+        step = start.step + 0
+        position = jnp.zeros((), jnp.int32)
+        return self._placed(State(store, opt_state, outer_state, indices, step, position))
+
+    def _carried(self, start: Start) -> Any:
+        if self.opt_state != "carry":
+            return ()
+        if start.opt_state is None:
+            return at_step(self.tx.init(start.params), start.step)
+        return start.opt_state
+
+    def _new_opt_states(self, params_S: Params, step: Array) -> Any:
+        return jax.vmap(lambda params: at_step(self.tx.init(params), step))(params_S)
+
+    def _opt_states(self, state: State, pulled_S: Exchanged) -> Any:
+        """The local optimizers' state at the start of a round."""
+        if self.opt_state == "reset":
+            return self._new_opt_states(pulled_S.params, state.step)
+        return pulled_S.opt_state if self.opt_state == "carry" else state.opt_state
+
+    def _kept_by_workers(self, state: State, opt_S: Any, weight_S: Array) -> Any:
+        """The optimizer state that stays with the workers until the next round."""
+        if self.opt_state != "local":
+            return ()
+        return self._stacked(_if_present(weight_S, opt_S, state.opt_state))
+
+    def _stacked(self, tree_S: Any) -> Any:
+        """A stacked tree, sharded over the mesh by subnetworks."""
+        if self.placement.mesh is None:
+            return tree_S
+        sharding = NamedSharding(self.placement.mesh, PartitionSpec(AXIS))
+        return jax.lax.with_sharding_constraint(tree_S, sharding)
+
+    def _placed(self, state: State) -> State:
+        """Fixes the shardings that the exchange and the placement leave open."""
+        if self.placement.mesh is None:
+            return state
+        constrain = jax.lax.with_sharding_constraint
+        replicate = lambda tree: constrain(tree, self.placement.replicated_sharding)
+        outer_state = state.outer_state
+        if self.outer is not None:  # stored as the parameters are
+            outer_state = optax.tree_utils.tree_map_params(
+                self.outer.tx,
+                constrain,
+                outer_state,
+                self.exchange.shardings.params,
+                transform_non_params=replicate,
+            )
+        return state._replace(
+            outer_state=outer_state,
+            indices=replicate(state.indices),
+            step=replicate(state.step),
+            position=replicate(state.position),
+        )
+
+    def params(self, state: State) -> Params:
+        return self.exchange.params(state.store, state.indices).params
+
+    def end(self, state: State) -> Start:
+        global_ = self.exchange.params(state.store, state.indices)
+        carried = global_.opt_state if self.opt_state == "carry" else None
+        return Start(global_.params, carried, state.step)
+
+    def first_worker(self, state: State) -> Worker:
+        pulled_S = self.exchange.pull(state.store, state.indices)
+        stacked = (pulled_S.params, self._opt_states(state, pulled_S), dict(state.indices))
+        return Worker(*jax.tree.map(lambda leaf_S: leaf_S[0], stacked), jnp.int32(0))
+
+    def local_steps(
+        self, state: State, view: View, key: Key, *, steps: int
+    ) -> tuple[Params, Any, Array]:
+        shared = (of_one_device(view), key, state.position)
+        return self._steps_of_one(steps, shared, self.first_worker(state))
+
+    def predictor(
+        self, state: State, calibration: Batch | None, *, subnets: bool = False
+    ) -> Predictor:
+        make = self.predictors.of_subnets if subnets else self.predictors.of_full_model
+        return make(state, calibration)
+
+    @functools.cached_property
+    def predictors(self) -> SubnetPredictors:
+        return SubnetPredictors(self.decomposition, self.task, self.placement, self.exchange)

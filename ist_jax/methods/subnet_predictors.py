@@ -1,0 +1,122 @@
+"""Predictors of a decomposed model: of the full model as it is stored, and of its subnetworks."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ist_jax.core.decomposition import Decomposition
+from ist_jax.core.model import Calibrated, Model, Stats
+from ist_jax.core.partition import uneven_groups
+from ist_jax.core.placement import Placement
+from ist_jax.core.sharded_stack import ShardedStack
+from ist_jax.core.task import Task
+from ist_jax.core.trees import map_with_names, match
+from ist_jax.core.types import Array, Batch, Indices, Params
+from ist_jax.exchange import Exchange, storage_order
+from ist_jax.methods.local_batch import input_sizes, local_batch
+from ist_jax.methods.predictor import Predictor, measure_stats
+from ist_jax.methods.state import State
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class SubnetPredictors:
+    """Makes the predictors of one method; the fields are those of `SubnetMethod`."""
+
+    decomposition: Decomposition
+    task: Task
+    placement: Placement
+    exchange: Exchange
+
+    def of_full_model(self, state: State, calibration: Batch | None) -> Predictor:
+        """The full model with its units in storage order, where that computes the same function.
+
+        No device then holds the whole model. Otherwise units are brought into original order.
+        """
+        model = self._stored_model
+        if model is None:
+            model, params, indices = self.decomposition.full, self._in_original_order(state), {}
+        else:
+            params = self.exchange.stored_params(state.store, state.indices).params
+            units = storage_order(self.decomposition.partition, state.indices)
+            indices = {group: units[group] for group in input_sizes(self.decomposition)}
+        seen = None if calibration is None else self._seen(calibration, indices)
+        stats = measure_stats(model, self.task, params, seen)
+        return Predictor(params, stats, indices, self._predict)
+
+    def of_subnets(self, state: State, calibration: Batch | None) -> Predictor:
+        """The S subnetworks; outputs are stacked."""
+
+        def measure(calibration: Batch | None, worker: tuple[Params, Indices]) -> Any:
+            params, indices = worker
+            seen = None if calibration is None else self._local(calibration, indices)
+            return params, measure_stats(self.decomposition.subnet, self.task, params, seen)
+
+        indices = dict(state.indices)
+        params_S = self.exchange.pull(state.store, state.indices).params
+        params_S, stats_S = self.placement(measure)(calibration, (params_S, indices))
+        return Predictor(params_S, stats_S, indices, self._predict_by_subnets)
+
+    def of_ensemble(self, state: State, calibration: Batch | None) -> Predictor:
+        """The mean of the subnetworks' outputs."""
+        members = self.of_subnets(state, calibration)
+        return dataclasses.replace(members, function=self._predict_by_ensemble)
+
+    @property
+    def _stored_model(self) -> Model | None:
+        """The model that is evaluated in storage order; None if there is none."""
+        parts = self.decomposition.partition
+        if self.decomposition.ordered and parts.sizes:
+            return None
+        uneven = uneven_groups(parts.sizes, parts.num_subnets)
+        return self.decomposition.padded if uneven else self.decomposition.full
+
+    def _in_original_order(self, state: State) -> Params:
+        """The full model's parameters in original order.
+
+        Over a mesh, blocks whose order matters stay where they are stored, until
+        `models.residual.repeated` asks for one of them.
+        """
+        if self.placement.mesh is None:
+            return self.exchange.params(state.store, state.indices).params
+        parts = self.decomposition.partition
+        units = storage_order(parts, state.indices)
+
+        def ordered(name: str, leaf: Array) -> Array | ShardedStack:
+            group = (match(self.decomposition.rules, name) or (None,))[0]
+            if group is None:
+                return leaf
+            place_N = jnp.argsort(units[group])[: parts.sizes[group]]
+            return ShardedStack(leaf, place_N, self.placement.mesh)
+
+        return map_with_names(
+            ordered, self.exchange.stored_params(state.store, state.indices).params
+        )
+
+    def _local(self, batch: Batch, indices: Indices) -> Batch:
+        return local_batch(self.decomposition, batch, indices)
+
+    def _seen(self, batch: Batch, indices: Indices) -> Batch:
+        """What the full model sees of a batch: its split inputs in storage order."""
+        return self._local(batch, indices) if indices else batch
+
+    def _predict(self, params: Params, stats: Stats | None, indices: Indices, batch: Batch) -> Any:
+        model = Calibrated(self._stored_model or self.decomposition.full, stats)
+        return self.task.predict(model, params, self._seen(batch, indices))
+
+    def _predict_by_subnets(
+        self, params_S: Params, stats_S: Stats | None, indices_S: Indices, batch: Batch
+    ) -> Any:
+        def one(batch: Batch, worker: tuple[Params, Stats | None, Indices]) -> Any:
+            params, stats, indices = worker
+            model = Calibrated(self.decomposition.subnet, stats)
+            return self.task.predict(model, params, self._local(batch, indices))
+
+        return self.placement(one)(batch, (params_S, stats_S, indices_S))
+
+    def _predict_by_ensemble(
+        self, params_S: Params, stats_S: Stats | None, indices_S: Indices, batch: Batch
+    ) -> Any:
+        outputs_S = self._predict_by_subnets(params_S, stats_S, indices_S, batch)
+        return jax.tree.map(lambda leaf_S: leaf_S.mean(axis=0), outputs_S)

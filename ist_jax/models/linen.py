@@ -1,0 +1,79 @@
+"""Flax Linen modules as models."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+
+from ist_jax.core.model import Model, Stats
+from ist_jax.core.types import Array, Key, Params
+from ist_jax.models.norm import STATS
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class LinenModel:
+    """A Linen module whose `__call__` takes the inputs of a batch.
+
+    Its only variables are parameters; `ist_jax.models.BatchNorm` needs no others. Dropout reads
+    the random stream 'dropout'.
+    """
+
+    module: nn.Module
+
+    def init(self, key: Key, example: Any) -> Params:
+        variables = self.module.init(key, example)
+        if others := sorted(set(variables) - {"params", STATS}):
+            raise ValueError(
+                "a model's only variables are its parameters; "
+                f"{type(self.module).__name__} has {others}: "
+                "use ist_jax.models.BatchNorm, which keeps no running statistics"
+            )
+        return variables["params"]
+
+    def apply(
+        self, params: Params, inputs: Any, *, key: Key | None = None, stats: Stats | None = None
+    ) -> Array:
+        variables = {"params": params} | ({STATS: stats} if stats else {})
+        rngs = None if key is None else {"dropout": key}
+        return self.module.apply(variables, inputs, rngs=rngs)
+
+    def measure(self, params: Params, inputs: Any) -> Stats:
+        _, updates = self.module.apply({"params": params}, inputs, mutable=[STATS])
+        return dict(updates).get(STATS, {})
+
+
+def linen(module: nn.Module) -> Model:
+    """The model of a Linen module."""
+    return LinenModel(module)
+
+
+def as_model(model: Any) -> Model:
+    """A Linen module as a model; a `Model` as it is. Raises TypeError for anything else."""
+    if isinstance(model, nn.Module):
+        return LinenModel(model)
+    if all(hasattr(model, name) for name in ("init", "apply", "measure")):
+        return model
+    raise TypeError(
+        f"a model is a Linen module or has init, apply and measure, and {model!r} is neither: "
+        "see ist_jax.core.model.Model"
+    )
+
+
+def inputs_of(model: LinenModel, name: str, params: Params, inputs: Any) -> Array:
+    """What the submodule called `name` reads when the model is applied."""
+    read: list[Array] = []
+
+    def note(
+        call: Callable[..., Array],
+        args: tuple,
+        options: dict,
+        context: nn.module.InterceptorContext,
+    ) -> Array:
+        if context.module.name == name and context.method_name == "__call__":
+            read.append(args[0])
+        return call(*args, **options)
+
+    with nn.intercept_methods(note):
+        model.apply(params, inputs)
+    return read[0]

@@ -1,0 +1,88 @@
+"""What the training loop is given: phases, and how to record them."""
+
+import dataclasses
+
+from ist_jax.analysis.links import Link
+from ist_jax.methods import Method
+from ist_jax.training.failures import Failures
+
+
+@dataclasses.dataclass(frozen=True)
+class Phase:
+    """A part of a run.
+
+    Attributes:
+      method: what trains.
+      samples: of all workers together; rounded up to whole local steps.
+      local_steps: J, of every worker in a round; the last round may be shorter.
+
+    Raises:
+      ValueError: there are no samples or no local steps.
+    """
+
+    method: Method
+    samples: int
+    local_steps: int
+
+    def __post_init__(self):
+        if self.samples < 1 or self.local_steps < 1:
+            raise ValueError(
+                f"a phase has at least one sample and one local step, not {self.samples} and "
+                f"{self.local_steps}"
+            )
+
+    @property
+    def samples_per_step(self) -> int:
+        """Samples of one local step of all workers."""
+        return self.method.num_workers * self.method.batch_size
+
+    def rounds(self, done: int) -> list[int]:
+        """Local steps of each round that is left after `done` local steps."""
+        total = phase_steps(self)
+        return [
+            min(self.local_steps, total - step) for step in range(done, total, self.local_steps)
+        ]
+
+    def draws(self, done: int) -> list[range]:
+        """The positions in every worker's stream that each of these rounds draws."""
+        batch_size = self.method.batch_size
+        starts = range(done, phase_steps(self), self.local_steps)
+        return [
+            range(start * batch_size, (start + steps) * batch_size)
+            for start, steps in zip(starts, self.rounds(done))
+        ]
+
+
+def phase_steps(phase: Phase) -> int:
+    """Local steps of a phase: its samples, rounded up to whole steps of all workers."""
+    return -(-phase.samples // phase.samples_per_step)
+
+
+@dataclasses.dataclass(frozen=True)
+class LoopConfig:
+    """What the loop needs to know.
+
+    Attributes:
+      seed: of the one root key.
+      name: printed in front of progress lines.
+      eval_every: rounds between evaluations; 0: only at the end.
+      checkpoint_every: rounds between checkpoints; 0: only at the end.
+      eval_batch_size: examples per evaluation batch.
+      calibration_examples: training examples on which normalisation statistics are measured; 0:
+        each test batch is normalised by its own statistics (the authors' protocol).
+      eval_subnets: whether every subnetwork is evaluated as well.
+      failures: which workers fail in which round.
+      link: what synchronisations are simulated over, for "simulated_seconds" in the records.
+      time_syncs: whether every phase begins by timing a synchronisation, on a copy of the state.
+    """
+
+    seed: int = 0
+    name: str = "train"
+    eval_every: int = 20
+    checkpoint_every: int = 0
+    eval_batch_size: int = 1000
+    calibration_examples: int = 2000
+    eval_subnets: bool = False
+    failures: Failures = dataclasses.field(default_factory=Failures)
+    link: Link | None = None
+    time_syncs: bool = False

@@ -1,0 +1,47 @@
+"""Checks that training has not diverged."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ist_jax.core.trees import leaf_names
+from ist_jax.core.types import Array
+from ist_jax.methods import State
+
+
+class NonFiniteLossError(RuntimeError):
+    """Training diverged."""
+
+
+def check_loss(loss_SxJ: np.ndarray, round: int) -> None:
+    """Raises NonFiniteLossError if a loss of round `round` is nan or infinite."""
+    if np.isfinite(loss_SxJ).all():
+        return
+    worker, step = np.argwhere(~np.isfinite(loss_SxJ))[0]
+    raise NonFiniteLossError(
+        f"the loss of subnetwork {worker} became {loss_SxJ[worker, step]} in local step {step + 1} "
+        f"of round {round}: lower the learning rate, or clip gradients"
+    )
+
+
+def check_state(state: State, round: int) -> None:
+    """Raises NonFiniteLossError if parameters are not finite, or an optimizer's state has nan."""
+    if not _is_sound(state):
+        raise NonFiniteLossError(
+            f"{_unsound(state)} became nan or infinite in round {round}: lower the learning rate"
+        )
+
+
+@jax.jit
+def _is_sound(state: State) -> Array:
+    """bool[]; some optimizers hold infinity by design."""
+    finite = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(state.store)]
+    optimizers = jax.tree.leaves((state.opt_state, state.outer_state))
+    return jnp.array(finite + [~jnp.isnan(leaf).any() for leaf in optimizers]).all()
+
+
+def _unsound(state: State) -> str:
+    """The names of the leaves that fail the check."""
+    leaves = zip(leaf_names(state.store), jax.tree.leaves(state.store))
+    names = [name for name, leaf in leaves if not jnp.isfinite(leaf).all()]
+    return " and ".join(names) or "the optimizer's state"
