@@ -24,8 +24,8 @@ def test_the_whole_model_scores_elsewhere_as_it_did_in_the_run(ist_run, tmp_path
     workdir, summary = ist_run
     assert exported(workdir, tmp_path / "whole") == 0
     about = export.read(tmp_path / "whole").about
-    assert about["test_accuracy"] == pytest.approx(summary["test_accuracy"])
-    assert about["validation_accuracy"] == pytest.approx(summary["validation_accuracy"])
+    assert about["test_accuracy"] == pytest.approx(summary["last"]["test"]["accuracy"])
+    assert about["validation_accuracy"] == pytest.approx(summary["last"]["validation"]["accuracy"])
     assert (
         about["parameters"] == summary["parameters"]["model"]
         and about["round"] == summary["rounds"]
@@ -43,7 +43,9 @@ def test_a_subnetwork_is_a_smaller_model_with_its_own_accuracy(ist_run, tmp_path
     assert exported(workdir, tmp_path / "one", f"--subnet={subnet}") == 0
     model, variables, about = export.read(tmp_path / "one")
     assert model.hidden == (4, 4) and about["parameters"] == summary["parameters"]["per_device"]
-    assert about["test_accuracy"] == pytest.approx(summary["subnet_test_accuracy"][subnet])
+    assert about["test_accuracy"] == pytest.approx(
+        summary["last"]["test_subnets"]["accuracy"][subnet]
+    )
     whole = restore(workdir)
     kernel_DxH = whole.method.params(whole.state)["hidden_0"]["kernel"]
     np.testing.assert_array_equal(
@@ -58,7 +60,7 @@ def test_a_run_on_a_mesh_is_exported_as_it_was_trained(tmp_path):
     workdir, summary = trained(tmp_path / "mesh", *mesh)
     assert exported(workdir, tmp_path / "out") == 0
     assert export.read(tmp_path / "out").about["test_accuracy"] == pytest.approx(
-        summary["test_accuracy"], abs=0.003
+        summary["last"]["test"]["accuracy"], abs=0.003
     )
 
 
@@ -73,12 +75,12 @@ def test_other_methods_are_exported_whole_or_by_member(method, tmp_path, capsys)
     if method == "ensemble":
         assert (whole, one) == (2, 0) and "an ensemble is 4 models and no full one" in error
         assert export.read(tmp_path / "one").about["test_accuracy"] == pytest.approx(
-            summary["subnet_test_accuracy"][1]
+            summary["last"]["test_subnets"]["accuracy"][1]
         )
     else:
         assert (whole, one) == (0, 2) and "ended training full models" in error
         assert export.read(tmp_path / "whole").about["test_accuracy"] == pytest.approx(
-            summary["test_accuracy"]
+            summary["last"]["test"]["accuracy"]
         )
 
 
@@ -119,7 +121,7 @@ def test_subnetworks_are_exported_from_a_later_part_with_other_local_steps(tmp_p
     workdir, summary = trained(tmp_path / "run", "--local_steps_schedule", "6")
     assert exported(workdir, tmp_path / "one", "--subnet=1") == 0
     assert export.read(tmp_path / "one").about["test_accuracy"] == pytest.approx(
-        summary["subnet_test_accuracy"][1]
+        summary["last"]["test_subnets"]["accuracy"][1]
     )
 
 
@@ -224,9 +226,9 @@ def test_a_run_starts_from_another_ones_parameters_with_any_number_of_subnetwork
         "--optimizer.learning_rate=1e-9",
     ]
     _, again = trained(tmp_path / "next", *small)
-    assert again["test_accuracy"] == pytest.approx(summary["test_accuracy"], abs=0.003), (
-        "it starts where the other ended"
-    )
+    assert again["last"]["test"]["accuracy"] == pytest.approx(
+        summary["last"]["test"]["accuracy"], abs=0.003
+    ), "it starts where the other ended"
     given, origin = start_from(workdir)
     given = given.params
     assert (

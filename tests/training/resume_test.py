@@ -9,7 +9,7 @@ import pytest
 from command_line import QUICK
 
 from ist_jax.cli.commands import run
-from ist_jax.cli.records import pages, record
+from ist_jax.cli.records import record, results
 from ist_jax.training.workdir import Workdir
 
 
@@ -70,8 +70,9 @@ def test_resuming_with_another_revision_is_noted_once_and_kept_with_the_record(
     assert [json.loads(line) for line in noted.read_text().splitlines()] == [
         {"round": last, "environment": {"git_revision": "another"}}
     ]
-    pages.keep([finished.parent], tmp_path / "records")
-    assert (tmp_path / "records" / "run" / record.RESUMES).read_bytes() == noted.read_bytes()
+    results.keep([finished.parent], tmp_path / "table.jsonl", "ist-jax run")
+    (kept,) = results.read(tmp_path / "table.jsonl").runs
+    assert list(kept.resumes) == [json.loads(line) for line in noted.read_text().splitlines()]
 
 
 def test_resuming_with_another_placement_is_noted(finished, capsys):

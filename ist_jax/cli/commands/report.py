@@ -1,7 +1,7 @@
-"""Tables and pictures from run records.
+"""Tables and pictures of finished runs.
 
     ist-jax report DIR ... [--out DIR]   prints the table; writes table.md, table.csv and curves.png
-    ist-jax report DIR ... --keep DIR    keeps the records of every run
+    ist-jax report DIR ... --keep TABLE.jsonl [--command "ist-jax sweep ..."]   adds to a kept table
     ist-jax report --page README.md      makes the tables and pictures of a page again
 
 Every DIR is a workdir, or a folder of workdirs. Runs that differ in nothing but the seed are one
@@ -18,7 +18,8 @@ import tyro
 from ist_jax.cli.config import ConfigError
 from ist_jax.cli.config.parsing import parse
 from ist_jax.cli.exit_status import exit_status
-from ist_jax.cli.records import pages, tables
+from ist_jax.cli.records import curves, pages, results, tables
+from ist_jax.training.files import write_whole
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,31 +31,66 @@ class ReportFlags:
     out: pathlib.Path | None = None
     """Where table and picture go; by default into DIR if it is one folder of workdirs."""
     keep: pathlib.Path | None = None
-    """Where the records are kept."""
+    """A kept table, to which the runs are added."""
+    command: str = ""
+    """The command that made the runs, which a new kept table needs."""
     page: pathlib.Path | None = None
     """A page whose tables and pictures are made again."""
 
 
-def report(flags: ReportFlags) -> None:
-    """Does what the flags ask for. Raises ConfigError: there is no finished run."""
-    if flags.page:
-        return pages.rebuild(flags.page)
-    if not tables.find(flags.folders):
-        where = ", ".join(map(str, flags.folders)) or "no folder"
-        raise ConfigError(f"no finished run (summary.json) in {where}")
-    if flags.keep:
-        count = len(pages.keep(flags.folders, flags.keep))
-        return print(f"{count} records kept in {flags.keep}")
-    for workdir in tables.unfinished(flags.folders):
+def write(folders: Sequence[pathlib.Path], out: pathlib.Path) -> str:
+    """Writes the table and the picture of the finished runs to `out`; returns the markdown."""
+    runs = [results.read_workdir(workdir) for workdir in results.find(folders)]
+    table = tables.table(runs)
+    out.mkdir(parents=True, exist_ok=True)
+    write_whole(out / "table.md", table.markdown())
+    write_whole(out / "table.csv", table.csv())
+    curves.draw(runs, out / "curves.png")
+    return table.markdown()
+
+
+def report(folders: Sequence[pathlib.Path], out: pathlib.Path | None = None) -> None:
+    """Prints the table of the finished runs, and writes it to `out`, with a picture.
+
+    Without `out`, it is written to `folders` if that is one folder of workdirs.
+
+    Raises:
+      ConfigError: no run in `folders` is finished, or a record is damaged.
+    """
+    _check_finished(folders)
+    for workdir in results.unfinished(folders):
         print(f"left out, not finished: {workdir}", file=sys.stderr)
-    is_folder = len(flags.folders) == 1 and not (flags.folders[0] / "config.json").exists()
-    out = flags.out or (flags.folders[0] if is_folder else None)
+    alone = len(folders) == 1 and not (folders[0] / "config.json").exists()
+    out = out or (folders[0] if alone else None)
     if out is None:
-        return print(f"{tables.text(flags.folders)}\n--out DIR writes it there, with a picture")
-    print(tables.write(flags.folders, out))
+        runs = [results.read_workdir(workdir) for workdir in results.find(folders)]
+        print(f"{tables.table(runs).markdown()}\n--out DIR writes it there, with a picture")
+        return
+    print(write(folders, out))
     print(f"picture: {out / 'curves.png'}")
+
+
+def _check_finished(folders: Sequence[pathlib.Path]) -> None:
+    if not results.find(folders):
+        places = ", ".join(map(str, folders)) or "no folder"
+        raise ConfigError(f"no finished run (summary.json) in {places}")
+
+
+def keep(folders: Sequence[pathlib.Path], file: pathlib.Path, command: str = "") -> None:
+    """Adds the finished runs to the kept table `file`; see `results.keep`."""
+    _check_finished(folders)
+    print(f"{results.keep(folders, file, command)} runs added to {file}")
+
+
+def _act(flags: ReportFlags) -> None:
+    if flags.page:
+        pages.rebuild(flags.page)
+    elif flags.keep:
+        keep(flags.folders, flags.keep, flags.command)
+    else:
+        report(flags.folders, flags.out)
 
 
 def main(argv: Sequence[str]) -> int:
     """The exit status of the command line `argv`, the command's name first."""
-    return exit_status(lambda: report(parse(ReportFlags, argv, __doc__)))
+    return exit_status(lambda: _act(parse(ReportFlags, argv, __doc__)))

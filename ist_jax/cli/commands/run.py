@@ -20,8 +20,9 @@ from ist_jax.cli.config import Config, ConfigError
 from ist_jax.cli.config.parsing import parse_with_config
 from ist_jax.cli.exit_status import SMALLER, STATUSES
 from ist_jax.cli.experiment import Experiment, resolve
-from ist_jax.cli.records import record, tables
+from ist_jax.cli.records import curves, record
 from ist_jax.cli.records.restored import start_from
+from ist_jax.cli.records.results import read_workdir
 from ist_jax.cli.signals import Signals
 from ist_jax.cli.validation import num_workers, placement_of, validate
 from ist_jax.core.processes import all_succeed, is_first
@@ -138,7 +139,7 @@ def _check_failures(experiment: Experiment) -> None:
 def _draw(workdir: pathlib.Path) -> None:
     """The picture of a finished run, also if the run before was killed while it drew."""
     if is_first() and not (workdir / "curves.png").exists():
-        tables.curves([workdir], workdir / "curves.png")
+        curves.draw([read_workdir(workdir)], workdir / "curves.png")
 
 
 def _say(experiment: Experiment, origin: dict[str, Any] | None) -> None:

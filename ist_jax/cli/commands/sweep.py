@@ -16,11 +16,11 @@ from collections.abc import Sequence
 import tyro
 
 from ist_jax.cli import distributed
-from ist_jax.cli.commands import run
+from ist_jax.cli.commands import report, run
 from ist_jax.cli.config import Config, ConfigError
 from ist_jax.cli.config.parsing import parse_with_config
 from ist_jax.cli.exit_status import STATUSES, STOPPED, WRONG, exit_status
-from ist_jax.cli.records import tables
+from ist_jax.cli.records import results
 from ist_jax.cli.validation import validate
 
 Point = dict[str, str]  # field -> value, as the command line has it
@@ -98,8 +98,8 @@ def _run(argv: Sequence[str], point: Point, workdir: pathlib.Path) -> int:
 
 
 def _report(folder: pathlib.Path) -> None:
-    for workdir in tables.unfinished([folder]):
+    for workdir in results.unfinished([folder]):
         print(f"left out, not finished: {workdir}", file=sys.stderr)
-    if tables.find([folder]):
-        print("\n" + tables.write([folder], folder))
+    if results.find([folder]):
+        print("\n" + report.write([folder], folder))
         print(f"picture: {folder / 'curves.png'}")
