@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import jax
 import optax
 
-from ist_jax import data, ist
+from ist_jax import data
 from ist_jax.cli.benchmarks.machine import described, machine
 from ist_jax.cli.benchmarks.timing import Round, median_seconds, round_of
 from ist_jax.cli.config.parsing import parse
@@ -26,6 +26,7 @@ from ist_jax.cli.records.tables import markdown
 from ist_jax.core.placement import Placement, looped, sharded, subnet_mesh, vmapped
 from ist_jax.core.types import Array
 from ist_jax.decompositions import Decomposition, blocks, channels, filters
+from ist_jax.methods import ist
 from ist_jax.models import VGG, PreActResNet, ResNet
 from ist_jax.models.conv import conv, plain_conv
 from ist_jax.tasks import classification

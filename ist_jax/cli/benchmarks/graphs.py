@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from ist_jax import data, ensemble, ist
+from ist_jax import data
 from ist_jax.cli.benchmarks.graph_costs import flops, moved
 from ist_jax.cli.benchmarks.machine import described, exponent, machine
 from ist_jax.cli.benchmarks.timing import Round, median_seconds, round_of
@@ -34,7 +34,7 @@ from ist_jax.core.placement import Placement, looped, vmapped
 from ist_jax.data import Dataset, GraphOptions, RawGraph, make_graph_dataset
 from ist_jax.data.splits import shared
 from ist_jax.decompositions import Decomposition, gcn
-from ist_jax.methods import Method
+from ist_jax.methods import Method, ensemble, ist
 from ist_jax.models import GCN
 from ist_jax.tasks import node_classification
 from ist_jax.training.files import write_whole

@@ -13,13 +13,12 @@ import numpy as np
 import optax
 from jax.sharding import NamedSharding, PartitionSpec
 
-from ist_jax import data_parallel, ist, replicated
 from ist_jax.core.placement import AXIS, Placement, looped, make_placement, subnet_mesh, vmapped
 from ist_jax.data import Dataset, Raw, make_dataset
 from ist_jax.data.splits import shared
-from ist_jax.decompositions import mlp
+from ist_jax.decompositions import mlp, replicated
 from ist_jax.exchange.transport import MeshTransport
-from ist_jax.methods import Method
+from ist_jax.methods import Method, data_parallel, ist
 from ist_jax.methods.base import State
 from ist_jax.models import MLP
 from ist_jax.tasks import classification
