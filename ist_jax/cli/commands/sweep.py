@@ -11,7 +11,7 @@ import dataclasses
 import itertools
 import pathlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import tyro
 
@@ -55,12 +55,15 @@ def name_of(point: Point) -> str:
     return ",".join(named) or "run"
 
 
-def configuration(argv: Sequence[str], point: Point = {}) -> tuple[SweepFlags, Config]:  # noqa: B006
+def configuration(
+    argv: Sequence[str], point: Mapping[str, str] | None = None
+) -> tuple[SweepFlags, Config]:
     """The command line's flags, and its configuration at a point of the grid. Raises ConfigError.
 
     Both are those of the command line itself without a point.
     """
-    words = [word for name, value in point.items() for word in (f"--{name}", *value.split())]
+    chosen = (point or {}).items()
+    words = [word for name, value in chosen for word in (f"--{name}", *value.split())]
     return parse_with_config(SweepFlags, [*argv, *words], f"{__doc__}{STATUSES}")
 
 

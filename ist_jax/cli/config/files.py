@@ -47,7 +47,7 @@ class ConfigFile:
 
     def config(self, given: Mapping[str, Any] = {}) -> Config:
         """The configuration for these values of its parameters. Raises ConfigError."""
-        chosen = self.parameters | dict(given)
+        chosen = self.parameters | dict(given or {})
         with self._said():
             config = self._make(**chosen)
             if not isinstance(config, Config):
