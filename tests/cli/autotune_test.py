@@ -109,10 +109,10 @@ def test_it_is_measured_by_training(made):
 
 def test_no_more_than_two_states_are_held_while_it_is_measured(made, monkeypatch):
     wide = resolve(replace(made.config, model={"hidden": (4096,)}), made.dataset)
-    algorithm = wide.phases[0].method
+    method = wide.phases[0].method
     # data are held once in any case
-    next(wide.data.views(jax.random.key(1), algorithm.num_workers, algorithm.sharding, [range(1)]))
-    of_state = 4 * algorithm.costs.model_parameters
+    next(wide.data.views(jax.random.key(1), method.num_workers, method.sharding, [range(1)]))
+    of_state = 4 * method.costs.model_parameters
     held = lambda: sum(array.nbytes for array in jax.live_arrays() if not array.is_deleted())
     gc.collect()  # what other tests held
     before, most = held(), []

@@ -76,9 +76,9 @@ def test_momentum_decays_on_the_global_step_though_the_state_is_reset(opt_state)
         Config().optimizer, momentum=0.9, momentum_schedule="demon", learning_rate=0.1
     )
     tx, momentum = optimizers.local_optimizer(chosen, 12), optimizers.demon(0.9, 12)
-    algorithm = ist(two_groups(2), TASK, tx, batch_size=BATCH, opt_state=opt_state)
-    state, _ = rounds(algorithm, 2, 3)
-    worker = algorithm.first_worker(state)
+    method = ist(two_groups(2), TASK, tx, batch_size=BATCH, opt_state=opt_state)
+    state, _ = rounds(method, 2, 3)
+    worker = method.first_worker(state)
     arrays = {"x": jnp.ones((4, 12)), "y": jnp.zeros(4, jnp.int32)}
     gradient = jax.grad(lambda p: (two_groups(2).subnet.apply(p, arrays["x"]) ** 2).sum())(
         worker.params

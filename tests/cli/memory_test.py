@@ -61,12 +61,12 @@ def test_a_device_holds_what_the_compiled_round_of_a_real_run_says(tmp_path, cap
     assert eight["state"] < two["state"] / 3 and eight["temporary"] < two["temporary"]
     sharded = ["--num_subnets=8", "--placement=sharded", "--workdir=unused"]
     experiment = resolve(run.parse(["run", *SAGE, *sharded]).config)
-    data, algorithm = experiment.data, experiment.phases[0].method
-    state = algorithm.fresh(jax.random.key(0))
-    view = next(data.views(jax.random.key(1), 8, algorithm.sharding, [range(1)]))
-    key, weight_S = jax.device_put((jax.random.key(2), jnp.ones(8, bool)), algorithm.sharding)
+    data, method = experiment.data, experiment.phases[0].method
+    state = method.fresh(jax.random.key(0))
+    view = next(data.views(jax.random.key(1), 8, method.sharding, [range(1)]))
+    key, weight_S = jax.device_put((jax.random.key(2), jnp.ones(8)), method.sharding)
     real = memory_bytes(
-        algorithm, algorithm.round.lower(state, view, key, weight_S, steps=2).compile(), state, view
+        method, method.round.lower(state, view, key, weight_S, steps=2).compile(), state, view
     )
     assert {name: eight[name] for name in real} == real
 

@@ -72,7 +72,7 @@ def test_a_plan_takes_every_methods_own_values_and_the_link_of_the_config(capsys
         plan.measure(found[method], builders.load_dataset(found[method]), 4, 1)
         for method in ("local_sgd", "data_parallel")
     ]
-    averaged, plain = (one.algorithm.costs.bytes_per_sync for one in measured)
+    averaged, plain = (one.method.costs.bytes_per_sync for one in measured)
     assert 2.9 * plain < averaged <= 3.1 * plain
     assert plan.main(["plan", *arguments, "--subnets=2", "--steps=5", "--repeats=1"]) == 0
     assert "Over a link of 3Mbps and" in capsys.readouterr().out
@@ -117,10 +117,10 @@ def test_a_row_by_hand():
         link_seconds = staticmethod(lambda link, steps: link.seconds(1000, 2))
         bytes_per_round = staticmethod(lambda steps: 1000)
 
-    class Algorithm:
+    class Method:
         costs, batch_size = Costs, 8
 
-    found = plan.row(plan.Measured("ist", 4, Algorithm, 0.01, 77), 10, Link(500.0, 0.25))
+    found = plan.row(plan.Measured("ist", 4, Method, 0.01, 77), 10, Link(500.0, 0.25))
     assert found["round_seconds"] == pytest.approx(0.1 + 2 + 0.5)
     assert found["samples_per_second"] == pytest.approx(4 * 8 * 10 / 2.6)
 

@@ -120,13 +120,13 @@ def graph_round(
 
 
 def inference(
-    dataset: Dataset, hidden: int, num_subnets: int, method: Callable[..., Method]
+    dataset: Dataset, hidden: int, num_subnets: int, make: Callable[..., Method]
 ) -> Callable[[], Any]:
     """Classifies all nodes by the model, or the ensemble, of a method's first state."""
     task = node_classification()
-    algorithm = method(_split(dataset, hidden, num_subnets), task, optax.adam(0.01), batch_size=1)
-    batch = task.batch(dataset.on_device("test", algorithm.sharding), jnp.arange(1), None)
-    predictor = jax.jit(algorithm.predictor)(algorithm.fresh(jax.random.key(0)), None)
+    method = make(_split(dataset, hidden, num_subnets), task, optax.adam(0.01), batch_size=1)
+    batch = task.batch(dataset.on_device("test", method.sharding), jnp.arange(1), None)
+    predictor = jax.jit(method.predictor)(method.fresh(jax.random.key(0)), None)
     return functools.partial(jax.jit(lambda predict, batch: predict(batch)), predictor, batch)
 
 

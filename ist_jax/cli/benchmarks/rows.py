@@ -101,10 +101,10 @@ def method_rows(sizes: Sizes, place: str) -> list[Row]:
     rows, steps = [], sizes.steps[0]
     for num_subnets in sizes.subnets:
         network = sizes.network._replace(num_subnets=num_subnets)
-        where, best = "one device", dict(method="single", batch=num_subnets * BATCH)
+        where, best = "one device", dict(name="single", batch=num_subnets * BATCH)
         if place != "auto":
             where = f"{min(num_subnets, len(jax.devices()))} devices"
-            best = dict(method="data_parallel", place=place)
+            best = dict(name="data_parallel", place=place)
         ours = network_round(network, steps, place=place)
         theirs = network_round(network, steps, **best)
         seconds, other = median_seconds([ours.run, theirs.run], sizes.repeats)
@@ -123,7 +123,7 @@ def sync_rows(sizes: Sizes, place: str) -> list[Row]:
         seconds, of_round = median_seconds([sync.run, whole.run], sizes.repeats)
         way = "all groups home-sharded" if home_sharded else "holder-sharded"
         what = f"synchronisation, {way}, {place}, {network.name}"
-        costs, row = sync.algorithm.costs, _row(what, seconds, of_round / steps, "a step", sync)
+        costs, row = sync.method.costs, _row(what, seconds, of_round / steps, "a step", sync)
         sent = {"bytes_per_device": costs.bytes_per_sync, "lower_bound": costs.lower_bound}
         rows.append(row | sent)
     return rows
@@ -186,7 +186,7 @@ def author_rows(sizes: Sizes) -> list[Row]:
 def _whole_rows(network: Network, steps: int, repeats: int) -> list[Row]:
     """A step of the whole network, plain training, by batch."""
     rows, batches = [], (BATCH, 2 * BATCH)
-    rounds = [network_round(network, steps, method="single", batch=batch) for batch in batches]
+    rounds = [network_round(network, steps, name="single", batch=batch) for batch in batches]
     seconds = [value / steps for value in median_seconds([made.run for made in rounds], repeats)]
     for batch, made, value in zip(batches, rounds, seconds):
         what = f"step of the whole network, batch {batch}, {network.name}"

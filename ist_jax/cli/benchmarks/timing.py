@@ -70,15 +70,15 @@ def _placement(name: str, num_subnets: int) -> Placement:
     )
 
 
-def algorithm_of(
-    network: Network, method: str = "ist", place: str = "auto", batch: int = BATCH, **options: Any
+def method_of(
+    network: Network, name: str = "ist", place: str = "auto", batch: int = BATCH, **options: Any
 ) -> Method:
     """IST, or data parallel in its best form on one device: one worker with the batch of all."""
     split, task, tx = network.decomposition(), classification(), optax.sgd(RATE)
-    if method == "ist":
+    if name == "ist":
         placement = _placement(place, network.num_subnets)
         return ist(split, task, tx, batch_size=batch, placement=placement, **options)
-    if method == "single":
+    if name == "single":
         return data_parallel(
             replicated(split, 1), task, tx, num_workers=1, batch_size=batch, placement=looped()
         )
@@ -115,42 +115,40 @@ class Round(NamedTuple):
     run: Callable[[], Any]
     steps: int
     compilation: float
-    algorithm: Method
+    method: Method
 
 
-def round_of(
-    algorithm: Method, data: Dataset, steps: int, held: list[State] | None = None
-) -> Round:
-    """A round of `algorithm` on `data`, compiled; without local steps it is a synchronisation.
+def round_of(method: Method, data: Dataset, steps: int, held: list[State] | None = None) -> Round:
+    """A round of `method` on `data`, compiled; without local steps it is a synchronisation.
 
     Args:
-      algorithm: of the round.
+      method: of the round.
       data: whose training set it draws from.
       steps: local steps.
       held: a list of one state, which rounds take and replace, so that several share it; None: a
         fresh one.
     """
-    drawn = range(max(steps, 1) * algorithm.batch_size)
-    view = next(data.views(jax.random.key(1), algorithm.num_workers, algorithm.sharding, [drawn]))
+    drawn = range(max(steps, 1) * method.batch_size)
+    view = next(data.views(jax.random.key(1), method.num_workers, method.sharding, [drawn]))
     key, weight_S = jax.device_put(
-        (jax.random.key(2), jnp.ones(algorithm.num_workers)), algorithm.sharding
+        (jax.random.key(2), jnp.ones(method.num_workers)), method.sharding
     )
-    held = [algorithm.fresh(jax.random.key(0))] if held is None else held
+    held = [method.fresh(jax.random.key(0))] if held is None else held
     began = time.perf_counter()
-    program = algorithm.round.lower(held[0], view, key, weight_S, steps=steps).compile()
+    program = method.round.lower(held[0], view, key, weight_S, steps=steps).compile()
     compilation = time.perf_counter() - began
 
     def run() -> Any:
         held[0], metrics = program(held[0], view, key, weight_S)
         return metrics
 
-    return Round(run, steps, compilation, algorithm)
+    return Round(run, steps, compilation, method)
 
 
 def network_round(network: Network, steps: int, **options: Any) -> Round:
-    """A round of `network` on random data; options as of `algorithm_of`."""
+    """A round of `network` on random data; options as of `method_of`."""
     return round_of(
-        algorithm_of(network, **options), dataset(network.features, network.classes), steps
+        method_of(network, **options), dataset(network.features, network.classes), steps
     )
 
 

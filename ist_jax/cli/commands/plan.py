@@ -71,16 +71,16 @@ class Measured(NamedTuple):
     """One method with S workers.
 
     Attributes:
-      method: its name.
+      name: of the method.
       num_subnets: S.
-      algorithm: for its costs.
+      method: for its costs.
       step_seconds: of one local step of one worker.
       memory_bytes: parameters, gradients and optimizer state of one worker.
     """
 
-    method: str
+    name: str
     num_subnets: int
-    algorithm: Method
+    method: Method
     step_seconds: float
     memory_bytes: int
 
@@ -131,23 +131,23 @@ def measure(config: Config, dataset: Dataset, num_subnets: int, repeats: int) ->
         failures=dict(rounds=(), workers=()),
     )
     made = lambda config: resolve(config, dataset).phases[0].method
-    algorithm = made(config)
+    method = made(config)
     # a worker with the full model steps as fast whatever S is, and S optimizer states may not fit
-    timed = algorithm if config.method == "ist" else made(replace(config, num_subnets=1))
-    state = jax.eval_shape(algorithm.init, jax.random.key(0))
-    worker = jax.eval_shape(algorithm.first_worker, state)
+    timed = method if config.method == "ist" else made(replace(config, num_subnets=1))
+    state = jax.eval_shape(method.init, jax.random.key(0))
+    worker = jax.eval_shape(method.first_worker, state)
     memory = 2 * tree_bytes(worker.params) + tree_bytes(worker.opt_state)
     seconds = _step_seconds(timed, dataset, repeats)
-    return Measured(config.method, num_subnets, algorithm, seconds, memory)
+    return Measured(config.method, num_subnets, method, seconds, memory)
 
 
 def row(measured: Measured, local_steps: int, link: Link) -> dict[str, Any]:
     """What a round of J local steps costs over `link`."""
-    costs, compute = measured.algorithm.costs, local_steps * measured.step_seconds
+    costs, compute = measured.method.costs, local_steps * measured.step_seconds
     exchange = costs.link_seconds(link, local_steps)
-    samples = measured.num_subnets * measured.algorithm.batch_size * local_steps
+    samples = measured.num_subnets * measured.method.batch_size * local_steps
     return {
-        "method": measured.method,
+        "method": measured.name,
         "S": measured.num_subnets,
         "J": local_steps,
         "step_seconds": measured.step_seconds,
