@@ -10,8 +10,8 @@ PYTEST := $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile --no-loadscope-r
 
 .PHONY: demo test test-all lint clean
 demo: $(VENV)/.installed
-	JAX_COMPILATION_CACHE_DIR=.jax_cache $(BIN)/python -m ist_jax.cli.commands.sweep --config=experiments/demo/digits.py --workdir=runs/demo \
-		--grid=method=ist,data_parallel,local_sgd,single --grid=seed=0,1,2
+	$(BIN)/ist-jax sweep --config experiments/demo/digits.py --workdir runs/demo \
+		--grid method=ist,data_parallel,local_sgd,single --grid seed=0,1,2
 
 test: $(VENV)/.tested lint
 	$(PYTEST) -m "not slow"

@@ -7,22 +7,19 @@ from ist_jax.cli.commands import export, run
 
 ROOT = pathlib.Path(__file__).parent.parent
 DIGITS = f"--config={ROOT}/experiments/demo/digits.py"
-GCN = "--config.model.name=gcn --config.model.norm=layer --config.batch_size=0"
+GCN = "--model.name=gcn --model.norm=layer --batch_size=0"
 QUICK = [
     DIGITS,
-    "--config.model.hidden=(16,16)",
-    "--config.epochs=1",
-    "--config.local_steps=4",
-    "--config.eval_every=2",
-    "--config.eval_sample=64",
+    *("--model.hidden", "16", "16"),
+    "--epochs=1",
+    "--local_steps=4",
+    "--eval_every=2",
+    "--calibration_examples=64",
 ]
 
 
 def trained(folder, *arguments):
-    assert (
-        run.main(["run", *QUICK, "--config.eval_subnets=True", *arguments, f"--workdir={folder}"])
-        == 0
-    )
+    assert run.main(["run", *QUICK, "--eval_subnets=True", *arguments, f"--workdir={folder}"]) == 0
     return folder, json.loads((folder / "summary.json").read_text())
 
 

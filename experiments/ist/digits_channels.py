@@ -1,23 +1,21 @@
 """IST on handwritten digits as images: a plain convolutional network.
 
-    python -m ist_jax.cli.commands.run --config=experiments/ist/digits_channels.py --workdir=runs/digits_channels
+    ist-jax run --config experiments/ist/digits_channels.py --workdir runs/digits_channels
 
-Dealt are the channels of every convolution and the neurons of the classifier. The other
-methods: --config.method=local_sgd, ensemble or single. README.md beside this file has the table.
+The channels of every convolution and the neurons of the classifier are partitioned. The other
+methods: --method local_sgd, ensemble or single. README.md beside this file has the table.
 """
 
-from experiments.resist import digits
-from ist_jax.cli.config import defaults
+import dataclasses
+
+import digits_filters
+
+from ist_jax.cli.config import Config, ModelConfig
 
 
-def get_config():
-    config = digits.get_config()
-    config.model.name = "vgg"
-    config.model.stage_sizes, config.model.width = (
-        defaults().model.stage_sizes,
-        defaults().model.width,
-    )  # of ResNets
-    config.model.channels = (16, 0, 32, 0, 32)
-    config.model.hidden = (64,)
-    config.decomposition = "channels"
-    return config
+def get_config(method="ist") -> Config:
+    return dataclasses.replace(
+        digits_filters.get_config(method),
+        model=ModelConfig(name="vgg", channels=(16, 0, 32, 0, 32), hidden=(64,)),
+        decomposition="channels",
+    )

@@ -1,20 +1,27 @@
-"""Time to accuracy over a slow link, simulated: 600 clips of Google Speech Commands, the paper's network of two weight layers.
+"""Time to accuracy over a slow link, simulated: 600 clips of Google Speech Commands.
 
-    python -m ist_jax.cli.commands.run --config=experiments/ist/slow_link_speech.py --config.data.dir=DIR --workdir=runs/slow_link_speech
+    ist-jax run --config experiments/ist/slow_link_speech.py --data.dir DIR --workdir runs/slow
 
-DIR holds a folder per word. Three weight layers: slow_link_speech_3layer.py. Every method has its best values on validation
-data over 2, 4 and 8 workers; communication/README.md has the table, tuning/README.md the grids.
+DIR holds a folder per word. The paper's network of two weight layers; slow_link_speech_3layer.py
+has three. Every method has its best values on validation data over 2, 4 and 8 workers;
+communication/README.md has the table, tuning/README.md the grids.
 """
 
-from experiments.ist import speech_clips
+import speech_clips
+
+from ist_jax.cli.config import Config, replace
+
+TUNED = {
+    "ist": dict(local_steps=20),
+    "local_sgd": dict(local_steps=20),
+    "data_parallel": dict(optimizer=dict(learning_rate=0.03)),
+}
 
 
-def get_config():
-    config = speech_clips.get_config()
-    config.link.bandwidth = "1Gbps"
-    config.link.latency = "1ms"
-    config.eval_every = 1
-    config.per_method.ist.local_steps = 20
-    config.per_method.local_sgd.local_steps = 20
-    config.per_method.data_parallel.optimizer.learning_rate = 0.03
-    return config
+def get_config(method="ist") -> Config:
+    config = replace(
+        speech_clips.get_config(method),
+        link=dict(bandwidth="1Gbps", latency="1ms"),
+        eval_every=1,
+    )
+    return replace(config, **TUNED.get(method, {}))

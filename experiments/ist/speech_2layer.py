@@ -1,23 +1,23 @@
-"""IST on Google Speech Commands, a network of two weight layers, with the paper's settings (Yuan et al., PVLDB 2022).
+"""IST on Google Speech Commands, two weight layers, with the paper's settings.
 
-    python -m ist_jax.cli.commands.run --config=experiments/ist/speech_2layer.py --config.data.dir=DIR --workdir=runs/speech_2layer
+    ist-jax run --config experiments/ist/speech_2layer.py --data.dir DIR --workdir runs/speech2
 
-DIR holds the data set's native layout, a folder per word. Paper: 81.53 % (data parallel 79.38, local SGD 79.98) on all 35 words
-of version 0.02, whose 105,829 clips are not at hand here; README.md beside this file has what we measured on a few of them.
+DIR holds the data set's native layout, a folder per word. The paper (Yuan et al., PVLDB 2022):
+81.53 % (data parallel 79.38, local SGD 79.98) on all 35 words of version 0.02, whose 105,829
+clips are not at hand here; README.md beside this file has what we measured on a few of them.
 """
 
-from ist_jax.cli.config import defaults
+from ist_jax.cli.config import Config, DataConfig, ModelConfig, OptimizerConfig
 
 
-def get_config():
-    config = defaults()
-    config.data.name = "speech_commands"
-    config.model.hidden = (
-        4096,
-    )  # 128 x 32 features - 4096 - words, bias-free, BatchNorm on the logits too
-    config.num_subnets = 8
-    config.local_steps = 60
-    config.batch_size = 128
-    config.epochs = 100.0
-    config.optimizer.learning_rate = 0.01  # plain SGD, constant
-    return config
+def get_config() -> Config:
+    return Config(
+        data=DataConfig(name="speech_commands"),
+        # 128 x 32 features - 4096 - words, bias-free, BatchNorm on the logits too
+        model=ModelConfig(hidden=(4096,)),
+        num_subnets=8,
+        local_steps=60,
+        batch_size=128,
+        epochs=100.0,
+        optimizer=OptimizerConfig(learning_rate=0.01),  # plain SGD, constant
+    )

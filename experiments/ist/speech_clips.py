@@ -1,28 +1,34 @@
-"""IST on 600 clips of Google Speech Commands, 10 words, with the paper's network of two weight layers, against its baselines.
+"""IST on 600 clips of Google Speech Commands, 10 words, two weight layers, against its baselines.
 
-    python -m ist_jax.cli.commands.run --config=experiments/ist/speech_clips.py --config.data.dir=DIR --workdir=runs/speech_clips
+    ist-jax run --config experiments/ist/speech_clips.py --data.dir DIR --workdir runs/speech_clips
 
-DIR holds a folder per word. A first look at real speech and no reproduction: the paper has 105,829 clips of 35 words.
-README.md beside this file has the table, and says what was tuned.
+DIR holds a folder per word. A first look at real speech and no reproduction: the paper has 105,829
+clips of 35 words. README.md beside this file has the table, and says what was tuned.
 """
 
-from experiments.ist import speech_2layer
+import speech_2layer
+
+from ist_jax.cli.config import Config, replace
+
+TUNED = {
+    "ist": dict(optimizer=dict(learning_rate=0.03)),
+    "ensemble": dict(optimizer=dict(learning_rate=0.03)),
+    "local_sgd": dict(optimizer=dict(learning_rate=0.1)),
+    "diloco": dict(optimizer=dict(learning_rate=0.1)),
+    "data_parallel": dict(optimizer=dict(learning_rate=0.1)),
+    "single": dict(optimizer=dict(learning_rate=1.0), batch_size=64),
+}
 
 
-def get_config():
-    config = speech_2layer.get_config()
-    config.data.dataset = (
-        "resplit"  # the clips at hand are all of the published split's test speakers
+def get_config(method="ist") -> Config:
+    config = replace(
+        speech_2layer.get_config(),
+        method=method,
+        data=dict(dataset="resplit"),  # the clips are all from the published split's test speakers
+        num_subnets=4,
+        local_steps=5,
+        batch_size=16,
+        epochs=10.0,
+        eval_every=4,
     )
-    config.num_subnets = 4
-    config.local_steps = 5
-    config.batch_size = 16
-    config.epochs = 10.0
-    config.eval_every = 4
-    config.per_method.ist = {"optimizer": {"learning_rate": 0.03}}
-    config.per_method.ensemble = {"optimizer": {"learning_rate": 0.03}}
-    config.per_method.local_sgd = {"optimizer": {"learning_rate": 0.1}}
-    config.per_method.diloco = {"optimizer": {"learning_rate": 0.1}}
-    config.per_method.data_parallel = {"optimizer": {"learning_rate": 0.1}}
-    config.per_method.single = {"optimizer": {"learning_rate": 1.0}, "batch_size": 64}
-    return config
+    return replace(config, **TUNED[method])

@@ -1,10 +1,9 @@
-"""What placement `auto` stands for on one device: the faster one, measured with the run's own model and data.
+"""Placement autotune: the faster of looped and vmapped, measured with the run's model and data.
 
-Single products of a subnetwork after another's, or all at once as batched ones: which is faster depends on sizes, on the
-model and on the machine. A run that is too short to be worth two compilations takes the rule of `make_placement`.
+Whether single products of one subnetwork after another, or batched products of all at once, are
+faster depends on sizes, on the model and on the machine.
 """
 
-import dataclasses
 import json
 import pathlib
 import sys
@@ -13,58 +12,33 @@ from collections.abc import Mapping
 import jax
 from jax.errors import JaxRuntimeError
 
-from ist_jax.cli import builders
-from ist_jax.cli.architectures import ARCHITECTURES, decomposition_of
+from ist_jax.cli.architectures import ARCHITECTURES
 from ist_jax.cli.benchmarks.timing import median_seconds, round_of
-from ist_jax.cli.config import Config
-from ist_jax.cli.config_files import one_line
-from ist_jax.cli.validation import placement_of
-from ist_jax.data import Dataset
-from ist_jax.training.loop import Phase, phase_steps
+from ist_jax.cli.config import one_line, replace
+from ist_jax.cli.experiment import Experiment, resolve
 
-WORTH = 2000  # local steps of a run whose placement is measured
-_STEPS, _REPEATS = (
-    5,
-    3,
-)  # of the shorter one of two rounds, whose difference is of local steps alone
+_STEPS, _REPEATS = 5, 3  # of the shorter of two rounds; their difference is local steps alone
 
 
-def resolve_placement(config: Config, dataset: Dataset, workdir: pathlib.Path) -> Config:
-    """`config` with the placement that 'auto' stands for.
+def resolve_placement(experiment: Experiment, workdir: pathlib.Path) -> Experiment:
+    """`experiment` with the placement that 'autotune' stands for.
 
-    What is decided is written to config.json before any training, and a run that goes on keeps it; two fresh runs may decide
-    differently, and are then equal to rounding only.
+    The choice is written to config.json before any training, and a resumed run keeps it. Two fresh
+    runs may choose differently, and then agree to rounding only.
 
     Args:
-      config: validated.
-      dataset: of the run.
-      workdir: of the run; what its config.json says wins, also that nothing was measured.
+      experiment: with any placement; one that was not asked to be measured is returned as it is.
+      workdir: of the run; the choice in its config.json wins.
     """
-    if config.placement != "auto" or placement_of(config).mesh is not None:
-        return config
-    if (kept := _kept(workdir)) is not None:
-        return config if kept == "auto" else dataclasses.replace(config, placement=kept)
-    if ARCHITECTURES[decomposition_of(config)].batched(config) == "never":
-        return config
-    phases, _ = builders.phases(config, dataset.spec)
-    if phases[0].method.num_workers == 1 or sum(map(phase_steps, phases)) < WORTH:
-        return config
-    try:
-        seconds = _seconds(config, dataset)
-    except JaxRuntimeError as error:  # a model that fills the memory
-        print(f"placement is not measured ({one_line(error)})", file=sys.stderr)
-        return config
-    shown = ", ".join(f"{name} {1e3 * value:.2f} ms" for name, value in seconds.items())
-    chosen = min(seconds, key=seconds.__getitem__)
-    print(
-        f"placement {chosen}: a local step of all workers, with its share of a round, takes {shown}",
-        file=sys.stderr,
-    )
-    return dataclasses.replace(config, placement=chosen)
+    if experiment.config.placement != "autotune":
+        return experiment
+    chosen = _kept(workdir) or _measured(experiment)
+    config = replace(experiment.config, placement=chosen)
+    return resolve(config, dataset=experiment.dataset)
 
 
 def _kept(workdir: pathlib.Path) -> str | None:
-    """The placement on one device of a run that goes on, 'auto' for that of the rule; None for a run that starts."""
+    """The placement that a resumed run was started with; None for a run that starts."""
     try:
         placement = json.loads((workdir / "config.json").read_text())["config"]["placement"]
     except (OSError, ValueError, TypeError, KeyError):
@@ -72,39 +46,56 @@ def _kept(workdir: pathlib.Path) -> str | None:
     return placement if placement in ("looped", "vmapped") else "auto"
 
 
-def _seconds(config: Config, dataset: Dataset) -> dict[str, float]:
-    """Placement -> seconds of a local step of all workers, the round's exchange shared out, in the phase of most samples."""
-    found = {
-        name: _phase(dataclasses.replace(config, placement=name), dataset)
+def _measured(experiment: Experiment) -> str:
+    """The faster placement; 'auto' where there is nothing to choose from, or it does not fit."""
+    one_device = experiment.placement.mesh is None and experiment.num_workers > 1
+    batched = ARCHITECTURES[experiment.config.decomposition].batched(experiment.config)
+    if not one_device or batched == "never":
+        return "auto"
+    try:
+        seconds = _seconds(experiment)
+    except JaxRuntimeError as error:  # a model that fills the memory
+        print(f"placement is not measured ({one_line(error)})", file=sys.stderr)
+        return "auto"
+    shown = ", ".join(f"{name} {1e3 * value:.2f} ms" for name, value in seconds.items())
+    chosen = min(seconds, key=seconds.__getitem__)
+    print(
+        f"placement {chosen}: a local step of all workers, with its share of a round, takes "
+        f"{shown}",
+        file=sys.stderr,
+    )
+    return chosen
+
+
+def _seconds(experiment: Experiment) -> dict[str, float]:
+    """Placement -> seconds of a local step of all workers, in the phase of most samples.
+
+    The round's exchange is shared out over its local steps.
+    """
+    phases = {
+        name: resolve(replace(experiment.config, placement=name), experiment.dataset).longest
         for name in ("looped", "vmapped")
     }
     lengths = (_STEPS, 3 * _STEPS)
-    held = [
-        found["looped"].algorithm.fresh(jax.random.key(0))
-    ]  # one state, which every round hands to the next
+    state = [phases["looped"].method.fresh(jax.random.key(0))]  # one, used by every round
     rounds = [
-        round_of(phase.method, dataset, steps, held)
-        for phase in found.values()
+        round_of(phase.method, experiment.data, steps, state)
+        for phase in phases.values()
         for steps in lengths
     ]
     seconds = iter(median_seconds([made.run for made in rounds], _REPEATS))
     return {
-        name: _of_a_step(dict(zip(lengths, seconds)), phase.local_steps)
-        for name, phase in found.items()
+        name: _seconds_per_step(dict(zip(lengths, seconds)), phase.local_steps)
+        for name, phase in phases.items()
     }
 
 
-def _of_a_step(seconds: Mapping[int, float], local_steps: int) -> float:
-    """Seconds of a local step in rounds of `local_steps`, of those of a short and a long round.
+def _seconds_per_step(seconds: Mapping[int, float], local_steps: int) -> float:
+    """Seconds of a local step in rounds of `local_steps`, from those of a short and a long round.
 
-    A round is its exchange and its steps, so that the difference of two rounds is of steps alone.
+    A round is its exchange and its steps, so the difference of two rounds is steps alone.
     """
     (short, of_short), (long, of_long) = sorted(seconds.items())
     step = max(of_long - of_short, 0) / (long - short)  # below 0: noise
     exchange = max(of_short - short * step, 0)
     return step + exchange / local_steps
-
-
-def _phase(config: Config, dataset: Dataset) -> Phase:
-    phases, _ = builders.phases(config, dataset.spec)
-    return max(phases, key=lambda phase: phase.samples)

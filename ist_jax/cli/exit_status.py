@@ -1,14 +1,11 @@
 """How a command ends: its exit status, and one line on what was wrong."""
 
-import argparse
 import sys
 from collections.abc import Callable
-from typing import NoReturn
 
 from jax.errors import JaxRuntimeError
 
-from ist_jax.cli.config import ConfigError
-from ist_jax.cli.config_files import one_line
+from ist_jax.cli.config import ConfigError, one_line
 from ist_jax.cli.signals import STOPPED
 from ist_jax.core.processes import OtherProcessError
 from ist_jax.data import DataError
@@ -17,9 +14,12 @@ from ist_jax.training.divergence import NonFiniteLossError
 from ist_jax.training.loop import Stopped
 from ist_jax.training.workdir import WorkdirError
 
-RawText = argparse.RawDescriptionHelpFormatter
 FAILED, WRONG = 1, 2
-SMALLER = "use a smaller model or batch_size, or more devices (ist_jax.cli.commands.memory counts)"
+STATUSES = """
+Exit status 0: done; 1: training diverged, or the workdir is in use, full or damaged; 2: the
+configuration or the data are wrong, or do not fit into memory; 3: stopped by SIGINT or SIGTERM.
+"""
+SMALLER = "use a smaller model or batch_size, or more devices (ist-jax memory counts)"
 
 
 def is_out_of_memory(error: JaxRuntimeError) -> bool:
@@ -28,18 +28,19 @@ def is_out_of_memory(error: JaxRuntimeError) -> bool:
 
 
 def exit_status(action: Callable[[], object]) -> int:
-    """Runs `action`; 0, or what its error stands for, which is printed as one line."""
+    """Runs `action`; 0, or the status that its error stands for, which is printed as one line."""
     try:
         action()
+    except SystemExit as end:  # --help
+        return int(end.code or 0)
     except (ConfigError, DataError, StartError) as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
         return WRONG
     except (JaxRuntimeError, MemoryError) as error:
         if isinstance(error, JaxRuntimeError) and not is_out_of_memory(error):
             raise
-        print(
-            f"error: {one_line(error)}: this does not fit into memory: {SMALLER}", file=sys.stderr
-        )
+        why = f"this does not fit into memory: {SMALLER}"
+        print(f"error: {one_line(error)}: {why}", file=sys.stderr)
         return WRONG
     except (NonFiniteLossError, WorkdirError, OtherProcessError, OSError) as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
@@ -48,10 +49,3 @@ def exit_status(action: Callable[[], object]) -> int:
         print(one_line(error), file=sys.stderr)
         return STOPPED
     return 0
-
-
-class Parser(argparse.ArgumentParser):
-    """Like argparse's, but what is wrong is a ConfigError."""
-
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(message)

@@ -11,9 +11,9 @@ _SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
 
 
 def _number(name: str, text: str, units: dict[str, float]) -> float:
-    found = re.fullmatch(rf"([0-9.]+(?:e-?[0-9]+)?) ?({'|'.join(units)})", text)
+    match = re.fullmatch(rf"([0-9.]+(?:e-?[0-9]+)?) ?({'|'.join(units)})", text)
     try:
-        number = float(found[1]) * units[found[2]]
+        number = float(match[1]) * units[match[2]]
     except (TypeError, ValueError):
         raise ConfigError(
             f"{name} is a number with one of the units {', '.join(units)}, not {text!r}"
@@ -24,11 +24,11 @@ def _number(name: str, text: str, units: dict[str, float]) -> float:
 
 
 def bytes_per_second(text: str, name: str = "link.bandwidth") -> float:
-    """'1Gbps' as 1.25e8. Raises ConfigError if it is no number of bits per second above 0."""
-    found = _number(name, text, _BITS) / 8
-    if found <= 0:
+    """'1Gbps' as 1.25e8 bytes per second. Raises ConfigError if it is no speed above 0."""
+    speed = _number(name, text, _BITS) / 8
+    if speed <= 0:
         raise ConfigError(f"{name} is above 0, not {text!r}")
-    return found
+    return speed
 
 
 def seconds(text: str, name: str = "link.latency") -> float:

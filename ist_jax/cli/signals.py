@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM: before and after training they end the command, while it trains they ask it to save first."""
+"""SIGINT and SIGTERM end the command; while it trains, they ask it to save first."""
 
 import contextlib
 import os
@@ -14,7 +14,7 @@ STOPPED = 3  # exit status
 
 
 def end_at_once() -> None:
-    """Both signals end this process from now on, also amid an import, which may swallow an exception."""
+    """Both signals end this process from now on, even during an import that swallows errors."""
     for number in SIGNALS:
         signal.signal(number, _end)
 
@@ -45,7 +45,7 @@ class Signals:
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self._received or not self._deferred:
             raise KeyboardInterrupt(
-                f"{signal.Signals(number).name}: ended at once; a checkpoint that was committed stands"
+                f"{signal.Signals(number).name}: ended at once; committed checkpoints are kept"
             )
         self._received = True
         print(

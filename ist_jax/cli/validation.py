@@ -1,122 +1,25 @@
 """What makes a configuration impossible, said before anything is loaded: rule, value, remedy."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable
 
-from ist_jax.cli.architectures import ARCHITECTURES, MODEL_NAMES, decomposition_of, with_autos
-from ist_jax.cli.config import FIELDS, METHODS, Config, ConfigError, nearest
+from ist_jax.cli.architectures import ARCHITECTURES, decomposition_of, with_autos
+from ist_jax.cli.config import FIELDS, Config, ConfigError, values
+from ist_jax.cli.config.fields import not_among
 from ist_jax.cli.quantities import link
-from ist_jax.core.partition import EQUAL_BLOCKS, PARTITIONS
-from ist_jax.core.placement import PLACEMENTS, Placement, make_placement
-from ist_jax.data import EMBEDDED, FILES, GRAPHS, SOURCES, SPLITS
-from ist_jax.exchange import COMPRESSIONS
-from ist_jax.methods import OPT_STATES
-from ist_jax.tasks import AUGMENTS
+from ist_jax.core.partition import EQUAL_BLOCKS
+from ist_jax.core.placement import Placement, make_placement
+from ist_jax.data import EMBEDDED, FILES, GRAPHS
 
-
-def _of_any_model() -> dict[str, Sequence[str]]:
-    """Values that some model takes, by field; `Architecture.choices` narrows them."""
-    found: dict[str, dict[str, None]] = {}
-    for architecture in ARCHITECTURES.values():
-        for name, choices in architecture.choices.items():
-            found.setdefault(name, {}).update(dict.fromkeys(choices))
-    return {name: tuple(choices) for name, choices in found.items()}
-
-
-CHOICES: dict[str, Sequence[str]] = {
-    "method": METHODS,
-    "decomposition": ("auto", *ARCHITECTURES),
-    "partition": tuple(name for name in PARTITIONS if name != "fixed"),
-    "placement": PLACEMENTS,
-    "opt_state": ("auto", *OPT_STATES),
-    "exchange.wire": COMPRESSIONS,
-    "outer.name": ("auto", "none", "sgd"),
-    "model.name": MODEL_NAMES,
-    "model.eval_norm": ("train", "batch"),
-    "optimizer.name": ("sgd", "adam", "adamw"),
-    "optimizer.schedule": ("constant", "cosine", "linear", "step", "thirds"),
-    "optimizer.momentum_schedule": ("constant", "demon"),
-    "data.augment": AUGMENTS,
-    "data.name": tuple(SOURCES),
-    "data.split": SPLITS,
-} | _of_any_model()
-CHOICES["model.scaling"] = ("auto", *CHOICES["model.scaling"])
-
-# field -> (smallest, largest, whether the bounds themselves are allowed)
-RANGES: dict[str, tuple[float, float, bool]] = {
-    "num_subnets": (1, 2**20, True),
-    "local_steps": (1, 2**30, True),
-    "batch_size": (0, 2**30, True),
-    "epochs": (0, 1e9, False),
-    "seed": (0, 2**31 - 1, True),
-    "num_devices": (0, 2**20, True),
-    "outer.learning_rate": (0, 1e9, False),
-    "outer.momentum": (0, 1, True),
-    "warmup_fraction": (0, 1, True),
-    "dense_fraction": (0, 1, True),
-    "drop.rate": (0, 1, True),
-    "optimizer.learning_rate": (0, 1e9, False),
-    "optimizer.momentum": (0, 1, True),
-    "data.crop_padding": (0, 2**10, True),
-    "data.image_size": (0, 2**13, True),
-    "min_blocks": (0, 2**20, True),
-    "model.width": (1, 2**20, True),
-    "optimizer.weight_decay": (0, 1e9, True),
-    "optimizer.clip": (0, 1e9, True),
-    "optimizer.warmup": (0, 1, True),
-    "data.alpha": (0, 1e9, False),
-    "data.validation_fraction": (0, 1, False),
-    "data.clusters": (1, 2**24, True),
-    "data.projection": (0, 2**20, True),
-    "data.layer_nodes": (0, 2**24, True),
-    "model.heads": (1, 2**16, True),
-    "model.dropout": (0, 0.99, True),
-    "eval_every": (0, 2**30, True),
-    "checkpoint_every": (0, 2**30, True),
-    "eval_batch_size": (1, 2**30, True),
-    "eval_sample": (2, 2**30, True),
-}
-
-
-def _check_choices(
-    values: dict[str, Any], allowed: Mapping[str, Sequence[str]], of: str = ""
-) -> None:
-    for name, choices in allowed.items():
-        if values[name] not in choices:
-            hint = nearest(values[name], choices)
-            raise ConfigError(
-                f"{name} is one of {', '.join(choices)}{of}, not {values[name]!r}{hint}"
-            )
-
-
-def _check_ranges(values: dict[str, Any]) -> None:
-    for name, (low, high, closed) in RANGES.items():
-        value = values[name]
-        if not (low <= value <= high if closed else low < value < high):
-            bounds = (
-                f"from {low:g} to {high:g}"
-                if closed
-                else f"between {low:g} and {high:g}, both excluded"
-            )
-            raise ConfigError(f"{name} is {bounds}, not {value!r}")
-
-
-def _check_model(c: Config) -> None:
-    architecture = ARCHITECTURES[decomposition_of(c)]
-    _check_choices(flat_values(c), architecture.choices, f" for model.name={c.model.name!r}")
-    architecture.check(c)
-    _check_fields(c)
-
-
-# what a user would expect of any model, and only some have
+GRAPH_MODELS = ("gcn", "sage", "gat")
+# fields that only some models have
 FIELDS_OF = {
-    "model.dropout": ("gcn", "sage", "gat"),
-    "model.input_dropout": ("gcn", "sage", "gat"),
-    "model.split_input": ("gcn", "sage", "gat"),
-    "model.split_output": ("gcn", "sage", "gat"),
+    "model.dropout": GRAPH_MODELS,
+    "model.input_dropout": GRAPH_MODELS,
+    "model.split_input": GRAPH_MODELS,
+    "model.split_output": GRAPH_MODELS,
     "model.heads": ("gat",),
-    "model.bias": ("mlp", "gcn", "sage", "gat"),
-    "model.activation": ("mlp", "gcn", "sage", "gat"),
+    "model.bias": ("mlp", *GRAPH_MODELS),
+    "model.activation": ("mlp", *GRAPH_MODELS),
     "min_blocks": ("resnet",),
     "split_stages": ("resnet",),
     "model.stage_sizes": ("resnet",),
@@ -131,157 +34,40 @@ def _is_outer(c: Config) -> bool:
     return c.outer.name == "sgd" or (c.outer.name == "auto" and c.method == "diloco")
 
 
-# fields that do something only beside others: names -> (whether they do, what they are of)
-BESIDE: dict[tuple[str, ...], tuple[Callable[[Config], bool], str]] = {
-    ("outer.learning_rate", "outer.momentum"): (
-        _is_outer,
-        "an outer optimizer (outer.name=sgd, or method=diloco)",
-    ),
-    ("link.latency",): (
+# fields that do something only beside others -> (whether they do, what they belong to)
+_OUTER = (_is_outer, "an outer optimizer (outer.name=sgd, or method=diloco)")
+BESIDE: dict[str, tuple[Callable[[Config], bool], str]] = {
+    "outer.learning_rate": _OUTER,
+    "outer.momentum": _OUTER,
+    "link.latency": (
         lambda c: bool(c.link.bandwidth),
         "a simulated link (link.bandwidth=1Gbps)",
     ),
-    ("data.alpha",): (lambda c: c.data.split == "dirichlet", "data.split=dirichlet"),
-    ("data.crop_padding",): (
+    "data.alpha": (lambda c: c.data.split == "dirichlet", "data.split=dirichlet"),
+    "data.crop_padding": (
         lambda c: c.data.augment != "none",
         "an augmentation (data.augment=crop_flip)",
     ),
 }
 
 
-def _check_fields(c: Config) -> None:
-    values = flat_values(c)
-    for names, (does, of) in BESIDE.items():
-        for name in names:
-            if values[name] != FIELDS[name].default and not does(c):
-                raise ConfigError(
-                    f"{name}={values[name]} is of {of}, which this run does not have: leave it out"
-                )
-    for name, models in FIELDS_OF.items():
-        if values[name] != FIELDS[name].default and c.model.name not in models:
-            raise ConfigError(
-                f"{name}={values[name]} is of {' and '.join(models)}, and does nothing for model.name={c.model.name!r}: "
-                f"use {FIELDS[name].default}"
-            )
-    if c.min_blocks and (
-        c.method == "ensemble" or (c.method == "ist" and c.partition not in EQUAL_BLOCKS)
-    ):
-        raise ConfigError(
-            f"min_blocks={c.min_blocks} lets sub-ResNets of ist overlap, with partition={' or '.join(EQUAL_BLOCKS)}: "
-            f"not with method={c.method!r} and partition={c.partition!r}"
-        )
+def validate(config: Config) -> Config:
+    """`config` with the decomposition and the scaling that 'auto' stands for.
 
+    Args:
+      config: whose values have passed `config.checked`.
 
-def _check_method(c: Config) -> None:
-    if c.method in ("data_parallel", "single", "ensemble") and c.opt_state not in ("auto",):
-        raise ConfigError(
-            f"opt_state={c.opt_state!r} is for methods that synchronise parameters; {c.method} always keeps its own: use auto"
-        )
-    if c.opt_state == "own" and c.method == "ist":
-        raise ConfigError(
-            "opt_state='own' stays with a worker while ist moves its units on: use reset or carry"
-        )
-    if c.method not in ("ist", "local_sgd", "diloco") and c.outer.name == "sgd":
-        raise ConfigError(
-            f"outer.name='sgd' acts on merged parameters, which {c.method} does not have: use none or auto"
-        )
-    if c.method != "ist" and (c.exchange.wire != "exact" or c.exchange.resident):
-        raise ConfigError(
-            f"exchange.wire={c.exchange.wire!r} and exchange.resident={c.exchange.resident} are of units, which "
-            f"{c.method} does not exchange: use exact and False"
-        )
-    if c.optimizer.momentum and c.optimizer.name != "sgd":
-        raise ConfigError(
-            f"optimizer.momentum={c.optimizer.momentum} is of sgd; {c.optimizer.name} has its own: use momentum=0"
-        )
-    if c.optimizer.momentum_schedule != "constant" and not c.optimizer.momentum:
-        raise ConfigError(
-            "optimizer.momentum_schedule=demon lets optimizer.momentum decay, which is 0: use 0.9, or constant"
-        )
-    if any(steps < 1 for steps in c.local_steps_schedule):
-        raise ConfigError(
-            f"local_steps_schedule={c.local_steps_schedule} are local steps of a round, each at least 1"
-        )
-    if c.local_steps_schedule and c.method in ("ensemble", "diloco"):
-        raise ConfigError(
-            f"local_steps_schedule={c.local_steps_schedule} begin a phase each, where members of an ensemble would meet and diloco "
-            f"would lose its momentum: leave them out for method={c.method!r}"
-        )
-    if c.method == "diloco" and c.outer.name == "none":
-        raise ConfigError(
-            "diloco is local SGD with an outer optimizer: use outer.name=auto, or method=local_sgd"
-        )
-    if c.warmup_fraction + c.dense_fraction >= 1 and (c.warmup_fraction or c.dense_fraction):
-        raise ConfigError(
-            f"warmup_fraction={c.warmup_fraction} and dense_fraction={c.dense_fraction} leave no samples for {c.method}"
-        )
-    if (c.warmup_fraction or c.dense_fraction) and c.method == "ensemble":
-        raise ConfigError(
-            "the members of an ensemble never meet: warmup_fraction and dense_fraction must be 0"
-        )
-
-
-def _check_lost_and_link(c: Config) -> None:
-    link(c.link.bandwidth, c.link.latency)
-    if len(c.drop.rounds) != len(c.drop.workers):
-        raise ConfigError(
-            f"drop.workers names a worker for every round of drop.rounds: {len(c.drop.workers)} and {len(c.drop.rounds)}"
-        )
-    if c.drop.rounds and (
-        min(c.drop.rounds) < 1 or min(c.drop.workers) < 0 or max(c.drop.workers) >= num_workers(c)
-    ):
-        raise ConfigError(
-            f"drop.rounds={c.drop.rounds} count from 1 and drop.workers={c.drop.workers} from 0 to {num_workers(c) - 1}"
-        )
-
-
-def _check_data(c: Config) -> None:
-    if c.batch_size == 0 and c.data.split != "shared" and num_workers(c) > 1:
-        raise ConfigError(
-            f"batch_size=0 (the whole set) needs data.split=shared, not {c.data.split!r}, whose shards differ in size"
-        )
-    if c.data.name not in EMBEDDED and not c.data.dir:
-        raise ConfigError(
-            f"data.name={c.data.name!r} needs data.dir, the {'file' if c.data.name in FILES else 'folder'} it reads"
-        )
-    of_graphs = {
-        f"data.{name}": getattr(c.data, name) for name in ("clusters", "layer_nodes", "projection")
-    }
-    if c.data.name not in GRAPHS and any(
-        value != FIELDS[name].default for name, value in of_graphs.items()
-    ):
-        given = ", ".join(f"{name}={value}" for name, value in of_graphs.items())
-        raise ConfigError(
-            f"{given}: of graphs, which data.name={c.data.name!r} is not: use 1, 0 and 0"
-        )
-    if c.data.name in GRAPHS and c.data.augment != "none":
-        raise ConfigError(
-            f"data.augment={c.data.augment!r} is of images, which data.name={c.data.name!r} is not: use none"
-        )
-    if c.data.name in GRAPHS and c.data.validation_fraction != Config().data.validation_fraction:
-        raise ConfigError(
-            f"data.name={c.data.name!r} has a validation split of its own: leave out "
-            f"data.validation_fraction={c.data.validation_fraction}"
-        )
-
-
-def placement_of(config: Config) -> Placement:
-    """Where the config's workers train. Raises ConfigError if that cannot be."""
-    meshable = config.method != "ist" or config.partition in EQUAL_BLOCKS
-    try:
-        batched = ARCHITECTURES[decomposition_of(config)].batched(config)
-        options = dict(on_mesh=meshable, batched=batched)
-        placement = make_placement(
-            config.placement, num_workers(config), config.num_devices, **options
-        )
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
-    if placement.mesh is not None and not meshable:
-        raise ConfigError(
-            f"a mesh exchanges equal blocks, which partition={config.partition!r} does not have: use balanced or blocks, "
-            "or placement=looped"
-        )
-    return placement
+    Raises:
+      ConfigError: one line on what is wrong, where, and what would be right.
+    """
+    _check_method(config)
+    config = with_autos(config)
+    _check_model(config)
+    _check_data(config)
+    _check_failures(config)
+    link(config.link.bandwidth, config.link.latency)
+    placement_of(config)
+    return config
 
 
 def num_workers(config: Config) -> int:
@@ -289,30 +75,180 @@ def num_workers(config: Config) -> int:
     return 1 if config.method == "single" else config.num_subnets
 
 
-def validate(config: Config) -> Config:
-    """Returns `config`, with the decomposition and the scaling that 'auto' stands for.
+def placement_of(config: Config) -> Placement:
+    """Where the config's workers train; 'autotune' before it has measured is 'auto'.
 
     Raises:
-      ConfigError: with one line on what is wrong, where, and what would be right.
+      ConfigError: this machine has no such placement.
     """
-    _check_choices(flat_values(config), CHOICES)
-    _check_ranges(flat_values(config))
-    _check_method(config)
-    config = with_autos(config)
-    _check_model(config)
-    _check_data(config)
-    _check_lost_and_link(config)
-    placement_of(config)
-    return config
+    meshable = config.method != "ist" or config.partition in EQUAL_BLOCKS
+    name = "auto" if config.placement == "autotune" else config.placement
+    batched = ARCHITECTURES[decomposition_of(config)].batched(config)
+    try:
+        placement = make_placement(
+            name, num_workers(config), config.num_devices, on_mesh=meshable, batched=batched
+        )
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    if placement.mesh is not None and not meshable:
+        raise ConfigError(
+            "a mesh exchanges equal blocks, which "
+            f"partition={config.partition!r} does not have: use balanced or blocks, or "
+            "placement=looped"
+        )
+    return placement
 
 
-def flat_values(config: Config) -> dict[str, Any]:
-    """All values by dotted name."""
+def _check_model(c: Config) -> None:
+    architecture, given = ARCHITECTURES[decomposition_of(c)], values(c)
+    for name, choices in architecture.choices.items():
+        if given[name] not in choices:
+            raise not_among(name, given[name], choices, f" for model.name={c.model.name!r}")
+    architecture.check(c)
+    _check_beside(c)
+    _check_fields_of_models(c)
 
-    def value(name: str) -> Any:
-        found: Any = config
-        for part in name.split("."):
-            found = getattr(found, part)
-        return found
 
-    return {name: value(name) for name in FIELDS}
+def _check_beside(c: Config) -> None:
+    given = values(c)
+    for name, (does, what) in BESIDE.items():
+        if given[name] != FIELDS[name].default and not does(c):
+            raise ConfigError(
+                f"{name}={given[name]} belongs to {what}, which this run does not have: "
+                "leave it out"
+            )
+
+
+def _check_fields_of_models(c: Config) -> None:
+    given = values(c)
+    for name, models in FIELDS_OF.items():
+        if given[name] != FIELDS[name].default and c.model.name not in models:
+            raise ConfigError(
+                f"{name}={given[name]} belongs to {' and '.join(models)}, and does nothing for "
+                f"model.name={c.model.name!r}: use {FIELDS[name].default}"
+            )
+    unequal = c.method == "ist" and c.partition not in EQUAL_BLOCKS
+    if c.min_blocks and (unequal or c.method == "ensemble"):
+        raise ConfigError(
+            f"min_blocks={c.min_blocks} lets sub-ResNets of ist overlap, with "
+            f"partition={' or '.join(EQUAL_BLOCKS)}: not with method={c.method!r} and "
+            f"partition={c.partition!r}"
+        )
+
+
+def _check_method(c: Config) -> None:
+    if c.method in ("data_parallel", "single", "ensemble") and c.opt_state != "auto":
+        raise ConfigError(
+            f"opt_state={c.opt_state!r} is for methods that synchronise parameters; {c.method} "
+            "always keeps its state: use auto"
+        )
+    if c.opt_state == "local" and c.method == "ist":
+        raise ConfigError(
+            "opt_state='local' stays with a worker, while the units of ist move to other workers: "
+            "use reset or carry"
+        )
+    if c.method != "ist" and (c.exchange.compression != "exact" or c.exchange.home_sharded):
+        raise ConfigError(
+            f"exchange.compression={c.exchange.compression!r} and "
+            f"exchange.home_sharded={c.exchange.home_sharded} are about units, which {c.method} "
+            "does not exchange: use exact and False"
+        )
+    _check_outer(c)
+    _check_momentum(c)
+    _check_phases(c)
+
+
+def _check_outer(c: Config) -> None:
+    if c.method not in ("ist", "local_sgd", "diloco") and c.outer.name == "sgd":
+        raise ConfigError(
+            f"outer.name='sgd' acts on merged parameters, which {c.method} does not have: "
+            "use none or auto"
+        )
+    if c.method == "diloco" and c.outer.name == "none":
+        raise ConfigError(
+            "diloco is local SGD with an outer optimizer: use outer.name=auto, or method=local_sgd"
+        )
+
+
+def _check_momentum(c: Config) -> None:
+    o = c.optimizer
+    if o.momentum and o.name != "sgd":
+        raise ConfigError(
+            f"optimizer.momentum={o.momentum} belongs to sgd; {o.name} has its own: use momentum=0"
+        )
+    if o.momentum_schedule != "constant" and not o.momentum:
+        raise ConfigError(
+            "optimizer.momentum_schedule=demon lets optimizer.momentum decay, which is 0: "
+            "use 0.9, or constant"
+        )
+
+
+def _check_phases(c: Config) -> None:
+    schedule = c.local_steps_schedule
+    if any(steps < 1 for steps in schedule):
+        raise ConfigError(
+            f"local_steps_schedule={schedule} are local steps of a round, each at least 1"
+        )
+    if schedule and c.method in ("ensemble", "diloco"):
+        raise ConfigError(
+            f"local_steps_schedule={schedule} begin a phase each, where members of an ensemble "
+            "would meet and diloco would lose its momentum: leave them out for "
+            f"method={c.method!r}"
+        )
+    shares = f"warmup_fraction={c.warmup_fraction} and dense_fraction={c.dense_fraction}"
+    if (c.warmup_fraction or c.dense_fraction) and c.method == "ensemble":
+        raise ConfigError(f"the members of an ensemble never meet: {shares} must be 0")
+    if c.warmup_fraction + c.dense_fraction >= 1:
+        raise ConfigError(f"{shares} leave no samples for {c.method}: use less than 1 in all")
+
+
+def _check_failures(c: Config) -> None:
+    rounds, workers = c.failures.rounds, c.failures.workers
+    if len(rounds) != len(workers):
+        raise ConfigError(
+            "failures.workers names a worker for every round of failures.rounds: "
+            f"{len(workers)} and {len(rounds)}"
+        )
+    last = num_workers(c) - 1
+    if rounds and (min(rounds) < 1 or min(workers) < 0 or max(workers) > last):
+        raise ConfigError(
+            f"failures.rounds={rounds} count from 1 and failures.workers={workers} from 0 to {last}"
+        )
+
+
+def _check_data(c: Config) -> None:
+    name = c.data.name
+    if c.batch_size == 0 and c.data.split != "shared" and num_workers(c) > 1:
+        raise ConfigError(
+            "batch_size=0 (the whole set) needs data.split=shared, not "
+            f"{c.data.split!r}, whose shards differ in size"
+        )
+    if name not in EMBEDDED and not c.data.dir:
+        place = "file" if name in FILES else "folder"
+        raise ConfigError(f"data.name={name!r} needs data.dir, the {place} it reads")
+    if name in GRAPHS:
+        _check_graph(c)
+    else:
+        _check_no_graph(c)
+
+
+def _check_graph(c: Config) -> None:
+    if c.data.augment != "none":
+        raise ConfigError(
+            f"data.augment={c.data.augment!r} is for images, which data.name={c.data.name!r} is "
+            "not: use none"
+        )
+    if c.data.validation_fraction != FIELDS["data.validation_fraction"].default:
+        raise ConfigError(
+            f"data.name={c.data.name!r} has its own validation split: leave out "
+            f"data.validation_fraction={c.data.validation_fraction}"
+        )
+
+
+def _check_no_graph(c: Config) -> None:
+    given, names = values(c), ("data.clusters", "data.layer_nodes", "data.projection")
+    if any(given[name] != FIELDS[name].default for name in names):
+        shown = ", ".join(f"{name}={given[name]}" for name in names)
+        raise ConfigError(
+            f"{shown}: for graphs, which data.name={c.data.name!r} is not: use 1, 0 and 0"
+        )

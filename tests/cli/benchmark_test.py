@@ -1,4 +1,4 @@
-"""ist_jax.cli.benchmarks.rounds runs, and says what it measured. Times themselves are not tested: machines differ."""
+"""ist-jax benchmark rounds runs, and says what it measured. Times themselves are not tested."""
 
 import json
 import pathlib
@@ -8,20 +8,15 @@ import sys
 import pytest
 
 from ist_jax.analysis import hlo
-from ist_jax.cli.benchmarks import rounds, timing
+from ist_jax.cli.benchmarks import machine, rounds, rows, timing
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 
 
 def test_the_quick_benchmark_prints_and_writes_its_rows(tmp_path):
-    command = [
-        sys.executable,
-        "-m",
-        "ist_jax.cli.benchmarks.rounds",
-        "--quick",
-        f"--out={tmp_path}",
-    ]
-    # nearly all of it is compiling, which takes several times as long where other tests share the cores
+    command = [sys.executable, "-m", "ist_jax", "benchmark", "rounds"]
+    command += ["--quick", f"--out={tmp_path}"]
+    # nearly all of it is compiling, which takes longer where other tests share the cores
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=900)
     assert ended.returncode == 0, ended.stderr
     content = json.loads((tmp_path / "benchmark.json").read_text())
@@ -33,7 +28,7 @@ def test_the_quick_benchmark_prints_and_writes_its_rows(tmp_path):
         "5 steps by hand",
         "one device",
         "4 devices",
-        "units travel, sharded",
+        "holder-sharded, sharded",
         "repartition",
         "step of the whole network, batch 256",
     ):
@@ -46,7 +41,8 @@ def test_the_quick_benchmark_prints_and_writes_its_rows(tmp_path):
         if "bytes_per_device" in row
     }
     assert (
-        syncs["units travel"]["bytes_per_device"] < syncs["all units come home"]["bytes_per_device"]
+        syncs["holder-sharded"]["bytes_per_device"]
+        < syncs["all groups home-sharded"]["bytes_per_device"]
     )
 
 
@@ -63,8 +59,10 @@ def test_steps_by_hand_and_products_are_of_the_same_work():
 
 
 def test_every_step_computes_all_its_products():
-    """None is computed once for all steps, or left out: no step can do with less. 3 steps of 2 subnetworks, 8 products each:
-    three forward, three for weights, two for inputs."""
+    """None is computed once for all steps, or left out: no step can do with less.
+
+    3 steps of 2 subnetworks, 8 products each: three forward, three for weights, two for inputs.
+    """
     text = timing.products(timing.Network(32, (16, 8), 4, 2), 3)[0].as_text()
     computations, entry = hlo._computations(text)
 
@@ -80,7 +78,7 @@ def test_every_step_computes_all_its_products():
 
 def test_the_authors_times_stand_beside_ours_in_their_sizes():
     assert [(n.features, n.hidden, n.num_subnets) for n in rounds.FULL.authors] == list(
-        rounds.AUTHORS
+        rows.AUTHORS
     )
     row = {
         "what": "step",
@@ -97,4 +95,4 @@ def test_the_authors_times_stand_beside_ours_in_their_sizes():
 
 
 def test_the_exponent_of_a_power():
-    assert rounds.exponent([1, 2, 4, 8], [3, 12, 48, 192]) == pytest.approx(2)
+    assert machine.exponent([1, 2, 4, 8], [3, 12, 48, 192]) == pytest.approx(2)

@@ -1,4 +1,4 @@
-"""Convolutional networks from a configuration: what it builds, momentum and local steps that change, and one whole run."""
+"""Convolutional networks from a configuration: what is built, schedules, and one whole run."""
 
 import dataclasses
 import json
@@ -9,15 +9,25 @@ import jax.numpy as jnp
 import pytest
 from cases import BATCH, TASK, rounds, two_groups
 
-from ist_jax import data, ist
-from ist_jax.cli import builders
+from ist_jax import ist
+from ist_jax.cli import optimizers
 from ist_jax.cli.commands import run
-from ist_jax.cli.config import Config
+from ist_jax.cli.config import Config, replace
+from ist_jax.cli.experiment import resolve
 from ist_jax.data import Spec
 from ist_jax.training.loop import phase_steps
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 DIGITS = f"--config={ROOT}/experiments/resist/digits.py"
+
+
+def configured(file, *fields):
+    """The configuration of a file of experiments, whose data are not read."""
+    place = [] if file == "resist/digits" else ["--data.dir=x"]
+    arguments = ["run", f"--config={ROOT}/experiments/{file}.py", "--workdir=x", *place, *fields]
+    return run.parse(arguments).config
+
+
 CIFAR = Spec((32, 32, 3), 10, 45_000, 120.0, 64.0)
 
 
@@ -32,39 +42,29 @@ CIFAR = Spec((32, 32, 3), 10, 45_000, 120.0, 64.0)
     ],
 )
 def test_every_experiment_builds_the_papers_network(file, classes, model, device):
-    config = run.parse(
-        [f"--config={ROOT}/experiments/{file}.py", "--config.data.dir=x", "--workdir=x"]
-    ).config
-    (phase,), _ = builders.phases(config, CIFAR._replace(num_classes=classes))
-    costs = phase.algorithm.costs
+    (phase,) = resolve(configured(file), spec=CIFAR._replace(num_classes=classes)).phases
+    costs = phase.method.costs
     assert (costs.model_parameters, costs.device_parameters) == (model, device)
     assert costs.bytes_per_sync < costs.all_reduce
 
 
-def test_slots_that_are_empty_are_said(capsys):
-    """22 blocks for 4 sub-ResNets of 6; none where they overlap, and none in local SGD's warm-up."""
+def test_slots_that_are_empty_are_said():
+    """22 blocks for 4 sub-ResNets of 6; none if they overlap, and none in local SGD's warm-up."""
     for fields, says in (
         (
-            ["--config.warmup_fraction=0.1"],
-            "stage_3: 22 units in 4 x 6 slots, 2 of them empty, but stored and computed\n",
+            ["--warmup_fraction=0.1"],
+            "stage_3: 22 units in 4 x 6 slots, 2 of them empty, but stored and computed",
         ),
-        (["--config.min_blocks=6"], ""),
-        (["--config.num_subnets=2"], ""),
+        (["--min_blocks=6"], ""),
+        (["--num_subnets=2"], ""),
     ):
-        arguments = [
-            f"--config={ROOT}/experiments/resist/cifar10.py",
-            "--config.data.dir=x",
-            "--workdir=x",
-            *fields,
-        ]
-        phases, _ = builders.phases(run.parse(arguments).config, CIFAR)
-        run._say_padding(phases)
-        assert capsys.readouterr().err == says
+        phases = resolve(configured("resist/cifar10", *fields), spec=CIFAR).phases
+        assert "\n".join(run.padding(phases)) == says
 
 
 def test_momentum_decays_as_demon_says():
     """beta (1 - t/T) / (1 - beta + beta (1 - t/T)): of 0.9, half way, 0.45 / 0.55."""
-    momentum = builders.demon(0.9, 100)
+    momentum = optimizers.demon(0.9, 100)
     assert [float(momentum(step)) for step in (0, 50, 100, 101)] == pytest.approx(
         [0.9, 0.45 / 0.55, 0.0, 0.0]
     )
@@ -75,10 +75,10 @@ def test_momentum_decays_on_the_global_step_though_the_state_is_reset(opt_state)
     chosen = dataclasses.replace(
         Config().optimizer, momentum=0.9, momentum_schedule="demon", learning_rate=0.1
     )
-    tx, momentum = builders.optimizer(chosen, 12), builders.demon(0.9, 12)
-    algorithm = ist(two_groups(2), TASK, tx, batch_size=BATCH, opt_state=opt_state)
-    state, _ = rounds(algorithm, 2, 3)
-    worker = algorithm.first_worker(state)
+    tx, momentum = optimizers.local_optimizer(chosen, 12), optimizers.demon(0.9, 12)
+    method = ist(two_groups(2), TASK, tx, batch_size=BATCH, opt_state=opt_state)
+    state, _ = rounds(method, 2, 3)
+    worker = method.first_worker(state)
     arrays = {"x": jnp.ones((4, 12)), "y": jnp.zeros(4, jnp.int32)}
     gradient = jax.grad(lambda p: (two_groups(2).subnet.apply(p, arrays["x"]) ** 2).sum())(
         worker.params
@@ -95,14 +95,12 @@ def _injected(node):
 
 
 def test_local_steps_that_change_are_phases_of_equal_samples():
-    config = run.parse(
-        [DIGITS, "--workdir=x", "--config.local_steps=2", "--config.local_steps_schedule=(4,8)"]
-    ).config
-    config = dataclasses.replace(config, warmup_fraction=0.1, dense_fraction=0.3)
-    dataset = data.load("digits", dataset="images")
-    phases, _ = builders.phases(config, dataset.spec)
+    steps = ["--local_steps=2", "--local_steps_schedule", "4", "8"]
+    config = replace(configured("resist/digits", *steps), warmup_fraction=0.1, dense_fraction=0.3)
+    experiment = resolve(config)
+    phases = experiment.phases
     assert [phase.local_steps for phase in phases] == [2, 2, 4, 8, 2]
-    whole = 20 * dataset.num_train
+    whole = 20 * experiment.spec.num_train
     assert [phase.samples / whole for phase in phases] == pytest.approx(
         [0.1, 0.2, 0.2, 0.2, 0.3], abs=1e-3
     )
@@ -110,24 +108,28 @@ def test_local_steps_that_change_are_phases_of_equal_samples():
 
 
 def test_a_residual_network_runs_from_the_command_line(tmp_path):
-    """Warm-up by local SGD, then two parts of ResIST with overlapping blocks, resumed as it is finished."""
+    """Warm-up by local SGD, then two parts of ResIST with overlapping blocks; started again."""
     arguments = [
         "run",
         DIGITS,
         f"--workdir={tmp_path}",
-        "--config.model.stage_sizes=(1,4)",
-        "--config.model.width=2",
+        "--model.stage_sizes",
+        "1",
+        "4",
+        "--model.width=2",
     ]
     arguments += [
-        "--config.split_stages=(2,)",
-        "--config.min_blocks=2",
-        "--config.epochs=3",
-        "--config.warmup_fraction=0.2",
+        "--split_stages",
+        "2",
+        "--min_blocks=2",
+        "--epochs=3",
+        "--warmup_fraction=0.2",
     ]
     arguments += [
-        "--config.local_steps_schedule=(5,)",
-        "--config.eval_every=0",
-        "--config.optimizer.momentum_schedule=demon",
+        "--local_steps_schedule",
+        "5",
+        "--eval_every=0",
+        "--optimizer.momentum_schedule=demon",
     ]
     assert run.main(arguments) == 0 and run.main(arguments) == 0
     summary = json.loads((tmp_path / "summary.json").read_text())
@@ -135,36 +137,37 @@ def test_a_residual_network_runs_from_the_command_line(tmp_path):
     assert summary["parameters"]["model"] - summary["parameters"]["per_device"] == block, (
         "two of three blocks"
     )
-    assert summary["test_accuracy"] > 0.15 and summary["flops_per_local_step_per_device"] > 0
+    assert (
+        summary["last"]["test"]["accuracy"] > 0.15
+        and summary["flops_per_local_step_per_device"] > 0
+    )
 
 
 @pytest.mark.parametrize("kind", ["filters", "channels"])
 def test_dealt_filters_and_channels_learn_from_the_command_line(kind, tmp_path):
     config = f"--config={ROOT}/experiments/ist/digits_{kind}.py"
     small = {
-        "filters": ["--config.model.stage_sizes=(2,)", "--config.model.width=8"],
-        "channels": ["--config.model.channels=(16,0,16)"],
+        "filters": ["--model.stage_sizes", "2", "--model.width=8"],
+        "channels": ["--model.channels", "16", "0", "16"],
     }
     arguments = [
         "run",
         config,
         *small[kind],
-        "--config.epochs=8",
-        "--config.eval_every=0",
+        "--epochs=8",
+        "--eval_every=0",
         f"--workdir={tmp_path}",
     ]
-    assert run.main([*arguments, "--config.eval_subnets=True"]) == 0
+    assert run.main([*arguments, "--eval_subnets=True"]) == 0
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary["parameters"]["per_device"] < 0.8 * summary["parameters"]["model"]
-    assert summary["test_accuracy"] > 0.5, "of ten classes"
+    assert summary["last"]["test"]["accuracy"] > 0.5, "of ten classes"
 
 
 def test_resist_on_imagenet_builds_the_papers_network_with_a_warm_up():
-    config = run.parse(
-        [f"--config={ROOT}/experiments/resist/imagenet.py", "--config.data.dir=x", "--workdir=x"]
-    ).config
-    phases, _ = builders.phases(config, Spec((224, 224, 3), 1000, 1_268_355, 120.0, 64.0))
-    warmup, resist = (phase.algorithm.costs for phase in phases)
+    spec = Spec((224, 224, 3), 1000, 1_268_355, 120.0, 64.0)
+    phases = resolve(configured("resist/imagenet"), spec=spec).phases
+    warmup, resist = (phase.method.costs for phase in phases)
     assert [phase.local_steps for phase in phases] == [15, 15]
     assert (
         warmup.device_parameters == warmup.model_parameters == resist.model_parameters == 41_866_280
@@ -181,9 +184,7 @@ def test_resist_on_imagenet_builds_the_papers_network_with_a_warm_up():
     ],
 )
 def test_the_configs_have_the_papers_schedule(file, batch, passes, local_steps, rate, schedule):
-    config = run.parse(
-        [f"--config={ROOT}/experiments/resist/{file}.py", "--config.data.dir=x", "--workdir=x"]
-    ).config
+    config = configured(f"resist/{file}")
     assert (config.batch_size, config.epochs, config.local_steps) == (batch, passes, local_steps)
     optimizer = config.optimizer
     assert (optimizer.name, optimizer.learning_rate, optimizer.schedule) == ("sgd", rate, schedule)

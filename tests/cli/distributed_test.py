@@ -1,4 +1,4 @@
-"""Runs of several processes: joined by flags, ended when one dies, gone on with by fewer."""
+"""Runs of several processes: joined by flags, ended when one dies, resumed by fewer."""
 
 import contextlib
 import http.server
@@ -12,26 +12,35 @@ import threading
 import time
 
 import pytest
+from jax.errors import JaxRuntimeError
 from processes import PATIENCE, ended, wait_until
 
 from ist_jax.cli import distributed
 from ist_jax.cli.commands import launch_local, run
 from ist_jax.cli.config import ConfigError
-from ist_jax.cli.last_words import last_words
+from ist_jax.cli.config.parsing import own_flags
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 DIGITS = f"--config={ROOT}/experiments/demo/digits.py"
 SMALL = [
-    "--config.model.hidden=(32,32)",
-    "--config.num_subnets=4",
-    "--config.local_steps=5",
-    "--config.batch_size=16",
+    "--model.hidden",
+    "32",
+    "32",
+    "--num_subnets=4",
+    "--local_steps=5",
+    "--batch_size=16",
 ]
 
 
 # runs one of the processes, with less patience than a user has
-IMPATIENT = "import sys; from experiments import hosts, run; distributed.HEARTBEAT = 5; sys.exit(run.main(sys.argv))"
-ENVIRONMENT = os.environ | {"JAX_NUM_CPU_DEVICES": "2", "JAX_PLATFORMS": "cpu"}
+IMPATIENT = "import sys; from ist_jax.cli import distributed; distributed.HEARTBEAT = 5; "
+IMPATIENT += "from ist_jax.cli.commands import run; sys.exit(run.main(['run', *sys.argv[1:]]))"
+RUN = [sys.executable, "-m", "ist_jax", "run"]
+LAUNCH = [sys.executable, "-m", "ist_jax", "launch-local", "--processes=2"]
+ENVIRONMENT = os.environ | {
+    "JAX_NUM_CPU_DEVICES": "2",
+    "JAX_PLATFORMS": "cpu",
+}
 
 
 def start_two(arguments, of_second=()):
@@ -56,19 +65,11 @@ def run_to_the_end(command):
 @pytest.mark.parametrize(
     "lost,number", [(1, signal.SIGKILL), (0, signal.SIGKILL), (1, signal.SIGSTOP)]
 )
-def test_when_a_process_dies_the_others_end_and_fewer_devices_go_on(tmp_path, lost, number):
-    """Two processes of two devices each; one is killed, or silent as if its host had lost its power, and the other says what to
-    do, after whatever JAX says when it ends it. Then one process of two devices takes the run to its end."""
+def test_when_a_process_dies_the_others_end_and_fewer_devices_resume(tmp_path, lost, number):
+    """Two processes of two devices each; one is killed, or silent as if its host had lost its
+    power. The other ends. Then one process of two devices takes the run to its end."""
     workdir = tmp_path / "run"
-    written = (
-        [f"--workdir={workdir}"] if lost else ["--workdir", str(workdir)]
-    )  # as absl reads both
-    arguments = [
-        "--config.epochs=8",
-        "--config.checkpoint_every=2",
-        "--config.eval_every=20",
-        *written,
-    ]
+    arguments = ["--epochs=8", "--checkpoint_every=2", "--eval_every=20", f"--workdir={workdir}"]
     started = start_two(arguments)
     try:
         wait_until(
@@ -83,45 +84,63 @@ def test_when_a_process_dies_the_others_end_and_fewer_devices_go_on(tmp_path, lo
         started[lost].kill()
         started[lost].communicate()
     assert time.monotonic() - began < 30, "in bounded time"
-    assert started[1 - lost].returncode
+    assert started[1 - lost].returncode, printed
     checkpoints = [int(file.stem) for file in (workdir / "checkpoints").glob("*.sha256")]
-    assert printed.splitlines()[-1] == last_words(f"{1 - lost}", "2", workdir / "checkpoints"), (
-        printed
-    )
-    assert (
-        f"same command again everywhere; it goes on from its checkpoint of round {max(checkpoints)}"
-        in printed
-    )
     assert "Traceback" not in printed
     if number == signal.SIGSTOP:
         assert "stopped sending heartbeats" in printed
         return
-    alone = run_to_the_end(
-        [sys.executable, "-m", "ist_jax.cli.commands.run", DIGITS, *SMALL, *arguments]
-    )
+    alone = run_to_the_end([*RUN, DIGITS, *SMALL, *arguments])
     assert alone.returncode == 0, alone.stderr
-    assert f"going on after round {max(checkpoints)}" in alone.stderr
+    assert f"after round {max(checkpoints)}" in alone.stderr
     rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     assert [row["round"] for row in rows] == sorted({row["round"] for row in rows})
     assert json.loads((workdir / "summary.json").read_text())["status"] == "finished"
 
 
+def test_the_launcher_says_which_process_ended_early_and_from_where_the_run_resumes(tmp_path):
+    """Whatever JAX says when it ends the others of a process that was killed."""
+    crashed = [sys.executable, "-S", "-c", "import os; os.kill(os.getpid(), 9)"]
+    statuses = launch_local.wait([subprocess.Popen(crashed)])
+    assert statuses == [-9]
+    says = launch_local.early_ends([0, *statuses], tmp_path)
+    assert says == (
+        "error: process 1 of 2 (by SIGKILL) ended before the run did: start the same command "
+        "again everywhere; nothing is saved yet"
+    )
+    (tmp_path / "checkpoints").mkdir()
+    for round in (2, 12):
+        (tmp_path / "checkpoints" / f"{round}.sha256").write_text("")
+    says = launch_local.early_ends([-6, -9], tmp_path)
+    assert "process 0 of 2 (by SIGABRT) and process 1 of 2 (by SIGKILL) ended" in says
+    assert says.endswith("start the same command again everywhere; it resumes from round 12")
+    assert launch_local.early_ends([0, 1, 2, 3], tmp_path) is None, "these say why themselves"
+
+
+def test_a_process_that_sees_another_one_end_says_so_in_one_line(tmp_path, monkeypatch, capfd):
+    """The error of a collective whose other side is gone, as JAX raises it."""
+
+    def gone(status):
+        raise SystemExit(status)
+
+    monkeypatch.setattr(distributed, "is_one_of_several", lambda: True)
+    monkeypatch.setattr(distributed.os, "_exit", gone)
+    with pytest.raises(SystemExit) as left, distributed._together(tmp_path):
+        raise JaxRuntimeError("Connection closed by peer [127.0.0.1]:1\nmore")
+    said = capfd.readouterr().err
+    assert left.value.code == 1 and said.count("\n") == 1
+    assert "another process of this run has ended (Connection closed by peer" in said
+    assert said.endswith("start the same command again everywhere; nothing is saved yet\n")
+
+
 def test_two_processes_write_one_record_and_stop_together(tmp_path):
     workdir = tmp_path / "run"
-    arguments = [DIGITS, *SMALL, "--config.epochs=3", f"--workdir={workdir}"]
-    launch = [
-        sys.executable,
-        "-m",
-        "ist_jax.cli.commands.launch_local",
-        "--processes=2",
-        "--devices=2",
-        "--",
-        *arguments,
-    ]
+    arguments = [DIGITS, *SMALL, "--epochs=3", f"--workdir={workdir}"]
+    launch = [*LAUNCH, "--devices=2", "--", *arguments]
     ended = run_to_the_end(launch)
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout.count("test accuracy") == 1, "process 0 alone speaks"
-    assert "has ended before" not in ended.stderr
+    assert "ended before" not in ended.stderr
     summary = json.loads((workdir / "summary.json").read_text())
     assert (
         summary["bytes_per_sync_per_device"]["compiled"]
@@ -140,40 +159,27 @@ def test_a_frozen_process_does_not_outlive_a_failed_one(monkeypatch):
     monkeypatch.setattr(launch_local, "PATIENCE", 0.2)
     monkeypatch.setattr(launch_local.signal, "signal", lambda *args: None)
     program = lambda code: subprocess.Popen([sys.executable, "-S", "-c", code])
-    assert (
-        launch_local._wait(
-            [program("import sys; sys.exit(3)"), program("import time; time.sleep(600)")]
-        )
-        == 9
-    )
-    assert launch_local._wait([program(""), program("import time; time.sleep(0.5)")]) == 0
+    frozen = program("import time; time.sleep(600)")
+    assert launch_local.wait([program("import sys; sys.exit(3)"), frozen]) == [3, -9]
+    assert launch_local.wait([program(""), program("import time; time.sleep(0.5)")]) == [0, 0]
 
 
 def test_what_is_wrong_on_one_host_ends_all_with_a_line_each(tmp_path):
     """Process 1 has no data; in another run, another learning rate."""
     for extra, says in (
-        (["--config.data.name=npz", f"--config.data.dir={tmp_path}/none.npz"], "is not a file"),
-        (["--config.optimizer.learning_rate=0.5"], "optimizer.learning_rate was"),
+        (["--data.name=npz", f"--data.dir={tmp_path}/none.npz"], "is not a file"),
+        (["--optimizer.learning_rate=0.5"], "optimizer.learning_rate was"),
     ):
         started = start_two([f"--workdir={tmp_path / 'run'}"], extra)
         (_, first), (_, second) = ended(started)
         assert started[1].returncode == 2 and says in second, second
         assert started[0].returncode == 1 and "another process of this run" in first, first
-        assert "Traceback" not in first + second and "has ended before" not in first + second
+        assert "Traceback" not in first + second and "ended before" not in first + second
 
 
 def test_processes_that_have_no_mesh_are_refused(tmp_path):
-    launch = [
-        sys.executable,
-        "-m",
-        "ist_jax.cli.commands.launch_local",
-        "--processes=2",
-        "--devices=1",
-        "--",
-        DIGITS,
-        *SMALL,
-    ]
-    ended = run_to_the_end([*launch, "--config.num_subnets=3", f"--workdir={tmp_path / 'run'}"])
+    launch = [*LAUNCH, "--devices=1", "--", DIGITS, *SMALL]
+    ended = run_to_the_end([*launch, "--num_subnets=3", f"--workdir={tmp_path / 'run'}"])
     said = ended.stdout + ended.stderr
     assert (
         ended.returncode == 2
@@ -182,17 +188,8 @@ def test_processes_that_have_no_mesh_are_refused(tmp_path):
     assert "Traceback" not in said and not (tmp_path / "run").exists()
 
 
-def test_last_words_of_a_run_that_has_saved_nothing(tmp_path):
-    assert last_words("3", "4", tmp_path / "none").startswith(
-        "error: process 3 of 4 has ended before the run did"
-    )
-    assert last_words("3", "4", tmp_path / "none").endswith(
-        "start the same command again everywhere; nothing is saved yet"
-    )
-
-
 @pytest.mark.parametrize(
-    "environ,found",
+    "environ,is_found",
     [
         ({}, False),
         ({"SLURM_PROCID": "0", "SLURM_NTASKS": "4", "SLURM_STEP_NODELIST": "n[0-3]"}, True),
@@ -206,19 +203,19 @@ def test_last_words_of_a_run_that_has_saved_nothing(tmp_path):
         ({"TPU_WORKER_HOSTNAMES": "t0", "MEGASCALE_NUM_SLICES": "2"}, True),
     ],
 )
-def test_launchers_are_detected(environ, found):
-    assert distributed.detected(environ) == found
+def test_launchers_are_detected(environ, is_found):
+    assert distributed.is_detected(environ) == is_found
 
 
 IN_POD = """
 import os, sys, jax
 os.environ.pop("TPU_SKIP_MDS_QUERY", None)  # JAX finds no TPU here
-from experiments import hosts
+from ist_jax.cli import distributed
 if "late" in sys.argv:  # as in a notebook
     jax.config.update("jax_platforms", "cpu")
     jax.devices()
 for _ in range(2):  # as a sweep's runs do
-    assert distributed.join(["x"], timeout=30) == ["x"]
+    distributed.join(distributed.Processes(), timeout=30)
 from jax._src.distributed import global_state
 print("process", global_state.process_id, "of", global_state.num_processes)
 """
@@ -245,7 +242,7 @@ def metadata_server(**values):
 
 
 def on_tpu_vm(address, port="0", *arguments):
-    """A process that joins its pod, on what JAX is told is a TPU VM with a metadata server at `address`."""
+    """A process that joins its pod; JAX is told of a TPU VM with a metadata server at `address`."""
     told = {"GCE_METADATA_IP": address, "JAX_FORCE_TPU_INIT": "1", "JAX_COORDINATOR_PORT": port}
     environ = {name: value for name, value in ENVIRONMENT.items() if name != "JAX_PLATFORMS"} | told
     options = dict(cwd=ROOT, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -253,7 +250,7 @@ def on_tpu_vm(address, port="0", *arguments):
 
 
 def said_by(job, of_process):
-    """What two processes print that join on what a launcher gives all of them, and each, and no flags."""
+    """What two processes print that join by what a launcher gives to all, and to each; no flags."""
     options = dict(cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     tasks = [ENVIRONMENT | job | dict.fromkeys(of_process, i) for i in "01"]
     return ended(
@@ -282,32 +279,23 @@ def test_mpirun_says_who_the_processes_are():
     assert [out for out, _ in said] == ["process 0 of 2\n", "process 1 of 2\n"], said
 
 
-def test_what_one_process_began_two_go_on_with(tmp_path):
+def test_what_one_process_began_two_resume(tmp_path):
     workdir = tmp_path / "run"
-    uneven = "--config.model.hidden=(30,30)"  # which 4 subnetworks do not divide
+    uneven = ["--model.hidden", "30", "30"]  # which 4 subnetworks do not divide
     arguments = [
         DIGITS,
         *SMALL,
-        uneven,
-        "--config.epochs=8",
-        "--config.checkpoint_every=2",
+        *uneven,
+        "--epochs=8",
+        "--checkpoint_every=2",
         f"--workdir={workdir}",
     ]
-    alone = subprocess.Popen(
-        [sys.executable, "-m", "ist_jax.cli.commands.run", *arguments], cwd=ROOT, env=ENVIRONMENT
-    )
+    alone = subprocess.Popen([*RUN, *arguments], cwd=ROOT, env=ENVIRONMENT)
     wait_until(lambda: (workdir / "checkpoints" / "2.sha256").exists() or alone.poll() is not None)
     alone.terminate()
     ended([alone])
     assert alone.returncode == 3, "stopped, and saved"
-    launch = [
-        sys.executable,
-        "-m",
-        "ist_jax.cli.commands.launch_local",
-        "--processes=2",
-        "--devices=2",
-        "--",
-    ]
+    launch = [*LAUNCH, "--devices=2", "--"]
     together = run_to_the_end([*launch, *arguments])
     assert together.returncode == 0, together.stderr
     assert json.loads((workdir / "summary.json").read_text())["status"] == "finished"
@@ -328,7 +316,10 @@ def test_the_hosts_of_a_tpu_pod_are_those_of_its_metadata():
 
 
 def test_a_tpu_vm_of_no_pod_trains_alone():
-    """Its server does not know of one; there is no server; it is too late to join one. A pod of one host is said nowhere."""
+    """Its server knows of no pod; there is no server; it is too late to join.
+
+    A pod of one host is said nowhere.
+    """
     port = str(launch_local.free_port())
     with (
         metadata_server() as none,
@@ -350,14 +341,14 @@ def test_a_tpu_vm_of_no_pod_trains_alone():
 @pytest.mark.parametrize(
     "arguments,says",
     [
-        (["--coordinator=localhost:1"], "--num_processes, --process_id is missing"),
+        (["--coordinator=localhost:1"], "--num-processes, --process-id is missing"),
         (
             ["--coordinator=localhost:1", "--num_processes=two", "--process_id=0"],
-            "are numbers, not 'two' and '0'",
+            "--num-processes is an integer, not 'two'",
         ),
         (
             ["--coordinator=localhost:1", "--num_processes=2", "--process_id=2"],
-            "from 0 to num_processes - 1 = 1, not 2",
+            "from 0 to num-processes - 1 = 1, not 2",
         ),
     ],
 )
@@ -369,20 +360,14 @@ def test_wrong_flags_are_one_line_and_status_2(arguments, says, capsys):
 
 def test_flags_may_be_two_words_and_the_last_of_a_name_counts():
     address = ["--coordinator", "a:1", "--coordinator=b:2"]
-    own, rest = distributed.split(
-        ["--process_id", "1", "--config=x", "-num_processes=2", *address, "--workdir", "w"]
-    )
-    assert own == {"process_id": "1", "num_processes": "2", "coordinator": "b:2"} and rest == [
-        "--config=x",
-        "--workdir",
-        "w",
-    ]
-    workdir = lambda *words: distributed.taken([*words], ["workdir"])[0].get("workdir")
-    assert workdir("--workdir", "a") == workdir("--workdir=a") == workdir("-workdir", "a") == "a"
-    assert (
-        workdir("--workdir=a", "--config.x=--workdir=c", "--workdir", "b=1") == "b=1"
-        and workdir("--config=x") is None
-    )
+    others = ["--config=x", "--model.hidden", "8", "--seed=1"]
+    words = ["--process_id", "1", *others, "--num-processes=2", *address, "--workdir", "w"]
+    flags = own_flags(distributed.RunFlags, ["run", *words])
+    assert flags == distributed.RunFlags("x", "b:2", 2, 1, "w")
+    workdir = lambda *words: own_flags(distributed.RunFlags, ["run", *words]).workdir
+    assert workdir("--workdir", "a") == workdir("--workdir=a") == "a"
+    assert workdir("--workdir=a", "--data.dir=--workdir=c", "--workdir", "b=1") == "b=1"
+    assert workdir("--config=x") == ""
 
 
 def test_a_launcher_that_does_not_say_enough_is_one_line_with_the_flags(monkeypatch):
@@ -390,18 +375,18 @@ def test_a_launcher_that_does_not_say_enough_is_one_line_with_the_flags(monkeypa
     monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "2")
     with pytest.raises(
         ConfigError,
-        match="do not find each other .*give each --coordinator, --num_processes, --process_id",
+        match="do not find each other .*give each --coordinator, --num-processes, --process-id",
     ):
-        distributed.join(["--config=x"])
+        distributed.join(distributed.Processes())
 
 
 def test_wrong_launches_are_one_line_and_status_2(capsys):
     for arguments, says in (
         ([], "after --"),
-        (["--processes=0", "--"], "at least 1"),
+        (["--processes=0", "--", "--config=x"], "at least 1"),
         (["--many", "--"], "--many"),
     ):
-        assert launch_local.main(["launch_local", *arguments]) == 2
+        assert launch_local.main(["launch-local", *arguments]) == 2
         assert says in capsys.readouterr().err
     with pytest.raises(ConfigError, match="is missing"):
-        distributed.split(["--process_id=1"])
+        distributed.join(distributed.Processes(process_id=1))

@@ -24,8 +24,8 @@ def test_the_whole_model_scores_elsewhere_as_it_did_in_the_run(ist_run, tmp_path
     workdir, summary = ist_run
     assert exported(workdir, tmp_path / "whole") == 0
     about = export.read(tmp_path / "whole").about
-    assert about["test_accuracy"] == pytest.approx(summary["test_accuracy"])
-    assert about["validation_accuracy"] == pytest.approx(summary["validation_accuracy"])
+    assert about["test_accuracy"] == pytest.approx(summary["last"]["test"]["accuracy"])
+    assert about["validation_accuracy"] == pytest.approx(summary["last"]["validation"]["accuracy"])
     assert (
         about["parameters"] == summary["parameters"]["model"]
         and about["round"] == summary["rounds"]
@@ -43,9 +43,11 @@ def test_a_subnetwork_is_a_smaller_model_with_its_own_accuracy(ist_run, tmp_path
     assert exported(workdir, tmp_path / "one", f"--subnet={subnet}") == 0
     model, variables, about = export.read(tmp_path / "one")
     assert model.hidden == (4, 4) and about["parameters"] == summary["parameters"]["per_device"]
-    assert about["test_accuracy"] == pytest.approx(summary["subnet_test_accuracy"][subnet])
+    assert about["test_accuracy"] == pytest.approx(
+        summary["last"]["test_subnets"]["accuracy"][subnet]
+    )
     whole = restore(workdir)
-    kernel_DxH = whole.algorithm.params(whole.state)["hidden_0"]["kernel"]
+    kernel_DxH = whole.method.params(whole.state)["hidden_0"]["kernel"]
     np.testing.assert_array_equal(
         variables["params"]["hidden_0"]["kernel"],
         kernel_DxH[:, np.array(about["units"]["hidden_0"])],
@@ -54,31 +56,31 @@ def test_a_subnetwork_is_a_smaller_model_with_its_own_accuracy(ist_run, tmp_path
 
 
 def test_a_run_on_a_mesh_is_exported_as_it_was_trained(tmp_path):
-    mesh = ["--config.placement=sharded", "--config.num_devices=4", "--config.model.hidden=(18,18)"]
+    mesh = ["--placement=sharded", "--num_devices=4", "--model.hidden", "18", "18"]
     workdir, summary = trained(tmp_path / "mesh", *mesh)
     assert exported(workdir, tmp_path / "out") == 0
     assert export.read(tmp_path / "out").about["test_accuracy"] == pytest.approx(
-        summary["test_accuracy"], abs=0.003
+        summary["last"]["test"]["accuracy"], abs=0.003
     )
 
 
 @pytest.mark.parametrize("method", ["data_parallel", "diloco", "ensemble"])
 def test_other_methods_are_exported_whole_or_by_member(method, tmp_path, capsys):
-    workdir, summary = trained(tmp_path / "run", f"--config.method={method}")
+    workdir, summary = trained(tmp_path / "run", f"--method={method}")
     whole, one = (
         exported(workdir, tmp_path / "whole"),
         exported(workdir, tmp_path / "one", "--subnet=1"),
     )
     error = capsys.readouterr().err
     if method == "ensemble":
-        assert (whole, one) == (2, 0) and "an ensemble is 4 models and no whole one" in error
+        assert (whole, one) == (2, 0) and "an ensemble is 4 models and no full one" in error
         assert export.read(tmp_path / "one").about["test_accuracy"] == pytest.approx(
-            summary["subnet_test_accuracy"][1]
+            summary["last"]["test_subnets"]["accuracy"][1]
         )
     else:
-        assert (whole, one) == (0, 2) and "ended training whole models" in error
+        assert (whole, one) == (0, 2) and "ended training full models" in error
         assert export.read(tmp_path / "whole").about["test_accuracy"] == pytest.approx(
-            summary["test_accuracy"]
+            summary["last"]["test"]["accuracy"]
         )
 
 
@@ -92,9 +94,9 @@ def test_a_model_scores_the_same_images_with_and_without_an_axis_of_channels(tmp
             tmp_path / f"{name}.npz", x_train=images, y_train=y, x_test=images[:100], y_test=y[:100]
         )
     data = [
-        "--config.data.name=npz",
-        f"--config.data.dir={tmp_path}/plain.npz",
-        "--config.batch_size=32",
+        "--data.name=npz",
+        f"--data.dir={tmp_path}/plain.npz",
+        "--batch_size=32",
     ]
     workdir, summary = trained(tmp_path / "run", *data)
     assert exported(workdir, tmp_path / "model") == 0
@@ -115,11 +117,11 @@ def test_a_model_scores_the_same_images_with_and_without_an_axis_of_channels(tmp
 
 
 def test_subnetworks_are_exported_from_a_later_part_with_other_local_steps(tmp_path):
-    """The parts of local_steps_schedule are phases of the method itself, and were taken for a dense one."""
-    workdir, summary = trained(tmp_path / "run", "--config.local_steps_schedule=(6,)")
+    """The parts of local_steps_schedule are phases of the method itself, not a dense one."""
+    workdir, summary = trained(tmp_path / "run", "--local_steps_schedule", "6")
     assert exported(workdir, tmp_path / "one", "--subnet=1") == 0
     assert export.read(tmp_path / "one").about["test_accuracy"] == pytest.approx(
-        summary["subnet_test_accuracy"][1]
+        summary["last"]["test_subnets"]["accuracy"][1]
     )
 
 
@@ -149,21 +151,25 @@ def test_what_cannot_be_exported_or_scored_is_one_line(ist_run, tmp_path, capsys
         (
             exporting.main,
             [f"--workdir={workdir}", "--out=x", "--subnet=4"],
-            "--subnet=4 is from 0 to 3",
+            "--subnet 4 is from 0 to 3",
         ),
         (
             exporting.main,
             [f"--workdir={workdir}", "--out=x", "--subnet=one"],
-            "invalid int value: 'one'",
+            "--subnet is an integer, not 'one'",
         ),
-        (exporting.main, [f"--workdir={workdir}"], "--out"),
+        (exporting.main, [f"--workdir={workdir}"], "--out DIR is missing"),
         (exporting.main, [f"--workdir={workdir}", f"--out={tmp_path}/full"], "is there already"),
         (exporting.main, [f"--workdir={tmp_path}/hollow", "--out=x"], "holds no checkpoint"),
         (evaluate.main, [f"--model={tmp_path}/bad"], "holds no exported model"),
         (evaluate.main, [f"--model={tmp_path}/full"], "holds no exported model"),
         (evaluate.main, [f"--model={tmp_path}/other"], "its arrays are not those of its model"),
         (evaluate.main, [f"--model={tmp_path}/flipped"], "holds no exported model"),
-        (evaluate.main, [f"--model={tmp_path}/good", "--name=mnist"], "invalid choice: 'mnist'"),
+        (
+            evaluate.main,
+            [f"--model={tmp_path}/good", "--name=mnist"],
+            "data.name is one of digits, idx",
+        ),
         (
             evaluate.main,
             [f"--model={tmp_path}/good", "--name=npz", f"--dir={images}"],
@@ -215,14 +221,14 @@ def test_a_run_starts_from_another_ones_parameters_with_any_number_of_subnetwork
 ):
     workdir, summary = ist_run
     small = [
-        f"--config.num_subnets={subnets}",
-        f"--config.init_from={workdir}",
-        "--config.optimizer.learning_rate=1e-9",
+        f"--num_subnets={subnets}",
+        f"--init_from={workdir}",
+        "--optimizer.learning_rate=1e-9",
     ]
     _, again = trained(tmp_path / "next", *small)
-    assert again["test_accuracy"] == pytest.approx(summary["test_accuracy"], abs=0.003), (
-        "it starts where the other ended"
-    )
+    assert again["last"]["test"]["accuracy"] == pytest.approx(
+        summary["last"]["test"]["accuracy"], abs=0.003
+    ), "it starts where the other ended"
     given, origin = start_from(workdir)
     given = given.params
     assert (
@@ -231,7 +237,7 @@ def test_a_run_starts_from_another_ones_parameters_with_any_number_of_subnetwork
     )
     whole = restore(tmp_path / "next")
     np.testing.assert_allclose(
-        whole.algorithm.params(whole.state)["output"]["kernel"],
+        whole.method.params(whole.state)["output"]["kernel"],
         given["output"]["kernel"],
         atol=1e-6,
     )
@@ -239,7 +245,7 @@ def test_a_run_starts_from_another_ones_parameters_with_any_number_of_subnetwork
 
 def test_a_run_that_started_from_another_goes_on_without_it(ist_run, tmp_path):
     source = shutil.copytree(ist_run[0], tmp_path / "source")
-    command = ["run", *QUICK, f"--config.init_from={source}", f"--workdir={tmp_path}/next"]
+    command = ["run", *QUICK, f"--init_from={source}", f"--workdir={tmp_path}/next"]
     assert run.main(command) == 0
     (tmp_path / "next" / "summary.json").unlink()
     shutil.rmtree(source)
@@ -248,14 +254,12 @@ def test_a_run_that_started_from_another_goes_on_without_it(ist_run, tmp_path):
 
 def test_a_start_that_does_not_fit_is_said(ist_run, tmp_path, capsys):
     same = ["run", *QUICK, f"--workdir={tmp_path}/next"]
-    assert (
-        run.main([*same, f"--config.init_from={ist_run[0]}", "--config.model.hidden=(32,16)"]) == 2
-    )
+    assert run.main([*same, f"--init_from={ist_run[0]}", "--model.hidden", "32", "16"]) == 2
     assert "hidden_0/kernel has shape [64, 16] there and [64, 32] here" in capsys.readouterr().err
     for data in (
         [],
-        ["--config.data.name=npz", "--config.data.dir=none.npz"],
+        ["--data.name=npz", "--data.dir=none.npz"],
     ):  # before data are read
-        assert run.main([*same, "--config.init_from=nowhere", *data]) == 2
+        assert run.main([*same, "--init_from=nowhere", *data]) == 2
         assert "nowhere holds no run" in capsys.readouterr().err
     assert not (tmp_path / "next").exists()

@@ -1,4 +1,4 @@
-"""GIST through the command line: the same run, record, export and evaluation as of any other model."""
+"""GIST through the command line: run, record, export and evaluation as of any other model."""
 
 import json
 import pathlib
@@ -14,10 +14,12 @@ from ist_jax.training.export import read
 ROOT = pathlib.Path(__file__).parent.parent.parent
 SMALL = [
     f"--config={ROOT}/experiments/gist/digits_graph.py",
-    "--config.model.hidden=(16,16)",
-    "--config.epochs=40",
-    "--config.local_steps=5",
-    "--config.eval_every=0",
+    "--model.hidden",
+    "16",
+    "16",
+    "--epochs=40",
+    "--local_steps=5",
+    "--eval_every=0",
 ]
 
 
@@ -47,10 +49,12 @@ def test_a_run_of_gist_leaves_the_record_of_any_run(gist):
 def test_an_exported_graph_network_scores_as_it_did(gist, subnet, tmp_path):
     about = export.write(str(gist[0]), str(tmp_path / "out"), subnet)
     if subnet is None:
-        assert about["test_accuracy"] == pytest.approx(gist[1]["test_accuracy"], abs=1e-6)
+        assert about["test_accuracy"] == pytest.approx(
+            gist[1]["last"]["test"]["accuracy"], abs=1e-6
+        )
     found = read(tmp_path / "out")
     assert found.model.hidden == ((16, 16) if subnet is None else (4, 4))
-    assert evaluate.score(str(tmp_path / "out"), "")["accuracy"] == pytest.approx(
+    assert evaluate.score(str(tmp_path / "out"))["accuracy"] == pytest.approx(
         about["test_accuracy"], abs=1e-6
     )
     assert evaluate.main(["evaluate", f"--model={tmp_path}/out", "--name=digits"]) == 2, (
@@ -71,38 +75,41 @@ METHODS = (
 @pytest.mark.parametrize("arguments", METHODS, ids="-".join)
 def test_baselines_and_other_models_run_through_the_same_path(arguments, tmp_path):
     method, *model = arguments
-    chosen = [f"--config.model.name={name}" for name in model]
+    chosen = [f"--model.name={name}" for name in model]
     enough = {
-        "sage": ["--config.epochs=600", "--config.model.hidden=(64,64)"],
-        "gat": ["--config.epochs=120"],
+        "sage": ["--epochs=600", "--model.hidden", "64", "64"],
+        "gat": ["--epochs=120"],
     }
-    few = ["--config.epochs=8", "--config.local_steps=2"]
+    few = ["--epochs=8", "--local_steps=2"]
     summary = trained(
-        tmp_path, f"--config.method={method}", *chosen, *(enough[model[0]] if model else few)
+        tmp_path, f"--method={method}", *chosen, *(enough[model[0]] if model else few)
     )
-    assert np.isfinite(summary["test_accuracy"]) and (model or summary["samples_seen"] == 8)
-    assert not model or summary["test_accuracy"] > 0.6, "it learns, of ten classes"
+    assert np.isfinite(summary["last"]["test"]["accuracy"]) and (
+        model or summary["samples_seen"] == 8
+    )
+    assert not model or summary["last"]["test"]["accuracy"] > 0.6, "it learns, of ten classes"
 
 
 def test_batches_of_clusters_and_evaluation_over_parts(tmp_path, capsys):
     clusters = [
-        "--config.data.clusters=8",
-        "--config.batch_size=2",
-        "--config.eval_batch_size=2",
-        "--config.epochs=2",
+        "--data.clusters=8",
+        "--batch_size=2",
+        "--eval_batch_size=2",
+        "--epochs=2",
     ]
     summary = trained(tmp_path, *clusters)
     assert summary["samples_seen"] == 16 and summary["local_steps"] == 2
-    says = "evaluation is over 4 parts of the graph, without the edges between them: eval_batch_size=2 of data.clusters=8"
+    says = "evaluation is over 4 parts of the graph, without the edges between them: "
+    says += "eval_batch_size=2 of data.clusters=8"
     assert says in capsys.readouterr().err
 
 
 def test_projected_input_features_are_dealt_recorded_and_exported_with_their_model(tmp_path):
     options = [
-        "--config.data.projection=24",
-        "--config.model.split_input=True",
-        "--config.seed=3",
-        "--config.epochs=20",
+        "--data.projection=24",
+        "--model.split_input=True",
+        "--seed=3",
+        "--epochs=20",
     ]
     summary = trained(tmp_path / "run", *options)
     record = json.loads((tmp_path / "run" / "config.json").read_text())
@@ -113,9 +120,9 @@ def test_projected_input_features_are_dealt_recorded_and_exported_with_their_mod
     )
     assert summary["parameters"]["per_device"] == 6 * 4 + 4 + 4 * 4 + 4 + 4 * 10 + 10
     about = export.write(str(tmp_path / "run"), str(tmp_path / "out"), None)
-    assert about["test_accuracy"] == pytest.approx(summary["test_accuracy"], abs=1e-6)
-    assert evaluate.score(str(tmp_path / "out"), "")["accuracy"] == pytest.approx(
-        summary["test_accuracy"], abs=1e-6
+    assert about["test_accuracy"] == pytest.approx(summary["last"]["test"]["accuracy"], abs=1e-6)
+    assert evaluate.score(str(tmp_path / "out"))["accuracy"] == pytest.approx(
+        summary["last"]["test"]["accuracy"], abs=1e-6
     )
 
 
@@ -129,7 +136,7 @@ def test_a_picture_of_the_nodes_before_and_after_training(gist, tmp_path):
 
 
 def test_the_embedding_of_a_node_is_what_the_output_layer_reads():
-    """Of GraphSAGE, whose output is their product with its kernel; of the others, in their sizes."""
+    """GraphSAGE: its product with the kernel is the output. The others: by their sizes."""
     found = {}
     for name in ("gcn-uneven", "sage-layer-norm", "gat"):
         split = DECOMPOSITIONS[name](2)

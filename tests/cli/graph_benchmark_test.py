@@ -1,11 +1,12 @@
-"""ist_jax.cli.benchmarks.graphs: its arithmetic by hand, and a quick run of it."""
+"""ist-jax benchmark graphs: its arithmetic by hand, and a quick run of it."""
 
 import json
 
 import numpy as np
 
 from ist_jax.cli.benchmarks import graphs
-from ist_jax.cli.benchmarks.graphs import entries, flops, generated, moved
+from ist_jax.cli.benchmarks.graph_costs import entries, flops, moved
+from ist_jax.cli.benchmarks.graphs import generated
 from ist_jax.cli.records import pages
 
 
@@ -21,7 +22,7 @@ def test_a_generated_graph_has_its_numbers():
 
 
 def test_operations_of_a_step_by_hand():
-    """The first product is constant: its kernel's gradient, and no other; sums go both ways, of logits before the product."""
+    """The first product is constant: only its kernel has a gradient. Sums go both ways."""
     found = generated(200, 1000, features=6, classes=4)
     graph, whole = found.arrays("train")["graph"], found.arrays("test")["graph"]
     train = int(found.arrays("train")["counted_N"].sum())
@@ -46,7 +47,7 @@ def test_operations_of_a_step_by_hand():
 
 def test_cora_alone_needs_cora(capsys):
     assert graphs.main(["graph_benchmark", "--cora_only"]) == 2
-    assert "--cora=DIR is missing" in capsys.readouterr().err
+    assert "--cora DIR is missing" in capsys.readouterr().err
 
 
 def test_cora_alone(tmp_path, real_data):

@@ -1,4 +1,4 @@
-"""ist_jax.cli.commands.memory: shapes of graphs that are not at hand, and what programs compiled from shapes say of real ones."""
+"""ist-jax memory: shapes of graphs that are not there, and of programs compiled from shapes."""
 
 import json
 import pathlib
@@ -10,16 +10,18 @@ import pytest
 from cases import graph_dataset, raw_graph
 
 from ist_jax.analysis.meter import memory_bytes
-from ist_jax.cli import builders
 from ist_jax.cli.commands import memory, run
+from ist_jax.cli.experiment import resolve
 from ist_jax.data import GraphOptions
 from ist_jax.data.graph_shapes import GraphSize, graph_shapes
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 SAGE = [
     f"--config={ROOT}/experiments/gist/digits_graph.py",
-    "--config.model.name=sage",
-    "--config.model.hidden=(64,64)",
+    "--model.name=sage",
+    "--model.hidden",
+    "64",
+    "64",
 ]
 
 
@@ -50,36 +52,36 @@ def test_shapes_are_those_of_a_real_graph_whose_nodes_have_as_many_neighbours(
 
 
 def test_a_device_holds_what_the_compiled_round_of_a_real_run_says(tmp_path, capsys):
-    assert memory.main(["memory", *SAGE, "--subnets=2,8", f"--out={tmp_path}"]) == 0
+    assert memory.main(["memory", *SAGE, "--subnets", "2", "8", f"--out={tmp_path}"]) == 0
     kept = json.loads((tmp_path / "memory.json").read_text())
     two, eight = kept["bytes"]
     assert kept["rows"][1][:2] == ["8", "17,802"] and "| 8 | 17,802 |" in capsys.readouterr().out
     assert two["parameters"] == 17_802 == 2 * 64 * 64 + 64 + 2 * 64 * 64 + 64 + 2 * 64 * 10 + 10
     assert eight["subnet_parameters"] == 2 * 64 * 8 + 8 + 2 * 8 * 8 + 8 + 2 * 8 * 10 + 10
     assert eight["state"] < two["state"] / 3 and eight["temporary"] < two["temporary"]
-    config = run.parse(
-        [*SAGE, "--config.num_subnets=8", "--config.placement=sharded", "--workdir=unused"]
-    ).config
-    data = builders.dataset(config)
-    algorithm = builders.phases(config, data.spec)[0][0].algorithm
-    state = algorithm.fresh(jax.random.key(0))
-    view = next(data.views(jax.random.key(1), 8, algorithm.sharding, [range(1)]))
-    key, weight_S = jax.device_put((jax.random.key(2), jnp.ones(8, bool)), algorithm.sharding)
+    sharded = ["--num_subnets=8", "--placement=sharded", "--workdir=unused"]
+    experiment = resolve(run.parse(["run", *SAGE, *sharded]).config)
+    data, method = experiment.data, experiment.phases[0].method
+    state = method.fresh(jax.random.key(0))
+    view = next(data.views(jax.random.key(1), 8, method.sharding, [range(1)]))
+    key, weight_S = jax.device_put((jax.random.key(2), jnp.ones(8)), method.sharding)
     real = memory_bytes(
-        algorithm, algorithm.round.lower(state, view, key, weight_S, steps=2).compile(), state, view
+        method, method.round.lower(state, view, key, weight_S, steps=2).compile(), state, view
     )
     assert {name: eight[name] for name in real} == real
 
 
 def test_a_wide_model_on_a_large_graph_is_measured_without_being_allocated(tmp_path):
-    """0.9 GB of parameters, of which each of 8 devices has a share, and 2.7 GB of data, of which each has all."""
+    """0.9 GB of parameters, a share of them on each of 8 devices; 2.7 GB of data on every one."""
     before = sum(array.nbytes for array in jax.live_arrays())
     config = [
         f"--config={ROOT}/experiments/gist/products_ultrawide.py",
-        "--config.model.hidden=(10240,10240)",
+        "--model.hidden",
+        "10240",
+        "10240",
     ]
-    graph = "--graph=2500000,61800000,100,47"
-    assert memory.main(["memory", *config, graph, "--subnets=8", f"--out={tmp_path}"]) == 0
+    graph = ["--graph", "2500000", "61800000", "100", "47"]
+    assert memory.main(["memory", *config, *graph, "--subnets=8", f"--out={tmp_path}"]) == 0
     assert sum(array.nbytes for array in jax.live_arrays()) - before < 2**20
     (eight,) = json.loads((tmp_path / "memory.json").read_text())["bytes"]
     whole = 4 * eight["parameters"]
@@ -92,15 +94,15 @@ def test_a_wide_model_on_a_large_graph_is_measured_without_being_allocated(tmp_p
 @pytest.mark.parametrize(
     "arguments,says",
     [
-        (["--subnets=0"], "--subnets is a list of numbers above 0, with commas between, not '0'"),
-        (["--graph=5,6"], "--graph is 4 numbers above 0, with commas between, not '5,6'"),
+        (["--subnets=0"], "--subnets is numbers above 0, not '0'"),
+        (["--graph", "5", "6"], "--graph is 4 numbers above 0, not '5 6'"),
         (["--subnets=16"], "num_devices=16 is more than the 8 devices"),
         (
             [
-                "--config.model.name=mlp",
-                "--config.model.norm=none",
-                "--config.model.dropout=0.0",
-                "--graph=9,9,9,9",
+                "--model.name=mlp",
+                "--model.norm=none",
+                "--model.dropout=0.0",
+                *("--graph", "9", "9", "9", "9"),
             ],
             "--graph is of graph networks",
         ),

@@ -1,4 +1,4 @@
-"""ist_jax.cli.commands.plan: its arithmetic, its files, its errors."""
+"""ist-jax plan: its arithmetic, its files, its errors."""
 
 import json
 import pathlib
@@ -12,7 +12,9 @@ from ist_jax.cli.commands import plan
 ROOT = pathlib.Path(__file__).parent.parent.parent
 SMALL = [
     f"--config={ROOT}/experiments/demo/digits.py",
-    "--config.model.hidden=(32,32)",
+    "--model.hidden",
+    "32",
+    "32",
     "--repeats=1",
 ]
 
@@ -21,7 +23,9 @@ def test_a_plan_is_printed_and_written(tmp_path, capsys):
     out = tmp_path / "plan"
     slow = ["--bandwidth=8Mbps", "--latency=10ms"]
     assert (
-        plan.main(["plan", *SMALL, *slow, "--subnets=1,4", "--local_steps=5,50", f"--out={out}"])
+        plan.main(
+            ["plan", *SMALL, *slow, "--subnets", "1", "4", "--steps", "5", "50", f"--out={out}"]
+        )
         == 0
     )
     printed = capsys.readouterr().out
@@ -51,33 +55,34 @@ def test_a_plan_is_printed_and_written(tmp_path, capsys):
 
 
 def test_a_plan_takes_every_methods_own_values_and_the_link_of_the_config(capsys):
-    """Of a file whose local SGD averages Adam's moments, too: three times the bytes of its parameters."""
+    """The file's local SGD averages Adam's moments, too: three times its parameters' bytes."""
     file = f"--config={ROOT}/experiments/ist/fashion_mnist_10_passes.py"
     arguments = [
         file,
-        "--config.data.name=digits",
-        "--config.model.hidden=(16,)",
-        "--config.link.bandwidth=3Mbps",
+        "--data.name=digits",
+        "--model.hidden",
+        "16",
+        "--link.bandwidth=3Mbps",
     ]
-    found = {method: plan.configured(method, arguments) for method in plan.METHODS}
+    found = {method: plan.configured(method, ["plan", *arguments])[1] for method in plan.METHODS}
     assert {m: c.optimizer.learning_rate for m, c in found.items()} == {
         "ist": 0.01, "data_parallel": 0.002, "local_sgd": 0.001, "diloco": 0.001,
     }  # fmt: skip
     measured = [
-        plan.measure(found[method], builders.dataset(found[method]), 4, 1)
+        plan.measure(found[method], builders.load_dataset(found[method]), 4, 1)
         for method in ("local_sgd", "data_parallel")
     ]
-    averaged, plain = (one.algorithm.costs.bytes_per_sync for one in measured)
+    averaged, plain = (one.method.costs.bytes_per_sync for one in measured)
     assert 2.9 * plain < averaged <= 3.1 * plain
-    assert plan.main(["plan", *arguments, "--subnets=2", "--local_steps=5", "--repeats=1"]) == 0
+    assert plan.main(["plan", *arguments, "--subnets=2", "--steps=5", "--repeats=1"]) == 0
     assert "Over a link of 3Mbps and" in capsys.readouterr().out
     record = plan.configured(
-        "data_parallel", [*arguments, "--config.opt_state=carry", "--config.exchange.wire=int8"]
-    )
+        "data_parallel", ["plan", *arguments, "--opt_state=carry", "--exchange.compression=int8"]
+    )[1]
     assert (
         record.method == "data_parallel"
         and record.opt_state == "auto"
-        and record.exchange.wire == "exact"
+        and record.exchange.compression == "exact"
     )
 
 
@@ -86,9 +91,9 @@ def test_a_plan_takes_every_methods_own_values_and_the_link_of_the_config(capsys
     [
         (
             "ist/digits_channels.py",
-            ["--config.model.channels=(4,0,4)", "--config.model.hidden=(4,)"],
+            ["--model.channels", "4", "0", "4", "--model.hidden", "4"],
         ),
-        ("gist/digits_graph.py", ["--config.model.hidden=(8,8)"]),
+        ("gist/digits_graph.py", ["--model.hidden", "8", "8"]),
     ],
     ids=["channels", "graph"],
 )
@@ -96,8 +101,8 @@ def test_a_plan_of_other_models(file, fields, tmp_path):
     arguments = [
         f"--config={ROOT}/experiments/{file}",
         *fields,
-        "--subnets=1,2",
-        "--local_steps=5",
+        *("--subnets", "1", "2"),
+        "--steps=5",
         "--repeats=1",
     ]
     assert plan.main(["plan", *arguments, f"--out={tmp_path}"]) == 0
@@ -112,16 +117,16 @@ def test_a_row_by_hand():
         link_seconds = staticmethod(lambda link, steps: link.seconds(1000, 2))
         bytes_per_round = staticmethod(lambda steps: 1000)
 
-    class Algorithm:
+    class Method:
         costs, batch_size = Costs, 8
 
-    found = plan.row(plan.Measured("ist", 4, Algorithm, 0.01, 77), 10, Link(500.0, 0.25))
+    found = plan.row(plan.Measured("ist", 4, Method, 0.01, 77), 10, Link(500.0, 0.25))
     assert found["round_seconds"] == pytest.approx(0.1 + 2 + 0.5)
     assert found["samples_per_second"] == pytest.approx(4 * 8 * 10 / 2.6)
 
 
 def test_more_subnetworks_than_units_are_left_out(capsys):
-    assert plan.main(["plan", *SMALL, "--subnets=64", "--local_steps=5"]) == 0
+    assert plan.main(["plan", *SMALL, "--subnets=64", "--steps=5"]) == 0
     captured = capsys.readouterr()
     assert (
         "ist, S=64: left out" in captured.err
@@ -135,9 +140,9 @@ def test_more_subnetworks_than_units_are_left_out(capsys):
     [
         ("--bandwidth=fast", "--bandwidth is a number with one of the units"),
         ("--latency=1", "--latency is a number with"),
-        ("--subnets=0", "--subnets is a list of numbers above 0"),
-        ("--local_steps=a,b", "--local_steps is a list of numbers above 0"),
-        ("--config.seeed=1", "did you mean"),
+        ("--subnets=0", "--subnets is numbers above 0 such as 1 2 4, not '0'"),
+        ("--steps=a", "--steps is integers such as 256 256, not 'a'"),
+        ("--seeed=1", "did you mean"),
     ],
 )
 def test_wrong_arguments_are_one_line_and_status_2(argument, says, capsys):

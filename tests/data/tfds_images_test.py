@@ -324,7 +324,7 @@ def test_a_run_streams_and_never_has_the_whole_set_in_memory(folder, tmp_path, m
             [
                 "run",
                 "--config=experiments/demo/digits.py",
-                *(f"--config.{field}" for field in fields),
+                *(f"--{field}" for field in fields),
                 f"--workdir={tmp_path}/run",
             ]
         )

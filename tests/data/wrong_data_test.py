@@ -208,8 +208,8 @@ def test_wrong_data_end_a_run_with_one_line_and_status_2(case, tmp_path, capsys)
     source, path = make(tmp_path)
     began = time.perf_counter()
     arguments = [
-        f"--config.data.name={source}",
-        f"--config.data.dir={path}",
+        f"--data.name={source}",
+        f"--data.dir={path}",
         f"--workdir={tmp_path}/run",
     ]
     assert run.main(["run", DIGITS, *arguments]) == 2
@@ -224,14 +224,14 @@ def test_wrong_data_end_a_run_with_one_line_and_status_2(case, tmp_path, capsys)
     "split,says",
     [
         (
-            ["--config.data.split=disjoint", "--config.num_subnets=32"],
+            ["--data.split=disjoint", "--num_subnets=32"],
             "every worker needs an example",
         ),
         (
             [
-                "--config.data.split=dirichlet",
-                "--config.data.alpha=0.001",
-                "--config.num_subnets=8",
+                "--data.split=dirichlet",
+                "--data.alpha=0.001",
+                "--num_subnets=8",
             ],
             "alpha=0.001 leaves some",
         ),
@@ -242,12 +242,12 @@ def test_a_split_that_leaves_a_worker_without_examples_ends_a_run_before_it_star
 ):
     _, path = npz(x_train=X[:24], y_train=Y[:24])(tmp_path)
     arguments = [
-        "--config.data.name=npz",
-        f"--config.data.dir={path}",
-        "--config.batch_size=2",
+        "--data.name=npz",
+        f"--data.dir={path}",
+        "--batch_size=2",
         f"--workdir={tmp_path}/run",
     ]
-    assert run.main(["run", DIGITS, *arguments, *split, "--config.model.hidden=(64,64)"]) == 2
+    assert run.main(["run", DIGITS, *arguments, *split, "--model.hidden", "64", "64"]) == 2
     assert says in capsys.readouterr().err and not (tmp_path / "run").exists()
 
 
@@ -255,12 +255,14 @@ def test_a_run_is_neither_resumed_nor_exported_on_changed_data(tmp_path, capsys)
     """And nothing in its workdir changes."""
     _, path = npz()(tmp_path)
     arguments = [
-        "--config.data.name=npz",
-        f"--config.data.dir={path}",
-        "--config.model.hidden=(8,8)",
-        "--config.epochs=1",
+        "--data.name=npz",
+        f"--data.dir={path}",
+        "--model.hidden",
+        "8",
+        "8",
+        "--epochs=1",
     ]
-    arguments += ["--config.batch_size=4", f"--workdir={tmp_path}/run"]
+    arguments += ["--batch_size=4", f"--workdir={tmp_path}/run"]
     assert run.main(["run", DIGITS, *arguments]) == 0
     (tmp_path / "run" / "summary.json").unlink()  # as if the run had been killed
     before = {file: file.read_bytes() for file in (tmp_path / "run").rglob("*") if file.is_file()}

@@ -198,17 +198,17 @@ def test_gist_learns_from_sampled_nodes_and_is_evaluated_on_the_full_graph():
     assert results.summary["last"]["test"]["accuracy"] > 0.5
 
 
-SMALL = ["--config.model.hidden=(16,16)", "--config.local_steps=3", "--config.time_syncs=False"]
+SMALL = ["--model.hidden", "16", "16", "--local_steps=3", "--time_syncs=False"]
 CONFIG = f"--config={pathlib.Path(__file__).parent.parent.parent}/experiments/gist/digits_graph.py"
 
 
 BATCHES = {
     "drawn": (
-        ["--config.data.layer_nodes=30", "--config.batch_size=20", "--config.epochs=4"],
+        ["--data.layer_nodes=30", "--batch_size=20", "--epochs=4"],
         (800, 10, 4),
     ),
     "clusters": (
-        ["--config.data.clusters=20", "--config.batch_size=2", "--config.epochs=4"],
+        ["--data.clusters=20", "--batch_size=2", "--epochs=4"],
         (80, 10, 4),
     ),
 }
@@ -239,17 +239,15 @@ def test_a_run_over_parts_of_a_graph_compiles_three_programs(batches, tmp_path, 
 @pytest.mark.parametrize(
     "options,says",
     [
-        (["--config.data.clusters=4"], "not with data.clusters=4"),
-        (["--config.model.name=gat"], "not with model.name='gat'"),
-        (["--config.model.norm=matrix"], "not with model.norm='matrix'"),
-        (["--config.data.layer_nodes=-1"], "data.layer_nodes is from 0"),
+        (["--data.clusters=4"], "not with data.clusters=4"),
+        (["--model.name=gat"], "not with model.name='gat'"),
+        (["--model.norm=matrix"], "not with model.norm='matrix'"),
+        (["--data.layer_nodes=-1"], "data.layer_nodes is from 0"),
     ],
 )
 def test_options_that_exclude_sampling_end_a_run_with_an_error(options, says, tmp_path, capsys):
     assert (
-        command.main(
-            ["run", CONFIG, "--config.data.layer_nodes=30", *options, f"--workdir={tmp_path}"]
-        )
+        command.main(["run", CONFIG, "--data.layer_nodes=30", *options, f"--workdir={tmp_path}"])
         == 2
     )
     assert says in capsys.readouterr().err

@@ -13,7 +13,7 @@ from ist_jax.analysis.links import Link
 from ist_jax.cli.commands import run as run_command
 from ist_jax.cli.config import ConfigError
 from ist_jax.cli.quantities import bytes_per_second, link, seconds
-from ist_jax.cli.records import tables
+from ist_jax.cli.records import curves, results, tables
 from ist_jax.core.placement import looped, sharded, subnet_mesh
 from ist_jax.training.failures import Failures
 from ist_jax.training.run_state import RunState
@@ -124,22 +124,21 @@ def test_quantities():
 
 def test_reports_show_simulated_seconds_only_where_all_runs_had_the_same_link(tmp_path, capsys):
     digits = "experiments/demo/digits.py"
-    small = ["--config.epochs=2", "--config.model.hidden=(16,)"]
+    small = ["--epochs=2", "--model.hidden", "16"]
     root = pathlib.Path(__file__).parent.parent.parent
     for name, extra in (("a", ["1Gbps"]), ("b", ["1Gbps"]), ("c", ["10Mbps"]), ("d", [])):
-        more = [f"--config.link.bandwidth={speed}" for speed in extra] + [
-            f"--config.seed={'abcd'.index(name)}"
-        ]
+        more = [f"--link.bandwidth={speed}" for speed in extra] + [f"--seed={'abcd'.index(name)}"]
         assert (
             run_command.main(
                 ["run", f"--config={root / digits}", *small, *more, f"--workdir={tmp_path / name}"]
             )
             == 0
         )
-    shown = lambda *names: tables.table([tables.read(tmp_path / name) for name in names])[0][-1]
+    read = lambda *names: [results.read_workdir(tmp_path / name) for name in names]
+    shown = lambda *names: tables.table(read(*names)).titles[-1]
     assert shown("a", "b") == "over the link, simulated (s)"
     assert shown("a", "c") != "over the link, simulated (s)" != shown("a", "d")
-    tables.curves([tmp_path / "a", tmp_path / "b"], tmp_path / "four.png")
-    tables.curves([tmp_path / "a", tmp_path / "d"], tmp_path / "three.png")
+    curves.draw(read("a", "b"), tmp_path / "four.png")
+    curves.draw(read("a", "d"), tmp_path / "three.png")
     width = lambda name: int.from_bytes((tmp_path / name).read_bytes()[16:20], "big")
     assert width("four.png") > width("three.png")

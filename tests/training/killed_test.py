@@ -29,17 +29,17 @@ TIMING = (
 LONG = [
     *(argument for argument in QUICK if "epochs" not in argument),
     *(
-        "--config.epochs=30",
-        "--config.checkpoint_every=6",
-        "--config.eval_every=5",
-        "--config.opt_state=carry",
+        "--epochs=30",
+        "--checkpoint_every=6",
+        "--eval_every=5",
+        "--opt_state=carry",
     ),
     *(
-        "--config.optimizer.name=adam",
-        "--config.optimizer.schedule=cosine",
-        "--config.warmup_fraction=0.3",
-        "--config.dense_fraction=0.2",
-        "--config.link.bandwidth=1Gbps",
+        "--optimizer.name=adam",
+        "--optimizer.schedule=cosine",
+        "--warmup_fraction=0.3",
+        "--dense_fraction=0.2",
+        "--link.bandwidth=1Gbps",
     ),
 ]
 
@@ -48,7 +48,7 @@ TIMEOUT = 300
 
 
 def start(workdir, arguments=LONG):
-    command = [sys.executable, "-m", "ist_jax.cli.commands.run", *arguments, f"--workdir={workdir}"]
+    command = [sys.executable, "-m", "ist_jax", "run", *arguments, f"--workdir={workdir}"]
     workdir.parent.mkdir(parents=True, exist_ok=True)
     with workdir.with_name(workdir.name + ".err").open("w") as error:
         return subprocess.Popen(command, cwd=ROOT, stdout=error, stderr=error)
@@ -90,7 +90,7 @@ def record(workdir):
         name: value for name, value in values.items() if name not in MEASURED
     }
     restored = restore(workdir)
-    params = restored.algorithm.params(restored.state)
+    params = restored.method.params(restored.state)
     return [timeless(row) for row in rows], timeless(summary), params
 
 

@@ -9,7 +9,7 @@ import pytest
 from command_line import QUICK
 
 from ist_jax.cli.commands import run
-from ist_jax.cli.records import pages, record
+from ist_jax.cli.records import record, results
 from ist_jax.training.workdir import Workdir
 
 
@@ -55,9 +55,7 @@ def test_resuming_with_another_revision_is_noted_once_and_kept_with_the_record(
     for _ in range(2):
         resume(finished)
     assert (
-        capsys.readouterr().err.count(
-            "goes on, and differs in git_revision, noted in resumes.jsonl"
-        )
+        capsys.readouterr().err.count("resumes with another git_revision, noted in resumes.jsonl")
         == 1
     )
     monkeypatch.setattr(record, "git_revision", lambda: "a third")
@@ -72,13 +70,14 @@ def test_resuming_with_another_revision_is_noted_once_and_kept_with_the_record(
     assert [json.loads(line) for line in noted.read_text().splitlines()] == [
         {"round": last, "environment": {"git_revision": "another"}}
     ]
-    pages.keep([finished.parent], tmp_path / "records")
-    assert (tmp_path / "records" / "run" / record.RESUMES).read_bytes() == noted.read_bytes()
+    results.keep([finished.parent], tmp_path / "table.jsonl", "ist-jax run")
+    (kept,) = results.read(tmp_path / "table.jsonl").runs
+    assert list(kept.resumes) == [json.loads(line) for line in noted.read_text().splitlines()]
 
 
 def test_resuming_with_another_placement_is_noted(finished, capsys):
-    resume(finished, "--config.placement=vmapped")
-    assert "goes on, and differs in placement" in capsys.readouterr().err
+    resume(finished, "--placement=vmapped")
+    assert "resumes with another placement" in capsys.readouterr().err
     (noted,) = map(json.loads, (finished / record.RESUMES).read_text().splitlines())
     assert noted["environment"] == {"placement": "vmapped"}
 
@@ -88,17 +87,17 @@ def test_a_record_runs_again_from_another_folder(tmp_path, monkeypatch):
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(60, 4)).astype(np.float32), np.arange(60) % 3
     np.savez(tmp_path / "data.npz", x_train=x, y_train=y, x_test=x, y_test=y)
-    small = ["--config.data.name=npz", "--config.batch_size=8"]
+    small = ["--data.name=npz", "--batch_size=8"]
     monkeypatch.chdir(tmp_path)
-    assert run.main(["run", *QUICK, *small, "--config.data.dir=data.npz", "--workdir=first"]) == 0
+    assert run.main(["run", *QUICK, *small, "--data.dir=data.npz", "--workdir=first"]) == 0
     assert (
         run.main(
             [
                 "run",
                 *QUICK,
                 *small,
-                "--config.data.dir=data.npz",
-                "--config.init_from=first",
+                "--data.dir=data.npz",
+                "--init_from=first",
                 "--workdir=second",
             ]
         )

@@ -120,9 +120,7 @@ def test_wrong_values_in_a_checkpoint_whose_digest_is_right(case, model, tmp_pat
     (copy / f"{newest}.sha256").write_text(checkpoint._digest(copy / newest))
     (copy / "summary.json").unlink()
     assert_refused(2, export.main, [f"--workdir={copy}", f"--out={tmp_path}/out"], says, capsys)
-    assert_refused(
-        1, run.main, [*QUICK, "--config.eval_subnets=True", f"--workdir={copy}"], says, capsys
-    )
+    assert_refused(1, run.main, [*QUICK, "--eval_subnets=True", f"--workdir={copy}"], says, capsys)
 
 
 def arrays_changed(folder, into, change):

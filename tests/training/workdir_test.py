@@ -281,7 +281,7 @@ def test_a_barrier_that_nobody_comes_to_is_another_process_that_is_gone_and_no_f
 
 
 UNTOLD = "import shutil; from collections import namedtuple as t; shutil.disk_usage = lambda path: t('u', 'free')(2**40); "
-LARGER = ["--config.model.hidden=(128,128)", "--config.checkpoint_every=1", "--config.eval_every=1"]
+LARGER = ["--model.hidden", "128", "128", "--checkpoint_every=1", "--eval_every=1"]
 
 
 @pytest.mark.parametrize("told", ["told", "untold"])

@@ -1,10 +1,8 @@
-"""Families of models and the ways they fall apart, by `config.decomposition`: a new one is one file and a line here."""
-
-import dataclasses
+"""Models and the ways to split them, by `config.decomposition`. A new one is a file and a line."""
 
 from ist_jax.cli.architectures import convolutional, graphs, mlp
 from ist_jax.cli.architectures.base import Architecture
-from ist_jax.cli.config import Config, ConfigError
+from ist_jax.cli.config import Config, ConfigError, replace
 
 ARCHITECTURES: dict[str, Architecture] = {
     "mlp": mlp.ARCHITECTURE,
@@ -15,32 +13,31 @@ ARCHITECTURES: dict[str, Architecture] = {
     "filters": convolutional.FILTERS_OF,
     "channels": convolutional.CHANNELS_OF,
 }
-MODEL_NAMES = tuple(dict.fromkeys(architecture.model for architecture in ARCHITECTURES.values()))
 
 
 def decomposition_of(config: Config) -> str:
-    """The row of the config; 'auto' is the first of `config.model.name`. Both names are of the tables.
+    """The config's row of `ARCHITECTURES`; 'auto' is the first of `config.model.name`.
 
     Raises:
       ConfigError: the decomposition is of another model.
     """
-    ways = [name for name, found in ARCHITECTURES.items() if found.model == config.model.name]
-    name = ways[0] if config.decomposition == "auto" else config.decomposition
-    if name not in ways:
+    names = [name for name, row in ARCHITECTURES.items() if row.model == config.model.name]
+    name = names[0] if config.decomposition == "auto" else config.decomposition
+    if name not in names:
         raise ConfigError(
-            f"decomposition={name!r} is of model.name={ARCHITECTURES[name].model!r}, not {config.model.name!r}, "
-            f"which falls apart by {', '.join(ways)}: use one of these, or auto"
+            f"decomposition={name!r} is of model.name={ARCHITECTURES[name].model!r}, not "
+            f"{config.model.name!r}, which is split by {', '.join(names)}: use one of these, or "
+            "auto"
         )
     return name
 
 
 def with_autos(config: Config) -> Config:
-    """`config` with the decomposition and the scaling that 'auto' stands for. Raises ConfigError as `decomposition_of` does."""
+    """`config` with the decomposition and scaling that 'auto' stands for. Raises ConfigError."""
     decomposition, scaling = decomposition_of(config), config.model.scaling
     if scaling == "auto":
         scaling = ARCHITECTURES[decomposition].scaling if config.method == "ist" else "none"
-    model = dataclasses.replace(config.model, scaling=scaling)
-    return dataclasses.replace(config, decomposition=decomposition, model=model)
+    return replace(config, decomposition=decomposition, model={"scaling": scaling})
 
 
-__all__ = ["ARCHITECTURES", "MODEL_NAMES", "Architecture", "decomposition_of", "with_autos"]
+__all__ = ["ARCHITECTURES", "Architecture", "decomposition_of", "with_autos"]

@@ -1,4 +1,4 @@
-"""What the command line must know of a family of models and the way it falls apart."""
+"""What the command line must know of a model and a way to split it."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
@@ -17,9 +17,9 @@ class Architecture(NamedTuple):
       model: its `config.model.name`; several rows may split one model in different ways.
       task: the kind of data that it takes, as `Spec.task` names it.
       choices: the values that fields of the config may have, where they depend on the model.
-      check: config -> None: what is impossible before data are loaded. Raises ConfigError.
-      decompose: (config, spec, num_subnets) -> Decomposition; num_subnets is 1 where the method does not split the model.
-        What does not fit together is a ValueError.
+      check: config -> None: refuses what is impossible, before data are loaded. Raises ConfigError.
+      decompose: (config, spec, num_subnets) -> Decomposition; num_subnets is 1 where the method
+        does not split the model. Raises ValueError if the parts do not fit together.
       graph: config -> how a graph is laid out for the model; None for a model of other data.
       batched: config -> as of `ist_jax.core.placement.make_placement`.
       scaling: what `model.scaling=auto` stands for under method=ist.
@@ -35,11 +35,11 @@ class Architecture(NamedTuple):
     scaling: str = "none"
 
 
-DTYPES = {"float32": None, "bfloat16": jnp.bfloat16}  # of compute; None: that of the parameters
+DTYPES = {"float32": None, "bfloat16": jnp.bfloat16}  # of computation; None: of the parameters
 
 
 def splits(config: Config) -> bool:
-    """Whether the method splits the model; the others train whole ones."""
+    """Whether the method splits the model; the others train full ones."""
     return config.method in ("ist", "ensemble")
 
 
@@ -47,18 +47,18 @@ def check_scaling(config: Config) -> None:
     """No `model.scaling` beside a norm."""
     if config.model.scaling != "none" and config.model.norm != "none":
         raise ConfigError(
-            f"model.scaling={config.model.scaling!r} stands in for a norm, and model.norm is {config.model.norm!r}: "
-            "use scaling=none"
+            f"model.scaling={config.model.scaling!r} stands in for a norm, and model.norm is "
+            f"{config.model.norm!r}: use scaling=none"
         )
 
 
-def check_widths(config: Config, why_not_padded: str, whole: int = 0) -> None:
-    """`model.hidden` has units for every subnetwork, and as many for each if they may not be padded.
+def check_widths(config: Config, why_not_padded: str, shared: int = 0) -> None:
+    """`model.hidden` has units for every subnetwork, and equally many if they may not be padded.
 
     Args:
       config: whose model has layers of `model.hidden` units.
       why_not_padded: why a subnetwork may not be padded with zero units; '' if it may.
-      whole: so many last layers are not dealt.
+      shared: how many last layers are not partitioned.
     """
     hidden, num_subnets = config.model.hidden, config.num_subnets
     if not hidden or min(hidden) < 1:
@@ -67,17 +67,20 @@ def check_widths(config: Config, why_not_padded: str, whole: int = 0) -> None:
         )
     if not splits(config):
         return
-    dealt = hidden[: len(hidden) - whole]
-    if min(dealt, default=num_subnets) < num_subnets:
+    partitioned = hidden[: len(hidden) - shared]
+    if min(partitioned, default=num_subnets) < num_subnets:
         raise ConfigError(
-            f"model.hidden={hidden} has a layer narrower than num_subnets={num_subnets}: every subnetwork needs a unit"
+            f"model.hidden={hidden} has a layer narrower than num_subnets={num_subnets}: every "
+            "subnetwork needs a unit"
         )
-    if config.model.norm == "layer" and min(dealt, default=2 * num_subnets) < 2 * num_subnets:
+    least = 2 * num_subnets
+    if config.model.norm == "layer" and min(partitioned, default=least) < least:
         raise ConfigError(
-            f"model.norm=layer runs over the units of a subnetwork, at least two: model.hidden={hidden} has a layer of fewer "
-            f"for num_subnets={num_subnets}"
+            "model.norm=layer runs over the units of a subnetwork, at least two: "
+            f"model.hidden={hidden} has a layer of fewer for num_subnets={num_subnets}"
         )
-    if why_not_padded and any(width % num_subnets for width in dealt):
+    if why_not_padded and any(width % num_subnets for width in partitioned):
         raise ConfigError(
-            f"num_subnets={num_subnets} must divide every layer of model.hidden={hidden}: {why_not_padded}"
+            f"num_subnets={num_subnets} must divide every layer of model.hidden={hidden}: "
+            f"{why_not_padded}"
         )

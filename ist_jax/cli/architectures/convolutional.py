@@ -1,4 +1,4 @@
-"""Residual networks, split by blocks (ResIST) or filters (LoFT), and plain convolutional ones, split by channels (IST)."""
+"""Residual networks, split by blocks (ResIST) or filters (LoFT); VGGs, split by channels (IST)."""
 
 from ist_jax.cli.architectures.base import DTYPES, Architecture, check_widths, splits
 from ist_jax.cli.config import Config, ConfigError
@@ -20,7 +20,8 @@ def _check_stages(config: Config) -> None:
     sizes = config.model.stage_sizes
     if not sizes or min(sizes) < 1:
         raise ConfigError(
-            f"model.stage_sizes names the blocks of at least one stage, each at least 1, not {sizes!r}"
+            "model.stage_sizes names the blocks of at least one stage, each at least 1, not "
+            f"{sizes!r}"
         )
 
 
@@ -31,13 +32,15 @@ def _check_blocks(config: Config) -> None:
     sizes, stages = config.model.stage_sizes, config.split_stages
     if not stages or not set(stages) <= set(range(1, len(sizes) + 1)):
         raise ConfigError(
-            f"split_stages are of the {len(sizes)} of model.stage_sizes={sizes}, counted from 1, not {stages!r}"
+            f"split_stages are of the {len(sizes)} of model.stage_sizes={sizes}, counted from 1, "
+            f"not {stages!r}"
         )
     least = min(sizes[stage - 1] - 1 for stage in stages)
     if least < max(config.num_subnets, config.min_blocks):
         raise ConfigError(
-            f"num_subnets={config.num_subnets} and min_blocks={config.min_blocks} are at most the {least} blocks that a stage "
-            f"of split_stages={stages} has beside its first (model.stage_sizes={sizes})"
+            f"num_subnets={config.num_subnets} and min_blocks={config.min_blocks} are at most the "
+            f"{least} blocks that a stage of split_stages={stages} has beside its first "
+            f"(model.stage_sizes={sizes})"
         )
 
 
@@ -57,13 +60,14 @@ def _check_filters(config: Config) -> None:
         return
     if config.min_blocks or config.split_stages != Config().split_stages:
         raise ConfigError(
-            f"min_blocks={config.min_blocks} and split_stages={config.split_stages} are of decomposition=blocks, and do "
-            "nothing for filters: leave them out"
+            f"min_blocks={config.min_blocks} and split_stages={config.split_stages} belong to "
+            "decomposition=blocks, and do nothing for filters: leave them out"
         )
     if expansion(config.model.block) > 1 or config.model.norm != "batch":
         raise ConfigError(
-            f"filters are dealt between the two convolutions of a block with model.norm=batch: "
-            f"model.block={config.model.block!r} and model.norm={config.model.norm!r} are for decomposition=blocks"
+            "filters are partitioned between the two convolutions of a block with "
+            f"model.norm=batch: model.block={config.model.block!r} and "
+            f"model.norm={config.model.norm!r} are for decomposition=blocks"
         )
     if config.model.width < config.num_subnets:
         raise ConfigError(
@@ -71,8 +75,8 @@ def _check_filters(config: Config) -> None:
         )
     if config.method == "ist" and config.model.block == "preact":
         raise ConfigError(
-            "model.block='preact' sums over dealt filters without a norm behind, and the full model over num_subnets "
-            "times as many: use model.block=post"
+            "model.block='preact' sums over partitioned filters without a norm behind, and the "
+            "full model over num_subnets times as many: use model.block=post"
         )
 
 
@@ -90,7 +94,8 @@ def _check_channels(config: Config) -> None:
         least = config.num_subnets
     if narrowest < least:
         raise ConfigError(
-            f"model.channels={config.model.channels} has a convolution, and none of fewer than {least} channels: 0 pools"
+            f"model.channels={config.model.channels} has a convolution, and none of fewer than "
+            f"{least} channels: 0 pools"
         )
     if config.batch_size == 1:
         raise ConfigError(
@@ -102,7 +107,8 @@ def _decompose_channels(config: Config, spec: Spec, num_subnets: int) -> Decompo
     m, side = config.model, min(spec.example.shape[1:3])
     if m.channels.count(0) > (most := side.bit_length() - 1):
         raise ValueError(
-            f"model.channels={m.channels} halves images of side {side} {m.channels.count(0)} times; at most {most} times"
+            f"model.channels={m.channels} halves images of side {side} {m.channels.count(0)} "
+            f"times; at most {most} times"
         )
     model = VGG(m.channels, m.hidden, spec.num_classes, norm=m.norm, dtype=DTYPES[m.dtype])
     return channels(model, spec.example, num_subnets=num_subnets, partition=config.partition)
@@ -117,8 +123,7 @@ RESNET = {
 }
 FILTERS = RESNET | {"model.scaling": ("none",)}
 PLAIN = {"model.norm": ("batch",), "model.scaling": ("none",), "model.dtype": tuple(DTYPES)}
-# a batch of convolutions with kernels of their own is a grouped convolution, which is slow
-_never = lambda config: "never"
+_never = lambda config: "never"  # a batch of convolutions is a grouped convolution, which is slow
 BLOCKS_OF = Architecture(
     "resnet",
     "classification",

@@ -21,38 +21,43 @@ CHOICES = {
 
 
 def _check(config: Config) -> None:
+    m = config.model
     check_scaling(config)
-    whole = 0 if config.model.split_output else 1
-    check_widths(config, why_not_padded(config.model.norm, config.model.activation), whole)
-    if splits(config) and not (
-        config.model.split_input or config.model.split_output or len(config.model.hidden) > 1
-    ):
+    check_widths(config, why_not_padded(m.norm, m.activation), 0 if m.split_output else 1)
+    if splits(config) and not (m.split_input or m.split_output or len(m.hidden) > 1):
         raise ConfigError(
-            "model.split_input=False and model.split_output=False leave no layer of one hidden layer to be dealt"
+            "model.split_input=False and model.split_output=False leave no layer of one hidden "
+            "layer to be partitioned"
         )
-    _check_layer_nodes(config)
-    if config.batch_size > config.data.clusters and not config.data.layer_nodes:
+    if config.data.layer_nodes:
+        _check_layer_nodes(config)
+    else:
+        _check_clusters(config)
+    if config.data.clusters > 1 and m.norm == "matrix":
         raise ConfigError(
-            f"batch_size={config.batch_size} is of clusters, of which data.clusters={config.data.clusters}: use batch_size=0 "
-            "(the whole graph), or more clusters"
+            "model.norm=matrix is over all nodes at once, which a batch of clusters has not: "
+            "use layer or none"
+        )
+
+
+def _check_clusters(config: Config) -> None:
+    d, batch_size = config.data, config.batch_size
+    if batch_size > d.clusters:
+        raise ConfigError(
+            f"batch_size={batch_size} counts clusters, of which data.clusters={d.clusters}: "
+            "use batch_size=0 (the whole graph), or more clusters"
         )
     workers = 1 if config.method == "single" else config.num_subnets
-    if (
-        config.data.split == "disjoint"
-        and not config.data.layer_nodes
-        and config.batch_size * workers > config.data.clusters
-    ):
+    if d.split == "disjoint" and batch_size * workers > d.clusters:
         raise ConfigError(
-            f"data.split=disjoint leaves each of {workers} workers a share of data.clusters={config.data.clusters}, which "
-            f"batch_size={config.batch_size} is more than: use fewer, or more clusters"
+            f"data.split=disjoint leaves each of {workers} workers a share of "
+            f"data.clusters={d.clusters}, which batch_size={batch_size} exceeds: use fewer workers "
+            "or a smaller batch, or more clusters"
         )
-    if config.data.split == "dirichlet" and not config.data.layer_nodes:
+    if d.split == "dirichlet":
         raise ConfigError(
-            "data.split=dirichlet is by labels, which the clusters of a graph have not: use shared or disjoint"
-        )
-    if config.data.clusters > 1 and config.model.norm == "matrix":
-        raise ConfigError(
-            "model.norm=matrix is over all nodes at once, which a batch of clusters has not: use layer or none"
+            "data.split=dirichlet is by labels, which the clusters of a graph have not: "
+            "use shared or disjoint"
         )
 
 
@@ -61,15 +66,15 @@ def _check_layer_nodes(config: Config) -> None:
     given = {"data.clusters": (d.clusters, d.clusters > 1), "model.name": (m.name, m.name == "gat")}
     given["model.norm"] = (m.norm, m.norm == "matrix")
     wrong = [f"{name}={value!r}" for name, (value, is_wrong) in given.items() if is_wrong]
-    if d.layer_nodes and wrong:
+    if wrong:
         raise ConfigError(
-            f"data.layer_nodes={d.layer_nodes} are some nodes of a whole graph, drawn by the weights of gcn or sage: "
-            f"not with {' or '.join(wrong)}"
+            f"data.layer_nodes={d.layer_nodes} are some nodes of a whole graph, drawn by the "
+            f"weights of gcn or sage: not with {' or '.join(wrong)}"
         )
 
 
 def _graph_options(first_product: str, config: Config) -> GraphOptions:
-    """A norm over all nodes needs all of them; features that are dealt are dense."""
+    """A norm over all nodes needs all of them; partitioned features are dense."""
     layers = None if config.model.norm == "matrix" else len(config.model.hidden) + 1
     sparse_below = 0.1 if config.model.name == "gcn" and not config.model.split_input else 0.0
     d = config.data
@@ -79,7 +84,10 @@ def _graph_options(first_product: str, config: Config) -> GraphOptions:
 
 
 def _batched(config: Config) -> str:
-    """Sub-GCNs that read one graph gather rows of one wide matrix; SAGE and GAT, measured on Cora, take as long either way."""
+    """Sub-GCNs that read one graph gather rows of one wide matrix.
+
+    SAGE and GAT, measured on Cora, take as long either way.
+    """
     one_graph = (
         config.data.clusters == 1 and not config.data.layer_nodes and config.model.norm != "matrix"
     )
@@ -91,7 +99,7 @@ def _batched(config: Config) -> str:
 def _decompose(
     model: type,
     decompose: Callable[..., Decomposition],
-    own: Callable[[Config], dict[str, Any]],
+    more: Callable[[Config], dict[str, Any]],
     config: Config,
     spec: Spec,
     num_subnets: int,
@@ -109,9 +117,9 @@ def _decompose(
         if splits(config)
         else {}
     )
-    whole = model(m.hidden, spec.num_classes, **common, **own(config))
+    full = model(m.hidden, spec.num_classes, **common, **more(config))
     return decompose(
-        whole, *spec.example_shape, num_subnets=num_subnets, partition=config.partition, **split
+        full, *spec.example_shape, num_subnets=num_subnets, partition=config.partition, **split
     )
 
 
@@ -120,7 +128,7 @@ def _architecture(
     model: type,
     decompose: Any,
     first_product: str,
-    own: Any = lambda config: {},
+    more: Any = lambda config: {},
     choices: Any = CHOICES,
 ) -> Architecture:
     return Architecture(
@@ -128,7 +136,7 @@ def _architecture(
         "node_classification",
         choices,
         _check,
-        functools.partial(_decompose, model, decompose, own),
+        functools.partial(_decompose, model, decompose, more),
         functools.partial(_graph_options, first_product),
         _batched,
     )
@@ -136,7 +144,7 @@ def _architecture(
 
 GCN_ARCHITECTURE = _architecture("gcn", GCN, gcn, "symmetric")
 SAGE_ARCHITECTURE = _architecture("sage", GraphSAGE, sage, "mean")
-# attention adds up features of its own, which no factor on a layer's input mends
+# no factor on a layer's input mends the sums inside attention
 UNSCALED = CHOICES | {"model.scaling": ("none",)}
 GAT_ARCHITECTURE = _architecture(
     "gat", GAT, gat, "none", lambda config: {"heads": config.model.heads}, UNSCALED

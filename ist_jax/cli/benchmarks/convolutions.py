@@ -1,30 +1,32 @@
-"""What the convolution's own gradients are worth on this machine, and where sub-ResNets train fastest:
+"""What the convolution's own gradients gain, and where sub-ResNets train fastest.
 
-    python -m ist_jax.cli.benchmarks.convolutions [--repeats=5] [--out=DIR]
+    ist-jax benchmark convolutions [--repeats 5] [--out DIR]
 
-Prints two tables, and writes them as convolutions.json and placements.json to DIR; README.md beside this file has them. They
-are of a gradient step, alone and inside of a loop over steps, by this code base's convolution and by the plain one; and of a
-local step of all workers by placement. Expect some minutes on 2 CPU cores, most of them of compilation.
+Prints two tables, and writes them as convolutions.json and placements.json to DIR: a gradient step,
+alone and inside a loop over steps, by this library's convolution and by the plain one; and a local
+step of all workers by placement. Expect some minutes on 2 CPU cores, most of them compilation.
 """
 
+import dataclasses
 import functools
 import json
 import pathlib
-import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import optax
 
-from ist_jax import data, ist
-from ist_jax.cli.benchmarks.rounds import described, machine
+from ist_jax import data
+from ist_jax.cli.benchmarks.machine import described, machine
 from ist_jax.cli.benchmarks.timing import Round, median_seconds, round_of
-from ist_jax.cli.exit_status import Parser, exit_status
+from ist_jax.cli.config.parsing import parse
+from ist_jax.cli.exit_status import exit_status
 from ist_jax.cli.records.tables import markdown
 from ist_jax.core.placement import Placement, looped, sharded, subnet_mesh, vmapped
 from ist_jax.core.types import Array
 from ist_jax.decompositions import Decomposition, blocks, channels, filters
+from ist_jax.methods import ist
 from ist_jax.models import VGG, PreActResNet, ResNet
 from ist_jax.models.conv import conv, plain_conv
 from ist_jax.tasks import classification
@@ -32,6 +34,16 @@ from ist_jax.training.files import write_whole
 
 STEPS, BATCH, SUBNETS = 4, 32, 4
 ROUND_STEPS, ROUND_BATCH = 2, 8  # a batch of convolutions is slow indeed
+
+
+@dataclasses.dataclass(frozen=True)
+class ConvolutionsFlags:
+    """The flags of `ist-jax benchmark convolutions`."""
+
+    repeats: int = 5
+    """Of every timing."""
+    out: str = ""
+    """Folder for the tables."""
 
 
 class Layer(NamedTuple):
@@ -45,7 +57,8 @@ class Layer(NamedTuple):
 
     @property
     def name(self) -> str:
-        return f"{self.size} x {self.size}, stride {self.stride}, {self.side} pixels, {self.inputs} to {self.outputs} channels"
+        kernel = f"{self.size} x {self.size}, stride {self.stride}, {self.side} pixels"
+        return f"{kernel}, {self.inputs} to {self.outputs} channels"
 
 
 LAYERS = (
@@ -130,33 +143,19 @@ def show(header: Sequence[str], rows: Sequence[Sequence[str]], file: pathlib.Pat
         )
 
 
+def _benchmark(flags: ConvolutionsFlags) -> None:
+    file = lambda name: pathlib.Path(flags.out, name) if flags.out else None
+    kinds = ("ours, alone", "ours, in a loop", "plain, alone", "plain, in a loop")
+    layers = [layer_row(layer, flags.repeats) for layer in LAYERS]
+    show(["ms of a step", *kinds], layers, file("convolutions.json"))
+    images = data.load("digits", dataset="images")
+    rows = [
+        network_row(name, made, images, flags.repeats)
+        for name, made in networks(images.example).items()
+    ]
+    show(["ms of a step of all workers", *PLACEMENTS], rows, file("placements.json"))
+
+
 def main(argv: Sequence[str]) -> int:
-    parser = Parser(
-        prog="ist_jax.cli.benchmarks.convolutions",
-        description=__doc__.split("\n")[0],
-        allow_abbrev=False,
-    )
-    parser.add_argument("--repeats", type=int, default=5, help="of every timing")
-    parser.add_argument("--out", default="", help="folder for the tables")
-
-    def act() -> None:
-        chosen = parser.parse_args(argv[1:])
-        file = lambda name: pathlib.Path(chosen.out, name) if chosen.out else None
-        kinds = ("ours, alone", "ours, in a loop", "plain, alone", "plain, in a loop")
-        show(
-            ["ms of a step", *kinds],
-            [layer_row(layer, chosen.repeats) for layer in LAYERS],
-            file("convolutions.json"),
-        )
-        images = data.load("digits", dataset="images")
-        rows = [
-            network_row(name, made, images, chosen.repeats)
-            for name, made in networks(images.example).items()
-        ]
-        show(["ms of a step of all workers", *PLACEMENTS], rows, file("placements.json"))
-
-    return exit_status(act)
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv))
+    """The exit status of the command line `argv`, the command's name first."""
+    return exit_status(lambda: _benchmark(parse(ConvolutionsFlags, argv, __doc__)))

@@ -1,20 +1,19 @@
-"""How fast sub-GCNs train on one device, against whole GCNs, as ratios within one run:
+"""How fast sub-GCNs train on one device, against whole GCNs: ist-jax benchmark graphs.
 
-    python -m ist_jax.cli.benchmarks.graphs [--quick] [--cora=DIR] [--cora_only] [--out=DIR]
-
-Times a step of all m sub-GCNs on the whole graph, looped or vmapped, whichever is faster, their exchange included (a GCN of
-three layers with hidden 256, 20 local steps a round; dropout of hidden features, as in the authors' small-scale script),
-against m steps of the whole GCN, and against what operations and traffic with memory would allow: on Cora, where DIR holds the
-files ind.cora.*, on the graph of the digits, and on a generated graph of 100,000 nodes and 2,000,000 edges; and how a step
-grows with the nodes. On Cora also as runs train by default, with dropout of the input, and inference, of the whole model and of
-an ensemble. With --cora_only, on Cora alone. Prints a table, and writes graph_benchmark.json, or graph_benchmark_cora.json, to
---out. Milliseconds depend on the machine and on what else runs there. Expect ten minutes on 2 CPU cores, one with --quick.
+Times a step of all m sub-GCNs on the whole graph, looped or vmapped, whichever is faster, with
+their exchange (a GCN of three layers with hidden 256, 20 local steps a round; dropout of hidden
+features, as in the authors' small-scale script), against m steps of the whole GCN, and against what
+operations and memory traffic would allow: on Cora, if --cora is given, on the graph of the digits,
+and on a generated graph of 100,000 nodes and 2,000,000 edges; and how a step grows with the nodes.
+On Cora also as runs train by default, with dropout of the input, and inference, of the full model
+and of an ensemble. Ratios of one run only: milliseconds depend on the machine and on what else runs
+there. Expect ten minutes on 2 CPU cores, one with --quick.
 """
 
+import dataclasses
 import functools
 import json
 import pathlib
-import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -23,18 +22,19 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from ist_jax import data, ensemble, ist
-from ist_jax.cli.benchmarks.rounds import described, exponent, machine
+from ist_jax import data
+from ist_jax.cli.benchmarks.graph_costs import flops, moved
+from ist_jax.cli.benchmarks.machine import described, exponent, machine
 from ist_jax.cli.benchmarks.timing import Round, median_seconds, round_of
 from ist_jax.cli.config import ConfigError
-from ist_jax.cli.exit_status import Parser, RawText, exit_status
+from ist_jax.cli.config.parsing import parse
+from ist_jax.cli.exit_status import exit_status
 from ist_jax.cli.records.tables import markdown
-from ist_jax.core.graphs import SparseMatrix
 from ist_jax.core.placement import Placement, looped, vmapped
 from ist_jax.data import Dataset, GraphOptions, RawGraph, make_graph_dataset
 from ist_jax.data.splits import shared
 from ist_jax.decompositions import Decomposition, gcn
-from ist_jax.methods import Method as Algorithm
+from ist_jax.methods import Method, ensemble, ist
 from ist_jax.models import GCN
 from ist_jax.tasks import node_classification
 from ist_jax.training.files import write_whole
@@ -57,6 +57,20 @@ HEADER = [
 ]
 
 
+@dataclasses.dataclass(frozen=True)
+class GraphsFlags:
+    """The flags of `ist-jax benchmark graphs`."""
+
+    quick: bool = False
+    """Small sizes, a minute."""
+    cora: str = ""
+    """Folder of Cora's eight files ind.cora.*."""
+    cora_only: bool = False
+    """Cora alone."""
+    out: str = ""
+    """Folder for graph_benchmark.json (graph_benchmark_cora.json with --cora-only)."""
+
+
 class Sizes(NamedTuple):
     """How much is timed."""
 
@@ -76,11 +90,6 @@ FULL, QUICK = (
 OPTIONS = GraphOptions("symmetric", layers=LAYERS, sparse_below=0.1)
 
 
-def entries(matrix: SparseMatrix) -> int:
-    """Of a sparse matrix, those that are not zero."""
-    return sum(map(np.count_nonzero, matrix.rows.value))
-
-
 def generated(nodes: int, edges: int, features: int = 128, classes: int = 40) -> Dataset:
     """A random graph, every edge in both directions; half of the nodes train."""
     rng = np.random.default_rng(0)
@@ -91,41 +100,41 @@ def generated(nodes: int, edges: int, features: int = 128, classes: int = 40) ->
     return make_graph_dataset(raw, "generated", source="generated", options=OPTIONS, shards=shared)
 
 
-def _split(found: Dataset, hidden: int, num_subnets: int, **model: Any) -> Decomposition:
-    network = GCN((hidden,) * (LAYERS - 1), found.num_classes, norm="layer", dropout=0.5, **model)
-    return gcn(network, *found.spec.example_shape, num_subnets=num_subnets)
+def _split(dataset: Dataset, hidden: int, num_subnets: int, **model: Any) -> Decomposition:
+    network = GCN((hidden,) * (LAYERS - 1), dataset.num_classes, norm="layer", dropout=0.5, **model)
+    return gcn(network, *dataset.spec.example_shape, num_subnets=num_subnets)
 
 
 def graph_round(
-    found: Dataset,
+    dataset: Dataset,
     hidden: int,
     num_subnets: int,
     steps: int,
     placement: Placement | None = None,
     input_dropout: bool = False,
 ) -> Round:
-    """A compiled round of sub-GCNs on the whole graph of `found`; looped by default."""
-    split = _split(found, hidden, num_subnets, input_dropout=input_dropout)
+    """A compiled round of sub-GCNs on the whole graph of `dataset`; looped by default."""
+    split = _split(dataset, hidden, num_subnets, input_dropout=input_dropout)
     options = dict(batch_size=1, placement=placement or looped())
-    return round_of(ist(split, node_classification(), optax.adam(0.01), **options), found, steps)
+    return round_of(ist(split, node_classification(), optax.adam(0.01), **options), dataset, steps)
 
 
 def inference(
-    found: Dataset, hidden: int, num_subnets: int, method: Callable[..., Algorithm]
+    dataset: Dataset, hidden: int, num_subnets: int, make: Callable[..., Method]
 ) -> Callable[[], Any]:
-    """A function that classifies all nodes by the model, or the ensemble, of a method's first state."""
+    """Classifies all nodes by the model, or the ensemble, of a method's first state."""
     task = node_classification()
-    algorithm = method(_split(found, hidden, num_subnets), task, optax.adam(0.01), batch_size=1)
-    batch = task.batch(found.on_device("test", algorithm.sharding), jnp.arange(1), None)
-    predictor = jax.jit(algorithm.predictor)(algorithm.fresh(jax.random.key(0)), None)
+    method = make(_split(dataset, hidden, num_subnets), task, optax.adam(0.01), batch_size=1)
+    batch = task.batch(dataset.on_device("test", method.sharding), jnp.arange(1), None)
+    predictor = jax.jit(method.predictor)(method.fresh(jax.random.key(0)), None)
     return functools.partial(jax.jit(lambda predict, batch: predict(batch)), predictor, batch)
 
 
-def inference_rows(name: str, found: Dataset, sizes: Sizes) -> list[list[str]]:
-    """The whole GCN, of which there is one whatever m was, against the ensemble of m sub-GCNs (the paper's Table 7)."""
+def inference_rows(name: str, dataset: Dataset, sizes: Sizes) -> list[list[str]]:
+    """The whole GCN, whatever m was, against the ensemble of m sub-GCNs (the paper's Table 7)."""
     several = [m for m in sizes.subnets if m > 1]
     runs = [
-        inference(found, sizes.hidden, m, method) for method in (ist, ensemble) for m in several
+        inference(dataset, sizes.hidden, m, method) for method in (ist, ensemble) for m in several
     ]
     seconds = median_seconds(runs, sizes.often)
     whole, members = seconds[: len(several)], seconds[len(several) :]
@@ -147,85 +156,33 @@ def inference_rows(name: str, found: Dataset, sizes: Sizes) -> list[list[str]]:
     ]
 
 
-def _sums(found: Dataset, width: int) -> list[tuple[SparseMatrix, int]]:
-    """(sparse matrix, width of what it is multiplied with) of a step; of logits and last features the narrower."""
-    graph = found.arrays("train")["graph"]
-    first = (graph.features,) if isinstance(graph.features, SparseMatrix) else ()
-    *below, last = graph.blocks
-    return [(matrix, width) for matrix in (*first, *below)] + [
-        (last, min(width, found.num_classes))
-    ]
-
-
-def _products(found: Dataset, width: int) -> list[tuple[int, int, int, int]]:
-    """(rows, width before, width after, how many products: backward, too) of dense matrices; constant ones have no gradient."""
-    graph, classes = found.arrays("train")["graph"], found.num_classes
-    first = [] if isinstance(graph.features, SparseMatrix) else [(*graph.features.shape, width, 2)]
-    middle, last = graph.blocks[-2:]
-    narrower = middle.shape[0] if classes < width else last.shape[0]  # what is narrower is summed
-    return [*first, (middle.shape[0], width, width, 3), (narrower, width, classes, 3)]
-
-
-def flops(found: Dataset, hidden: int, num_subnets: int) -> float:
-    """Multiplications and additions of a step of one sub-GCN: products and sums over neighbours, both forward and backward."""
-    width = hidden // num_subnets
-    products = sum(
-        rows * before * after * count for rows, before, after, count in _products(found, width)
-    )
-    return 2.0 * (
-        products + sum(2 * entries(matrix) * wide for matrix, wide in _sums(found, width))
-    )
-
-
-def moved(found: Dataset, hidden: int, num_subnets: int) -> float:
-    """Bytes that a step of one sub-GCN reads and writes at least, if no cache keeps any: rows that sums add up and make, both
-    ways; what dense products take and make; hidden features between them; parameters, gradients and Adam's moments."""
-    width = hidden // num_subnets
-    middle, last = found.arrays("train")["graph"].blocks[-2:]
-    sums = sum(
-        (2 * entries(matrix) + sum(matrix.shape)) * wide for matrix, wide in _sums(found, width)
-    )
-    products = sum(
-        rows * (before + after) * count for rows, before, after, count in _products(found, width)
-    )
-    between = (
-        5 * (middle.shape[1] + last.shape[1]) * width
-    )  # read and written forward; gradient and value read, one written
-    parameters = (
-        found.spec.example_shape[0] * width
-        + width
-        + width * width
-        + width
-        + (width + 1) * found.num_classes
-    )
-    return 4.0 * (sums + products + between + 8 * parameters)
-
-
 def subnet_rows(
     name: str,
-    found: Dataset,
+    dataset: Dataset,
     sizes: Sizes,
     steps: int,
     authors: dict[int, int],
     input_dropout: bool = False,
 ) -> list[list[str]]:
-    """A step of all m sub-GCNs for every m, against m steps of the whole GCN: the faster placement, or, with dropout of the
-    input, both."""
+    """A step of all m sub-GCNs for every m, against m steps of the whole GCN.
+
+    In the faster placement; in both with dropout of the input.
+    """
     ways = [
         (m, placement)
         for m in sizes.subnets
         for placement in ((looped(), vmapped()) if m > 1 else (looped(),))
     ]
     runs = [
-        graph_round(found, sizes.hidden, m, steps, placement, input_dropout).run
+        graph_round(dataset, sizes.hidden, m, steps, placement, input_dropout).run
         for m, placement in ways
     ]
     seconds = median_seconds(runs, sizes.repeats if steps == 1 else sizes.often)
     timed = [(value / steps, placement.name) for value, (_, placement) in zip(seconds, ways)]
-    rows, costs = [], lambda m: (flops(found, sizes.hidden, m), moved(found, sizes.hidden, m))
+    rows, costs = [], lambda m: (flops(dataset, sizes.hidden, m), moved(dataset, sizes.hidden, m))
     for m in sizes.subnets:
-        found_m = [one for one, (number, _) in zip(timed, ways) if number == m]
-        for value, place in found_m if input_dropout else [min(found_m)]:
+        timed_m = [one for one, (number, _) in zip(timed, ways) if number == m]
+        for value, place in timed_m if input_dropout else [min(timed_m)]:
             what = f"{name}: the whole GCN" if m == 1 else f"{name}: {m} sub-GCNs, {place}"
             by_arithmetic = [cost / whole for cost, whole in zip(costs(m), costs(1))]
             ratios = [value / (m * timed[0][0]), *by_arithmetic, value / timed[0][0]]
@@ -235,76 +192,59 @@ def subnet_rows(
 
 
 def growth(sizes: Sizes) -> tuple[list[list[str]], float]:
-    """A step of the most sub-GCNs over the number of nodes, with as many edges to a node; and the power it grows with."""
+    """A step of the most sub-GCNs over the number of nodes, and the power that it grows with.
+
+    Every graph has as many edges to a node.
+    """
     counts = [sizes.nodes // share for share in (8, 4, 2, 1)]
     made = [generated(nodes, nodes * (sizes.edges // sizes.nodes)) for nodes in counts]
     seconds = median_seconds(
         [graph_round(one, sizes.hidden, sizes.subnets[-1], 1).run for one in made], sizes.repeats
     )
+    empty = [""] * (len(HEADER) - 2)
     rows = [
-        [
-            f"{nodes:,} nodes: {sizes.subnets[-1]} sub-GCNs",
-            f"{1e3 * value:,.1f}",
-            "",
-            "",
-            "",
-            "",
-            "",
-        ]
+        [f"{nodes:,} nodes: {sizes.subnets[-1]} sub-GCNs", f"{1e3 * value:,.1f}", *empty]
         for nodes, value in zip(counts, seconds)
     ]
     return rows, exponent(counts, seconds)
 
 
-def _benchmark(argv: Sequence[str]) -> None:
-    parser = Parser(
-        prog="ist_jax.cli.benchmarks.graphs", description=__doc__, formatter_class=RawText
-    )
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--cora", default="")
-    parser.add_argument("--cora_only", action="store_true")
-    parser.add_argument("--out", default="")
-    chosen = parser.parse_args(argv)
-    sizes = QUICK if chosen.quick else FULL
-    if chosen.cora_only and not chosen.cora:
-        raise ConfigError("--cora_only leaves out all but Cora: --cora=DIR is missing")
-    rows: list[list[str]] = []
-    if chosen.cora:
-        cora = data.load("planetoid", chosen.cora, "cora", graph=OPTIONS)
-        rows += subnet_rows("Cora", cora, sizes, sizes.steps, AUTHORS_MS if sizes is FULL else {})
-        rows += subnet_rows(
-            "Cora, dropout of the input, too",
-            cora,
-            sizes,
-            sizes.steps,
-            AUTHORS_MS if sizes is FULL else {},
-            True,
-        )
-        rows += inference_rows("Cora", cora, sizes)
-    note = described(machine())
-    if not chosen.cora_only:
-        rows += subnet_rows(
-            "digits", data.load("digits_graph", graph=OPTIONS), sizes, sizes.steps, {}
-        )
-        named = f"{sizes.nodes:,} nodes, {sizes.edges:,} edges"
-        rows += subnet_rows(named, generated(sizes.nodes, sizes.edges), sizes, 1, {})
-        grown, power = growth(sizes)
-        rows, note = rows + grown, f"A step grows with the power {power:.2f} of the nodes.\n{note}"
+def _cora_rows(folder: str, sizes: Sizes) -> list[list[str]]:
+    cora = data.load("planetoid", folder, "cora", graph=OPTIONS)
+    authors = AUTHORS_MS if sizes is FULL else {}
+    rows = subnet_rows("Cora", cora, sizes, sizes.steps, authors)
+    both = "Cora, dropout of the input, too"
+    rows += subnet_rows(both, cora, sizes, sizes.steps, authors, True)
+    return rows + inference_rows("Cora", cora, sizes)
+
+
+def _other_rows(sizes: Sizes) -> tuple[list[list[str]], float]:
+    """The rows of the other graphs, and the power of the nodes that a step grows with."""
+    digits = data.load("digits_graph", graph=OPTIONS)
+    rows = subnet_rows("digits", digits, sizes, sizes.steps, {})
+    named = f"{sizes.nodes:,} nodes, {sizes.edges:,} edges"
+    rows += subnet_rows(named, generated(sizes.nodes, sizes.edges), sizes, 1, {})
+    grown, power = growth(sizes)
+    return rows + grown, power
+
+
+def _benchmark(flags: GraphsFlags) -> None:
+    sizes, note = QUICK if flags.quick else FULL, described(machine())
+    if flags.cora_only and not flags.cora:
+        raise ConfigError("--cora-only leaves out all but Cora: --cora DIR is missing")
+    rows = _cora_rows(flags.cora, sizes) if flags.cora else []
+    if not flags.cora_only:
+        others, power = _other_rows(sizes)
+        rows, note = rows + others, f"A step grows with the power {power:.2f} of the nodes.\n{note}"
     print(f"{markdown(HEADER, rows)}\n{note}")
-    if chosen.out:
+    if flags.out:
         content: dict[str, Any] = {"header": HEADER, "rows": rows, "note": note}
-        folder = pathlib.Path(chosen.out)
+        folder = pathlib.Path(flags.out)
         folder.mkdir(parents=True, exist_ok=True)
-        name = "graph_benchmark_cora.json" if chosen.cora_only else "graph_benchmark.json"
+        name = "graph_benchmark_cora.json" if flags.cora_only else "graph_benchmark.json"
         write_whole(folder / name, json.dumps(content, indent=1) + "\n")
 
 
 def main(argv: Sequence[str]) -> int:
-    if any(argument in ("--help", "-h") for argument in argv[1:]):
-        print(__doc__)
-        return 0
-    return exit_status(lambda: _benchmark(argv[1:]))
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv))
+    """The exit status of the command line `argv`, the command's name first."""
+    return exit_status(lambda: _benchmark(parse(GraphsFlags, argv, __doc__)))

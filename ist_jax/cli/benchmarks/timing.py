@@ -13,13 +13,12 @@ import numpy as np
 import optax
 from jax.sharding import NamedSharding, PartitionSpec
 
-from ist_jax import data_parallel, ist, replicated
 from ist_jax.core.placement import AXIS, Placement, looped, make_placement, subnet_mesh, vmapped
 from ist_jax.data import Dataset, Raw, make_dataset
 from ist_jax.data.splits import shared
-from ist_jax.decompositions import mlp
+from ist_jax.decompositions import mlp, replicated
 from ist_jax.exchange.transport import MeshTransport
-from ist_jax.methods import Method as Algorithm
+from ist_jax.methods import Method, data_parallel, ist
 from ist_jax.methods.base import State
 from ist_jax.models import MLP
 from ist_jax.tasks import classification
@@ -71,15 +70,15 @@ def _placement(name: str, num_subnets: int) -> Placement:
     )
 
 
-def algorithm_of(
-    network: Network, method: str = "ist", place: str = "auto", batch: int = BATCH, **options: Any
-) -> Algorithm:
+def method_of(
+    network: Network, name: str = "ist", place: str = "auto", batch: int = BATCH, **options: Any
+) -> Method:
     """IST, or data parallel in its best form on one device: one worker with the batch of all."""
     split, task, tx = network.decomposition(), classification(), optax.sgd(RATE)
-    if method == "ist":
+    if name == "ist":
         placement = _placement(place, network.num_subnets)
         return ist(split, task, tx, batch_size=batch, placement=placement, **options)
-    if method == "single":
+    if name == "single":
         return data_parallel(
             replicated(split, 1), task, tx, num_workers=1, batch_size=batch, placement=looped()
         )
@@ -95,64 +94,69 @@ def algorithm_of(
 
 
 def median_seconds(runs: Sequence[Callable[[], Any]], repeats: int) -> list[float]:
-    """Medians of `repeats` runs of each, in turns, so that what slows the machine slows all; a first turn is not counted."""
+    """Medians of `repeats` runs of each, in turns, so that what slows the machine slows all.
+
+    A first turn is not counted.
+    """
     for run in runs:
         jax.block_until_ready(run())
-    found: list[list[float]] = [[] for _ in runs]
+    seconds_of: list[list[float]] = [[] for _ in runs]
     for _ in range(repeats):
-        for run, seconds in zip(runs, found):
+        for run, seconds in zip(runs, seconds_of):
             began = time.perf_counter()
             jax.block_until_ready(run())
             seconds.append(time.perf_counter() - began)
-    return list(map(statistics.median, found))
+    return list(map(statistics.median, seconds_of))
 
 
 class Round(NamedTuple):
-    """A compiled round of `steps` local steps, exchange included; every call of `run` is the next one."""
+    """A compiled round of `steps` local steps, with its exchange; `run` runs the next one."""
 
     run: Callable[[], Any]
     steps: int
     compilation: float
-    algorithm: Algorithm
+    method: Method
 
 
-def round_of(
-    algorithm: Algorithm, data: Dataset, steps: int, held: list[State] | None = None
-) -> Round:
-    """A round of `algorithm` on `data`, compiled; without local steps it is a synchronisation.
+def round_of(method: Method, data: Dataset, steps: int, held: list[State] | None = None) -> Round:
+    """A round of `method` on `data`, compiled; without local steps it is a synchronisation.
 
     Args:
-      algorithm: of the round.
+      method: of the round.
       data: whose training set it draws from.
       steps: local steps.
-      held: a list of the state that rounds go on from, and leave there, so that several in turns hold one; None: its own.
+      held: a list of one state, which rounds take and replace, so that several share it; None: a
+        fresh one.
     """
-    drawn = range(max(steps, 1) * algorithm.batch_size)
-    view = next(data.views(jax.random.key(1), algorithm.num_workers, algorithm.sharding, [drawn]))
+    drawn = range(max(steps, 1) * method.batch_size)
+    view = next(data.views(jax.random.key(1), method.num_workers, method.sharding, [drawn]))
     key, weight_S = jax.device_put(
-        (jax.random.key(2), jnp.ones(algorithm.num_workers)), algorithm.sharding
+        (jax.random.key(2), jnp.ones(method.num_workers)), method.sharding
     )
-    held = [algorithm.fresh(jax.random.key(0))] if held is None else held
+    held = [method.fresh(jax.random.key(0))] if held is None else held
     began = time.perf_counter()
-    program = algorithm.round.lower(held[0], view, key, weight_S, steps=steps).compile()
+    program = method.round.lower(held[0], view, key, weight_S, steps=steps).compile()
     compilation = time.perf_counter() - began
 
     def run() -> Any:
         held[0], metrics = program(held[0], view, key, weight_S)
         return metrics
 
-    return Round(run, steps, compilation, algorithm)
+    return Round(run, steps, compilation, method)
 
 
 def network_round(network: Network, steps: int, **options: Any) -> Round:
-    """A round of `network` on random data; options as of `algorithm_of`."""
+    """A round of `network` on random data; options as of `method_of`."""
     return round_of(
-        algorithm_of(network, **options), dataset(network.features, network.classes), steps
+        method_of(network, **options), dataset(network.features, network.classes), steps
     )
 
 
 def swap(num_bytes: int, leaves: int, packed: bool) -> Callable[[], Any]:
-    """`leaves` blocks of `num_bytes` on every device, sent over a mesh of all devices in one collective, or one each."""
+    """`leaves` blocks of `num_bytes` per device, sent over a mesh of all devices.
+
+    In one collective if `packed`, else in one each.
+    """
     mesh = subnet_mesh()
     transport = MeshTransport(mesh, mesh.size, pack_below=2**62 if packed else 0)
     shape = (mesh.size * mesh.size, -(-num_bytes // (4 * mesh.size)))
@@ -172,7 +176,7 @@ def _as_by_hand() -> Placement:
 
 
 def by_hand(network: Network, steps: int) -> Callable[[], Any]:
-    """J local steps of S subnetworks as anybody would write them: same shapes, same gather, no exchange."""
+    """J local steps of S subnetworks, written directly: same shapes, same gather, no exchange."""
     widths = network.worker_widths
     rng = np.random.default_rng(0)
 
@@ -214,10 +218,11 @@ def by_hand(network: Network, steps: int) -> Callable[[], Any]:
 
 
 def products(network: Network, steps: int) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-    """The matrix products of J local steps of S subnetworks and nothing else, compiled, and its arguments.
+    """The matrix products alone of J local steps of S subnetworks, compiled, and their arguments.
 
-    As in a step, a product takes what the one before it gave; weights stay as they are. Batches differ from step to step, so
-    that no product can be taken out of the loop, and every step leaves its products of the weights' shapes behind.
+    As in a step, a product takes the result of the one before it; weights do not change. Batches
+    differ from step to step, so that no product can be moved out of the loop, and every step leaves
+    its products of the weights' shapes behind.
     """
     widths = network.worker_widths
     rng = np.random.default_rng(0)

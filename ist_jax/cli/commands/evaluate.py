@@ -1,32 +1,45 @@
-"""Scores an exported model on a data set:
+"""Scores an exported model on a data set.
 
-    python -m ist_jax.cli.commands.evaluate --model=DIR [--name=SOURCE] [--dir=DIR] [--dataset=NAME] [--split=test]
+    ist-jax evaluate --model DIR [--name SOURCE] [--dir DIR] [--dataset NAME] [--split test]
 
-SOURCE is a name of data.SOURCES (default: the one that the model was trained on). Inputs are normalised as in training. Exit
-status as of ist_jax.cli.commands.run.
+SOURCE is one of the config's data.name; by default the source the model was trained on. Inputs are
+normalised as in training.
 """
 
 import dataclasses
-import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
 
-from ist_jax import data
-from ist_jax.cli import builders
-from ist_jax.cli.config import ConfigError, resolve
-from ist_jax.cli.config_files import one_line
-from ist_jax.cli.exit_status import Parser, exit_status
+from ist_jax.cli.builders import load_dataset, make_decomposition, make_task
+from ist_jax.cli.config import Config, ConfigError, from_values, one_line, replace
+from ist_jax.cli.config.parsing import parse
+from ist_jax.cli.exit_status import exit_status
 from ist_jax.cli.records.restored import on_this_machine
 from ist_jax.data import EMBEDDED, Dataset, Spec
 from ist_jax.methods.predictor import model_predictor
 from ist_jax.models.linen import LinenModel
+from ist_jax.tasks import Task
 from ist_jax.training import export
 from ist_jax.training.evaluation import evaluate_model
 
-SPLITS = ("test", "validation", "train")
+
+@dataclasses.dataclass(frozen=True)
+class EvaluateFlags:
+    """The flags of `ist-jax evaluate`."""
+
+    model: str = ""
+    """Folder that `ist-jax export` wrote."""
+    name: str = ""
+    """Source of the data; by default that of the training."""
+    dir: str = ""
+    """Folder or file of the data."""
+    dataset: str = ""
+    """Which of the source's data sets."""
+    split: Literal["test", "validation", "train"] = "test"
+    """Which part of the data."""
 
 
 def _without_one_channel(shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -39,7 +52,8 @@ def _check(spec: Spec, dataset: Dataset) -> None:
         raise ConfigError(f"the model is for {spec.task}; {dataset.name} is {dataset.spec.task}")
     if _without_one_channel(dataset.spec.example_shape) != _without_one_channel(spec.example_shape):
         raise ConfigError(
-            f"the model takes inputs of shape {spec.example_shape}; {dataset.name} has {dataset.spec.example_shape}"
+            f"the model takes inputs of shape {spec.example_shape}; {dataset.name} has "
+            f"{dataset.spec.example_shape}"
         )
     if dataset.num_classes > spec.num_classes:
         raise ConfigError(
@@ -47,48 +61,52 @@ def _check(spec: Spec, dataset: Dataset) -> None:
         )
 
 
+def _read(model: str) -> tuple[export.Exported, Config, Spec, Task]:
+    """What the exported model is, and the task it was trained for. Raises ConfigError."""
+    try:
+        exported = export.read(model)
+        spec = Spec.of(exported.about["data"]["spec"])
+        config = on_this_machine(from_values(exported.about["config"]))
+        _check_variables(exported, make_decomposition(config, spec).example)
+        return exported, config, spec, make_task(config, spec)
+    except Exception as error:  # model.json may say anything
+        raise ConfigError(f"--model {model}: {type(error).__name__}: {one_line(error)}") from error
+
+
 def score(
-    model: str, name: str, directory: str = "", dataset: str = "", split: str = "test"
+    model: str, name: str = "", directory: str = "", dataset: str = "", split: str = "test"
 ) -> dict[str, Any]:
-    """{'accuracy', 'loss'} of the model exported to `model` on a split of a data set.
+    """The metrics, such as accuracy and loss, of the exported model on a split of a data set.
+
+    Arguments are those of `EvaluateFlags`. The data are split as in training.
 
     Raises:
       ConfigError: no exported model there, or one that does not fit the data.
       DataError: the data cannot be read.
     """
-    try:
-        exported = export.read(model)
-        spec, config = (
-            Spec.of(exported.about["data"]["spec"]),
-            on_this_machine(resolve(exported.about["config"])),
-        )
-        _check_variables(exported, builders.decomposition(config, spec).example)
-        task, size = builders.task(config, spec), config.eval_batch_size
-    except Exception as error:  # model.json may say anything
-        raise ConfigError(f"--model={model}: {type(error).__name__}: {one_line(error)}") from error
+    exported, config, spec, task = _read(model)
     if not name:
         name, dataset = config.data.name, dataset or config.data.dataset
         if name not in EMBEDDED and not directory:
             raise ConfigError(
-                f"--model={model} was trained on {name}: give --dir, the place of the data to score it on"
+                f"--model {model} was trained on {name}: give --dir, the place of the data to "
+                "score it on"
             )
-    place = dataclasses.replace(
-        config.data, name=name, dir=directory, dataset=dataset
-    )  # the same data are split as they were
-    found = builders.dataset(dataclasses.replace(config, data=place))
-    _check(spec, found)
+    place = dict(name=name, dir=directory, dataset=dataset)
+    data = load_dataset(replace(config, data=place))
+    _check(spec, data)
     model = LinenModel(exported.model)
     predictor = model_predictor(model, task, exported.params, exported.stats)
-    if found.spec.example_shape != spec.example_shape:
+    if data.spec.example_shape != spec.example_shape:
         predict = predictor.function
         shaped = lambda batch: batch | {"x": batch["x"].reshape(-1, *spec.example_shape)}
         reshaping = lambda *given: predict(*given[:-1], shaped(given[-1]))
         predictor = dataclasses.replace(predictor, function=reshaping)
-    return evaluate_model(predictor, task, found, split, size)
+    return evaluate_model(predictor, task, data, split, config.eval_batch_size)
 
 
 def _check_variables(exported: export.Exported, example: Any) -> None:
-    """Raises ConfigError if the arrays are not those of the model, measured statistics of its norms included."""
+    """Raises ConfigError if the arrays, with measured statistics, are not those of the model."""
     kinds = lambda tree: jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype.name), dict(tree))
     model = LinenModel(exported.model)
     params, stats = jax.eval_shape(model.init, jax.random.key(0), example), None
@@ -101,30 +119,15 @@ def _check_variables(exported: export.Exported, example: Any) -> None:
         raise ConfigError("its arrays hold nan or infinity: export it again")
 
 
+def evaluate(argv: Sequence[str]) -> None:
+    """Scores and prints. Raises ConfigError, DataError."""
+    flags = parse(EvaluateFlags, argv, __doc__)
+    if not flags.model:
+        raise ConfigError("--model DIR is missing: the folder that ist-jax export wrote")
+    metrics = score(*dataclasses.astuple(flags))
+    print(flags.split, ", ".join(f"{name} {metrics[name]:.4f}" for name in sorted(metrics)))
+
+
 def main(argv: Sequence[str]) -> int:
-    parser = Parser(
-        prog="ist_jax.cli.commands.evaluate", description=__doc__.split("\n")[0], allow_abbrev=False
-    )
-    parser.add_argument(
-        "--model", required=True, help="folder that ist_jax.cli.commands.export wrote"
-    )
-    parser.add_argument(
-        "--name",
-        default="",
-        choices=["", *sorted(data.SOURCES)],
-        help="of the data's source; default: that of its training",
-    )
-    parser.add_argument("--dir", default="", help="folder or file of the data")
-    parser.add_argument("--dataset", default="", help="which of the source's data sets")
-    parser.add_argument("--split", default="test", choices=SPLITS)
-
-    def act() -> None:
-        given = parser.parse_args(argv[1:])
-        result = score(given.model, given.name, given.dir, given.dataset, given.split)
-        print(f"{given.split} accuracy {result['accuracy']:.4f}, loss {result['loss']:.4f}")
-
-    return exit_status(act)
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv))
+    """The exit status of the command line `argv`, the command's name first."""
+    return exit_status(lambda: evaluate(argv))

@@ -1,24 +1,24 @@
-"""Writes a trained model, or one of its subnetworks, as a model of its own:
+"""Writes a trained model, or one of its subnetworks, as a model.
 
-    python -m ist_jax.cli.commands.export --workdir=DIR [--subnet=K] --out=DIR2 [--data_dir=DIR3]
+    ist-jax export --workdir DIR --out DIR2 [--subnet K] [--data-dir DIR3]
 
-DIR2 gets model.json (class, widths, origin, accuracies) and variables.npz; `ist_jax.training.export.read(DIR2)` gives the Flax
-model and its variables back, `python -m ist_jax.cli.commands.evaluate --model=DIR2` scores it. The run's data are read again, from
---data_dir if they have moved. Exit status as of ist_jax.cli.commands.run.
+DIR2 gets model.json (class, widths, origin, scores) and variables.npz. `ist_jax.export.read(DIR2)`
+returns the Flax model and its variables, `ist-jax evaluate --model DIR2` scores it. The run's data
+are read again, from --data-dir if they have moved.
 """
 
 import dataclasses
 import functools
 import pathlib
-import sys
 from collections.abc import Sequence
 from typing import Any
 
 import jax
 
-from ist_jax.cli import builders
-from ist_jax.cli.config import ConfigError
-from ist_jax.cli.exit_status import Parser, exit_status
+from ist_jax.cli.builders import load_dataset
+from ist_jax.cli.config import ConfigError, replace
+from ist_jax.cli.config.parsing import parse
+from ist_jax.cli.exit_status import exit_status
 from ist_jax.cli.records.record import as_json, git_revision
 from ist_jax.cli.records.restored import Restored, restore
 from ist_jax.core.model import Stats
@@ -32,59 +32,74 @@ from ist_jax.training import export
 from ist_jax.training.evaluation import evaluate_model, whole_batch
 
 
+@dataclasses.dataclass(frozen=True)
+class ExportFlags:
+    """The flags of `ist-jax export`."""
+
+    workdir: str = ""
+    """Workdir of the run."""
+    out: str = ""
+    """A new folder for the model."""
+    subnet: int | None = None
+    """Number of a subnetwork, from 0; by default the full model is exported."""
+    data_dir: str = ""
+    """Where the run's data are now, if they have moved."""
+
+
 def _dataset(run: Restored, data_dir: str) -> Dataset:
-    config = run.config
+    config = run.experiment.config
     if data_dir:
-        config = dataclasses.replace(config, data=dataclasses.replace(config.data, dir=data_dir))
-    dataset = builders.dataset(config)
+        config = replace(config, data=dict(dir=data_dir))
+    dataset = load_dataset(config)
     if dataset.fingerprint != run.fingerprint:
         raise ConfigError(
-            f"data.dir={config.data.dir!r} holds other data than the run was trained on: give --data_dir"
+            f"data.dir={config.data.dir!r} holds other data than the run was trained on: "
+            "give --data-dir"
         )
     return dataset
 
 
 def _check(run: Restored, subnet: int | None) -> None:
-    method, workers = run.config.method, run.algorithm.num_workers
-    if subnet is None and method == "ensemble":
+    config, workers = run.experiment.config, run.method.num_workers
+    if subnet is None:
+        if config.method == "ensemble":
+            raise ConfigError(
+                f"an ensemble is {workers} models and no full one: choose one with --subnet"
+            )
+        return
+    if config.method not in ("ist", "ensemble") or run.in_other_phase:
         raise ConfigError(
-            f"an ensemble is {workers} models and no whole one: choose one with --subnet"
+            f"--subnet {subnet}: this run ended training full models: leave --subnet out"
         )
-    if subnet is not None and (method not in ("ist", "ensemble") or run.in_other_phase):
+    if config.model.split_input:
         raise ConfigError(
-            f"--subnet={subnet}: this run ended training whole models: leave --subnet out"
+            f"--subnet {subnet}: with model.split_input a subnetwork reads a share of the inputs: "
+            "leave --subnet out"
         )
-    if subnet is not None and run.config.model.split_input:
-        raise ConfigError(
-            f"--subnet={subnet}: with model.split_input a subnetwork reads a share of the inputs: leave --subnet out"
-        )
-    if subnet is not None and not 0 <= subnet < workers:
-        raise ConfigError(f"--subnet={subnet} is from 0 to {workers - 1}")
+    if not 0 <= subnet < workers:
+        raise ConfigError(f"--subnet {subnet} is from 0 to {workers - 1}")
 
 
 def chosen(run: Restored, subnet: int | None, dataset: Dataset) -> tuple[LinenModel, Predictor]:
     """The full model, or subnetwork `subnet` of the last round's partition, and its predictor."""
-    on_sample = run.config.model.eval_norm == "train"
-    sample = (
-        whole_batch(run.task, dataset.arrays("train") | dataset.calibration(run.config.eval_sample))
-        if on_sample
-        else None
-    )
+    experiment, config, sample = run.experiment, run.experiment.config, None
+    split, task = experiment.decomposition, experiment.task
+    if config.model.eval_norm == "train":
+        calibration = dataset.calibration(config.calibration_examples)
+        sample = whole_batch(task, dataset.arrays("train") | calibration)
     if subnet is None:
-        model = run.split.full
 
         def full(state: State, sample: Batch | None) -> tuple[Params, Stats | None]:
-            params = run.algorithm.params(state)
-            return params, measure_stats(model, run.task, params, sample)
+            params = run.method.params(state)
+            return params, measure_stats(split.full, task, params, sample)
 
-        return model, model_predictor(model, run.task, *jax.jit(full)(run.state, sample))
-    model = run.split.subnet
-    of_subnets = jax.jit(functools.partial(run.algorithm.predictor, subnets=True))
+        return split.full, model_predictor(split.full, task, *jax.jit(full)(run.state, sample))
+    of_subnets = jax.jit(functools.partial(run.method.predictor, subnets=True))
     predictor_S = of_subnets(run.state, sample)
     params, stats = jax.tree.map(
         lambda leaf_S: leaf_S[subnet], (predictor_S.params, predictor_S.stats)
     )
-    return model, model_predictor(model, run.task, params, stats)
+    return split.subnet, model_predictor(split.subnet, task, params, stats)
 
 
 def _about(
@@ -98,7 +113,7 @@ def _about(
     return {
         "workdir": str(workdir),
         "round": run.round,
-        "method": run.config.method,
+        "method": run.experiment.config.method,
         "subnet": subnet,
         "units": held,
         "parameters": tree_size(params),
@@ -107,10 +122,10 @@ def _about(
             "fingerprint": dataset.fingerprint,
             "spec": dataset.spec._asdict(),
         },
-        "eval_norm": run.config.model.eval_norm,
-        "eval_batch_size": run.config.eval_batch_size,
+        "eval_norm": run.experiment.config.model.eval_norm,
+        "eval_batch_size": run.experiment.config.eval_batch_size,
         "git_revision": git_revision(),
-        "config": as_json(run.config),
+        "config": as_json(run.experiment.config),
     }
 
 
@@ -124,7 +139,7 @@ def write(workdir: str, out: str, subnet: int | None = None, data_dir: str = "")
     try:
         export.check_new(out)
     except export.ExportError as error:
-        raise ConfigError(f"--out={error}") from error
+        raise ConfigError(f"--out {error}") from error
     run = restore(workdir)
     _check(run, subnet)
     dataset = _dataset(run, data_dir)
@@ -132,36 +147,25 @@ def write(workdir: str, out: str, subnet: int | None = None, data_dir: str = "")
     about = _about(run, workdir, subnet, predictor.params, dataset)
     size = about["eval_batch_size"]
     for part in ("validation", "test"):
-        about[f"{part}_accuracy"] = evaluate_model(predictor, run.task, dataset, part, size)[
-            "accuracy"
-        ]
+        metrics = evaluate_model(predictor, run.experiment.task, dataset, part, size)
+        about[f"{part}_accuracy"] = metrics["accuracy"]
     export.write(out, model, predictor.params, predictor.stats, about)
     return about
 
 
+def _export(argv: Sequence[str]) -> None:
+    flags = parse(ExportFlags, argv, __doc__)
+    for name in ("workdir", "out"):
+        if not getattr(flags, name):
+            raise ConfigError(f"--{name} DIR is missing; --help says what it is")
+    about = write(flags.workdir, flags.out, flags.subnet, flags.data_dir)
+    what = "full model" if flags.subnet is None else f"subnetwork {flags.subnet}"
+    print(
+        f"{pathlib.Path(flags.out)}: {what}, {about['parameters']:,} parameters, "
+        f"test accuracy {about['test_accuracy']:.4f}"
+    )
+
+
 def main(argv: Sequence[str]) -> int:
-    parser = Parser(
-        prog="ist_jax.cli.commands.export", description=__doc__.split("\n")[0], allow_abbrev=False
-    )
-    parser.add_argument("--workdir", required=True, help="of the run")
-    parser.add_argument("--out", required=True, help="a new folder")
-    parser.add_argument(
-        "--subnet", type=int, help="number of a subnetwork, from 0; without it the whole model"
-    )
-    parser.add_argument(
-        "--data_dir", default="", help="where the run's data lie now, if they have moved"
-    )
-
-    def act() -> None:
-        given = parser.parse_args(argv[1:])
-        about = write(given.workdir, given.out, given.subnet, given.data_dir)
-        what = "whole model" if given.subnet is None else f"subnetwork {given.subnet}"
-        print(
-            f"{pathlib.Path(given.out)}: {what}, {about['parameters']:,} parameters, test accuracy {about['test_accuracy']:.4f}"
-        )
-
-    return exit_status(act)
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv))
+    """The exit status of the command line `argv`, the command's name first."""
+    return exit_status(lambda: _export(argv))

@@ -1,13 +1,15 @@
-"""Starts one run as several processes on this machine, to try out what runs on several hosts:
+"""Starts one run as several processes on this machine, to try out what runs on several hosts.
 
-    python -m ist_jax.cli.commands.launch_local --processes=2 --devices=2 -- --config=FILE --workdir=DIR [--config.x=y]
+    ist-jax launch-local --processes 2 --devices 2 -- --config FILE --workdir DIR [--FIELD VALUE]
 
-Every process is `ist_jax.cli.commands.run` with its share of the run; `--devices` is how many CPU devices each has (0: what it
-finds). Ends with the largest exit status; when a process fails, the others notice.
+Every process is `ist-jax run` with its part of the run. Ends with the largest exit status. When a
+process fails, the others notice.
 """
 
+import dataclasses
 import math
 import os
+import pathlib
 import signal
 import socket
 import subprocess
@@ -15,11 +17,26 @@ import sys
 import time
 from collections.abc import Sequence
 
+import tyro
+
 from ist_jax.cli.config import ConfigError
-from ist_jax.cli.distributed import HEARTBEAT
-from ist_jax.cli.exit_status import Parser, RawText, exit_status
+from ist_jax.cli.config.parsing import own_flags, parse
+from ist_jax.cli.distributed import HEARTBEAT, RunFlags, how_to_resume
+from ist_jax.cli.exit_status import STOPPED, WRONG, exit_status
 
 PATIENCE = 4 * HEARTBEAT  # seconds in which the others of a failed process end by themselves
+
+
+@dataclasses.dataclass(frozen=True)
+class LaunchFlags:
+    """The flags of `ist-jax launch-local`."""
+
+    processes: int = 2
+    """How many processes."""
+    devices: int = 1
+    """CPU devices of each. 0: whatever it finds."""
+    arguments: tyro.conf.Positional[tuple[str, ...]] = ()
+    """Arguments of `ist-jax run`, after --."""
 
 
 def free_port() -> int:
@@ -29,39 +46,39 @@ def free_port() -> int:
         return opened.getsockname()[1]
 
 
-def start(processes: int, devices: int, arguments: Sequence[str]) -> list[subprocess.Popen]:
+def start(flags: LaunchFlags) -> list[subprocess.Popen]:
     """The processes of one run, started."""
     environment = dict(os.environ)
-    if devices:
-        environment |= {"JAX_NUM_CPU_DEVICES": str(devices), "JAX_PLATFORMS": "cpu"}
-    command = [sys.executable, "-m", "ist_jax.cli.commands.run", *arguments]
-    flags = [f"--coordinator=localhost:{free_port()}", f"--num_processes={processes}"]
-    # in groups of their own: a Ctrl-C reaches them from here only, for a second one would end them at once
+    if flags.devices:
+        environment |= {"JAX_NUM_CPU_DEVICES": str(flags.devices), "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "-m", "ist_jax", "run", *flags.arguments]
+    joined = ["--coordinator", f"localhost:{free_port()}", "--num-processes", str(flags.processes)]
+    # in process groups: a Ctrl-C reaches them from here only, for a second one would end them
     return [
-        subprocess.Popen([*command, *flags, f"--process_id={i}"], env=environment, process_group=0)
-        for i in range(processes)
+        subprocess.Popen(
+            [*command, *joined, "--process-id", str(i)], env=environment, process_group=0
+        )
+        for i in range(flags.processes)
     ]
 
 
-def _arguments(argv: Sequence[str]) -> tuple[int, int, list[str]]:
-    if "--" not in argv:
-        raise ConfigError("write the arguments of ist_jax.cli.commands.run after --")
-    own, rest = list(argv[: argv.index("--")]), list(argv[argv.index("--") + 1 :])
-    parser = Parser(
-        prog="ist_jax.cli.commands.launch_local", description=__doc__, formatter_class=RawText
-    )
-    parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--devices", type=int, default=1)
-    chosen = parser.parse_args(own)
-    if chosen.processes < 1 or chosen.devices < 0:
+def _flags(argv: Sequence[str]) -> LaunchFlags:
+    flags = parse(LaunchFlags, argv, __doc__)
+    if not flags.arguments:
+        raise ConfigError("write the arguments of ist-jax run after --")
+    if flags.processes < 1 or flags.devices < 0:
         raise ConfigError(
-            f"--processes is at least 1 and --devices at least 0, not {chosen.processes} and {chosen.devices}"
+            "--processes is at least 1 and --devices at least 0, not "
+            f"{flags.processes} and {flags.devices}"
         )
-    return chosen.processes, chosen.devices, rest
+    return flags
 
 
-def _wait(started: Sequence[subprocess.Popen]) -> int:
-    """The largest exit status; SIGINT and SIGTERM are passed on, and what has not noticed that another failed is killed."""
+def wait(started: Sequence[subprocess.Popen]) -> list[int]:
+    """The exit statuses, negative for a signal.
+
+    SIGINT and SIGTERM are passed on. Processes that do not notice that another failed are killed.
+    """
 
     def pass_on(number: int, frame: object) -> None:
         for process in started:
@@ -73,22 +90,31 @@ def _wait(started: Sequence[subprocess.Popen]) -> int:
     while any(process.poll() is None for process in started):
         if any(process.returncode for process in started):
             failed_at = min(failed_at, time.monotonic())
-        if time.monotonic() > failed_at + PATIENCE:  # a process that is frozen notices nothing
+        if time.monotonic() > failed_at + PATIENCE:  # a frozen process notices nothing
             for process in started:
                 process.kill()
         time.sleep(0.1)
-    return max(abs(process.returncode) for process in started)
+    return [process.returncode for process in started]
+
+
+def early_ends(statuses: Sequence[int], workdir: pathlib.Path) -> str | None:
+    """One line on processes that ended before their run did; None if none was killed or crashed."""
+    ended = [(i, s) for i, s in enumerate(statuses) if s < 0 or s > max(WRONG, STOPPED)]
+    if not ended:
+        return None
+    by = lambda s: f"by {signal.Signals(-s).name}" if s < 0 else f"with exit status {s}"
+    named = " and ".join(f"process {i} of {len(statuses)} ({by(s)})" for i, s in ended)
+    return f"error: {named} ended before the run did: {how_to_resume(workdir)}"
 
 
 def main(argv: Sequence[str]) -> int:
-    if any(argument in ("--help", "-h") for argument in argv[1:]):
-        print(__doc__)
-        return 0
-    found = []
-    if status := exit_status(lambda: found.append(_arguments(argv[1:]))):
+    """The exit status of the command line `argv`, the command's name first."""
+    parsed: list[LaunchFlags] = []
+    status = exit_status(lambda: parsed.append(_flags(argv)))
+    if not parsed:
         return status
-    return _wait(start(*found[0]))
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv))
+    statuses = wait(start(parsed[0]))
+    workdir = own_flags(RunFlags, ["run", *parsed[0].arguments]).workdir
+    if (line := early_ends(statuses, pathlib.Path(workdir))) is not None:
+        print(line, file=sys.stderr)
+    return max(map(abs, statuses))

@@ -1,21 +1,17 @@
-"""What a device holds while a model trains over a mesh, before anything is trained or even allocated:
+"""What a device holds while a model trains over a mesh, before anything is trained or allocated.
 
-    python -m ist_jax.cli.commands.memory --config=FILE [--config.x=y] [--subnets=1,2,4,8] [--graph=NODES,EDGES,FEATURES,CLASSES]
-        [--out=DIR]
+    ist-jax memory --config FILE [--subnets 1 2 4 8] [--graph NODES EDGES FEATURES CLASSES]
 
-Compiles initialisation, round (of the longest phase) and evaluation of the config for every number S of subnetworks, each
-on a device of its own, from shapes alone, and reads what a device holds from the compiled programs. On a machine without so
-many accelerators it compiles for CPU devices, whose compiler plans temporary memory in its own way. The data are those of the
-config, or, with
---graph, of a graph of so many nodes, undirected edges, features and classes that is not at hand. Prints a table; --out takes
-memory.json.
+Compiles initialisation, round (of the longest phase) and evaluation of the config for every number
+S of subnetworks, each on its own device, from shapes alone, and reads what a device holds from the
+compiled programs. A machine without so many accelerators compiles for CPU devices, whose compiler
+plans temporary memory differently.
 """
 
 import contextlib
 import dataclasses
 import json
 import pathlib
-import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,11 +20,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from ist_jax.analysis.meter import worked_on_bytes
-from ist_jax.cli import builders
 from ist_jax.cli.architectures import ARCHITECTURES
-from ist_jax.cli.commands import run
-from ist_jax.cli.config import Config, ConfigError
-from ist_jax.cli.exit_status import Parser, RawText, exit_status
+from ist_jax.cli.builders import load_dataset
+from ist_jax.cli.config import Config, ConfigError, replace
+from ist_jax.cli.config.parsing import ConfigFlags, parse_with_config
+from ist_jax.cli.exit_status import exit_status
+from ist_jax.cli.experiment import resolve
 from ist_jax.cli.records.tables import markdown
 from ist_jax.cli.validation import validate
 from ist_jax.core.sample_order import View
@@ -36,13 +33,24 @@ from ist_jax.core.trees import tree_bytes
 from ist_jax.data import Spec
 from ist_jax.data.graph_shapes import GraphSize, graph_shapes
 from ist_jax.data.splits import shared
-from ist_jax.methods import Method as Algorithm
-from ist_jax.methods.base import State
+from ist_jax.methods import Method, State
 from ist_jax.tasks import Task
 from ist_jax.training.evaluation import evaluate
 from ist_jax.training.files import write_whole
 
-SUBNETS = (1, 2, 4, 8)
+
+@dataclasses.dataclass(frozen=True)
+class MemoryFlags(ConfigFlags):
+    """The flags of `ist-jax memory` beside the fields of the configuration."""
+
+    subnets: tuple[int, ...] = (1, 2, 4, 8)
+    """Numbers S of subnetworks."""
+    graph: tuple[int, ...] = ()
+    """NODES EDGES FEATURES CLASSES of a graph that is not there, with undirected edges."""
+    out: str = ""
+    """Folder for memory.json."""
+
+
 HEADER = [
     "S",
     "parameters",
@@ -55,10 +63,11 @@ HEADER = [
     "at most, evaluation",
 ]
 ASSUMPTIONS = """\
-MB of one device, by the programs compiled for {device}. State is what rests between rounds: parameters and what is kept of the
-optimizer; temporary is what a round works on: the subnetwork, its gradients and optimizer state, activations; activations are
-what remains of that without the others, which are arithmetic; at most is all together while a round runs. The parameters are
-those of the whole model, 4 bytes each.
+MB of one device, by the programs compiled for {device}. State is what is stored between rounds:
+parameters and optimizer state. Temporary is what a round works on: the subnetwork, its gradients
+and optimizer state, activations. Activations are the rest of that without the others, which are
+arithmetic. At most is all together while a round runs. The parameters are those of the full model,
+4 bytes each.
 """
 
 
@@ -69,13 +78,13 @@ def _on(sharding: jax.sharding.Sharding, tree: Any) -> Any:
     )
 
 
-def _state_shapes(algorithm: Algorithm) -> State:
-    """The state as it lies, which the compiled initialisation knows."""
-    key = _on(algorithm.sharding, jax.random.key(0))
-    laid = jax.jit(algorithm.init).lower(key).compile().output_shardings
-    shapes = jax.eval_shape(algorithm.init, key)
+def _state_shapes(method: Method) -> State:
+    """Shapes and shardings of the state; the compiled initialisation knows them."""
+    key = _on(method.sharding, jax.random.key(0))
+    shardings = jax.jit(method.init).lower(key).compile().output_shardings
+    shapes = jax.eval_shape(method.init, key)
     return jax.tree.map(
-        lambda leaf, s: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=s), shapes, laid
+        lambda leaf, s: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=s), shapes, shardings
     )
 
 
@@ -84,8 +93,14 @@ def _on_one_device(tree: Any) -> int:
     return tree_bytes(jax.tree.map(shard, tree))
 
 
+def _peak(memory: Any) -> int:
+    """Bytes while a program runs, by its compiled memory analysis."""
+    held = memory.argument_size_in_bytes + memory.output_size_in_bytes
+    return held - memory.alias_size_in_bytes + memory.temp_size_in_bytes
+
+
 def measure(
-    algorithm: Algorithm,
+    method: Method,
     task: Task,
     arrays: Any,
     evaluated: Any,
@@ -96,46 +111,39 @@ def measure(
     """What one device holds, in bytes, by programs compiled from shapes.
 
     Args:
-      algorithm: one subnetwork on every device.
+      method: one subnetwork on every device.
       task: its batch, loss and metrics.
       arrays: of the training data, or their shapes.
-      evaluated: of the data that are evaluated; a graph in one cluster is whole there, and not in training.
+      evaluated: of the data that are evaluated; a graph in one cluster is whole there, but not in
+        training.
       spec: of the data.
       steps: local steps of the round; they share their memory.
       eval_batch_size: examples of one batch of an evaluation.
     """
-    here = lambda tree: _on(algorithm.sharding, tree)
-    state, key = _state_shapes(algorithm), here(jax.random.key(0))
-    num_subnets = algorithm.num_workers
+    here = lambda tree: _on(method.sharding, tree)
+    state, key = _state_shapes(method), here(jax.random.key(0))
+    num_subnets = method.num_workers
     view = View(here(arrays), here(shared(np.zeros(spec.num_train, bool), num_subnets)), key)
     weight_S = here(jax.ShapeDtypeStruct((num_subnets,), np.float32))
-    round = (
-        algorithm.round.lower(state, view, key, weight_S, steps=steps).compile().memory_analysis()
-    )
+    round = method.round.lower(state, view, key, weight_S, steps=steps).compile().memory_analysis()
     whole = lambda state, arrays: evaluate(
-        algorithm, task, state, {"test": arrays}, None, batch_size=eval_batch_size, subnets=False
+        method, task, state, {"test": arrays}, None, batch_size=eval_batch_size, subnets=False
     )
     evaluation = jax.jit(whole).lower(state, here(evaluated)).compile().memory_analysis()
     if round is None:
         raise ConfigError(
             f"the compiler of {jax.devices()[0].device_kind} does not say what its programs hold"
         )
-    peak = lambda found: (
-        found.argument_size_in_bytes
-        + found.output_size_in_bytes
-        - found.alias_size_in_bytes
-        + found.temp_size_in_bytes
-    )
     return {
         "S": num_subnets,
-        "parameters": algorithm.costs.model_parameters,
-        "subnet_parameters": algorithm.costs.device_parameters,
+        "parameters": method.costs.model_parameters,
+        "subnet_parameters": method.costs.device_parameters,
         "state": _on_one_device((state.store, state.opt_state, state.outer_state, state.indices)),
         "data": _on_one_device(view.arrays),
         "temporary": round.temp_size_in_bytes,
-        "activations": max(0, round.temp_size_in_bytes - worked_on_bytes(algorithm, state)),
-        "peak": peak(round),
-        "evaluation_peak": peak(evaluation),
+        "activations": max(0, round.temp_size_in_bytes - worked_on_bytes(method, state)),
+        "peak": _peak(round),
+        "evaluation_peak": _peak(evaluation),
     }
 
 
@@ -143,55 +151,51 @@ def rows(config: Config, subnets: Sequence[int], size: GraphSize | None) -> list
     """`measure` for every S.
 
     Raises:
-      ConfigError: the model does not fall into so many subnetworks, or there are too few devices.
+      ConfigError: the model does not split into so many subnetworks, or there are too few devices.
     """
+    if config.data.image_size:
+        raise ConfigError(
+            f"data.image_size={config.data.image_size}: a streamed set has no shapes before it is "
+            "read; use 0"
+        )
+    if size is None:
+        data = load_dataset(config)
+        spec, arrays, evaluated = data.spec, data.arrays("train"), data.arrays("test")
+    else:
+        spec, arrays = _graph_shapes(config, size)
+        evaluated = arrays
+    measured = []
+    for number in subnets:
+        on_mesh = replace(config, num_subnets=number, placement="sharded", num_devices=number)
+        experiment = resolve(on_mesh, spec=spec)
+        method, task = experiment.longest.method, experiment.task
+        size_B = experiment.config.eval_batch_size
+        measured.append(measure(method, task, arrays, evaluated, spec, 2, size_B))
+    return measured
+
+
+def _graph_shapes(config: Config, size: GraphSize) -> tuple[Spec, Any]:
     graph = ARCHITECTURES[config.decomposition].graph
-    if size is not None and graph is None:
+    if graph is None:
         raise ConfigError(
             f"--graph is of graph networks, and model.name={config.model.name!r} is none"
         )
-    if size is not None and (config.data.layer_nodes or config.data.projection):
+    if config.data.layer_nodes or config.data.projection:
         raise ConfigError(
-            "--graph has whole features of a whole graph: leave out data.layer_nodes and data.projection"
+            "--graph has all features of a whole graph: leave out data.layer_nodes and "
+            "data.projection"
         )
-    if config.data.image_size:
-        raise ConfigError(
-            f"data.image_size={config.data.image_size}: a streamed set has no shapes before it is read; use 0"
-        )
-    if size is None:
-        data = builders.dataset(config)
-        spec, arrays, evaluated = data.spec, data.arrays("train"), data.arrays("test")
-    else:
-        spec, arrays = graph_shapes(size, graph(config))
-        evaluated = arrays
-    found = []
-    for number in subnets:
-        one = validate(
-            dataclasses.replace(config, num_subnets=number, placement="sharded", num_devices=number)
-        )
-        phases, task = builders.phases(one, spec)
-        longest = max(phases, key=lambda phase: phase.samples)
-        found.append(measure(longest.method, task, arrays, evaluated, spec, 2, one.eval_batch_size))
-    return found
+    return graph_shapes(size, graph(config))
 
 
-def cells(found: Sequence[dict[str, Any]]) -> list[list[str]]:
+def cells(measured: Sequence[dict[str, Any]]) -> list[list[str]]:
     """The rows as a table has them."""
-    in_mb = lambda row, *names: [f"{row[name] / 1e6:,.1f}" for name in names]
-    entries = lambda row: [str(row["S"]), f"{row['parameters']:,}", f"{row['subnet_parameters']:,}"]
+    names = ("state", "data", "temporary", "activations", "peak", "evaluation_peak")
     return [
-        entries(row)
-        + in_mb(row, "state", "data", "temporary", "activations", "peak", "evaluation_peak")
-        for row in found
+        [str(row["S"]), f"{row['parameters']:,}", f"{row['subnet_parameters']:,}"]
+        + [f"{row[name] / 1e6:,.1f}" for name in names]
+        for row in measured
     ]
-
-
-def _numbers(name: str, text: str, count: int | None = None) -> list[int]:
-    numbers = [int(part) for part in text.split(",") if part.isdigit()]
-    if not numbers or min(numbers) < 1 or len(numbers) != (count or len(text.split(","))):
-        what = f"{count} numbers" if count else "a list of numbers"
-        raise ConfigError(f"--{name} is {what} above 0, with commas between, not {text!r}")
-    return numbers
 
 
 def _with_devices(count: int) -> None:
@@ -200,45 +204,37 @@ def _with_devices(count: int) -> None:
         jax.config.update("jax_num_cpu_devices", count)
 
 
-def _memory(argv: Sequence[str]) -> None:
-    parser = Parser(
-        prog="ist_jax.cli.commands.memory",
-        description=__doc__,
-        formatter_class=RawText,
-        allow_abbrev=False,
-    )
-    parser.add_argument("--subnets", default=",".join(map(str, SUBNETS)))
-    parser.add_argument("--graph", default="")
-    parser.add_argument("--out", default="")
-    own, rest = parser.parse_known_args(argv)
-    subnets = _numbers("subnets", own.subnets)
-    size = GraphSize(*_numbers("graph", own.graph, 4)) if own.graph else None
-    _with_devices(max(subnets))
-    given = (
-        ["--config.data.dir=unused"] if size else []
-    )  # data that are not at hand are not looked for
-    config = run.parse([*given, *rest, "--workdir=unused"]).config
-    found = rows(config, subnets, size)
-    _show(found, own.out)
+def memory(argv: Sequence[str]) -> None:
+    """Compiles, prints and writes. Raises ConfigError: wrong arguments."""
+    flags, config = parse_with_config(MemoryFlags, argv, __doc__)
+    for name, numbers, wrong in (
+        ("subnets", flags.subnets, not flags.subnets),
+        ("graph", flags.graph, len(flags.graph) not in (0, 4)),
+    ):
+        if wrong or min(numbers, default=1) < 1:
+            what = "4 numbers" if name == "graph" else "numbers"
+            shown = " ".join(map(str, numbers))
+            raise ConfigError(f"--{name} is {what} above 0, not {shown!r}")
+    size = GraphSize(*flags.graph) if flags.graph else None
+    _with_devices(max(flags.subnets))
+    if size and not config.data.dir:  # data that are not there are not looked for
+        config = replace(config, data=dict(dir="unused"))
+    _show(rows(validate(config), flags.subnets, size), flags.out)
 
 
-def _show(found: Sequence[dict[str, Any]], out: str) -> None:
+def _show(measured: Sequence[dict[str, Any]], out: str) -> None:
     kind = jax.devices()[0].device_kind
     note = ASSUMPTIONS.format(device=f"{kind} devices, JAX {jax.__version__}")
-    print(f"{markdown(HEADER, cells(found))}\n{note}", end="")
+    print(f"{markdown(HEADER, cells(measured))}\n{note}", end="")
     if out:
         folder = pathlib.Path(out)
         folder.mkdir(parents=True, exist_ok=True)
-        content = {"header": HEADER, "rows": cells(found), "bytes": list(found), "note": note}
+        content = {
+            "header": HEADER, "rows": cells(measured), "bytes": list(measured), "note": note
+        }  # fmt: skip
         write_whole(folder / "memory.json", json.dumps(content, indent=1) + "\n")
 
 
 def main(argv: Sequence[str]) -> int:
-    if any(argument in ("--help", "-h") for argument in argv[1:]):
-        print(__doc__)
-        return 0
-    return exit_status(lambda: _memory(argv[1:]))
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv))
+    """The exit status of the command line `argv`, the command's name first."""
+    return exit_status(lambda: memory(argv))

@@ -1,57 +1,96 @@
-"""Tables and pictures from run records:
+"""Tables and pictures of finished runs.
 
-    python -m ist_jax.cli.commands.report DIR... [--out=DIR]     prints the table; writes table.md, table.csv and curves.png to --out,
-                                                        by default into DIR if it is one folder of workdirs
-    python -m ist_jax.cli.commands.report DIR... --keep=RECORDS  copies config.json, metrics.jsonl and summary.json of every run
-    python -m ist_jax.cli.commands.report --page=README.md       makes a page's tables and pictures anew (experiments/pages.py)
+    ist-jax report DIR ... [--out DIR]   prints the table; writes table.md, table.csv and curves.png
+    ist-jax report DIR ... --keep TABLE.jsonl [--command "ist-jax sweep ..."]   adds to a kept table
+    ist-jax report --page README.md      makes the tables and pictures of a page again
 
-Every DIR is a workdir, or a folder of workdirs. Runs that differ in nothing but the seed are one row: mean and
-standard deviation (n - 1) over seeds.
+Every DIR is a workdir, or a folder of workdirs. Runs that differ in nothing but the seed are one
+row: mean and standard deviation (n - 1) over seeds.
 """
 
+import dataclasses
 import pathlib
 import sys
 from collections.abc import Sequence
 
+import tyro
+
 from ist_jax.cli.config import ConfigError
-from ist_jax.cli.exit_status import Parser, RawText, exit_status
-from ist_jax.cli.records import pages, tables
+from ist_jax.cli.config.parsing import parse
+from ist_jax.cli.exit_status import exit_status
+from ist_jax.cli.records import curves, pages, results, tables
+from ist_jax.training.files import write_whole
+
+
+@dataclasses.dataclass(frozen=True)
+class ReportFlags:
+    """The flags of `ist-jax report`."""
+
+    folders: tyro.conf.Positional[tuple[pathlib.Path, ...]] = ()
+    """Workdirs, or folders of workdirs."""
+    out: pathlib.Path | None = None
+    """Where table and picture go; by default into DIR if it is one folder of workdirs."""
+    keep: pathlib.Path | None = None
+    """A kept table, to which the runs are added."""
+    command: str = ""
+    """The command that made the runs, which a new kept table needs."""
+    page: pathlib.Path | None = None
+    """A page whose tables and pictures are made again."""
+
+
+def write(folders: Sequence[pathlib.Path], out: pathlib.Path) -> str:
+    """Writes the table and the picture of the finished runs to `out`; returns the markdown."""
+    runs = [results.read_workdir(workdir) for workdir in results.find(folders)]
+    table = tables.table(runs)
+    out.mkdir(parents=True, exist_ok=True)
+    write_whole(out / "table.md", table.markdown())
+    write_whole(out / "table.csv", table.csv())
+    curves.draw(runs, out / "curves.png")
+    return table.markdown()
+
+
+def report(folders: Sequence[pathlib.Path], out: pathlib.Path | None = None) -> None:
+    """Prints the table of the finished runs, and writes it to `out`, with a picture.
+
+    Without `out`, it is written to `folders` if that is one folder of workdirs.
+
+    Raises:
+      ConfigError: no run in `folders` is finished, or a record is damaged.
+    """
+    _check_finished(folders)
+    for workdir in results.unfinished(folders):
+        print(f"left out, not finished: {workdir}", file=sys.stderr)
+    alone = len(folders) == 1 and not (folders[0] / "config.json").exists()
+    out = out or (folders[0] if alone else None)
+    if out is None:
+        runs = [results.read_workdir(workdir) for workdir in results.find(folders)]
+        print(f"{tables.table(runs).markdown()}\n--out DIR writes it there, with a picture")
+        return
+    print(write(folders, out))
+    print(f"picture: {out / 'curves.png'}")
+
+
+def _check_finished(folders: Sequence[pathlib.Path]) -> None:
+    if not results.find(folders):
+        places = ", ".join(map(str, folders)) or "no folder"
+        raise ConfigError(f"no finished run (summary.json) in {places}")
+
+
+def keep(folders: Sequence[pathlib.Path], file: pathlib.Path, command: str = "") -> None:
+    """Adds the finished runs to the kept table `file`; see `results.keep`."""
+    _check_finished(folders)
+    print(f"{results.keep(folders, file, command)} runs added to {file}")
+
+
+def _act(flags: ReportFlags) -> None:
+    if flags.page:
+        pages.rebuild(flags.page)
+    elif flags.keep:
+        keep(flags.folders, flags.keep, flags.command)
+    else:
+        report(flags.folders, flags.out)
 
 
 def main(argv: Sequence[str]) -> int:
-    parser = Parser(
-        prog="ist_jax.cli.commands.report",
-        description=__doc__,
-        formatter_class=RawText,
-        allow_abbrev=False,
-    )
-    parser.add_argument("folders", nargs="*", type=pathlib.Path, metavar="DIR")
-    for option in ("--out", "--keep", "--page"):
-        parser.add_argument(option, type=pathlib.Path)
-
-    def act() -> None:
-        given = parser.parse_args(argv[1:])
-        if given.page:
-            return pages.rebuild(given.page)
-        if not tables.find(given.folders):
-            raise ConfigError(
-                f"no finished run (summary.json) in {', '.join(map(str, given.folders)) or 'no folder'}"
-            )
-        if given.keep:
-            return print(
-                f"{len(pages.keep(given.folders, given.keep))} records kept in {given.keep}"
-            )
-        for workdir in tables.unfinished(given.folders):
-            print(f"left out, not finished: {workdir}", file=sys.stderr)
-        alone = len(given.folders) == 1 and not (given.folders[0] / "config.json").exists()
-        out = given.out or (given.folders[0] if alone else None)
-        if out is None:
-            return print(tables.text(given.folders) + "\n--out=DIR writes it there, with a picture")
-        print(tables.write(given.folders, out))
-        print(f"picture: {out / 'curves.png'}")
-
-    return exit_status(act)
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv))
+    """The exit status of the command line `argv`, the command's name first."""
+    return exit_status(lambda: _act(parse(ReportFlags, argv, __doc__)))

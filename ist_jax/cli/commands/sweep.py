@@ -1,93 +1,108 @@
-"""Runs a config over a grid, one workdir each, and reports:
+"""Trains a grid of configurations, one workdir each, and reports.
 
-    python -m ist_jax.cli.commands.sweep --config=FILE --workdir=DIR --grid=method=ist,single --grid=seed=0,1 [--config.x=y]
+    ist-jax sweep --config FILE --workdir DIR --grid method=ist,single --grid seed=0,1
 
-Runs that are finished are not run again, so the same command goes on where it stopped. Exit status as of
-ist_jax.cli.commands.run; a run that diverges does not stop the others.
+Every --grid names a field and its values. A value of several integers has spaces inside:
+--grid "model.hidden=64 64,128 128". Finished runs are not run again, so the same command resumes a
+sweep. A run that diverges does not stop the others.
 """
 
-if __name__ == "__main__":  # before imports that take seconds
-    from ist_jax.cli.signals import end_at_once
-
-    end_at_once()
-
+import dataclasses
 import itertools
 import pathlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from ist_jax.cli.commands import run
-from ist_jax.cli.config import ConfigError
-from ist_jax.cli.exit_status import STOPPED, WRONG, exit_status
-from ist_jax.cli.records import tables
+import tyro
+
+from ist_jax.cli import distributed
+from ist_jax.cli.commands import report, run
+from ist_jax.cli.config import Config, ConfigError
+from ist_jax.cli.config.parsing import parse_with_config
+from ist_jax.cli.exit_status import STATUSES, STOPPED, WRONG, exit_status
+from ist_jax.cli.records import results
+from ist_jax.cli.validation import validate
+
+Point = dict[str, str]  # field -> value, as the command line has it
 
 
-def grid(arguments: Sequence[str]) -> list[dict[str, str]]:
-    """['a=1,2', 'b=3'] as [{'a': '1', 'b': '3'}, {'a': '2', 'b': '3'}]; commas in (1, 2) do not split."""
-    axes = []
+@dataclasses.dataclass(frozen=True)
+class SweepFlags(distributed.RunFlags):
+    """The flags of `ist-jax sweep` beside the fields of the configuration."""
+
+    grid: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """FIELD=VALUE,VALUE: values of a field; every combination of them is a run."""
+
+
+def grid(arguments: Sequence[str]) -> list[Point]:
+    """['a=1,2', 'b=3'] as [{'a': '1', 'b': '3'}, {'a': '2', 'b': '3'}]. Raises ConfigError."""
+    axes: dict[str, list[str]] = {}
     for argument in arguments:
-        name, separator, values = argument.partition("=")
-        if not separator or not values:
-            raise ConfigError(f"--grid={argument}: write --grid=FIELD=VALUE,VALUE")
-        if any(axis[0][0] == name for axis in axes):
+        name, _, values = argument.partition("=")
+        if not values:
+            raise ConfigError(f"--grid {argument}: write --grid FIELD=VALUE,VALUE")
+        if name in axes:
             raise ConfigError(
-                f"--grid={argument}: {name} has values already: write all of them in one --grid"
+                f"--grid {argument}: {name} has values already: write all of them in one --grid"
             )
-        parts, depth = [""], 0
-        for character in values:
-            depth += {"(": 1, ")": -1}.get(character, 0)
-            if character == "," and depth == 0:
-                parts.append("")
-            else:
-                parts[-1] += character
-        axes.append([(name, value) for value in parts])
-    return [dict(point) for point in itertools.product(*axes)]
+        axes[name] = values.split(",")
+    return [dict(zip(axes, values)) for values in itertools.product(*axes.values())]
 
 
-def _overrides(point: dict[str, str]) -> list[str]:
-    return [f"--config.{name}={value}" for name, value in point.items()]
+def name_of(point: Point) -> str:
+    """The name of a run's workdir: 'model.hidden=64x64,seed=0'."""
+    named = [f"{name}={'x'.join(value.split())}" for name, value in point.items()]
+    return ",".join(named) or "run"
+
+
+def configuration(
+    argv: Sequence[str], point: Mapping[str, str] | None = None
+) -> tuple[SweepFlags, Config]:
+    """The command line's flags, and its configuration at a point of the grid. Raises ConfigError.
+
+    Both are those of the command line itself without a point.
+    """
+    chosen = (point or {}).items()
+    words = [word for name, value in chosen for word in (f"--{name}", *value.split())]
+    return parse_with_config(SweepFlags, [*argv, *words], f"{__doc__}{STATUSES}")
+
+
+def _planned(argv: Sequence[str]) -> list[tuple[Point, pathlib.Path]]:
+    """The points of the grid and their workdirs, all of them valid. Raises ConfigError."""
+    flags, _ = configuration(argv)
+    if not flags.workdir:
+        raise ConfigError("--workdir DIR is missing: the folder of the runs' workdirs")
+    points = grid(flags.grid)
+    for point in points:
+        validate(configuration(argv, point)[1])
+    return [(point, pathlib.Path(flags.workdir, name_of(point))) for point in points]
 
 
 def main(argv: Sequence[str]) -> int:
-    if any(argument in ("--help", "-h") for argument in argv[1:]):
-        print(__doc__)
-        return 0
-    chosen = [
-        argument.removeprefix("--grid=") for argument in argv[1:] if argument.startswith("--grid=")
-    ]
-    rest = [argument for argument in argv[1:] if not argument.startswith(("--grid=", "--workdir="))]
-    workdirs = [
-        argument.removeprefix("--workdir=")
-        for argument in argv[1:]
-        if argument.startswith("--workdir=")
-    ]
-    try:
-        if len(workdirs) != 1 or not workdirs[0]:
-            raise ConfigError("--workdir=DIR is missing: the folder of the runs' workdirs")
-        points = grid(chosen)
-        for point in points:  # all before the first is trained
-            run.parse([*rest, *_overrides(point), "--workdir=unused"])
-    except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    folder, status = pathlib.Path(workdirs[0]), 0
-    for point in points:
-        workdir = folder / (",".join(f"{name}={value}" for name, value in point.items()) or "run")
+    """The exit status of the command line `argv`, the command's name first."""
+    planned: list[tuple[Point, pathlib.Path]] = []
+    status = distributed.exit_status_of(SweepFlags, argv, lambda: planned.extend(_planned(argv)))
+    for point, workdir in planned:
         print(f"--- {workdir.name}", flush=True)
-        one = run.main([argv[0], *rest, *_overrides(point), f"--workdir={workdir}"])
+        status = max(status, one := _run(argv, point, workdir))
         if one in (WRONG, STOPPED):
             return one
-        status = max(status, one)
-    return max(status, exit_status(lambda: _report(folder)))
+    if not planned:
+        return status
+    return max(status, exit_status(lambda: _report(planned[0][1].parent)))
+
+
+def _run(argv: Sequence[str], point: Point, workdir: pathlib.Path) -> int:
+    def action() -> None:
+        _, config = configuration(argv, point)
+        run.execute(run.Command(validate(config), workdir))
+
+    return distributed.exit_status_of(SweepFlags, [*argv, "--workdir", str(workdir)], action)
 
 
 def _report(folder: pathlib.Path) -> None:
-    for workdir in tables.unfinished([folder]):
+    for workdir in results.unfinished([folder]):
         print(f"left out, not finished: {workdir}", file=sys.stderr)
-    if tables.find([folder]):
-        print("\n" + tables.write([folder], folder))
+    if results.find([folder]):
+        print("\n" + report.write([folder], folder))
         print(f"picture: {folder / 'curves.png'}")
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv))

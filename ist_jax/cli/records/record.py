@@ -15,8 +15,8 @@ from typing import Any
 import jax
 
 from ist_jax.analysis.machine import cores, memory_bytes, processor
-from ist_jax.cli.config import Config, ConfigError
-from ist_jax.cli.validation import flat_values, num_workers, placement_of
+from ist_jax.cli.config import FIELDS, Config, ConfigError, values
+from ist_jax.cli.validation import num_workers, placement_of
 from ist_jax.core.processes import OtherProcessError, all_succeed, is_first
 from ist_jax.data import Dataset
 from ist_jax.training.checkpoint import committed_rounds
@@ -29,25 +29,24 @@ PACKAGES = (
     *("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy"),
     *("scikit-learn", "pillow", "tensorflow-datasets"),  # which read data
 )
-RESUMES = "resumes.jsonl"  # beside config.json: from which round on a run had another environment, and which
-# of the environment, what is noted if a run goes on with another
+RESUMES = "resumes.jsonl"  # beside config.json: the rounds at which a run's environment changed
+# of the environment, what is noted if it differs when a run resumes
 TRACED = ("git_revision", "python", "packages", "machine", "devices", "placement")
 PLACES = ("data.dir", "init_from")
-MAY_CHANGE = ("placement", "num_devices")  # of a run that goes on
+MAY_CHANGE = ("placement", "num_devices")  # when a run resumes
 
 
 def git_revision() -> str | None:
-    """The commit of this code, '-dirty' if it was changed since; None if neither git nor pip, which installed it, knows."""
+    """The commit of this code, with '-dirty' if it was changed since; None if it is not known."""
     here = pathlib.Path(__file__)
-    git = lambda *words: (
-        subprocess.run(
-            ["git", *words], cwd=here.parent, capture_output=True, text=True, check=True
-        ).stdout
-    )
+
+    def git(*words: str) -> str:
+        options = dict(cwd=here.parent, capture_output=True, text=True, check=True)
+        return subprocess.run(["git", *words], **options).stdout  # pyright: ignore
+
     try:
-        git(
-            "ls-files", "--error-unmatch", here.name
-        )  # installed inside somebody's repository, this file is not theirs
+        # installed inside somebody's repository, this file is not theirs
+        git("ls-files", "--error-unmatch", here.name)
         return git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*").strip()
     except (OSError, subprocess.CalledProcessError):
         return _installed_revision()
@@ -59,22 +58,17 @@ def _installed_revision() -> str | None:
         installed = importlib.metadata.distribution("ist_jax")
     except importlib.metadata.PackageNotFoundError:
         return None
-    if (
-        pathlib.Path(str(installed.locate_file("ist_jax/cli/records/record.py"))).resolve()
-        != pathlib.Path(__file__).resolve()
-    ):
+    place = pathlib.Path(str(installed.locate_file("ist_jax/cli/records/record.py")))
+    if place.resolve() != pathlib.Path(__file__).resolve():
         return None
-    return (
-        json.loads(installed.read_text("direct_url.json") or "{}")
-        .get("vcs_info", {})
-        .get("commit_id")
-    )
+    origin = json.loads(installed.read_text("direct_url.json") or "{}")
+    return origin.get("vcs_info", {}).get("commit_id")
 
 
 def environment(
     config: Config, dataset: Dataset, start: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """Revision, versions, machine, when it was started, where workers train, the data, and what the run started from."""
+    """Revision, versions, machine, start time, placement, data, and what the run started from."""
     return {
         "git_revision": git_revision(),
         "ist_jax": __version__,
@@ -101,12 +95,12 @@ def environment(
 
 
 def as_json(config: Config) -> dict[str, Any]:
-    """All values by dotted name, as JSON keeps them; places by their whole paths, so that they are found from anywhere."""
-    values = {
+    """All values by dotted name, as JSON keeps them. Places are absolute, to be found again."""
+    flat = {
         name: list(value) if isinstance(value, tuple) else value
-        for name, value in flat_values(config).items()
+        for name, value in values(config).items()
     }
-    return values | {name: _absolute(values[name]) for name in PLACES}
+    return flat | {name: _absolute(flat[name]) for name in PLACES}
 
 
 def _absolute(place: str) -> str:
@@ -116,13 +110,13 @@ def _absolute(place: str) -> str:
 def start(
     workdir: pathlib.Path, config: Config, dataset: Dataset, start: Mapping[str, Any] | None = None
 ) -> None:
-    """Writes config.json, or checks that a run that goes on is the one that was started here.
+    """Writes config.json, or checks that a run that resumes is the one that was started here.
 
     Args:
       workdir: of the run; made if it is missing.
       config: of the run.
       dataset: of the run.
-      start: what its first parameters are, if they are another run's.
+      start: where its first parameters come from, if they are another run's.
 
     Raises:
       ConfigError: another configuration, other data, or checkpoints without a config.json.
@@ -131,30 +125,29 @@ def start(
     made_from, begun = environment(config, dataset, start), (workdir / "config.json").exists()
     try:
         all_succeed(lambda: _start(workdir, config, made_from) if is_first() else None)
-        all_succeed(
-            lambda: _check(workdir, config, made_from)
-        )  # every process has the same configuration and data
-        all_succeed(lambda: _go_on(workdir, made_from) if begun and is_first() else None)
+        # every process has the same configuration and data
+        all_succeed(lambda: _check(workdir, config, made_from))
+        all_succeed(lambda: _resume(workdir, made_from) if begun and is_first() else None)
     except OtherProcessError as error:
         raise WorkdirError(str(error)) from error
 
 
 @contextlib.contextmanager
-def _explained(workdir: pathlib.Path) -> Iterator[None]:
+def _reraise_as_workdir_error(workdir: pathlib.Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise WorkdirError(f"--workdir={workdir} cannot be written: {error.strerror}") from error
+        raise WorkdirError(f"--workdir {workdir} cannot be written: {error.strerror}") from error
 
 
 def _start(workdir: pathlib.Path, config: Config, made_from: Mapping[str, Any]) -> None:
-    with _explained(workdir):
+    with _reraise_as_workdir_error(workdir):
         workdir.mkdir(parents=True, exist_ok=True)
-        if (workdir / "config.json").exists():  # a run that goes on keeps what it was started with
+        if (workdir / "config.json").exists():  # a run that resumes keeps what it was started with
             return
         if committed_rounds(workdir / "checkpoints"):
             raise ConfigError(
-                f"--workdir={workdir} holds checkpoints and no config.json: use another workdir"
+                f"--workdir {workdir} holds checkpoints and no config.json: use another workdir"
             )
         content = {"config": as_json(config), "environment": dict(made_from)}
         unfinished = workdir / f"config.json.{os.getpid()}"
@@ -162,8 +155,8 @@ def _start(workdir: pathlib.Path, config: Config, made_from: Mapping[str, Any]) 
         _rename_once(unfinished, workdir / "config.json")
 
 
-def _go_on(workdir: pathlib.Path, made_from: Mapping[str, Any]) -> None:
-    """Says that a run that has no checkpoint starts afresh; notes what one that has goes on with, if that is another."""
+def _resume(workdir: pathlib.Path, made_from: Mapping[str, Any]) -> None:
+    """Notes an environment that changed when a run resumes; says if it has no checkpoint."""
     rounds, noted = committed_rounds(workdir / "checkpoints"), workdir / RESUMES
     if not rounds and not (workdir / "lock").exists():  # with a lock, `Workdir` says it
         print(f"{workdir}: {STARTS_AGAIN}", file=sys.stderr)
@@ -172,11 +165,9 @@ def _go_on(workdir: pathlib.Path, made_from: Mapping[str, Any]) -> None:
         known |= line["environment"] if isinstance(line.get("environment"), dict) else {}
     differing = {name: made_from[name] for name in TRACED if made_from[name] != known.get(name)}
     if rounds and differing and not is_locked(workdir):
-        print(
-            f"{workdir}: goes on, and differs in {' and '.join(differing)}, noted in {noted.name}",
-            file=sys.stderr,
-        )
-        with _explained(workdir), noted.open("a") as opened:
+        what = " and ".join(differing)
+        print(f"{workdir}: resumes with another {what}, noted in {noted.name}", file=sys.stderr)
+        with _reraise_as_workdir_error(workdir), noted.open("a") as opened:
             opened.write(json.dumps({"round": rounds[-1], "environment": differing}) + "\n")
 
 
@@ -185,7 +176,8 @@ def _check(workdir: pathlib.Path, config: Config, made_from: Mapping[str, Any]) 
     started = _read(workdir)["environment"]["data"]
     if started["fingerprint"] != made_from["data"]["fingerprint"]:
         raise ConfigError(
-            f"--workdir={workdir} was started on other data ({started['name']}): use another workdir"
+            f"--workdir {workdir} was started on other data ({started['name']}): "
+            "use another workdir"
         )
 
 
@@ -209,18 +201,25 @@ def _read(workdir: pathlib.Path) -> dict[str, Any]:
         return content
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise ConfigError(
-            f"{file} is not the config.json of a run ({type(error).__name__}: {error}): use another workdir"
+            f"{file} is not the config.json of a run ({type(error).__name__}: {error}): "
+            "use another workdir"
         ) from error
 
 
 def _check_config(workdir: pathlib.Path, config: Config) -> None:
     old, new = _read(workdir)["config"], as_json(config)
+    if unknown := [name for name in old if name not in FIELDS]:
+        raise ConfigError(
+            f"--workdir {workdir} holds a run of an older ist_jax (its config.json has "
+            f"{', '.join(unknown)}): use another workdir"
+        )
     old = as_json(Config()) | old  # a field that is newer than the run had its default
     old |= {name: _absolute(str(old[name])) for name in PLACES}
     if differing := [name for name in new if old[name] != new[name] and name not in MAY_CHANGE]:
         shown = "; ".join(f"{name} was {old[name]!r}, is {new[name]!r}" for name in differing)
         raise ConfigError(
-            f"--workdir={workdir} holds a run of another configuration ({shown}): use another workdir"
+            f"--workdir {workdir} holds a run of another configuration ({shown}): "
+            "use another workdir"
         )
 
 
@@ -235,10 +234,5 @@ def is_finished(workdir: pathlib.Path, config: Config) -> bool:
     _check_config(workdir, config)
     try:
         return json.loads((workdir / "summary.json").read_text())["status"] == "finished"
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        TypeError,
-    ):  # none, or a damaged one, which the run writes again
+    except (OSError, ValueError, KeyError, TypeError):  # none, or damaged: it is written again
         return False

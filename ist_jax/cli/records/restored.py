@@ -1,6 +1,5 @@
-"""A run's algorithm and state, from its workdir; nothing in there is changed."""
+"""A run's experiment and state, from its workdir; nothing in there is changed."""
 
-import dataclasses
 import hashlib
 import json
 import pathlib
@@ -9,42 +8,32 @@ from typing import Any, NamedTuple
 
 import jax
 
-from ist_jax.cli import builders
-from ist_jax.cli.config import Config, ConfigError, resolve
-from ist_jax.cli.config_files import from_json, one_line
+from ist_jax.cli.config import Config, ConfigError, from_json, one_line, replace
+from ist_jax.cli.experiment import Experiment, resolve
 from ist_jax.cli.validation import validate
 from ist_jax.core.processes import fetch
 from ist_jax.data import Spec
-from ist_jax.decompositions import Decomposition
-from ist_jax.methods import Method as Algorithm
-from ist_jax.methods import Start, State
-from ist_jax.tasks import Task
+from ist_jax.methods import Method, Start, State
 from ist_jax.training.checkpoint import CheckpointError, Checkpoints
 from ist_jax.training.run_state import RunState
 from ist_jax.training.workdir import WorkdirError
 
 
 class Restored(NamedTuple):
-    """What a run's newest undamaged checkpoint holds, laid out for this machine.
+    """What a run's newest undamaged checkpoint holds, on this machine.
 
     Attributes:
-      config: of the run.
-      spec: of its data.
+      experiment: of the run, without its data.
       fingerprint: of its data.
-      split: the model and how the method splits it.
-      task: of the run.
-      algorithm: of the phase that the run was in.
-      state: of the algorithm.
+      method: of the phase that the run was in.
+      state: of the method.
       round: after which it was saved.
-      in_other_phase: whether that was in the warm-up or the dense phase, which train whole models.
+      in_other_phase: whether that was in the warm-up or the dense phase, which train full models.
     """
 
-    config: Config
-    spec: Spec
+    experiment: Experiment
     fingerprint: str
-    split: Decomposition
-    task: Task
-    algorithm: Algorithm
+    method: Method
     state: State
     round: int
     in_other_phase: bool
@@ -61,8 +50,8 @@ def _data_of(workdir: pathlib.Path) -> tuple[Spec, str]:
 
 
 def on_this_machine(config: Config) -> Config:
-    """The config of a run that may have been trained elsewhere. Raises ConfigError if it is none that could be run."""
-    return validate(dataclasses.replace(config, placement="auto", num_devices=0, init_from=""))
+    """The config of a run that may have been trained elsewhere, validated. Raises ConfigError."""
+    return validate(replace(config, placement="auto", num_devices=0, init_from=""))
 
 
 def restore(workdir: str | pathlib.Path) -> Restored:
@@ -74,47 +63,49 @@ def restore(workdir: str | pathlib.Path) -> Restored:
     workdir = pathlib.Path(workdir)
     if not (workdir / "config.json").is_file():
         raise ConfigError(f"{workdir} holds no run: there is no config.json")
-    config = on_this_machine(resolve(from_json(workdir / "config.json")))
+    config = on_this_machine(from_json(workdir / "config.json"))
     spec, fingerprint = _data_of(workdir)
-    phases, task = builders.phases(config, spec)
+    experiment = resolve(config, spec=spec)
     try:
-        checkpoints = Checkpoints(
-            workdir / "checkpoints", lambda line: print(line, file=sys.stderr), tidy=False
-        )
-        book: dict[str, Any] | None = checkpoints.run_state()
-        if book is None:
-            raise ConfigError(f"{workdir} holds no checkpoint: let its run go on until it has one")
-        saved = RunState.from_json(book, len(phases))
-        algorithm = phases[saved.phase].method
-        state = checkpoints.restore(algorithm.fresh(jax.random.key(0)), algorithm.shapes())
+        saved, state = _newest(workdir, experiment)
     except CheckpointError as error:
         raise ConfigError(str(error)) from error
     except WorkdirError as error:
         raise ConfigError(f"{workdir}: {error}") from error
-    split = builders.decomposition(config, spec)
-    own = int(config.warmup_fraction > 0)  # the method's first phase
-    other = not own <= saved.phase <= own + len(config.local_steps_schedule)
-    return Restored(config, spec, fingerprint, split, task, algorithm, state, saved.round, other)
+    method = experiment.phases[saved.phase].method
+    other = not experiment.is_own_phase(saved.phase)
+    return Restored(experiment, fingerprint, method, state, saved.round, other)
+
+
+def _newest(workdir: pathlib.Path, experiment: Experiment) -> tuple[RunState, State]:
+    say = lambda line: print(line, file=sys.stderr)
+    checkpoints = Checkpoints(workdir / "checkpoints", say, tidy=False)
+    kept: dict[str, Any] | None = checkpoints.run_state()
+    if kept is None:
+        raise ConfigError(f"{workdir} holds no checkpoint: resume its run until it has one")
+    saved = RunState.from_json(kept, len(experiment.phases))
+    method = experiment.phases[saved.phase].method
+    return saved, checkpoints.restore(method.fresh(jax.random.key(0)), method.shapes())
 
 
 def start_from(workdir: str | pathlib.Path) -> tuple[Start, dict[str, Any]]:
-    """What another run starts from, and how its record names it.
+    """What another run can start from, and how its record names it.
 
-    The start is the whole model's parameters, with a new optimizer state and schedule.
+    The start is the full model's parameters, with a new optimizer state and schedule.
 
     Raises:
       ConfigError: as of `restore`.
     """
     run = restore(workdir)
-    lie = jax.tree.map(
-        run.algorithm.start_sharding, run.algorithm.shapes()
-    )  # in parts: no device holds them all
-    params = jax.tree.map(fetch, jax.jit(run.algorithm.params, out_shardings=lie)(run.state))
+    # sharded: no device holds them all
+    shardings = jax.tree.map(run.method.start_sharding, run.method.shapes())
+    in_order = jax.jit(run.method.params, out_shardings=shardings)
+    params = jax.tree.map(fetch, in_order(run.state))
     digest = hashlib.sha256()
     for leaf in jax.tree.leaves(params):
         digest.update(leaf.tobytes())
     return Start(params), {
-        "method": run.config.method,
+        "method": run.experiment.config.method,
         "round": run.round,
         "fingerprint": digest.hexdigest(),
     }

@@ -1,0 +1,25 @@
+"""What is wrong with a configuration, in one line."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot run. The message is one line: the rule, the value, the remedy."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """': did you mean X?' if `name` looks like a typo of a known name, else ''."""
+    known = list(known)
+    full = {k.lower(): k for k in known}
+    last_part = {k.rsplit(".", 1)[-1].lower(): k for k in known}
+    for names in (full, last_part):
+        if matches := difflib.get_close_matches(name.lower(), names, 1):
+            return f": did you mean {names[matches[0]]!r}?"
+    return ""
+
+
+def one_line(error: BaseException) -> str:
+    """The first line of an error's message; the name of its class if it has none."""
+    message = str(error).strip()
+    return message.splitlines()[0] if message else type(error).__name__

@@ -1,0 +1,159 @@
+"""Generic operations on configurations: fields by dotted name, checks by type, changed copies."""
+
+import dataclasses
+import functools
+import typing
+from collections.abc import Mapping
+from typing import Any, NamedTuple, TypeVar
+
+from ist_jax.cli.config.errors import ConfigError, nearest
+from ist_jax.cli.config.schema import Config, Range
+
+T = TypeVar("T")
+KINDS = {
+    int: "an integer",
+    float: "a number",
+    bool: "true or false",
+    str: "text",
+    tuple: "integers such as 256 256",
+}
+
+
+class Field(NamedTuple):
+    """One value of a dataclass of settings.
+
+    Attributes:
+      kind: int, float, bool, str, or tuple of `item`; any other type is not checked.
+      item: of a tuple.
+      choices: what it may be; () if anything.
+      range: its bounds, or None.
+      default: its default, which is always allowed.
+    """
+
+    kind: Any
+    item: Any
+    choices: tuple[str, ...]
+    range: Range | None
+    default: Any
+
+
+def _field(hint: Any, default: Any) -> Field:
+    extras = getattr(hint, "__metadata__", ())
+    bounds = next((extra for extra in extras if isinstance(extra, Range)), None)
+    hint = typing.get_args(hint)[0] if extras else hint
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Literal:
+        return Field(str, None, arguments, None, default)
+    if origin is tuple:
+        return Field(tuple, arguments[0], (), None, default)
+    return Field(arguments[0] if arguments else hint, None, (), bounds, default)  # X | None
+
+
+@functools.cache
+def fields(kind: type = Config, prefix: str = "") -> dict[str, Field]:
+    """The fields of a dataclass of settings and of its groups, by dotted name."""
+    by_name: dict[str, Field] = {}
+    hints = typing.get_type_hints(kind, include_extras=True)
+    for field in dataclasses.fields(kind):
+        name, hint = prefix + field.name, hints[field.name]
+        if dataclasses.is_dataclass(hint):
+            by_name |= fields(hint, name + ".")
+        else:
+            by_name[name] = _field(hint, field.default)
+    return by_name
+
+
+FIELDS = fields()
+METHODS = FIELDS["method"].choices
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{'model': {'norm': x}} as {'model.norm': x}."""
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        is_group = isinstance(value, Mapping)
+        flat |= flatten(value, f"{prefix}{name}.") if is_group else {prefix + name: value}
+    return flat
+
+
+def values(config: Config) -> dict[str, Any]:
+    """All values by dotted name."""
+    return flatten(dataclasses.asdict(config))
+
+
+def replace(config: Config, **changes: Any) -> Config:
+    """A copy with other values; groups take a mapping: `replace(c, model={"hidden": (8,)})`.
+
+    Raises:
+      ConfigError: an unknown field, or a value of the wrong type or out of range.
+    """
+    return from_values(values(config) | flatten(changes))
+
+
+def from_values(flat: Mapping[str, Any]) -> Config:
+    """The configuration with these values by dotted name, and defaults. Raises ConfigError."""
+    for name in flat:
+        if name not in FIELDS:
+            hint = nearest(name, FIELDS) or " (--help lists the fields)"
+            raise ConfigError(f"{name} is no field{hint}")
+    return _build(Config, {name: check(name, FIELDS[name], value) for name, value in flat.items()})
+
+
+def _build(kind: type[T], flat: Mapping[str, Any], prefix: str = "") -> T:
+    given: dict[str, Any] = {}
+    for field in dataclasses.fields(kind):  # pyright: ignore[reportArgumentType]
+        name = prefix + field.name
+        if dataclasses.is_dataclass(field.default):
+            given[field.name] = _build(type(field.default), flat, name + ".")
+        else:
+            given[field.name] = flat.get(name, field.default)
+    return kind(**given)
+
+
+def checked(config: Config) -> Config:
+    """`config` with every value held to its type. Raises ConfigError: the first that breaks it."""
+    return from_values(values(config))
+
+
+def check(name: str, field: Field, value: Any) -> Any:
+    """`value` as `field` takes it: integers as floats, lists as tuples.
+
+    Raises:
+      ConfigError: a value of the wrong type, not among the choices, or out of range.
+    """
+    value = _converted(name, field, value)
+    if field.choices and value not in field.choices:
+        raise not_among(name, value, field.choices)
+    if field.range is not None and not _is_within(value, field.range):
+        raise ConfigError(f"{name} is {_bounds(field.range)}, not {value!r}")
+    return value
+
+
+def not_among(name: str, value: str, choices: typing.Sequence[str], where: str = "") -> ConfigError:
+    """The error of a value that is not among the choices of its field."""
+    hint = nearest(value, choices)
+    return ConfigError(f"{name} is one of {', '.join(choices)}{where}, not {value!r}{hint}")
+
+
+def _converted(name: str, field: Field, value: Any) -> Any:
+    if field.kind is tuple and isinstance(value, list | tuple):
+        if field.item is not int or all(type(item) is int for item in value):
+            return tuple(value)
+        value = " ".join(map(str, value))
+    elif field.kind is float and type(value) is int:
+        return float(value)
+    elif type(value) is field.kind or field.kind not in KINDS or value is field.default:
+        return value
+    raise ConfigError(f"{name} is {KINDS[field.kind]}, not {value!r}")
+
+
+def _is_within(value: float, bounds: Range) -> bool:
+    low, high, closed = bounds
+    return low <= value <= high if closed else low < value < high
+
+
+def _bounds(bounds: Range) -> str:
+    low, high, closed = bounds
+    if closed:
+        return f"from {low:g} to {high:g}"
+    return f"between {low:g} and {high:g}, both excluded"

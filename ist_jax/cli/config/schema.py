@@ -1,0 +1,260 @@
+"""The configuration of a run: frozen dataclasses whose types hold what each field may be.
+
+`Literal` lists the choices of a field, `Range` its bounds. The string below a field is its help.
+`fields.checked` holds values to these types. `validation` checks what fields say together.
+"""
+
+import dataclasses
+from typing import Annotated, Literal, NamedTuple
+
+
+class Range(NamedTuple):
+    """Bounds of a number, themselves allowed if `closed`."""
+
+    low: float
+    high: float
+    closed: bool = True
+
+
+Count = Annotated[int, Range(0, 2**30)]
+Positive = Annotated[int, Range(1, 2**30)]
+Share = Annotated[float, Range(0, 1)]
+Rate = Annotated[float, Range(0, 1e9, closed=False)]
+
+MethodName = Literal["ist", "data_parallel", "local_sgd", "diloco", "ensemble", "single"]
+DecompositionName = Literal["auto", "mlp", "gcn", "sage", "gat", "blocks", "filters", "channels"]
+SourceName = Literal[
+    "digits",
+    "idx",
+    "npz",
+    "tfds",
+    "cifar10",
+    "cifar100",
+    "speech_commands",
+    "digits_graph",
+    "planetoid",
+    "graph_npz",
+    "ogbn_arxiv",
+    "ogbn_products",
+    "reddit",
+]
+
+
+@dataclasses.dataclass(frozen=True)
+class OuterConfig:
+    """The outer optimizer, which acts on what a round changed."""
+
+    name: Literal["auto", "none", "sgd"] = "auto"
+    """Outer optimizer. auto: sgd for diloco, none otherwise."""
+    learning_rate: Rate = 0.7
+    """Its learning rate. 1 without momentum merges as if there were no outer optimizer."""
+    momentum: Share = 0.9
+    """Its Nesterov momentum (Douillard et al., 2023)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ExchangeConfig:
+    """How ist exchanges units between rounds."""
+
+    compression: Literal["exact", "bfloat16", "int8"] = "exact"
+    """How units are encoded for sending; int8 has a scale per unit. Averages are always exact."""
+    home_sharded: bool = False
+    """Store the units of every group at a fixed home device between rounds, instead of sending
+    them straight to their next holder."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """The model."""
+
+    name: Literal["mlp", "gcn", "sage", "gat", "resnet", "vgg"] = "mlp"
+    """mlp; for images resnet or vgg; for graphs gcn, sage (GraphSAGE) or gat."""
+    hidden: tuple[int, ...] = (1024, 1024)
+    """Widths of the full model's hidden layers. vgg: of its classifier; gat: of one head."""
+    heads: Annotated[int, Range(1, 2**16)] = 4
+    """gat: attention heads of every layer."""
+    norm: Literal["batch", "layer", "none", "group", "matrix"] = "batch"
+    """Normalisation of hidden layers. mlp: batch (which normalises the logits, too), layer, none;
+    resnet: batch, group; vgg: batch; graphs: none, layer, matrix (over all nodes at once)."""
+    dropout: Annotated[float, Range(0, 0.99)] = 0.0
+    """Graphs: probability that an input of a layer is zero during training."""
+    input_dropout: bool = True
+    """Graphs: apply dropout to the input features as well."""
+    split_input: bool = False
+    """Graphs: partition the input features, too (d0 in the GIST paper)."""
+    split_output: bool = True
+    """Graphs: partition the last hidden layer, which the output layer reads."""
+    eval_norm: Literal["train", "batch"] = "train"
+    """BatchNorm statistics in evaluation: measured on training data, or those of each test batch
+    (as in the authors' releases)."""
+    scaling: Literal["auto", "none", "keep", "sqrt"] = "auto"
+    """Scale of sums over partitioned units in ist's full model (mlp, gcn, sage), or of partitioned
+    residual branches (resnet). keep: the share that a subnetwork sums; sqrt: its root; auto: keep
+    for decomposition=blocks, none otherwise, as in the papers."""
+    bias: bool = False
+    """Dense layers have a bias."""
+    activation: Literal["relu", "elu", "gelu", "tanh", "silu", "sigmoid", "softplus"] = "relu"
+    """Activation function."""
+    stage_sizes: tuple[int, ...] = (3, 4, 23, 3)
+    """resnet: blocks of every stage."""
+    width: Annotated[int, Range(1, 2**20)] = 64
+    """resnet: channels of the first stage. Each later stage has twice as many."""
+    block: Literal["preact", "post", "preact_bottleneck", "post_bottleneck"] = "preact"
+    """resnet: kind of block. post: the activation follows the sum."""
+    stem: Literal["small", "large"] = "small"
+    """resnet: first layer. small: 3 x 3; large: 7 x 7 and a pooling, as for ImageNet."""
+    channels: tuple[int, ...] = (64, 64, 0, 128, 0, 256, 256, 0, 512, 512, 0, 512, 512)
+    """vgg: channels of its convolutions. 0 is a pooling by 2."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Data type of computation. Parameters are float32."""
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+    """The local optimizer."""
+
+    name: Literal["sgd", "adam", "adamw"] = "sgd"
+    """Local optimizer."""
+    learning_rate: Rate = 0.1
+    """Peak learning rate."""
+    momentum: Share = 0.0
+    """Momentum of sgd."""
+    momentum_schedule: Literal["constant", "demon"] = "constant"
+    """Momentum over the whole run. demon: decays to 0 (Chen et al., 2019)."""
+    weight_decay: Annotated[float, Range(0, 1e9)] = 0.0
+    """Weight decay: decoupled for adamw, L2 otherwise."""
+    clip: Annotated[float, Range(0, 1e9)] = 0.0
+    """Largest global norm of a gradient (data_parallel: of the mean gradient). 0: no clipping."""
+    schedule: Literal["constant", "cosine", "linear", "step", "thirds"] = "constant"
+    """Learning rate over the whole run. cosine, linear: to 0; step: / 10 at 50 % and 75 %;
+    thirds: / 10 at 1/3 and 2/3."""
+    warmup: Share = 0.0
+    """Fraction of the run over which the learning rate rises linearly from 0."""
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """The data."""
+
+    name: SourceName = "digits"
+    """Source. digits and digits_graph are embedded, idx reads MNIST's format, npz and graph_npz
+    your own file."""
+    dir: str = ""
+    """Folder of the source; file of npz and graph_npz."""
+    dataset: str = ""
+    """Which of the source's data sets. tfds: the builder's name."""
+    split: Literal["shared", "disjoint", "dirichlet"] = "shared"
+    """What workers draw from: everything, a shard each, or a non-IID shard each, by label."""
+    alpha: Rate = 1.0
+    """Concentration of the dirichlet split. Smaller is less IID."""
+    validation_fraction: Annotated[float, Range(0, 1, closed=False)] = 0.1
+    """Fraction of the training examples held out for validation. Graphs have their own split."""
+    clusters: Annotated[int, Range(1, 2**24)] = 1
+    """Parts that a graph is cut into. A batch is batch_size parts, with the edges between them."""
+    layer_nodes: Annotated[int, Range(0, 2**24)] = 0
+    """Graphs: nodes drawn for every layer below a batch of training nodes (LADIES). 0: none."""
+    projection: Annotated[int, Range(0, 2**20)] = 0
+    """Graphs: replace the input features by this many Gaussian random projections. 0: keep them."""
+    augment: Literal["none", "crop", "crop_flip", "resized_crop_flip"] = "none"
+    """Augmentation of training images, drawn anew in every local step."""
+    image_size: Annotated[int, Range(0, 2**13)] = 0
+    """tfds: side of the model's images, which are then streamed from disk. 0: all images have one
+    size and are held in memory."""
+    crop_padding: Annotated[int, Range(0, 2**10)] = 4
+    """Pixels added on every side of an image before it is cropped."""
+
+
+@dataclasses.dataclass(frozen=True)
+class FailuresConfig:
+    """Simulated failures: what a failed worker trained in a round is lost."""
+
+    rate: Share = 0.0
+    """Probability that a worker fails in a round."""
+    rounds: tuple[int, ...] = ()
+    """Rounds, counted from 1, in which the workers of failures.workers fail."""
+    workers: tuple[int, ...] = ()
+    """A worker, counted from 0, for every entry of failures.rounds."""
+
+
+@dataclasses.dataclass(frozen=True)
+class LinkConfig:
+    """A simulated slow link between devices."""
+
+    bandwidth: str = ""
+    """Bits per second, such as 1Gbps. Records then have simulated_seconds."""
+    latency: str = "1ms"
+    """Latency of a message."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """One run."""
+
+    method: MethodName = "ist"
+    """How the model is trained."""
+    decomposition: DecompositionName = "auto"
+    """How ist and ensemble split the model: mlp (neurons), blocks or filters (of a resnet),
+    channels (of a vgg), gcn, sage, gat (features of graph networks). auto: the model's first."""
+    split_stages: tuple[int, ...] = (3,)
+    """blocks: stages, counted from 1, whose blocks are partitioned (each stage's first is not)."""
+    min_blocks: Annotated[int, Range(0, 2**20)] = 0
+    """blocks: least blocks of a stage in a subnetwork. More than its share makes them overlap."""
+    num_subnets: Annotated[int, Range(1, 2**20)] = 4
+    """S, the number of subnetworks or workers. single always has one."""
+    local_steps: Positive = 20
+    """J, the number of local steps between synchronisations."""
+    local_steps_schedule: tuple[int, ...] = ()
+    """J of later parts of the run. The method's samples are split equally over local_steps and
+    these."""
+    batch_size: Count = 128
+    """Examples of one local step of one worker (graphs: clusters, or nodes with data.layer_nodes).
+    0: the whole training set."""
+    epochs: Rate = 10.0
+    """Passes over the training set, samples of all workers together. Rounded up to whole steps."""
+    seed: Annotated[int, Range(0, 2**31 - 1)] = 0
+    """Seed of initialisation, partitions, data order and splits."""
+    partition: Literal["balanced", "uniform", "blocks", "rolling"] = "balanced"
+    """How units are assigned to subnetworks."""
+    placement: Literal["auto", "autotune", "looped", "vmapped", "sharded"] = "auto"
+    """Where workers train: looped or vmapped on one device, sharded over num_devices. auto: sharded
+    where several devices divide S, else a fixed rule of model and backend. autotune: like auto, but
+    measures looped and vmapped and keeps the faster one in config.json; two fresh runs may then
+    differ by rounding."""
+    num_devices: Annotated[int, Range(0, 2**20)] = 0
+    """Devices of a sharded placement. 0: all."""
+    opt_state: Literal["auto", "reset", "carry", "local"] = "auto"
+    """Optimizer state between rounds: reset, carry (moves with its units) or local (stays with the
+    worker). auto: local for diloco, reset for ist and local_sgd."""
+    exchange: ExchangeConfig = ExchangeConfig()
+    """How ist exchanges units."""
+    outer: OuterConfig = OuterConfig()
+    """Outer optimizer."""
+    warmup_fraction: Share = 0.0
+    """Fraction of the samples, at the start, that train the full model by local SGD."""
+    dense_fraction: Share = 0.0
+    """Fraction of the samples, at the end, that train the full model data parallel."""
+    init_from: str = ""
+    """Workdir of another run whose parameters this run starts from, with any num_subnets."""
+    model: ModelConfig = ModelConfig()
+    """The model."""
+    optimizer: OptimizerConfig = OptimizerConfig()
+    """The local optimizer."""
+    data: DataConfig = DataConfig()
+    """The data."""
+    failures: FailuresConfig = FailuresConfig()
+    """Simulated failures of workers."""
+    link: LinkConfig = LinkConfig()
+    """A simulated slow link."""
+    eval_every: Count = 20
+    """Rounds between evaluations. 0: at the end only."""
+    checkpoint_every: Count = 20
+    """Rounds between checkpoints, from which a killed run resumes. 0: at the end only."""
+    eval_batch_size: Positive = 1000
+    """Examples of an evaluation batch (graphs: clusters; as many as there are, the full graph)."""
+    calibration_examples: Annotated[int, Range(2, 2**30)] = 2000
+    """Training examples on which eval_norm=train measures statistics."""
+    time_syncs: bool = True
+    """Time one synchronisation, on a copy of the state, when a phase begins
+    (seconds_per_sync in the summary)."""
+    eval_subnets: bool = False
+    """Evaluate every subnetwork as a classifier, too."""

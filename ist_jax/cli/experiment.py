@@ -1,0 +1,135 @@
+"""An experiment: everything that a configuration stands for, resolved once."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+from ist_jax.cli import builders
+from ist_jax.cli.config import Config, ConfigError
+from ist_jax.cli.optimizers import local_optimizer
+from ist_jax.cli.validation import num_workers, placement_of, validate
+from ist_jax.core.placement import Placement
+from ist_jax.data import Dataset, Spec
+from ist_jax.decompositions import Decomposition
+from ist_jax.methods import Method
+from ist_jax.tasks import Task
+from ist_jax.training.loop import Phase, phase_steps
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """A resolved configuration.
+
+    Attributes:
+      config: validated, without the 'auto' of decomposition and scaling.
+      spec: describes the data.
+      dataset: the data; None if only their spec was given.
+      decomposition: the model, and how the method splits it.
+      task: batch, loss and metrics.
+      placement: where workers train.
+      num_workers: S.
+      phases: warm-up, the method itself (a phase for every number of local steps), dense training;
+        those that have samples.
+    """
+
+    config: Config
+    spec: Spec
+    dataset: Dataset | None
+    decomposition: Decomposition
+    task: Task
+    placement: Placement
+    num_workers: int
+    phases: list[Phase]
+
+    @property
+    def data(self) -> Dataset:
+        """The data, which were loaded."""
+        assert self.dataset is not None
+        return self.dataset
+
+    @property
+    def longest(self) -> Phase:
+        """The phase of most samples."""
+        return max(self.phases, key=lambda phase: phase.samples)
+
+    @property
+    def local_steps(self) -> int:
+        """Local steps of the whole run."""
+        return sum(map(phase_steps, self.phases))
+
+    def is_own_phase(self, number: int) -> bool:
+        """Whether a phase is the method's: neither its warm-up nor its dense training."""
+        first = int(self.config.warmup_fraction > 0)
+        return first <= number <= first + len(self.config.local_steps_schedule)
+
+
+def resolve(config: Config, dataset: Dataset | None = None, spec: Spec | None = None) -> Experiment:
+    """The experiment of a configuration.
+
+    Args:
+      config: checked by type.
+      dataset: its data; loaded if neither they nor their spec are given.
+      spec: of the data, where they are not needed.
+
+    Raises:
+      ConfigError: a configuration that cannot run.
+      DataError: data that cannot be read.
+    """
+    config = validate(config)
+    if spec is None:
+        dataset = dataset or builders.load_dataset(config)
+        spec = dataset.spec
+    decomposition = builders.make_decomposition(config, spec)
+    task, placement = builders.make_task(config, spec), placement_of(config)
+    phases = _phases(config, spec, decomposition, task, placement)
+    return Experiment(
+        config, spec, dataset, decomposition, task, placement, num_workers(config), phases
+    )
+
+
+def _phases(
+    config: Config, spec: Spec, decomposition: Decomposition, task: Task, placement: Placement
+) -> list[Phase]:
+    batch_size = config.batch_size or spec.num_train
+    if batch_size > spec.num_train:
+        raise ConfigError(
+            f"batch_size={batch_size} is at most the {spec.num_train} training examples: "
+            "use 0 for all of them"
+        )
+    planned = _planned(config, spec)
+    per_step = num_workers(config) * batch_size
+    total_steps = sum(-(-samples // per_step) for _, samples, _ in planned)
+    tx = local_optimizer(config.optimizer, total_steps)
+    options: dict[str, Any] = dict(batch_size=batch_size, placement=placement)
+    try:
+        phases = [
+            Phase(make(config, decomposition, task, tx, **options), samples, local_steps)
+            for make, samples, local_steps in planned
+        ]
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    assert sum(map(phase_steps, phases)) == total_steps
+    return phases
+
+
+def _planned(config: Config, spec: Spec) -> list[tuple[Callable[..., Method], int, int]]:
+    """(maker of its method, samples, local steps) of every phase that has samples."""
+    local_steps = (config.local_steps, *config.local_steps_schedule)
+    share = (1 - config.warmup_fraction - config.dense_fraction) / len(local_steps)
+    parts = [
+        (builders.warmup, config.warmup_fraction, config.local_steps),
+        *((builders.make_method, share, steps) for steps in local_steps),
+        (builders.dense, config.dense_fraction, config.local_steps),
+    ]
+    planned = [
+        (make, round(share * config.epochs * spec.num_train), steps)
+        for make, share, steps in parts
+        if share
+    ]
+    if not all(samples for _, samples, _ in planned):
+        shares = ", ".join(f"{share:g}" for _, share, _ in parts if share)
+        raise ConfigError(
+            f"epochs={config.epochs:g} of {spec.num_train} examples leave a phase (shares "
+            f"{shares}) no sample: use more epochs"
+        )
+    return planned

@@ -1,0 +1,61 @@
+"""The console command `ist-jax`: finds the subcommand, imports it alone, and runs it."""
+
+import argparse
+import importlib
+import os
+import pathlib
+import sys
+from collections.abc import Mapping, Sequence
+
+from ist_jax.cli.signals import end_at_once
+
+COMMANDS = {
+    "run": "train one configuration",
+    "sweep": "train a grid of configurations, and report",
+    "report": "tables and pictures from records",
+    "export": "write a trained model, or one of its subnetworks, as a model",
+    "evaluate": "score an exported model on data",
+    "plan": "what a round would cost over a link, before training",
+    "memory": "what a device holds while a model trains, before training",
+    "benchmark": "times of rounds, graph networks and convolutions on this machine",
+    "launch-local": "start one run as several processes on this machine",
+}
+
+
+def dispatch(prog: str, commands: Mapping[str, str], package: str, argv: Sequence[str]) -> int:
+    """Runs the command that is named first in `argv`; its exit status.
+
+    Args:
+      prog: the words of the command line before it.
+      commands: name -> help; each is a module of `package` with main(argv), the name first in argv.
+      package: where the modules are.
+      argv: the name of a command, then its arguments.
+    """
+    parser = argparse.ArgumentParser(
+        prog=prog,
+        description="commands:\n" + "\n".join(f"  {n:13} {text}" for n, text in commands.items()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("command", choices=commands, metavar="COMMAND", help="one of the above")
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, metavar="...", help="its options")
+    chosen = parser.parse_args(argv)
+    module = importlib.import_module(f"{package}.{chosen.command.replace('-', '_')}")
+    return module.main([chosen.command, *chosen.arguments])
+
+
+def keep_compiled_programs() -> None:
+    """Compiled programs are kept in the user's cache folder, unless JAX's own variable says where.
+
+    Variables, so that processes that this one starts do the same, and JAX is not imported for it.
+    """
+    caches = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(pathlib.Path(caches, "ist_jax", "jax")))
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The exit status of the command line."""
+    end_at_once()  # before imports that take seconds
+    keep_compiled_programs()
+    arguments = sys.argv[1:] if argv is None else argv
+    return dispatch("ist-jax", COMMANDS, "ist_jax.cli.commands", arguments)

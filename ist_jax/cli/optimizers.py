@@ -1,0 +1,67 @@
+"""From the configuration to optax: the local optimizer with its schedules, the outer optimizer."""
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from ist_jax.cli.config import Config, OptimizerConfig
+
+
+def schedule(o: OptimizerConfig, total_steps: int) -> optax.Schedule:
+    """The learning rate over the local steps of the whole run."""
+    warmup = round(o.warmup * total_steps)
+    rest = max(total_steps - warmup, 1)
+    falls = lambda *steps: optax.piecewise_constant_schedule(
+        o.learning_rate, dict.fromkeys(steps, 0.1)
+    )
+    after = {
+        "constant": optax.constant_schedule(o.learning_rate),
+        "cosine": optax.cosine_decay_schedule(o.learning_rate, rest),
+        "linear": optax.linear_schedule(o.learning_rate, 0.0, rest),
+        "step": falls(rest // 2, rest * 3 // 4),
+        "thirds": falls(rest // 3, rest * 2 // 3),
+    }[o.schedule]
+    rise = optax.linear_schedule(0.0, o.learning_rate, max(warmup, 1))
+    return optax.join_schedules([rise, after], [warmup]) if warmup else after
+
+
+def demon(momentum: float, total_steps: int) -> optax.Schedule:
+    """Momentum that decays to 0 (Chen, Wolfe, Li, Kyrillidis: Demon, arXiv 1910.04952, eq. 1)."""
+
+    def at(step: jax.typing.ArrayLike) -> jax.Array:
+        left = jnp.maximum(1 - step / total_steps, 0)
+        return momentum * left / (1 - momentum + momentum * left)
+
+    return at
+
+
+def _sgd(
+    o: OptimizerConfig, rate: optax.Schedule, total_steps: int
+) -> optax.GradientTransformation:
+    if o.momentum_schedule == "constant":
+        return optax.sgd(rate, momentum=o.momentum or None)
+    make = optax.inject_hyperparams(
+        lambda learning_rate, momentum: optax.sgd(learning_rate, momentum)
+    )
+    return make(learning_rate=rate, momentum=demon(o.momentum, total_steps))
+
+
+def local_optimizer(o: OptimizerConfig, total_steps: int) -> optax.GradientTransformation:
+    """The local optimizer; its schedules run over `total_steps` local steps."""
+    rate = schedule(o, total_steps)
+    if o.name == "adamw":
+        tx = optax.adamw(rate, weight_decay=o.weight_decay)
+    else:
+        decay = optax.add_decayed_weights(o.weight_decay) if o.weight_decay else optax.identity()
+        tx = optax.chain(
+            decay, optax.adam(rate) if o.name == "adam" else _sgd(o, rate, total_steps)
+        )
+    return optax.chain(optax.clip_by_global_norm(o.clip), tx) if o.clip else tx
+
+
+def outer_optimizer(config: Config) -> optax.GradientTransformation | None:
+    """The outer optimizer, None if merged parameters are taken as they are."""
+    if config.outer.name != "sgd" and config.method != "diloco":
+        return None
+    momentum = config.outer.momentum
+    return optax.sgd(config.outer.learning_rate, momentum or None, nesterov=bool(momentum))

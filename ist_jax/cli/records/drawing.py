@@ -1,0 +1,109 @@
+"""How all pictures look: one colour per method, readable axes, a PNG and an SVG of each."""
+
+import contextlib
+import math
+import os
+import pathlib
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ist_jax.training.files import with_path
+
+if TYPE_CHECKING:
+    from matplotlib.axis import Axis
+    from matplotlib.figure import Figure
+
+# Colours that are told apart by most readers with colour blindness (Okabe and Ito, 2008).
+METHOD_COLOURS = {
+    "ist": "#0072B2",
+    "data_parallel": "#D55E00",
+    "local_sgd": "#009E73",
+    "diloco": "#CC79A7",
+    "ensemble": "#E69F00",
+    "single": "#4D4D4D",
+}
+OTHER_COLOUR = "#56B4E9"  # of a method that the table does not have
+LINES = ("-", "--", ":", "-.")
+FORMATS = ("png", "svg")
+
+
+def pyplot() -> Any:
+    """matplotlib.pyplot, drawing to files; imported late, as it is slow and few commands draw."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot
+
+    return pyplot
+
+
+def line_style(method: str, variant: int) -> dict[str, Any]:
+    """The colour of a method, and the line of its variant, counted from 0."""
+    return {
+        "color": METHOD_COLOURS.get(method, OTHER_COLOUR),
+        "linestyle": LINES[variant % len(LINES)],
+        "linewidth": 1.5 + variant // len(LINES),
+    }
+
+
+def plain_ticks(axis: "Axis") -> None:
+    """Labels a linear axis with a few plain numbers: 500,000 and not 0.5 of 1e6."""
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+    axis.set_major_locator(MaxNLocator(5))
+    axis.set_major_formatter(FuncFormatter(_plain))
+
+
+def _plain(value: float, _: int | None = None) -> str:
+    return f"{value:,.10g}"
+
+
+def plain_log_ticks(axis: "Axis") -> None:
+    """Labels a logarithmic axis with plain numbers: 1, 2, 5, 10, or powers of ten if it is long."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
+
+    low, high = axis.get_view_interval()
+    few = math.log10(high / low) < 3
+    axis.set_major_locator(LogLocator(10, subs=(1, 2, 5) if few else (1,)))
+    axis.set_major_formatter(FuncFormatter(_plain))
+    axis.set_minor_locator(NullLocator() if few else LogLocator(10, subs=range(2, 10)))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def count_ticks(axis: "Axis", counts: Sequence[int]) -> None:
+    """Ticks of an axis of workers or devices, already logarithmic: 1, 2, 4, ..."""
+    from matplotlib.ticker import FixedLocator, NullLocator
+
+    values = sorted(set(counts))
+    axis.set_major_locator(FixedLocator(values))
+    axis.set_ticklabels([str(value) for value in values])
+    axis.set_minor_locator(NullLocator())
+
+
+def save(figure: "Figure", picture: pathlib.Path, description: str = "") -> None:
+    """Writes `picture`, a PNG, and an SVG beside it, whole or not at all; closes the figure.
+
+    Raises:
+      OSError: a file cannot be written; the error names it.
+    """
+    plt = pyplot()
+    try:
+        with plt.rc_context({"svg.hashsalt": "ist_jax"}):  # equal pictures are equal files
+            for kind in FORMATS:
+                metadata = {"Description": description} | ({"Date": None} if kind == "svg" else {})
+                with _whole(picture.with_suffix(f".{kind}")) as unfinished:
+                    figure.savefig(unfinished, dpi=110, format=kind, metadata=metadata)
+    finally:
+        plt.close(figure)
+
+
+@contextlib.contextmanager
+def _whole(file: pathlib.Path) -> Iterator[pathlib.Path]:
+    """A file to write, which replaces `file` at the end; another process may write `file`, too."""
+    unfinished = file.with_name(f".{os.getpid()}.{file.name}")
+    try:
+        with with_path(file):
+            yield unfinished
+            unfinished.replace(file)
+    finally:
+        unfinished.unlink(missing_ok=True)

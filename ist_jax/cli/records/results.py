@@ -1,0 +1,231 @@
+"""Runs that finished: read from workdirs and from kept tables, written to kept tables.
+
+A kept table is one file of JSON lines, `results/TABLE.jsonl`. Its first line holds what all runs
+have in common:
+
+    {"command": "ist-jax sweep ...", "config": {...}, "environment": {...}, "paper": {...}}
+
+`command` has one command per line. `paper`, which may be absent, is {label of a row: value that the
+paper reports}. Every further line is a run:
+
+    {"config": {...}, "environment": {...}, "curve": {...}, "summary": {...}, "resumes": [...]}
+
+`config` and `environment` hold the fields in which runs differ. `curve` has a column for every
+measured name, nested names joined by a slash ("test/accuracy"); a column has one value per
+evaluation. `summary` is the run's summary.json. `resumes`, which may be absent, lists the rounds
+after which the environment changed.
+"""
+
+import json
+import math
+import pathlib
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+from ist_jax.cli.config import Config, ConfigError
+from ist_jax.cli.records.record import PLACES, RESUMES, as_json
+from ist_jax.training.files import write_whole
+
+# Numbers of every evaluation and of the summary, and the evaluations that a summary has.
+_NUMBERS = ("samples_seen", "seconds", "bytes_per_device")
+_PICKED = ("last", "selected")
+
+
+class Run(NamedTuple):
+    """One finished run.
+
+    Attributes:
+      config: value of every field, by dotted name.
+      curve: column -> one value per evaluation, None where it was not measured.
+      summary: the content of summary.json.
+      environment: revision, versions, machine and data.
+      resumes: {"round", "environment"} of every resumption in a changed environment.
+    """
+
+    config: dict[str, Any]
+    curve: dict[str, list[Any]]
+    summary: dict[str, Any]
+    environment: Mapping[str, Any] = MappingProxyType({})
+    resumes: tuple[dict[str, Any], ...] = ()
+
+
+class Kept(NamedTuple):
+    """The content of a kept table.
+
+    Attributes:
+      command: the commands that made the runs, one per line.
+      runs: in the order of the file.
+      paper: label of a row -> the value that the paper reports.
+    """
+
+    command: str
+    runs: list[Run]
+    paper: Mapping[str, float] = MappingProxyType({})
+
+
+def find(folders: Sequence[pathlib.Path]) -> list[pathlib.Path]:
+    """All workdirs of finished runs in or below `folders`."""
+    return sorted({file.parent for folder in folders for file in folder.rglob("summary.json")})
+
+
+def unfinished(folders: Sequence[pathlib.Path]) -> list[pathlib.Path]:
+    """All workdirs of unfinished runs in or below `folders`."""
+    begun = {file.parent for folder in folders for file in folder.rglob("config.json")}
+    return sorted(workdir for workdir in begun if not (workdir / "summary.json").exists())
+
+
+def flat(tree: Mapping[str, Any], separator: str, prefix: str = "") -> dict[str, Any]:
+    """{"test": {"loss": 1}} as {"test/loss": 1}, for the separator "/"."""
+    leaves: dict[str, Any] = {}
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            leaves |= flat(value, separator, f"{prefix}{name}{separator}")
+        else:
+            leaves[prefix + name] = value
+    return leaves
+
+
+def read_workdir(workdir: pathlib.Path) -> Run:
+    """The finished run in `workdir`. Raises ConfigError if its record is damaged or too old."""
+    try:
+        content = json.loads((workdir / "config.json").read_text())
+        config = as_json(Config()) | flat(content["config"], ".")
+        summary = json.loads((workdir / "summary.json").read_text())
+        run = Run(config, _curve(workdir), summary, content["environment"], _resumes(workdir))
+        return _checked(run)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ConfigError(
+            f"{workdir} does not hold a complete run record ({type(error).__name__}: {error}): "
+            "run it again in another workdir"
+        ) from error
+
+
+def _curve(workdir: pathlib.Path) -> dict[str, list[Any]]:
+    """The columns of the evaluated rounds; metrics.jsonl has a row for every round."""
+    rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    evaluated = [flat(row, "/") for row in rows if "test" in row]
+    names = dict.fromkeys(name for row in evaluated for name in row)
+    return {name: [row.get(name) for row in evaluated] for name in names}
+
+
+def _resumes(workdir: pathlib.Path) -> tuple[dict[str, Any], ...]:
+    file = workdir / RESUMES
+    return tuple(map(json.loads, file.read_text().splitlines())) if file.exists() else ()
+
+
+def _checked(run: Run) -> Run:
+    """The run itself. Raises if a value that tables need is missing or is not a number."""
+    if wrong := [value for value in _needed(run) if not _is_number(value)]:
+        raise ValueError(f"{wrong[0]!r} is not a finite number")
+    if not isinstance(run.config["method"], str):
+        raise ValueError(f"method is a name, not {run.config['method']!r}")
+    return run
+
+
+def _needed(run: Run) -> list[Any]:
+    """The numbers that tables and pictures need. Raises KeyError if one is missing."""
+    summary, metric = run.summary, run.summary["selection"]["metric"]
+    simulated = [summary.get("simulated_seconds"), *run.curve.get("simulated_seconds", ())]
+    return [
+        *(summary[name] for name in (*_NUMBERS, "compile_seconds")),
+        summary["parameters"]["per_device"],
+        *(summary[at][split][metric] for at in _PICKED for split in ("validation", "test")),
+        *(value for name in (*_NUMBERS, f"test/{metric}") for value in run.curve[name]),
+        *(value for value in simulated if value is not None),
+    ]
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
+
+
+def read(file: pathlib.Path) -> Kept:
+    """The content of a kept table. Raises ConfigError if there is none, or a line is damaged."""
+    try:
+        first, *rest = [json.loads(line) for line in file.read_text().splitlines()]
+        runs = [_checked(_run(first, line)) for line in rest]
+        paper = {str(label): float(value) for label, value in first.get("paper", {}).items()}
+        return Kept(str(first["command"]), runs, paper)
+    except FileNotFoundError as error:
+        raise ConfigError(f"{file}: there is no such table") from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ConfigError(
+            f"{file} is not a kept table ({type(error).__name__}: {error})"
+        ) from error
+
+
+def _run(first: Mapping[str, Any], line: Mapping[str, Any]) -> Run:
+    """A field that is newer than the table had its default."""
+    config = as_json(Config()) | first["config"] | line["config"]
+    environment = first["environment"] | line["environment"]
+    return Run(config, line["curve"], line["summary"], environment, tuple(line.get("resumes", ())))
+
+
+def write(file: pathlib.Path, kept: Kept) -> None:
+    """Writes a kept table. The folders of its user's data and runs are cut down to their names."""
+    configs = [_without_places(run.config) for run in kept.runs]
+    environments = [run.environment for run in kept.runs]
+    first = {
+        "command": kept.command,
+        "config": _common(configs),
+        "environment": _common(environments),
+    }
+    lines = [first | ({"paper": dict(kept.paper)} if kept.paper else {})]
+    for run, config in zip(kept.runs, configs):
+        line = {
+            "config": _rest(config, first["config"]),
+            "environment": _rest(run.environment, first["environment"]),
+            "curve": run.curve,
+            "summary": run.summary,
+        }
+        lines.append(line | ({"resumes": list(run.resumes)} if run.resumes else {}))
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(file, "".join(_line(line) for line in lines))
+
+
+def _line(content: Mapping[str, Any]) -> str:
+    return json.dumps(content, separators=(",", ":"), ensure_ascii=False) + "\n"
+
+
+def _without_places(config: Mapping[str, Any]) -> dict[str, Any]:
+    places = {name: pathlib.PurePath(config[name]).name for name in PLACES if name in config}
+    return {**config, **places}
+
+
+def _common(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The fields that have one value in all of `parts`."""
+    return {n: v for n, v in parts[0].items() if all(n in p and p[n] == v for p in parts)}
+
+
+def _rest(part: Mapping[str, Any], common: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in part.items() if name not in common}
+
+
+def keep(folders: Sequence[pathlib.Path], file: pathlib.Path, command: str = "") -> int:
+    """Adds the finished runs in or below `folders` to the kept table `file`; returns how many.
+
+    Args:
+      folders: workdirs, or folders of workdirs.
+      file: the table; made if it does not exist.
+      command: the command that made the runs; a new table needs it.
+
+    Raises:
+      ConfigError: a new table without a command, or a run that the table has already.
+    """
+    kept = read(file) if file.exists() else Kept("", [])
+    if not (command or kept.command):
+        raise ConfigError(f"{file} is a new table: give the command of its runs, --command '...'")
+    runs = [read_workdir(workdir) for workdir in find(folders)]
+    _check_distinct(file, [*kept.runs, *runs])
+    commands = dict.fromkeys([*kept.command.splitlines(), *command.splitlines()])
+    write(file, kept._replace(command="\n".join(commands), runs=[*kept.runs, *runs]))
+    return len(runs)
+
+
+def _check_distinct(file: pathlib.Path, runs: Sequence[Run]) -> None:
+    configs = [json.dumps(_without_places(run.config)) for run in runs]
+    for run, config in zip(runs, configs):
+        if configs.count(config) > 1:
+            name = f"method={run.config['method']}, seed={run.config['seed']}"
+            raise ConfigError(f"{file}: two runs have the same configuration ({name}): keep one")
