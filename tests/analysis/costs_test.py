@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cases import DECOMPOSITIONS, own
+from cases import DECOMPOSITIONS, custom
 from jax.sharding import PartitionSpec
 from laws import compiled_bytes
 
@@ -70,8 +70,8 @@ def test_without_groups_the_cost_is_that_of_a_ring_all_reduce():
 
 @pytest.mark.parametrize(
     "make",
-    [DECOMPOSITIONS["mlp"], DECOMPOSITIONS["mlp-uneven"], own],
-    ids=["mlp", "uneven", "own-model"],
+    [DECOMPOSITIONS["mlp"], DECOMPOSITIONS["mlp-uneven"], custom],
+    ids=["mlp", "uneven", "custom"],
 )
 @pytest.mark.parametrize("stored", ["holder-sharded", "home-sharded", "blocks"])
 def test_law_6_compiled_bytes_equal_the_arithmetic_and_nothing_is_all_gathered(make, stored):

@@ -82,13 +82,13 @@ def test_law_2_two_units_meet_as_often_as_in_uniform_partitions():
             [(drawn[..., None] == np.arange(32)).any(2)[:, s] for s in range(4)], axis=0
         )
         pairs = (owner[:, :, None] == owner[:, None, :]).mean(0)
-        meet[name], spread = (
+        meet[name], deviation = (
             pairs[~np.eye(32, dtype=bool)].mean(),
             pairs[~np.eye(32, dtype=bool)].std(),
         )
         noise = np.sqrt(7 / 31 * 24 / 31 / 4000)
         # Homes always assign equal shares, so units of one home meet less. Holders change.
-        assert (spread > 3 * noise) == (name == "balanced")
+        assert (deviation > 3 * noise) == (name == "balanced")
     assert meet["uniform"] == pytest.approx(7 / 31, abs=0.002)
     assert meet["balanced"] == pytest.approx(7 / 31, abs=0.002)
     assert meet["holder-sharded"] == pytest.approx(7 / 31, abs=0.002)
@@ -155,8 +155,8 @@ def test_with_a_minimum_depth_every_unit_is_held_as_often_by_everybody(
     held_SxN = np.stack([(drawn == unit).any(axis=2).mean(axis=0) for unit in range(size)], axis=1)
     assert (np.abs(held_SxN - rate) < 5 * np.sqrt(rate * (1 - rate) / 4000)).all()
     # an upper bound: subnetworks are not independent
-    spread = np.sqrt(rate * (1 - rate) / 4000 / num_subnets)
-    assert (np.abs(held_SxN.mean(axis=0) - rate) < 5 * spread).all()
+    deviation = np.sqrt(rate * (1 - rate) / 4000 / num_subnets)
+    assert (np.abs(held_SxN.mean(axis=0) - rate) < 5 * deviation).all()
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import tempfile
 import jax
 import numpy as np
 import pytest
-from cases import ALGORITHMS, also_slowly, dataset, params_of, rounds
+from cases import METHODS, also_slowly, dataset, params_of, rounds
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -33,7 +33,7 @@ TRAINED = list(itertools.product(["ist", "data-parallel", "diloco"], SPLITS))
 )
 def test_training_is_that_of_one_device_that_has_everything(name, split):
     data = dataset(shards=SPLITS[split])
-    find = lambda placement: ALGORITHMS[name](4, placement)
+    find = lambda placement: METHODS[name](4, placement)
     alone = find(looped())
     expected = params_of(alone, rounds(alone, 2, data=data)[0])
     for devices in (2, 4):

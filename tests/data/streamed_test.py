@@ -10,7 +10,7 @@ import time
 import jax
 import numpy as np
 import pytest
-from cases import ALGORITHMS, TASK, also_slowly, dataset
+from cases import METHODS, TASK, also_slowly, dataset
 
 from ist_jax import LoopConfig, run
 from ist_jax.core.placement import looped, sharded, subnet_mesh
@@ -67,9 +67,9 @@ FAST = [("ist", "disjoint", "sharded"), ("data-parallel", "shared", "looped")]
 def test_streamed_training_is_that_in_memory(name, split, place, monkeypatch):
     """Rounds of 3 steps and a last one of 2; validation and test in chunks, the last of them not full."""
     monkeypatch.setattr(streamed, "_CHUNK", 16)
-    data, samples = dataset(shards=SPLITS[split]), 4 * ALGORITHMS[name](4).batch_size * 14
+    data, samples = dataset(shards=SPLITS[split]), 4 * METHODS[name](4).batch_size * 14
     train = lambda data: run(
-        [(ALGORITHMS[name](4, PLACES[place]()), samples, 3)], TASK, data, CONFIG
+        [(METHODS[name](4, PLACES[place]()), samples, 3)], TASK, data, CONFIG
     )
     expected, found = train(data), train(on_disk(data))
     jax.tree.map(np.testing.assert_array_equal, found.params, expected.params)
@@ -129,7 +129,7 @@ def test_streaming_needs_no_cpu_beside_an_accelerator(monkeypatch):
 
 
 def looped_sharding():
-    return ALGORITHMS["ist"](2).sharding
+    return METHODS["ist"](2).sharding
 
 
 @pytest.mark.parametrize("split", SPLITS)
@@ -153,7 +153,7 @@ def test_workers_see_different_examples_and_a_device_has_no_others(split):
 
 def test_never_more_than_a_round_is_read_at_once():
     read = []
-    algorithm = ALGORITHMS["ist"](2)
+    algorithm = METHODS["ist"](2)
     round_of = 2 * 2 * algorithm.batch_size
     run(
         [(algorithm, 5 * round_of, 2)],
@@ -169,7 +169,7 @@ def test_never_more_than_a_round_is_read_at_once():
 
 @pytest.mark.parametrize("name", also_slowly(["ist"], ["ist", "data-parallel"]))
 def test_a_streamed_run_that_is_stopped_resumes_exactly(name, tmp_path):
-    phases = lambda: [(ALGORITHMS[name](2), 2 * 3 * ALGORITHMS[name](2).batch_size * 6, 3)]
+    phases = lambda: [(METHODS[name](2), 2 * 3 * METHODS[name](2).batch_size * 6, 3)]
     config = dataclasses.replace(CONFIG, checkpoint_every=2)
     unbroken = run(phases(), TASK, on_disk(dataset()), config)
     asked = iter([False, False, False, True])

@@ -11,14 +11,14 @@ from cases import (
     BATCH,
     ROOT,
     TASK,
+    custom,
     dataset,
     exchanged_rounds,
-    own,
     placements,
     random_params,
+    replicas,
     rounds,
     two_groups,
-    whole,
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -101,7 +101,7 @@ def session(exchange, params, num_subnets, parts):
 
 
 @pytest.mark.parametrize("name", REDUCED)
-@pytest.mark.parametrize("make", [two_groups, own], ids=["mlp", "own-model"])
+@pytest.mark.parametrize("make", [two_groups, custom], ids=["mlp", "custom"])
 def test_the_mesh_rounds_as_one_device_does_and_near_the_exact_one(name, make):
     split = make(4)
     shapes = jax.eval_shape(split.init, jax.random.key(0))
@@ -186,7 +186,7 @@ def test_training_with_a_rounded_exchange_learns_as_well(name):
 
 
 @pytest.mark.parametrize(
-    "split", [whole(2), two_groups(1)], ids=["leaves-without-groups", "one-subnetwork"]
+    "split", [replicas(2), two_groups(1)], ids=["leaves-without-groups", "one-subnetwork"]
 )
 def test_averages_and_a_single_subnetwork_are_exact(split):
     """Local SGD has only leaves without a group, and a single subnetwork is sent nothing."""
@@ -231,7 +231,7 @@ def test_carried_second_moments_of_adam_never_become_negative():
 
 @pytest.mark.parametrize("name", ["exact", *REDUCED])
 def test_units_with_several_holders_over_a_mesh(name):
-    split = own(4)
+    split = custom(4)
     shapes = jax.eval_shape(split.init, jax.random.key(0))
     labels = label_axes(shapes, split.rules, split.partition.sizes)
     parts, params = partition("blocks", split.partition.sizes, 4, min_units=5), random_params(split)

@@ -11,9 +11,9 @@ import numpy as np
 import optax
 import pytest
 from cases import (
-    ALGORITHMS,
     BATCH,
     DECOMPOSITIONS,
+    METHODS,
     SGD,
     TASK,
     also_slowly,
@@ -130,7 +130,7 @@ class Kept:
 def test_a_users_logger_takes_every_row_and_is_closed_once_also_when_the_run_fails(tmp_path):
     kept, stopped = Kept(), Kept()
     asked = iter([False, True])
-    phases = [(ALGORITHMS["ist"](4), 9 * SAMPLES, 3)]
+    phases = [(METHODS["ist"](4), 9 * SAMPLES, 3)]
     with pytest.raises(Stopped):
         run(phases, TASK, dataset(), CONFIG, tmp_path, loggers=[stopped], stop=lambda: next(asked))
     assert [row["round"] for row in stopped.rows] == [1, 2] and stopped.closed == 1
@@ -140,14 +140,14 @@ def test_a_users_logger_takes_every_row_and_is_closed_once_also_when_the_run_fai
 
 
 def test_rows_of_one_evaluation_and_its_round_are_one_row():
-    results = run([(ALGORITHMS["ist"](4), 6 * SAMPLES, 3)], TASK, dataset(), CONFIG)
+    results = run([(METHODS["ist"](4), 6 * SAMPLES, 3)], TASK, dataset(), CONFIG)
     assert [row["round"] for row in results.history] == [1, 2]
     assert not evaluation(results.history[0])
     assert evaluation(results.history[1]).keys() == {*SPLITS, *(f"{s}_subnets" for s in SPLITS)}
 
 
 def test_a_phase_and_results_are_shown_in_a_line():
-    phase = Phase(ALGORITHMS["ist"](4), 3 * SAMPLES, 3)
+    phase = Phase(METHODS["ist"](4), 3 * SAMPLES, 3)
     assert phase.rounds(0) == [3] and phase.rounds(3) == []
     assert phase.draws(1) == [range(BATCH, 3 * BATCH)]
     assert len(repr(run([phase], TASK, dataset()))) < 300
@@ -155,7 +155,7 @@ def test_a_phase_and_results_are_shown_in_a_line():
 
 def test_the_task_says_which_evaluation_is_the_best(tmp_path):
     task = TASK._replace(selects=Selection("loss", "min"))
-    results = run([(ALGORITHMS["ist"](4), 12 * SAMPLES, 3)], task, dataset(), CONFIG)
+    results = run([(METHODS["ist"](4), 12 * SAMPLES, 3)], task, dataset(), CONFIG)
     best = min(filter(evaluation, results.history), key=lambda row: row["validation"]["loss"])
     assert results.summary["selection"] == {"metric": "loss", "best": "min"}
     assert results.summary["selected"] == {"round": best["round"], **evaluation(best)}
@@ -236,10 +236,10 @@ def test_law_10_a_run_that_resumes_equals_the_unbroken_run_bit_for_bit(
 
 
 @pytest.mark.parametrize(
-    "name", also_slowly(["ist-carry", "diloco", "ensemble"], sorted(ALGORITHMS))
+    "name", also_slowly(["ist-carry", "diloco", "ensemble"], sorted(METHODS))
 )
 def test_law_10_every_method_resumes_where_it_stopped(tmp_path, name):
-    make = lambda: [(ALGORITHMS[name](4), 9 * SAMPLES, 3)]
+    make = lambda: [(METHODS[name](4), 9 * SAMPLES, 3)]
     unbroken = run(make(), TASK, dataset(), CONFIG)
     chex.assert_trees_all_equal(
         killed_and_resumed(make, CONFIG, tmp_path, 2, 2).params, unbroken.params
@@ -311,11 +311,11 @@ def test_phases_may_use_different_devices():
 def test_a_phase_needs_samples_and_steps():
     for samples, steps in ((0, 3), (10, 0)):
         with pytest.raises(ValueError, match="at least one sample and one local step"):
-            run([(ALGORITHMS["ist"](4), samples, steps)], TASK, dataset())
+            run([(METHODS["ist"](4), samples, steps)], TASK, dataset())
 
 
 def test_the_same_seed_gives_the_same_run_and_another_seed_another():
-    make = lambda: [(ALGORITHMS["ist"](4), 6 * SAMPLES, 3)]
+    make = lambda: [(METHODS["ist"](4), 6 * SAMPLES, 3)]
     first, again, other = (
         run(make(), TASK, dataset(), LoopConfig(seed=seed)) for seed in (0, 0, 1)
     )
@@ -326,7 +326,7 @@ def test_the_same_seed_gives_the_same_run_and_another_seed_another():
 
 
 def test_samples_are_rounded_up_to_whole_steps():
-    results = run([(ALGORITHMS["ist"](4), 3 * SAMPLES + 1, 2)], TASK, dataset(), LoopConfig())
+    results = run([(METHODS["ist"](4), 3 * SAMPLES + 1, 2)], TASK, dataset(), LoopConfig())
     assert results.summary["samples_seen"] == 4 * SAMPLES
 
 
@@ -372,9 +372,9 @@ def test_a_loss_that_is_not_finite_leaves_the_checkpoints_before_it(tmp_path):
     assert Checkpoints(tmp_path / "checkpoints").run_state()["round"] == 2
 
 
-@pytest.mark.parametrize("name", sorted(ALGORITHMS))
+@pytest.mark.parametrize("name", sorted(METHODS))
 def test_a_run_starts_from_given_parameters(name):
-    algorithm = ALGORITHMS[name](4)
+    algorithm = METHODS[name](4)
     given = jax.tree.map(lambda leaf: np.full(leaf.shape, 0.5, leaf.dtype), algorithm.shapes())
     state = algorithm.fresh(jax.random.key(0), Start(given))
     chex.assert_trees_all_equal(params_of(algorithm, state), given)

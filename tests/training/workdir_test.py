@@ -14,7 +14,7 @@ import chex
 import jax
 import jax.numpy as jnp
 import pytest
-from cases import ALGORITHMS, BATCH, TASK, dataset
+from cases import BATCH, METHODS, TASK, dataset
 from command_line import QUICK
 from jax.errors import JaxRuntimeError
 from orbax.checkpoint import v1 as ocp
@@ -33,7 +33,7 @@ CONFIG = LoopConfig(eval_every=2, checkpoint_every=2)
 
 def train(workdir, rounds=8, **options):
     return run(
-        [(ALGORITHMS["ist-carry"](4), 2 * rounds * SAMPLES, 2)],
+        [(METHODS["ist-carry"](4), 2 * rounds * SAMPLES, 2)],
         TASK,
         dataset(),
         CONFIG,
