@@ -206,11 +206,11 @@ def _sampling_weights(kind: str, degree_N: np.ndarray) -> dict[str, np.ndarray]:
     """
     if kind == "mean":
         take_N = 1 / np.maximum(degree_N, 1)
-        give_N, own_N = np.ones(len(degree_N)), np.zeros(len(degree_N))
+        give_N, self_N = np.ones(len(degree_N)), np.zeros(len(degree_N))
     else:
         take_N = give_N = 1 / np.sqrt(degree_N + 1)
-        own_N = 1 / (degree_N + 1)
-    weights = {"take_N": take_N, "give_N": give_N, "own_N": own_N}
+        self_N = 1 / (degree_N + 1)
+    weights = {"take_N": take_N, "give_N": give_N, "self_N": self_N}
     return {name: value.astype(np.float32) for name, value in weights.items()}
 
 

@@ -1,4 +1,4 @@
-"""No exchange: S independent subnetworks, as in an ensemble."""
+"""No exchange: independent subnetworks, as in an ensemble."""
 
 from typing import Any, NamedTuple
 
@@ -16,29 +16,25 @@ class Independent(NamedTuple):
     """The store of an exchange that sends nothing.
 
     Attributes:
-      full: the initial full parameters, for the entries that no subnetwork holds.
-      subnets_S: the subnetworks' parameters, stacked.
+      full: the initial full parameters, for entries that no subnetwork holds.
+      subnets_S: the subnetworks' parameters, stacked along a leading axis S.
     """
 
     full: Params
     subnets_S: Params
 
 
-def independent(
-    labels: Any, shapes: Any, partition: Partition, mesh: Mesh | None = None
-) -> Exchange:
-    """Every subnetwork keeps its parameters, which all come from one initialisation.
+def independent(labels: Any, partition: Partition, mesh: Mesh | None = None) -> Exchange:
+    """Every subnetwork keeps its parameters. All start from one initialisation.
 
     Args:
-      labels: labels of the tree of parameters.
-      shapes: not used; every exchange takes it.
-      partition: 'fixed', or without groups.
-      mesh: devices over which the subnetworks are sharded; None for one device.
+      labels: labels of the parameters.
+      partition: 'fixed', or a partition without groups.
+      mesh: the mesh over which subnetworks are sharded; None for one device.
 
     Raises:
-      ValueError: the partition changes.
+      ValueError: the partition changes between rounds.
     """
-    del shapes
     if partition.sizes and partition.name != "fixed":
         raise ValueError(
             f"independent subnetworks keep their units: use partition='fixed', not "

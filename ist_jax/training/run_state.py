@@ -34,7 +34,7 @@ class RunState:
       evaluation_seconds: of evaluation.
       device_seconds: of training, if every worker had a device to itself.
       link_seconds: of synchronisations over the configured link.
-      measured: phase -> what `analysis.meter.measured` says of its round.
+      measured: phase -> what `analysis.meter.measure_round` says of its round.
       selected_round: round of the selected evaluation; 0 before the first.
       selected: its metrics by split.
     """

@@ -86,7 +86,7 @@ def test_law_6_compiled_bytes_equal_the_arithmetic_and_nothing_is_all_gathered(m
 
 def test_small_blocks_of_a_dtype_share_a_collective_and_large_ones_have_their_own():
     mesh = subnet_mesh(2)
-    transport = MeshTransport(mesh, 2, pack_below=4 * 2 * 5)
+    transport = MeshTransport(mesh, 2, fuse_below=4 * 2 * 5)
     shapes = [
         ((2, 4), jnp.float32),
         ((2, 3), jnp.float32),

@@ -101,7 +101,7 @@ def test_balanced_bounds_what_a_home_and_a_subnetwork_share(size, num_subnets):
     for index_SxM in (np.asarray(parts.first()["g"]), *draws(parts, 50)):
         for row in index_SxM:
             shared = np.bincount(row[row < size] // home, minlength=num_subnets)
-            assert shared.max() <= parts.pair_units("g") == -(-home // num_subnets)
+            assert shared.max() <= parts.block_units("g") == -(-home // num_subnets)
 
 
 @pytest.mark.parametrize("size,num_subnets", [(64, 4), (17, 4), (23, 8), (9, 8)])
@@ -114,7 +114,7 @@ def test_a_holder_sharded_group_bounds_what_two_holders_exchange(size, num_subne
                 shared = set(giver[giver < size]) & set(taker[taker < size])
                 assert (
                     len(shared)
-                    <= parts.pair_units("g")
+                    <= parts.block_units("g")
                     == -(-home_size(size, num_subnets) // num_subnets)
                 )
 
@@ -134,7 +134,7 @@ def test_a_minimum_depth_overlaps_and_covers(name, size, num_subnets, depth):
             assert len(set(row)) == depth and (np.diff(row) > 0).all(), (
                 "as many different units each, in order"
             )
-            assert np.bincount(row // home).max() <= parts.pair_units("g"), (
+            assert np.bincount(row // home).max() <= parts.block_units("g"), (
                 "no more units of a home than a mesh sends"
             )
     assert len(np.unique(drawn.reshape(100, -1), axis=0)) == (1 if depth == size else 100)
@@ -167,17 +167,17 @@ def test_balanced_with_a_minimum_depth_assigns_equal_shares(size, num_subnets, d
     """Units have equally many holders to within one; shares of a home are at most rounded up."""
     parts = partition("balanced", {"g": size}, num_subnets, min_units=depth)
     home, drawn = home_size(size, num_subnets), draws(parts, 200)
-    assert parts.pair_units("g") == -(-home * depth // size)
+    assert parts.block_units("g") == -(-home * depth // size)
     holders_RxN = np.stack([(drawn == unit).sum(axis=(1, 2)) for unit in range(size)], axis=1)
     assert set(holders_RxN.flat) <= {num_subnets * depth // size, -(-num_subnets * depth // size)}
     shares = np.stack([(drawn // home == h).sum(axis=2) for h in range(num_subnets)])
-    assert shares.max() <= parts.pair_units("g")
+    assert shares.max() <= parts.block_units("g")
 
 
 def test_round_robin_assigns_copies_as_in_the_worked_example_of_the_overlap():
     unit_C = jnp.array([3, 3, 2, 2, 0, 0, 1, 1, 5, 5, 4, 4])
     order_HxS = jnp.array([[0, 2, 1], [2, 0, 1], [1, 0, 2]])
-    holder_C = overlap.round_robin(unit_C // 2, order_HxS)
+    holder_C = overlap.assign_copies(unit_C // 2, order_HxS)
     units = [sorted(unit_C[holder_C == s].tolist()) for s in range(3)]
     assert units == [[0, 1, 3, 5], [1, 2, 4, 5], [0, 2, 3, 4]]
 

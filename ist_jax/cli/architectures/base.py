@@ -52,12 +52,12 @@ def check_scaling(config: Config) -> None:
         )
 
 
-def check_widths(config: Config, why_not_padded: str, shared: int = 0) -> None:
+def check_widths(config: Config, padding_problem: str, shared: int = 0) -> None:
     """`model.hidden` has units for every subnetwork, and equally many if they may not be padded.
 
     Args:
       config: whose model has layers of `model.hidden` units.
-      why_not_padded: why a subnetwork may not be padded with zero units; '' if it may.
+      padding_problem: why a subnetwork may not be padded with zero units; '' if it may.
       shared: how many last layers are not partitioned.
     """
     hidden, num_subnets = config.model.hidden, config.num_subnets
@@ -79,8 +79,8 @@ def check_widths(config: Config, why_not_padded: str, shared: int = 0) -> None:
             "model.norm=layer runs over the units of a subnetwork, at least two: "
             f"model.hidden={hidden} has a layer of fewer for num_subnets={num_subnets}"
         )
-    if why_not_padded and any(width % num_subnets for width in partitioned):
+    if padding_problem and any(width % num_subnets for width in partitioned):
         raise ConfigError(
             f"num_subnets={num_subnets} must divide every layer of model.hidden={hidden}: "
-            f"{why_not_padded}"
+            f"{padding_problem}"
         )

@@ -158,7 +158,7 @@ def swap(num_bytes: int, leaves: int, packed: bool) -> Callable[[], Any]:
     In one collective if `packed`, else in one each.
     """
     mesh = subnet_mesh()
-    transport = MeshTransport(mesh, mesh.size, pack_below=2**62 if packed else 0)
+    transport = MeshTransport(mesh, mesh.size, fuse_below=2**62 if packed else 0)
     shape = (mesh.size * mesh.size, -(-num_bytes // (4 * mesh.size)))
     blocks = jax.device_put([jnp.ones(shape)] * leaves, NamedSharding(mesh, PartitionSpec(AXIS)))
     send = jax.jit(
