@@ -65,11 +65,7 @@ def blocks(
       ValueError: a stage does not exist or has fewer further blocks than S or `min_blocks`, or S
         does not divide the number of post-activation blocks.
     """
-    if (model.unrolled and stages) or not set(stages) <= set(range(1, len(model.stage_sizes) + 1)):
-        raise ValueError(
-            f"stages are of 1 to {len(model.stage_sizes)} and not unrolled, "
-            f"not {tuple(stages)} of {model}"
-        )
+    _check_stages(model, stages)
     sizes = {f"stage_{stage}": model.stage_sizes[stage - 1] - 1 for stage in stages}
     slots = {group: max(-(-size // num_subnets), min_blocks) for group, size in sizes.items()}
     share = {
@@ -93,6 +89,17 @@ def blocks(
         pad_safe=is_preact(model.block),
         ordered=True,
     )
+
+
+def _check_stages(model: ResNet, stages: Sequence[int]) -> None:
+    num_stages = len(model.stage_sizes)
+    if not set(stages) <= set(range(1, num_stages + 1)):
+        raise ValueError(f"stages are of 1 to {num_stages}, not {tuple(stages)}: leave others out")
+    if model.unrolled and stages:
+        raise ValueError(
+            f"blocks of stages={tuple(stages)} are split along the axis of a loop, and the model is "
+            "unrolled: use unrolled=False"
+        )
 
 
 def _with_blocks(model: ResNet, further: Mapping[str, int]) -> ResNet:

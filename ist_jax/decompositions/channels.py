@@ -16,7 +16,7 @@ from ist_jax.decompositions.filters import check_norm
 from ist_jax.models.vgg import VGG
 
 
-def channel_rules(num_convolutions: int, num_hidden: int) -> Rules:
+def rules(num_convolutions: int, num_hidden: int) -> Rules:
     """The rules of the groups conv_0, ..., hidden_0, ...: the outputs of the layers."""
     convolutions = [f"conv_{i}" for i in range(num_convolutions)]
     groups = [None, *convolutions, *(f"hidden_{i}" for i in range(num_hidden))]
@@ -52,7 +52,7 @@ def channels(
     sizes = {f"conv_{i}": width for i, width in enumerate(widths)}
     sizes |= {f"hidden_{i}": width for i, width in enumerate(model.hidden)}
     return decompose(
-        channel_rules(len(widths), len(model.hidden)),
+        rules(len(widths), len(model.hidden)),
         sizes,
         num_subnets=num_subnets,
         full=model,

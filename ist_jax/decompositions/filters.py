@@ -24,7 +24,7 @@ def check_norm(norm: str) -> None:
         )
 
 
-def filter_rules(model: ResNet) -> Rules:
+def rules(model: ResNet) -> Rules:
     """The rules, with the filters of each further block as a group: 'stage_1_block_1', ..."""
     norm = "norm2" if is_preact(model.block) else "norm1"
     table: list[tuple[str, tuple[str | None, ...] | None]] = []
@@ -72,7 +72,7 @@ def filters(
     full = model.clone(unrolled=True)
     slots = [-(-(model.width * 2**i) // num_subnets) for i in range(len(model.stage_sizes))]
     return decompose(
-        filter_rules(model),
+        rules(model),
         _group_sizes(model),
         num_subnets=num_subnets,
         full=full,

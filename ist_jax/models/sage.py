@@ -21,9 +21,10 @@ class GraphSAGE(nn.Module):
     """Layers hidden_0, hidden_1, ..., output over pairs (node, mean of its neighbours).
 
     Kernels have the shape (2, D, H), so that a unit of the previous layer is one index of axis D,
-    for the node and its neighbours. The first layer's means are constant, so they are part of the data:
-    `graph.features` has the shape (N, 2, D) (`data.GraphOptions(first_product='mean')`). As in the
-    authors' code, a layer is mean, dropout, product, norm and activation, in this order.
+    for a node and for its neighbours. The first layer's means are constant, so they are part of
+    the data: `graph.features` has the shape (N, 2, D)
+    (`data.GraphOptions(first_product='mean')`). As in the authors' code, a layer is mean, dropout,
+    product, norm and activation, in this order.
 
     Attributes: see `GCN`.
     """

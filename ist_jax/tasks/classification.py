@@ -32,7 +32,7 @@ def classification(
     padding: int = 4,
     size: tuple[int, int] | None = None,
 ) -> Task:
-    """A task over arrays {'x': [N, ...], 'y': int[N]}.
+    """The task over arrays {'x': [N, ...], 'y': int[N]}.
 
     Args:
       mean: subtracted from all inputs of a batch. Stored inputs keep their dtype, such as uint8.

@@ -1,7 +1,7 @@
 """Importance sampling of nodes, layer by layer (LADIES; Zou et al., NeurIPS 2019, section 3).
 
-The layer below has the same nodes and `count` sampled ones. The importance of node i is the sum over
-the layer's nodes j of P_ji^2, where P is the normalised adjacency matrix. Unlike in the paper,
+The layer below has the same nodes and `count` sampled ones. The importance of node i is the sum of
+P_ji^2 over the layer's nodes j, where P is the normalised adjacency matrix. Unlike in the paper,
 nodes are drawn without replacement, and their number is fixed (priority sampling; Duffield, Lund
 and Thorup, JACM 2007). The weight of a sampled node accounts for those that were not sampled. So
 sums over neighbours are unbiased, and exact if all nodes are drawn. Rows are not normalised again,
@@ -91,7 +91,7 @@ def _adjacency_block(graph: Graph, upper_B: Array, lower_M: Array) -> Array:
 
 
 def _places(nodes: Array, size: int, columns: int) -> Array:
-    """int32[N + 1]: the place of each node in `nodes`; without one, size + columns (out of range)."""
+    """int32[N + 1]: each node's place in `nodes`; size + columns (out of range) without one."""
     place = jnp.arange(nodes.shape[0], dtype=jnp.int32)
     place = jnp.where(nodes < size, place, -1)
     # a node that occurs twice gets its last place: `max` is deterministic there, `set` is not
