@@ -108,6 +108,30 @@ def _for_one(f: PerSubnet) -> PerSubnet:
     return run
 
 
+def _over_mesh(mesh: Mesh, on_device: PerSubnet, out_specs: Any) -> PerSubnet:
+    """`on_device` run on every device of the mesh, on its share of the subnetworks."""
+
+    def run_on_device(shared: Any, worker_S: Any) -> Any:
+        return on_device(local_part(shared), worker_S)
+
+    def spec(leaf: Any) -> PartitionSpec:
+        return PartitionSpec(AXIS) if is_by_device(leaf) else PartitionSpec()
+
+    def run(shared: Any, worker_S: Any) -> Any:
+        shared_specs = jax.tree.map(spec, shared, is_leaf=is_by_device)
+        # check_vma=False, as Flax's scan carries start as replicated and end as varying values
+        mapped = jax.shard_map(
+            run_on_device,
+            mesh=mesh,
+            in_specs=(shared_specs, PartitionSpec(AXIS)),
+            out_specs=out_specs,
+            check_vma=False,
+        )
+        return mapped(shared, worker_S)
+
+    return run
+
+
 def sharded(mesh: Mesh, inner: Placement | None = None) -> Placement:
     """S / R subnetworks on each of the R devices along the mesh's axis `AXIS`.
 
@@ -117,40 +141,19 @@ def sharded(mesh: Mesh, inner: Placement | None = None) -> Placement:
     """
     inner = inner or vmapped()
 
-    def on_mesh(on_device: PerSubnet, out_specs: Any) -> PerSubnet:
-        def run_on_device(shared: Any, worker_S: Any) -> Any:
-            return on_device(local_part(shared), worker_S)
-
-        def spec(leaf: Any) -> PartitionSpec:
-            return PartitionSpec(AXIS) if is_by_device(leaf) else PartitionSpec()
-
-        def run(shared: Any, worker_S: Any) -> Any:
-            shared_specs = jax.tree.map(spec, shared, is_leaf=is_by_device)
-            # check_vma=False, as Flax's scan carries start as replicated and end as varying values
-            mapped = jax.shard_map(
-                run_on_device,
-                mesh=mesh,
-                in_specs=(shared_specs, PartitionSpec(AXIS)),
-                out_specs=out_specs,
-                check_vma=False,
-            )
-            return mapped(shared, worker_S)
-
-        return run
-
     def wrap(f: PerSubnet) -> PerSubnet:
         def on_device(shared: Any, worker_S: Any) -> Any:
             per_device = jax.tree.leaves(worker_S)[0].shape[0]
             return (_for_one(f) if per_device == 1 else inner(f))(shared, worker_S)
 
-        return on_mesh(on_device, PartitionSpec(AXIS))
+        return _over_mesh(mesh, on_device, PartitionSpec(AXIS))
 
     def summed(f: PerSubnet) -> PerSubnet:
         def on_device(shared: Any, worker_S: Any) -> tuple[Any, Any]:
             value_S, total = inner.summed(f)(shared, worker_S)
             return value_S, jax.lax.psum(total, AXIS)
 
-        return on_mesh(on_device, (PartitionSpec(AXIS), PartitionSpec()))
+        return _over_mesh(mesh, on_device, (PartitionSpec(AXIS), PartitionSpec()))
 
     return Placement(f"sharded({inner.name})", wrap, summed, mesh)
 

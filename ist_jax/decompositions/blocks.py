@@ -97,8 +97,8 @@ def _check_stages(model: ResNet, stages: Sequence[int]) -> None:
         raise ValueError(f"stages are of 1 to {num_stages}, not {tuple(stages)}: leave others out")
     if model.unrolled and stages:
         raise ValueError(
-            f"blocks of stages={tuple(stages)} are split along the axis of a loop, and the model is "
-            "unrolled: use unrolled=False"
+            f"blocks of stages={tuple(stages)} are split along the axis of a loop, but the model "
+            "is unrolled: use unrolled=False"
         )
 
 

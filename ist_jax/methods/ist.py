@@ -68,6 +68,16 @@ def _check_options(partition: Partition, opt_state: str, compression: str) -> No
         )
 
 
+def _with_layout(
+    partition: Partition, labels: Exchanged, shapes: Exchanged, home_sharded: bool
+) -> Partition:
+    """The partition with its holder-sharded groups chosen: none, or those that send least."""
+    if home_sharded:
+        return partition.with_holder_sharded(())
+    outer_state = (labels.outer_state, shapes.outer_state)
+    return choose_holder_sharded(partition, labels.pulled, shapes.pulled, outer_state)
+
+
 def ist(
     decomposition: Decomposition,
     task: Task,
@@ -109,19 +119,15 @@ def ist(
     placement = placement or vmapped()
     _check_options(decomposition.partition, opt_state, compression)
     labels, shapes = exchanged_trees(decomposition, tx, opt_state, outer_tx)
-    partition = decomposition.partition
-    outer_state = (labels.outer_state, shapes.outer_state)
-    if home_sharded:
-        partition = partition.with_holder_sharded(())
-    else:
-        partition = choose_holder_sharded(partition, labels.pulled, shapes.pulled, outer_state)
+    partition = _with_layout(decomposition.partition, labels, shapes, home_sharded)
     make, state_codec = one_device, STATE_COMPRESSION[compression]
     if placement.mesh is not None:
         make = functools.partial(over_mesh, mesh=placement.mesh)
     codecs = Exchanged(compression, state_codec, state_codec)
     outer = None
     if outer_tx is not None:
-        outer = Outer(outer_tx, make(*outer_state, partition, compressions=state_codec))
+        state = (labels.outer_state, shapes.outer_state)
+        outer = Outer(outer_tx, make(*state, partition, compressions=state_codec))
     info = MethodInfo(
         num_workers=partition.num_subnets,
         batch_size=batch_size,
