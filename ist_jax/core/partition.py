@@ -82,8 +82,8 @@ class Partition(NamedTuple):
         return not self.overlapping
 
     @property
-    def padded(self) -> dict[str, int]:
-        """The sizes of the groups in which some subnetworks have padding."""
+    def padded_groups(self) -> dict[str, int]:
+        """group -> size, of the groups in which some subnetworks have padding."""
         uneven = uneven_groups(self.sizes, self.num_subnets)
         return {group: size for group, size in uneven.items() if group not in self.overlapping}
 

@@ -56,10 +56,10 @@ def decompose(
       TypeError: `full`, `subnet` or `padded` is not a model.
     """
     parts = partition(partition_name, sizes, num_subnets, min_units=min_units)
-    if parts.padded and not pad_safe:
+    if parts.padded_groups and not pad_safe:
         raise ValueError(
             f"num_subnets={num_subnets} must divide every group, and does not divide "
-            f"{parts.padded}: {padding_error}"
+            f"{parts.padded_groups}: {padding_error}"
         )
     return Decomposition(
         rules=tuple(rules),

@@ -126,7 +126,7 @@ def test_a_holder_sharded_group_bounds_what_two_holders_exchange(size, num_subne
 def test_a_minimum_depth_overlaps_and_covers(name, size, num_subnets, depth):
     """Also at the larger share: with 22 blocks, S = 4 and depth 6, all have 6, not 6, 6, 5, 5."""
     parts = partition(name, {"g": size}, num_subnets, min_units=depth)
-    assert not parts.disjoint and not parts.padded and parts.slots == {"g": depth}
+    assert not parts.disjoint and not parts.padded_groups and parts.slots == {"g": depth}
     home, drawn = home_size(size, num_subnets), draws(parts, 100)
     for index_SxM in (np.asarray(parts.first()["g"]), *drawn):
         assert set(index_SxM.flat) == set(range(size)), "every unit has a holder"
@@ -195,7 +195,7 @@ def test_all_pairs_of_subnetworks_share_equally_many_units_with_a_minimum_depth(
 
 def test_a_minimum_depth_below_all_shares_changes_nothing():
     plain, deep = (partition("blocks", {"g": 22}, 4, min_units=depth) for depth in (0, 5))
-    assert deep.disjoint and deep.padded == {"g": 22} and deep.slots == plain.slots
+    assert deep.disjoint and deep.padded_groups == {"g": 22} and deep.slots == plain.slots
     np.testing.assert_array_equal(draws(plain, 3), draws(deep, 3))
 
 

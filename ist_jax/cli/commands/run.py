@@ -175,7 +175,7 @@ def padding(phases: Sequence[Phase]) -> list[str]:
     padded = {
         (group, p.sizes[group], p.num_subnets, p.slots[group])
         for p in partitions
-        for group in p.padded
+        for group in p.padded_groups
     }
     return [
         f"{group}: {size} units in {count} x {slots} slots, {count * slots - size} of them empty, "
