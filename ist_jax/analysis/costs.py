@@ -29,7 +29,7 @@ from ist_jax.exchange.layout import holder_sharded_axis, home_axis
 
 
 class LeafCost(NamedTuple):
-    """What one leaf costs in a synchronisation, in bytes sent per device.
+    """The cost of one leaf in a synchronisation, in bytes sent per device.
 
     Attributes:
       name: the leaf's name.

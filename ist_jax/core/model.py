@@ -10,7 +10,7 @@ Stats = Mapping[str, Any]  # normalisation statistics, a pytree; {} for a model 
 
 
 class Model(Protocol):
-    """A network. What `apply` is given chooses its mode (dropout, statistics), not a flag."""
+    """A network. The arguments of `apply` choose its mode; there is no training flag."""
 
     def init(self, key: Key, example: Any) -> Params:
         """Fresh parameters.

@@ -16,7 +16,7 @@ It takes three steps. Example: N = 6 units, S = 3 subnetworks, M = 4, homes {0, 
         home 1: 3 3 2 2     home 0: 0 0 1 1     home 2: 5 5 4 4
 
  2. *Place the remainders.* Each home has 4 copies for 3 subnetworks: one for each, and 1 left over.
-    The extra copies go round a random order of the subnetworks, say 2, 0, 1. So home 1 gives its
+    The extra copies rotate over a random order of the subnetworks, say 2, 0, 1. So home 1 gives its
     extra copy to subnetwork 2, home 0 to subnetwork 0, and home 2 to subnetwork 1.
 
  3. *Round-robin.* Each home lists the subnetworks in random order, those with an extra copy first,

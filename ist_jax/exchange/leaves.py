@@ -40,7 +40,7 @@ from ist_jax.exchange.transport import LocalTransport, SendTable
 
 
 class Transfer(NamedTuple):
-    """What all leaves of one repartition, pull or push share.
+    """The arguments of a repartition, pull or push that all leaves share.
 
     Attributes:
       tables: group -> its send table.

@@ -116,7 +116,7 @@ class Method(abc.ABC):
 
     @abc.abstractmethod
     def end(self, state: State) -> Start:
-        """What the next phase of the run starts from."""
+        """The start of the next phase, in original order."""
 
     @abc.abstractmethod
     def first_worker(self, state: State) -> Worker:
@@ -138,7 +138,7 @@ class Method(abc.ABC):
     def check(self, start: Start) -> None:
         """Raises StartError if the parameters of `start` belong to another model."""
         if difference := shape_difference(leaf_shapes(start.params), leaf_shapes(self.shapes())):
-            raise StartError(f"a run starts from parameters of its own model, and {difference}")
+            raise StartError(f"a run starts from parameters of the same model, but {difference}")
 
     def start_sharding(self, leaf: Any) -> jax.sharding.Sharding:
         """The sharding of a leaf of a `Start`.

@@ -1,4 +1,4 @@
-"""What a method sends and stores, by arithmetic (`ist_jax.analysis.costs`)."""
+"""The bytes and parameters of a method, by arithmetic (`ist_jax.analysis.costs`)."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple

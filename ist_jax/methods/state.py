@@ -6,7 +6,7 @@ from ist_jax.core.types import Array, Indices, Params
 
 
 class Start(NamedTuple):
-    """What a phase passes to the next one, or a run to another: parameters in original order.
+    """The start of a phase: the end of the previous phase or of another run, in original order.
 
     Attributes:
       params: the full model's parameters.
@@ -20,7 +20,7 @@ class Start(NamedTuple):
 
 
 class State(NamedTuple):
-    """What a method keeps between rounds.
+    """The state of a method between rounds.
 
     Attributes:
       store: the stored parameters, in the layout of the method's exchange.
@@ -40,7 +40,7 @@ class State(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """What happens to the units in one round.
+    """The units of one round, and the groups that it synchronises.
 
     Attributes:
       indices: group -> int32[S, M], the units that each subnetwork trains.
