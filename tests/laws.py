@@ -149,7 +149,10 @@ def check_law_6(decomposition, parts, num_devices):
 
     params = random_params(decomposition)
     expected = jax.jit(by_definition)(params)
-    close = lambda label, a, b: np.testing.assert_allclose(a, b, rtol=0 if label.groups else 1e-6)
+
+    def close(label, a, b):
+        return np.testing.assert_allclose(a, b, rtol=0 if label.groups else 1e-6)
+
     for exchange in (
         over_mesh(labels, shapes, parts, subnet_mesh(num_devices)),
         one_device(labels, shapes, parts),

@@ -54,9 +54,10 @@ def test_flops_count_every_block_of_a_loop_over_blocks(num_subnets):
     flops = meter.flops_per_local_step(
         method, jax.eval_shape(method.init, jax.random.key(0)), view, jax.random.key(0)
     )
-    convolution = lambda pixels, size, inputs, outputs: (
-        2 * 16 * pixels**2 * size**2 * inputs * outputs
-    )
+
+    def convolution(pixels, size, inputs, outputs):
+        return 2 * 16 * pixels**2 * size**2 * inputs * outputs
+
     shared = (
         2 * convolution(8, 3, 8, 8)
         + convolution(4, 3, 8, 16)
@@ -71,7 +72,9 @@ def test_flops_count_every_block_of_a_loop_over_blocks(num_subnets):
 
 def test_a_loop_without_floating_point_operations_counts_nothing():
     def f(x, order):
-        step = lambda i, _: (order[i], None)
+        def step(i, _):
+            return (order[i], None)
+
         return x @ x + jax.lax.scan(step, jnp.int32(0), length=3)[0]
 
     given = jax.ShapeDtypeStruct((4, 4), jnp.float32), jax.ShapeDtypeStruct((5,), jnp.int32)

@@ -71,10 +71,11 @@ def test_no_device_ever_has_all_blocks(min_units):
     )
     put = lambda tree: jax.device_put(tree, method.sharding)
     arrays = put({name: jnp.asarray(array[:12]) for name, array in dataset().test.items()})
-    predicted = lambda state: evaluate(
-        method, TASK, state, {"test": arrays}, arrays, batch_size=6, subnets=False
-    )
-    collected = collectives(jax.jit(predicted).lower(method.fresh(ROOT)).compile().as_text())
+
+    def evaluation(state):
+        return evaluate(method, TASK, state, {"test": arrays}, arrays, batch_size=6, subnets=False)
+
+    collected = collectives(jax.jit(evaluation).lower(method.fresh(ROOT)).compile().as_text())
     block = 4 * 8 * 8
     assert {c.kind for c in collected} == {"all-reduce"}
     assert max(c.result_bytes for c in collected) <= block + 2 * 4 * 8, "a kernel, a scale, a bias"
@@ -205,7 +206,10 @@ def test_inactive_blocks_are_neither_stored_nor_computed():
         for m in (decomposition.subnet, model)
     )
     size = lambda tree: sum(leaf.size * 4 for leaf in jax.tree.leaves(tree["params"]))
-    loss = lambda model, variables: (model.apply(variables, jnp.ones((4, 8, 8, 3))) ** 2).sum()
+
+    def loss(model, variables):
+        return (model.apply(variables, jnp.ones((4, 8, 8, 3))) ** 2).sum()
+
     memory = []
     for net, variables in ((decomposition.subnet, sub), (model, full)):
         compiled = jax.jit(jax.grad(lambda v, net=net: loss(net, v))).lower(variables).compile()

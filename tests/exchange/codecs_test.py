@@ -107,9 +107,12 @@ def test_the_mesh_rounds_as_one_device_does_and_near_the_exact_one(name, make):
     shapes = jax.eval_shape(split.init, jax.random.key(0))
     labels = label_axes(shapes, split.rules, split.partition.sizes)
     parts, params = choose_holder_sharded(split.partition, labels, shapes), random_params(split)
-    run = lambda exchange: jax.device_get(
-        jax.jit(functools.partial(session, exchange, num_subnets=4, parts=parts))(params)
-    )
+
+    def run(exchange):
+        return jax.device_get(
+            jax.jit(functools.partial(session, exchange, num_subnets=4, parts=parts))(params)
+        )
+
     here = run(one_device(labels, shapes, parts, compressions=name))
     # fused multiply-adds of a decoded scale
     close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6)
@@ -235,9 +238,12 @@ def test_units_with_several_holders_over_a_mesh(name):
     shapes = jax.eval_shape(split.init, jax.random.key(0))
     labels = label_axes(shapes, split.rules, split.partition.sizes)
     parts, params = partition("blocks", split.partition.sizes, 4, min_units=5), random_params(split)
-    run = lambda exchange: jax.device_get(
-        jax.jit(functools.partial(session, exchange, num_subnets=4, parts=parts))(params)
-    )
+
+    def run(exchange):
+        return jax.device_get(
+            jax.jit(functools.partial(session, exchange, num_subnets=4, parts=parts))(params)
+        )
+
     here = run(one_device(labels, shapes, parts, compressions=name))
     there = run(over_mesh(labels, shapes, parts, subnet_mesh(4), compressions=name))
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6), there, here)

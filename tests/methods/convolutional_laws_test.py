@@ -68,9 +68,10 @@ def test_law_5_all_placements_agree_in_float64(kind, places):
         decomposition, data = DECOMPOSITIONS[kind](4), images()
         params = jax.tree.map(jnp.asarray, random_params(decomposition, dtype=np.float64))
         start = Start(jax.tree.map(lambda leaf: 0.3 * leaf, params), None, jnp.zeros((), jnp.int32))
-        make = lambda place: ist(
-            decomposition, TASK, optax.sgd(0.05), batch_size=4, placement=place
-        )
+
+        def make(place):
+            return ist(decomposition, TASK, optax.sgd(0.05), batch_size=4, placement=place)
+
         places = {name: PLACES[name] for name in places}
         check_law_5(make, places, data, start, rtol=1e-9, atol=1e-9)
 
@@ -163,9 +164,10 @@ def test_law_10_a_run_resumes_exactly_where_it_stopped(kind, tmp_path):
 def test_on_an_accelerator_convolutions_with_per_worker_kernels_are_not_batched(monkeypatch):
     """On one device, and in a shard that holds several subnetworks."""
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    names = lambda batched: [
-        make_placement("auto", s, d, batched=batched).name for s, d in ((4, 1), (16, 8))
-    ]
+
+    def names(batched):
+        return [make_placement("auto", s, d, batched=batched).name for s, d in ((4, 1), (16, 8))]
+
     one_by_one, at_once = ["looped", "sharded(looped)"], ["vmapped", "sharded(vmapped)"]
     assert names("never") == one_by_one and names("accelerator") == names("always") == at_once
     monkeypatch.setattr(jax, "default_backend", lambda: "cpu")

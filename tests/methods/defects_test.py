@@ -141,9 +141,10 @@ def test_b5_a_prediction_does_not_depend_on_the_test_sets_size_or_cut():
 def test_the_authors_protocol_normalises_every_test_batch_by_itself():
     method, data = ist(two_groups(2), TASK, SGD, batch_size=BATCH), dataset()
     state, _ = rounds(method, 3)
-    cut = lambda b: evaluate(
-        method, TASK, state, {"test": data.test}, None, batch_size=b, subnets=False
-    )
+
+    def cut(b):
+        return evaluate(method, TASK, state, {"test": data.test}, None, batch_size=b, subnets=False)
+
     losses = [float(cut(b)["test"]["loss"]) for b in (7, 60)]
     assert abs(losses[0] - losses[1]) > 1e-4, "its result depends on how the test set is cut"
 

@@ -285,7 +285,10 @@ def test_nothing_is_quadratic_in_nodes(kind):
 @pytest.mark.parametrize("kind", also_slowly(["gcn"], KINDS))
 def test_law_10_a_run_resumes_exactly_where_it_stopped(kind, tmp_path):
     """With dropout and moments of Adam that go with their features."""
-    phases = lambda: [
-        Phase(ist_of(kind, 4, optax.adam(1e-2), vmapped(), opt_state="carry"), 4 * 2 * 4, 2)
-    ]
+
+    def phases():
+        return [
+            Phase(ist_of(kind, 4, optax.adam(1e-2), vmapped(), opt_state="carry"), 4 * 2 * 4, 2)
+        ]
+
     check_law_10(phases, TASK, data_of(kind), tmp_path, [2])

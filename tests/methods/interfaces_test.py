@@ -85,9 +85,12 @@ def test_a_model_without_flax_trains_and_its_metric_is_the_only_one():
 def test_a_task_that_selects_by_a_metric_it_does_not_have_is_refused():
     method, data = ist(regression(2), REGRESSION, SGD, batch_size=BATCH), dataset()
     task = REGRESSION._replace(selects=Selection("accuracy", "max"))
-    score = lambda state: evaluate(
-        method, task, state, {"test": data.test}, None, batch_size=16, subnets=False
-    )
+
+    def score(state):
+        return evaluate(
+            method, task, state, {"test": data.test}, None, batch_size=16, subnets=False
+        )
+
     with pytest.raises(ValueError, match=r"selects by 'accuracy', and its metrics are \['mse'\]"):
         jax.eval_shape(score, method.fresh(ROOT))
 

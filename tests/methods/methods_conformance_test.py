@@ -201,14 +201,16 @@ def test_law_4_local_sgd_of_one_step_is_data_parallel():
 
 @pytest.mark.parametrize("place", ["vmapped", "sharded-2"])
 def test_law_4_an_outer_sgd_of_rate_one_is_the_plain_merge(place):
-    make = lambda outer_tx: ist(
-        two_groups(4),
-        TASK,
-        SGD,
-        batch_size=BATCH,
-        outer_tx=outer_tx,
-        placement=placements()[place](),
-    )
+    def make(outer_tx):
+        return ist(
+            two_groups(4),
+            TASK,
+            SGD,
+            batch_size=BATCH,
+            outer_tx=outer_tx,
+            placement=placements()[place](),
+        )
+
     plain, outer = make(None), make(optax.sgd(1.0))
     assert_close(
         params_of(plain, rounds(plain, 3)[0]),
@@ -248,7 +250,10 @@ def test_outer_momentum_moves_with_its_units(place):
         for state in (rounds(method, n, start=start)[0] for n in (1, 2))
     )
     assert any((held[group] != held_then[group]).any() for group in held)
-    change = lambda new, old: jax.tree.map(lambda a, b: a - b, new, old)
+
+    def change(new, old):
+        return jax.tree.map(lambda a, b: a - b, new, old)
+
     assert_close(
         change(second, first),
         jax.tree.map(lambda d: 0.9 * d, change(first, start.params)),
