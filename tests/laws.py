@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from cases import BATCH, ROOT, TASK, exchanged_rounds, params_of, random_params, rounds
+from cases import BATCH, ROOT, TASK, params_of, random_params, rounds
 
 from ist_jax.analysis.hlo import bytes_sent, collectives
 from ist_jax.core.placement import subnet_mesh
@@ -114,6 +114,24 @@ def check_law_10(phases, task, data, workdir, rounds_between):
             run(phases(), task, data, config, workdir, stop=lambda asked=asked: next(asked))
     chex.assert_trees_all_equal(run(phases(), task, data, config, workdir).params, unbroken.params)
     return unbroken.params
+
+
+def exchanged_rounds(exchange, parts, params, weight_S, count, factor):
+    """Yields (indices, pulled or None, store) of the start and of `count` rounds.
+
+    Training multiplies every parameter by `factor`.
+    """
+    indices, store = parts.first(), exchange.init(params)
+    yield indices, None, store
+    for r in range(count):
+        key = jax.random.key(r)
+        following = parts.sample(key, indices)
+        store, indices = exchange.repartition(store, indices, following, key), following
+        sub_S = exchange.pull(store, indices)
+        store = exchange.push(
+            store, sub_S, jax.tree.map(lambda leaf: factor * leaf, sub_S), indices, weight_S, key
+        )
+        yield indices, sub_S, store
 
 
 def check_law_6(decomposition, parts, num_devices):

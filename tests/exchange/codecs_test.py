@@ -13,7 +13,6 @@ from cases import (
     TASK,
     custom,
     dataset,
-    exchanged_rounds,
     placements,
     random_params,
     replicas,
@@ -22,6 +21,7 @@ from cases import (
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from laws import exchanged_rounds
 
 from ist_jax import ist
 from ist_jax.analysis.hlo import bytes_sent, collectives
