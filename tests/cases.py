@@ -1,12 +1,10 @@
 """What the conformance suites run over: a new decomposition or method joins with one line."""
 
 import contextlib
-import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-import compilation_cache
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -343,16 +341,6 @@ def one_round(
     put = functools.partial(jax.device_put, device=algorithm.sharding)
     weight_S = np.asarray(weight_S, np.float32)
     return algorithm.round(state, view, put(key), put(weight_S), steps=steps)
-
-
-def compiled_for_bits(method: Method) -> Method:
-    """The method with a round as users compile it: the suite's code generator sums otherwise."""
-    method = dataclasses.replace(method)
-    options = dict(static_argnames="steps", donate_argnums=0)
-    vars(method)["round"] = jax.jit(
-        method._round, compiler_options=compilation_cache.AS_USERS, **options
-    )
-    return method
 
 
 def params_of(algorithm: Method, state: Any) -> Any:

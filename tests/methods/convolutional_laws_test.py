@@ -16,7 +16,6 @@ from cases import (
     TASK,
     also_slowly,
     chain,
-    compiled_for_bits,
     dataset,
     params_of,
     random_params,
@@ -112,7 +111,6 @@ def test_law_4_one_subnetwork_is_plain_training(kind, place):
     decomposition, data = WHOLE[kind](), images()
     placement = looped() if place == "looped" else sharded(subnet_mesh(1))
     algorithm = ist(decomposition, TASK, SGD, batch_size=BATCH, placement=placement)
-    algorithm = compiled_for_bits(algorithm)
     state, _ = rounds(algorithm, 2, 2, data)
     expected = plain_training(
         decomposition, SGD, data, 2, 2, decomposition.init(named_key(ROOT, "init"))

@@ -18,7 +18,6 @@ from cases import (
     Own,
     also_slowly,
     chain,
-    compiled_for_bits,
     dataset,
     one_round,
     own,
@@ -147,7 +146,6 @@ def test_law_4_one_subnetwork_is_plain_training(place, make):
     decomposition, data = make(1), dataset()
     placement = placements()[place]()
     algorithm = ist(decomposition, TASK, SGD, batch_size=BATCH, placement=placement)
-    algorithm = compiled_for_bits(algorithm)
     state, _ = rounds(algorithm, 2, 3, data)
     expected = plain_training(
         decomposition, SGD, data, 2, 3, decomposition.init(named_key(ROOT, "init"))
