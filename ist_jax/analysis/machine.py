@@ -5,6 +5,7 @@ import pathlib
 import platform
 import re
 from collections.abc import Collection
+from typing import Any
 
 import jax
 
@@ -43,13 +44,13 @@ def memory_bytes() -> int:
     return _host_memory_bytes()
 
 
-def _on_host(num_bytes: float, devices: Collection[jax.Device]) -> float:
+def _on_host(num_bytes: float, devices: Collection[Any]) -> float:
     """Bytes of this host that a program takes which takes `num_bytes` of each device."""
     is_here = lambda device: device.process_index == jax.process_index()
     return num_bytes * sum(device.platform == "cpu" and is_here(device) for device in devices)
 
 
-def fits(num_bytes: float, devices: Collection[jax.Device]) -> bool:
+def fits(num_bytes: float, devices: Collection[Any]) -> bool:
     """Whether the host has `num_bytes` for each CPU device among `devices`.
 
     A host ends a process that takes too much without a message; an accelerator raises an error.
@@ -57,7 +58,7 @@ def fits(num_bytes: float, devices: Collection[jax.Device]) -> bool:
     return _on_host(num_bytes, devices) <= memory_bytes()
 
 
-def check_fits(num_bytes: float, devices: Collection[jax.Device]) -> None:
+def check_fits(num_bytes: float, devices: Collection[Any]) -> None:
     """Raises MemoryError if a round takes `num_bytes` of each device, and that does not fit."""
     if not fits(num_bytes, devices):
         needed, available = _on_host(num_bytes, devices), memory_bytes()

@@ -95,7 +95,7 @@ def _scans(program: Jaxpr) -> Iterator[Any]:
             equation.params, is_leaf=lambda part: isinstance(part, ClosedJaxpr | Jaxpr)
         ):
             if isinstance(part, ClosedJaxpr | Jaxpr):
-                yield from _scans(getattr(part, "jaxpr", part))
+                yield from _scans(part.jaxpr if isinstance(part, ClosedJaxpr) else part)
 
 
 def worked_on_bytes(method: Method, state: State) -> int:

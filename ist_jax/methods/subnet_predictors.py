@@ -78,7 +78,8 @@ class SubnetPredictors:
         Over a mesh, blocks whose order matters stay where they are stored, until
         `models.residual.repeated` asks for one of them.
         """
-        if self.placement.mesh is None:
+        mesh = self.placement.mesh
+        if mesh is None:
             return self.exchange.params(state.store, state.indices).params
         parts = self.decomposition.partition
         units = storage_order(parts, state.indices)
@@ -88,7 +89,7 @@ class SubnetPredictors:
             if group is None:
                 return leaf
             place_N = jnp.argsort(units[group])[: parts.sizes[group]]
-            return ShardedStack(leaf, place_N, self.placement.mesh)
+            return ShardedStack(leaf, place_N, mesh)
 
         return map_with_names(
             ordered, self.exchange.stored_params(state.store, state.indices).params

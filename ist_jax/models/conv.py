@@ -10,10 +10,12 @@ to JAX.
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax.linen.dtypes import promote_dtype
 from jax import lax
 
 from ist_jax.core.types import Array
@@ -97,7 +99,7 @@ def _kernel_gradient(stride: int, x: Array, kernel: Array, dy: Array) -> Array:
 conv.defvjp(_forward, _backward)
 
 
-def _fastest_conv() -> Callable[[Array, Array, int], Array]:
+def _fastest_conv() -> Callable[..., Any]:
     return conv if jax.default_backend() == "cpu" else plain_conv
 
 
@@ -122,5 +124,5 @@ class Conv(nn.Module):
     def __call__(self, x_BxHxWxI: Array) -> Array:
         shape = (self.size, self.size, x_BxHxWxI.shape[-1], self.features)
         kernel = self.param("kernel", nn.initializers.he_normal(), shape, self.param_dtype)
-        x_BxHxWxI, kernel = nn.dtypes.promote_dtype(x_BxHxWxI, kernel, dtype=self.dtype)
+        x_BxHxWxI, kernel = promote_dtype(x_BxHxWxI, kernel, dtype=self.dtype)
         return _fastest_conv()(x_BxHxWxI, kernel, self.stride)

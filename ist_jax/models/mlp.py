@@ -9,10 +9,11 @@ from collections.abc import Callable
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from ist_jax.models.norm import BatchNorm
 
-ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+ACTIVATIONS: dict[str, Callable[[ArrayLike], jax.Array]] = {
     "relu": nn.relu,
     "elu": nn.elu,
     "gelu": nn.gelu,

@@ -6,6 +6,7 @@ have 36 and 50 blocks in stage 3. `ResNet((2, 2, 2, 2), 10)` is ResNet18.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -65,8 +66,9 @@ class ResNet(nn.Module):
         x = self._stem(as_images(x))
         for stage, count in enumerate(self.stage_sizes, 1):
             x = self._block(stage, f"stage_{stage}_first", stride=1 if stage == 1 else 2)(x)
-            further = dict(inner=self.inner[stage - 1] if self.inner else 0)
-            further["scale"] = self.residual_scales[stage - 1] if self.residual_scales else 1.0
+            inner = self.inner[stage - 1] if self.inner else 0
+            scale = self.residual_scales[stage - 1] if self.residual_scales else 1.0
+            further = dict(inner=inner, scale=scale)
             if self.unrolled:
                 for i in range(1, count):
                     x = self._block(stage, f"stage_{stage}_block_{i}", **further)(x)
@@ -85,12 +87,22 @@ class ResNet(nn.Module):
         x = Conv(self.width, size, stride, self.dtype, self.param_dtype, name="stem")(x)
         if not is_preact(self.block):
             x = nn.relu(conv_norm(self.norm, "stem_norm", self.dtype, self.param_dtype)(x))
-        return nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1))) if large else x
+        if not large:
+            return x
+        padding = ((1, 1), (1, 1))  # Flax also takes pairs, where its default is a string
+        return nn.max_pool(x, (3, 3), (2, 2), padding)  # pyright: ignore[reportArgumentType]
 
-    def _block(self, stage: int, name: str, **fields: float) -> Block:
+    def _block(self, stage: int, name: str, **fields: Any) -> Block:
         features = self.width * 2 ** (stage - 1)
-        options = dict(norm=self.norm, dtype=self.dtype, param_dtype=self.param_dtype)
-        return Block(self.block, features, name=name, **fields, **options)
+        return Block(
+            self.block,
+            features,
+            norm=self.norm,
+            dtype=self.dtype,
+            param_dtype=self.param_dtype,
+            name=name,
+            **fields,
+        )
 
 
 class PreActResNet(ResNet):

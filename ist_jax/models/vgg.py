@@ -4,6 +4,7 @@ The classifier reads the mean over all pixels instead of the flattened image.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -54,7 +55,8 @@ class VGG(nn.Module):
         return logits_BxC
 
     def _convolutions(self, x: Array) -> Array:
-        dtypes, number = dict(dtype=self.dtype, param_dtype=self.param_dtype), 0
+        dtypes: dict[str, Any] = dict(dtype=self.dtype, param_dtype=self.param_dtype)
+        number = 0
         for channels in self.channels:
             if channels == 0:
                 x = _max_pool(x)
@@ -65,8 +67,13 @@ class VGG(nn.Module):
         return x
 
     def _dense(self, width: int, name: str) -> nn.Dense:
-        options = dict(dtype=self.dtype, param_dtype=self.param_dtype, name=name)
-        return nn.Dense(width, use_bias=self.norm != "batch", **options)
+        return nn.Dense(
+            width,
+            use_bias=self.norm != "batch",
+            dtype=self.dtype,
+            param_dtype=self.param_dtype,
+            name=name,
+        )
 
 
 def _max_pool(x: Array) -> Array:
