@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 from flax.linen.dtypes import promote_dtype
 from jax import lax
+from jax.typing import DTypeLike
 
 from ist_jax.core.types import Array
 
@@ -117,8 +118,8 @@ class Conv(nn.Module):
     features: int
     size: int = 3
     stride: int = 1
-    dtype: jnp.dtype | None = None
-    param_dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike | None = None
+    param_dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x_BxHxWxI: Array) -> Array:

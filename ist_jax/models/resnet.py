@@ -10,6 +10,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from ist_jax.core.types import Array
 from ist_jax.models.conv import Conv
@@ -58,8 +59,8 @@ class ResNet(nn.Module):
     inner: Sequence[int] = ()
     residual_scales: Sequence[float] = ()
     unrolled: bool = False
-    dtype: jnp.dtype | None = None
-    param_dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike | None = None
+    param_dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: Array) -> Array:

@@ -8,6 +8,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from ist_jax.core.types import Array
 from ist_jax.models.conv import Conv
@@ -37,8 +38,8 @@ class VGG(nn.Module):
     hidden: Sequence[int]
     num_classes: int
     norm: str = "batch"
-    dtype: jnp.dtype | None = None
-    param_dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike | None = None
+    param_dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
