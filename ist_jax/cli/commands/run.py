@@ -16,7 +16,7 @@ import jax
 
 from ist_jax.analysis.machine import memory_bytes
 from ist_jax.cli import autotune, builders, distributed
-from ist_jax.cli.config import Config, ConfigError
+from ist_jax.cli.config import Config, ConfigError, checked
 from ist_jax.cli.config.parsing import parse_with_config
 from ist_jax.cli.exit_status import SMALLER, STATUSES
 from ist_jax.cli.experiment import Experiment, resolve
@@ -59,9 +59,33 @@ def parse(argv: Sequence[str]) -> Command:
     return Command(validate(config), pathlib.Path(flags.workdir), flags.profile)
 
 
-def train(command: Command, signals: Signals | None = None) -> Results | None:
-    """Runs a configuration and writes its records; None if the workdir holds it finished."""
-    (config, workdir, profile), signals = command, signals or Signals()
+def train(
+    config: Config,
+    workdir: str | pathlib.Path,
+    *,
+    profile: bool = False,
+    signals: Signals | None = None,
+) -> Results | None:
+    """Runs a configuration and writes its records; a run that was interrupted resumes.
+
+    Args:
+      config: of the run.
+      workdir: folder of its records; made if it is missing.
+      profile: whether to write a trace of the training to workdir/profile.
+      signals: entered by the caller; those that arrive while it trains are noted there.
+
+    Returns:
+      How the run ends; None if `workdir` holds it finished.
+
+    Raises:
+      ConfigError: a configuration that cannot run, or a workdir of another one.
+      DataError: data that cannot be read.
+      NonFiniteLossError: training diverged.
+      Stopped: a signal arrived; the run has saved.
+      WorkdirError: the workdir is in use, or cannot be written.
+    """
+    config, workdir = validate(checked(config)), pathlib.Path(workdir)
+    signals = signals or Signals()
     if record.is_finished(workdir, config):
         print(f"{workdir}: finished already", file=sys.stderr)
         with contextlib.suppress(OSError):  # a finished workdir may be read-only
@@ -208,7 +232,7 @@ def sharding(phases: Sequence[Phase]) -> list[str]:
 def execute(command: Command) -> None:
     """Trains until the end or a signal, and prints the summary."""
     with Signals() as signals:
-        results = train(command, signals)
+        results = train(command.config, command.workdir, profile=command.profile, signals=signals)
     if results is not None and is_first():
         _print_summary(results.summary)
 
