@@ -123,7 +123,7 @@ def _leaf_cost(
     if axis is None:
         kind, times, axis = "home-sharded", 2, home_axis(label, partition)[0]
     codec = codec_for(compression, leaf, axis, num_subnets)
-    block = _block_bytes(label, leaf, partition, label.axes[axis], codec)
+    block = _block_bytes(label, leaf, partition, dict(label.groups)[axis], codec)
     return LeafCost(name, kind, times * others * block, bound, ring)
 
 

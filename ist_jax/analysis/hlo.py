@@ -53,7 +53,7 @@ class Collective(NamedTuple):
 
 
 def _array_bytes(match: re.Match) -> int:
-    bits = 8 if match["type"] == "pred" else int(_BITS.search(match["type"])[0])
+    bits = 8 if match["type"] == "pred" else int(_BITS.findall(match["type"])[0])
     return math.prod(int(length) for length in match["lengths"].split(",") if length) * bits // 8
 
 
@@ -145,8 +145,8 @@ def collectives(text: str) -> list[Collective]:
                 raise ValueError(f"the bytes of a {unknown[1]} are not known: {line.strip()[:200]}")
             else:
                 for called, trip_count in _called(line):
-                    known = times is not None and trip_count is not None
-                    yield from walk(called, times * trip_count if known else None)
+                    runs = None if times is None or trip_count is None else times * trip_count
+                    yield from walk(called, runs)
 
     return list(walk(entry, 1))
 

@@ -5,6 +5,7 @@ import pathlib
 import platform
 import re
 from collections.abc import Collection
+from typing import Any
 
 import jax
 
@@ -43,13 +44,13 @@ def available_memory_bytes() -> int:
     return _host_memory_bytes()
 
 
-def _on_host(num_bytes: float, devices: Collection[jax.Device]) -> float:
+def _on_host(num_bytes: float, devices: Collection[Any]) -> float:
     """Bytes of this host's memory if a program needs `num_bytes` on each device."""
     is_local = lambda device: device.process_index == jax.process_index()
     return num_bytes * sum(device.platform == "cpu" and is_local(device) for device in devices)
 
 
-def fits(num_bytes: float, devices: Collection[jax.Device]) -> bool:
+def fits(num_bytes: float, devices: Collection[Any]) -> bool:
     """Whether this host has `num_bytes` for each of its CPU devices among `devices`.
 
     Accelerators are not checked: they raise an error. A host kills the process without a message.
@@ -57,7 +58,7 @@ def fits(num_bytes: float, devices: Collection[jax.Device]) -> bool:
     return _on_host(num_bytes, devices) <= available_memory_bytes()
 
 
-def check_fits(num_bytes: float, devices: Collection[jax.Device]) -> None:
+def check_fits(num_bytes: float, devices: Collection[Any]) -> None:
     """Raises MemoryError if this host has less than `num_bytes` for each CPU device."""
     if not fits(num_bytes, devices):
         needed, available = _on_host(num_bytes, devices), available_memory_bytes()

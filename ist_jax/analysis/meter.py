@@ -9,7 +9,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.errors import JaxRuntimeError
-from jax.extend.core import ClosedJaxpr, Jaxpr, jaxpr_as_fun
+from jax.extend.core import (
+    ClosedJaxpr,  # pyright: ignore[reportPrivateImportUsage]  # in newer JAX, a name of Jaxpr
+    Jaxpr,
+    jaxpr_as_fun,
+)
 
 from ist_jax.analysis import hlo
 from ist_jax.analysis.machine import check_fits, fits
@@ -85,7 +89,7 @@ def _counted(program: ClosedJaxpr) -> float | None:
     return None if costs is None else float(costs.get("flops", 0))  # no entry means 0
 
 
-def _scans(program: Jaxpr) -> Iterator[Any]:
+def _scans(program: Any) -> Iterator[Any]:
     """The outermost scans in order, also those inside calls."""
     for equation in program.eqns:
         if equation.primitive.name == "scan":

@@ -22,7 +22,7 @@ configuration or the data are wrong, or do not fit into memory; 3: stopped by SI
 SMALLER = "use a smaller model or batch_size, or more devices (ist-jax memory counts)"
 
 
-def is_out_of_memory(error: JaxRuntimeError) -> bool:
+def is_out_of_memory(error: Exception) -> bool:
     """Whether a device's memory, or this machine's, has no room for what a run needs."""
     return "RESOURCE_EXHAUSTED" in str(error) or "out of memory" in str(error).lower()
 

@@ -6,18 +6,18 @@ import re
 from ist_jax.analysis.links import Link
 from ist_jax.cli.config import ConfigError
 
+_DECIMAL = r"(?:[0-9]+\.?[0-9]*|\.[0-9]+)"
 _BITS = {"bps": 1.0, "kbps": 1e3, "Mbps": 1e6, "Gbps": 1e9, "Tbps": 1e12}
 _SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
 
 
 def _number(name: str, text: str, units: dict[str, float]) -> float:
-    match = re.fullmatch(rf"([0-9.]+(?:e-?[0-9]+)?) ?({'|'.join(units)})", text)
-    try:
-        number = float(match[1]) * units[match[2]]
-    except (TypeError, ValueError):
+    match = re.fullmatch(rf"({_DECIMAL}(?:e-?[0-9]+)?) ?({'|'.join(units)})", text)
+    if match is None:
         raise ConfigError(
             f"{name} is a number with one of the units {', '.join(units)}, not {text!r}"
-        ) from None
+        )
+    number = float(match[1]) * units[match[2]]
     if math.isinf(number):
         raise ConfigError(f"{name} is a finite number, not {text!r}")
     return number

@@ -4,9 +4,11 @@ Shape letters beyond those of `ist_jax.core.types`: N counts nodes, or rows of a
 columns; W is the width of a padded row; R counts overflow rows.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from ist_jax.core.types import Array
+from ist_jax.core.types import AnyArray
+
+Features = Any  # an array or a SparseMatrix
 
 
 class SparseRows(NamedTuple):
@@ -22,10 +24,10 @@ class SparseRows(NamedTuple):
       place_N: int32, the position of each row in the concatenation of all buckets.
     """
 
-    row: tuple[Array, ...]
-    column: tuple[Array, ...]
-    value: tuple[Array, ...]
-    place_N: Array
+    row: tuple[AnyArray, ...]
+    column: tuple[AnyArray, ...]
+    value: tuple[AnyArray, ...]
+    place_N: AnyArray
 
 
 class SparseMatrix(NamedTuple):
@@ -57,12 +59,12 @@ class Graph(NamedTuple):
       receiver_R: int32, sorted, the node that each overflow row belongs to.
     """
 
-    features: Array | SparseMatrix
-    degree_N: Array
-    mask_N: Array
-    neighbours_NxW: Array
-    overflow_RxW: Array
-    receiver_R: Array
+    features: Features
+    degree_N: AnyArray
+    mask_N: AnyArray
+    neighbours_NxW: AnyArray
+    overflow_RxW: AnyArray
+    receiver_R: AnyArray
 
 
 class Layered(NamedTuple):
@@ -77,8 +79,8 @@ class Layered(NamedTuple):
         `SparseMatrix` if it covers every node that the logits depend on.
     """
 
-    features: Array | SparseMatrix
-    blocks: tuple[Array | SparseMatrix, ...]
+    features: Features
+    blocks: tuple[AnyArray | SparseMatrix, ...]
 
     @property
     def mask_N(self) -> None:

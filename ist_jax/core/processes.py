@@ -5,6 +5,7 @@ from collections.abc import Callable
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
+from jax.sharding import NamedSharding, PartitionSpec
 
 
 class OtherProcessError(RuntimeError):
@@ -84,3 +85,11 @@ def key_on(sharding: jax.sharding.Sharding, key: jax.Array) -> jax.Array:
     """`key` on every device of `sharding`, also those of other processes."""
     # jax.device_put refuses keys on devices of other processes
     return jax.random.wrap_key_data(replicate(sharding, np.asarray(jax.random.key_data(key))))
+
+
+def over_devices(sharding: jax.sharding.Sharding) -> jax.sharding.Sharding:
+    """Parts of equal length, one on every device of `sharding`."""
+    if len(sharding.device_set) == 1:
+        return sharding
+    assert isinstance(sharding, NamedSharding)  # several devices are always a mesh
+    return NamedSharding(sharding.mesh, PartitionSpec(sharding.mesh.axis_names[0]))

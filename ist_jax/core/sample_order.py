@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from ist_jax.core.types import Array, Key
+from ist_jax.core.types import AnyArray, Array, Key
 
 _ROUNDS = 6
 
@@ -27,9 +27,9 @@ _ROUNDS = 6
 class Shards(NamedTuple):
     """Worker s draws its examples from `member_N[start_S[s] : start_S[s] + size_S[s]]`."""
 
-    member_N: Array
-    start_S: Array
-    size_S: Array
+    member_N: AnyArray
+    start_S: AnyArray
+    size_S: AnyArray
 
 
 @jax.tree_util.register_dataclass

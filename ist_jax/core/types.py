@@ -20,9 +20,11 @@ from typing import Any
 import jax
 
 Array = jax.Array
+AnyArray = Any  # an array of JAX or NumPy, or a ShapeDtypeStruct in its place
+CsrMatrix = Any  # scipy.sparse.csr_matrix; SciPy has no type annotations
 Key = jax.Array
 Params = Any  # a pytree of arrays
-Batch = Mapping[str, Array]
+Batch = Mapping[str, Any]  # arrays, or pytrees of them
 Metrics = Mapping[str, Array]  # of a round
 Axes = tuple[str | None, ...]
 Rules = Sequence[tuple[str, Axes | None]]  # (path regex, group per axis); None: no groups

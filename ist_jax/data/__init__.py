@@ -156,7 +156,7 @@ def load(
     label = dataset or (directory.rstrip("/").rsplit("/", 1)[-1] if directory else name)
     shards = functools.partial(shards_of, split, seed, alpha)
     source = directory or name
-    options = dict(source=source, validation_fraction=held_out, shards=shards)
+    options: dict[str, Any] = dict(source=source, validation_fraction=held_out, shards=shards)
     if image_size:
         _check_streamed(name, split, image_size)
         stream = _function(STREAMS[name])(directory, dataset, image_size)

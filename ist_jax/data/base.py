@@ -9,9 +9,8 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jax.sharding import NamedSharding, PartitionSpec
 
-from ist_jax.core.processes import key_on
+from ist_jax.core.processes import key_on, over_devices
 from ist_jax.core.sample_order import ByDevice, Shards, View, split_by_device
 from ist_jax.core.types import Key
 from ist_jax.data.progress import busy
@@ -22,10 +21,10 @@ Arrays = Mapping[str, np.ndarray | RowStore]  # {'x': [N, ...], 'y': int32[N]}
 
 
 class Chunk(NamedTuple):
-    """Examples that one call of a program evaluates: the first `count` of `arrays`; None: all."""
+    """What one call of a program evaluates: the first `num_examples` of `arrays`; None: all."""
 
     arrays: Mapping[str, Any]
-    count: jax.Array | None = None
+    num_examples: jax.Array | None = None
 
 
 Chunks = Mapping[str, Chunk]  # by split
@@ -67,7 +66,8 @@ class Spec(NamedTuple):
         Raises:
           TypeError, ValueError, KeyError: it is none.
         """
-        spec = cls(**(dict(kept) | {"example_shape": tuple(kept["example_shape"])}))
+        fields: dict[str, Any] = dict(kept) | {"example_shape": tuple(kept["example_shape"])}
+        spec = cls(**fields)
         counts = (*spec.example_shape, spec.num_classes, spec.num_train)
         if not all(type(count) is int and count > 0 for count in counts):
             raise ValueError(f"shapes and counts of data are integers above 0, not {counts}")
@@ -152,11 +152,11 @@ class Dataset:
         if devices == 1 or overlap:
             return self.on_device("train", sharding), jax.device_put(shards, sharding)
         parts, local = split_by_device(shards, devices)
-        over_devices = NamedSharding(sharding.mesh, PartitionSpec(sharding.mesh.axis_names[0]))
+        over = over_devices(sharding)
 
-        def place(array: np.ndarray) -> jax.Array:
+        def place(array: np.ndarray | RowStore) -> jax.Array:
             part = lambda index: array[parts[(index[0].start or 0) // parts.shape[1]]]
-            return jax.make_array_from_callback((parts.size, *array.shape[1:]), over_devices, part)
+            return jax.make_array_from_callback((parts.size, *array.shape[1:]), over, part)
 
         arrays = {name: ByDevice(place(array)) for name, array in self.train.items()}
         return arrays | self._resident("train", sharding), jax.device_put(local, sharding)
@@ -285,9 +285,8 @@ def make_dataset(
       DataError: the arrays do not fit together, or a split is empty.
     """
     with reraise_as(source):
-        raw = raw._replace(
-            x_train=(mapped if stored else in_memory)(raw.x_train), x_test=in_memory(raw.x_test)
-        )
+        x_train = (mapped if stored else in_memory)(raw.x_train)
+        raw = raw._replace(x_train=x_train, x_test=in_memory(raw.x_test))
     check(raw, source)
     held_out_N = _held_out(raw, validation_fraction)
     if held_out_N.all() or not held_out_N.any():
@@ -296,8 +295,8 @@ def make_dataset(
             f"examples leaves an empty split"
         )
     chosen, rest = np.flatnonzero(held_out_N), np.flatnonzero(~held_out_N)
-    train = _arrays(raw.x_train, raw.y_train, rest, stored=stored)
-    validation = _arrays(raw.x_train, raw.y_train, chosen)
+    train = _arrays(x_train, raw.y_train, rest, stored=stored)
+    validation = _arrays(x_train, raw.y_train, chosen)
     test = _arrays(raw.x_test, raw.y_test, np.arange(len(raw.y_test)))
     with busy("mean and deviation"):
         mean, std = mean_and_std(train["x"])
@@ -310,6 +309,6 @@ def make_dataset(
         mean=mean,
         std=std if std > 0 else 1.0,
         fingerprint=_fingerprint(train, validation, test),
-        shards=functools.partial(shards, train["y"]),
+        shards=functools.partial(shards, np.asarray(train["y"])),
         notes=raw.notes,
     )

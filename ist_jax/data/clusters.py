@@ -4,14 +4,11 @@ import hashlib
 import os
 import pathlib
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ist_jax.core.types import CsrMatrix
 from ist_jax.data.progress import busy
-
-if TYPE_CHECKING:
-    import scipy.sparse as sp
 
 LARGE = 50_000  # nodes; METIS cuts smaller graphs within seconds
 
@@ -25,7 +22,7 @@ def has_metis() -> bool:
     return True
 
 
-def by_metis(adjacency: "sp.csr_matrix", num_clusters: int) -> np.ndarray:
+def by_metis(adjacency: CsrMatrix, num_clusters: int) -> np.ndarray:
     """int[N] by METIS (Karypis and Kumar, 1998): clusters of similar size, few edges cut."""
     import pymetis
 
@@ -33,7 +30,7 @@ def by_metis(adjacency: "sp.csr_matrix", num_clusters: int) -> np.ndarray:
     return np.asarray(pymetis.part_graph(num_clusters, pymetis.CSRAdjacency(indptr, indices))[1])
 
 
-def by_bandwidth(adjacency: "sp.csr_matrix", num_clusters: int) -> np.ndarray:
+def by_bandwidth(adjacency: CsrMatrix, num_clusters: int) -> np.ndarray:
     """int[N]: equal parts of the reverse Cuthill-McKee order, which keeps neighbours close."""
     from scipy.sparse.csgraph import reverse_cuthill_mckee
 
@@ -43,13 +40,13 @@ def by_bandwidth(adjacency: "sp.csr_matrix", num_clusters: int) -> np.ndarray:
     return cluster_N
 
 
-def cutting_method() -> Callable[["sp.csr_matrix", int], np.ndarray]:
+def cutting_method() -> Callable[[CsrMatrix, int], np.ndarray]:
     """How graphs are cut on this machine."""
     return by_metis if has_metis() else by_bandwidth
 
 
 def clusters_of(
-    adjacency: "sp.csr_matrix", num_clusters: int, cache: str = "", name: str = ""
+    adjacency: CsrMatrix, num_clusters: int, cache: str = "", name: str = ""
 ) -> np.ndarray:
     """int[N]: the cluster of every node, counted from 0 without gaps.
 
@@ -79,7 +76,7 @@ def _without_gaps(cluster_N: np.ndarray) -> np.ndarray:
 
 
 def _cache_file(
-    adjacency: "sp.csr_matrix", num_clusters: int, cache: str, name: str, method: str
+    adjacency: CsrMatrix, num_clusters: int, cache: str, name: str, method: str
 ) -> pathlib.Path:
     about = f"{name} {adjacency.shape} {adjacency.nnz} {num_clusters} {method}"
     digest = hashlib.sha256(about.encode() + adjacency.indices.tobytes()).hexdigest()

@@ -27,7 +27,6 @@ def load(directory: str, dataset: str) -> Raw:
 
     x, y = load_digits(return_X_y=True)
     x = x.reshape(-1, 8, 8, 1) if dataset else x
-    x_train, x_test, y_train, y_test = train_test_split(
-        x.astype(np.float32), y, test_size=0.2, random_state=0, stratify=y
-    )
+    parts = train_test_split(x.astype(np.float32), y, test_size=0.2, random_state=0, stratify=y)
+    x_train, x_test, y_train, y_test = map(np.asarray, parts)
     return Raw(x_train, y_train, x_test, y_test)

@@ -160,20 +160,22 @@ def _split_arrays(
         seen = graph.isolated(np.flatnonzero(splits.train))
         training = lay_out(seen.with_first_product(options.first_product))
     elif options.layers is not None and options.clusters == 1:
-        training = _training_field(ready, splits.train, options)
+        training = _training_field(ready, splits.train, options.layers, options)
     return {"train": training, "validation": whole, "test": whole}
 
 
 def _stores_sparse(features_NxD: np.ndarray, options: GraphOptions) -> bool:
     if options.clusters > 1 or options.layer_nodes:  # batches gather rows, so these stay dense
         return False
-    return np.count_nonzero(features_NxD) < options.sparse_below * features_NxD.size
+    return bool(np.count_nonzero(features_NxD) < options.sparse_below * features_NxD.size)
 
 
-def _training_field(graph: NodeGraph, train_N: np.ndarray, options: GraphOptions) -> SplitArrays:
+def _training_field(
+    graph: NodeGraph, train_N: np.ndarray, layers: int, options: GraphOptions
+) -> SplitArrays:
     """What the training loss reads; first products and degrees are those of the full graph."""
     has_product = options.first_product != "none"
-    depth = options.layers - (has_product and not graph.has_sparse_features)
+    depth = layers - (has_product and not graph.has_sparse_features)
     if not has_product or options.layer_nodes:
         return receptive_field(graph, train_N, depth)
     matrix = propagation(options.first_product, graph.adjacency)

@@ -2,14 +2,12 @@
 
 import hashlib
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from ist_jax.core.types import CsrMatrix
 from ist_jax.data.raw import DataError
-
-if TYPE_CHECKING:
-    import scipy.sparse as sp
 
 
 class RawGraph(NamedTuple):
@@ -95,7 +93,7 @@ def _check_splits(splits: Splits, labels_N: np.ndarray, source: str) -> None:
             )
         if not mask_N.any():
             raise DataError(f"{source}: there are no {part} nodes")
-    if overlap := int((sum(mask_N.astype(int) for mask_N in splits) > 1).sum()):
+    if overlap := int((np.sum(splits, axis=0) > 1).sum()):
         raise DataError(f"{source}: a node is in one split, and {overlap} are in several")
 
 
@@ -124,7 +122,7 @@ def _check_label_range(raw: RawGraph, splits: Splits, source: str) -> None:
         )
 
 
-def adjacency_of(raw: RawGraph) -> tuple["sp.csr_matrix", dict[str, int]]:
+def adjacency_of(raw: RawGraph) -> tuple[CsrMatrix, dict[str, int]]:
     """The symmetric 0/1 adjacency matrix without a diagonal, and how the edges were changed."""
     import scipy.sparse as sp
 
@@ -154,22 +152,26 @@ def project(features_NxD: np.ndarray, components: int, seed: int) -> np.ndarray:
         return features_NxD.astype(np.float32)
     from sklearn.random_projection import GaussianRandomProjection
 
-    projection = GaussianRandomProjection(components, random_state=seed)
+    projection = GaussianRandomProjection(
+        components,  # pyright: ignore[reportArgumentType]  # a number is taken, too
+        random_state=seed,
+    )
     return projection.fit_transform(features_NxD).astype(np.float32)
 
 
-def propagation(kind: str, adjacency: "sp.csr_matrix") -> "sp.csr_matrix":
+def propagation(kind: str, adjacency: CsrMatrix) -> CsrMatrix:
     """The matrix of a sum over neighbours: 'symmetric', D^-1/2 (A + I) D^-1/2; 'mean', D^-1 A."""
     import scipy.sparse as sp
 
     degree_N = np.diff(adjacency.indptr).astype(np.float32)
     if kind == "mean":
-        return (sp.diags(1 / np.maximum(degree_N, 1)) @ adjacency).tocsr()
+        return sp.csr_matrix(sp.diags(1 / np.maximum(degree_N, 1)) @ adjacency)
     scale = sp.diags(1 / np.sqrt(degree_N + 1))
-    return (scale @ (adjacency + sp.eye(adjacency.shape[0], format="csr")) @ scale).tocsr()
+    with_loops = adjacency + sp.eye(adjacency.shape[0], format="csr")
+    return sp.csr_matrix(scale @ with_loops @ scale)
 
 
-def first_product(kind: str, adjacency: "sp.csr_matrix", features_NxD: np.ndarray) -> np.ndarray:
+def first_product(kind: str, adjacency: CsrMatrix, features_NxD: np.ndarray) -> np.ndarray:
     """The constant input of the first layer, with P the `propagation` of the adjacency matrix.
 
     'none': the features X; 'symmetric': P X; 'mean': (X, P X), of shape [N, 2, D].

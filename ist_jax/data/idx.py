@@ -10,7 +10,7 @@ import math
 import pathlib
 import zlib
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 import numpy as np
 
@@ -83,7 +83,7 @@ def _open_unpacked(path: pathlib.Path) -> Iterator[BinaryIO]:
     unpack = gzip.open if path.suffix == ".gz" else contextlib.nullcontext
     try:
         with open_with_progress(path) as file, unpack(file) as content:
-            yield content
+            yield cast(BinaryIO, content)  # a GzipFile is read like one
     except gzip.BadGzipFile as error:
         raise DataError(f"{path}: damaged gzip file ({error}); fetch it again") from error
     except OSError as error:

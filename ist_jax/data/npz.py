@@ -6,7 +6,7 @@ import pathlib
 import struct
 import zipfile
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 
@@ -36,8 +36,8 @@ def load(directory: str, dataset: str) -> Raw:
 
 def read_npz(
     path: pathlib.Path, names: Sequence[str], source: str, stored: Sequence[str] = ()
-) -> dict[str, np.ndarray | Blocks]:
-    """The arrays `names` of an .npz file. Pickled ones are refused.
+) -> dict[str, Any]:
+    """The arrays `names` of an .npz file, as NumPy arrays or `Blocks`. Pickled ones are refused.
 
     Args:
       path: of the file.
@@ -64,6 +64,7 @@ def read_npz(
         if missing := [name for name in names if name not in archive.files]:
             held = ", ".join(archive.files) or "nothing"
             raise DataError(f"{path}: {', '.join(missing)} missing; it holds {held}")
+        assert archive.zip is not None  # it is open
         by_rows = {name: _stored_array(path, archive.zip, f"{name}.npy") for name in stored}
         kept = {name: array for name, array in by_rows.items() if array is not None}
         return {name: kept[name] if name in kept else archive[name] for name in names}
@@ -112,7 +113,7 @@ def _stored_array(
     return np.memmap(path, header.dtype, "r", begin, header.shape)
 
 
-def _read_header(file: zipfile.ZipExtFile) -> _Header | None:
+def _read_header(file: IO[bytes]) -> _Header | None:
     """The header; None if rows of the array do not follow each other, or are pickled."""
     version = np.lib.format.read_magic(file)
     if version not in _HEADERS:

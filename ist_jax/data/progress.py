@@ -5,7 +5,7 @@ import pathlib
 import sys
 import threading
 from collections.abc import Iterable, Iterator
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, BinaryIO, TypeVar, cast
 
 T = TypeVar("T")
 _DELAY = 2  # seconds before anything is shown
@@ -61,6 +61,6 @@ def open_with_progress(path: pathlib.Path) -> Iterator[BinaryIO]:
     from tqdm import tqdm
 
     with path.open("rb") as file:
-        options = dict(total=path.stat().st_size, desc=f"reading {path.name}", **_OPTIONS)
-        with tqdm.wrapattr(file, "read", **options) as counted:
-            yield counted
+        size, what = path.stat().st_size, f"reading {path.name}"
+        with tqdm.wrapattr(file, "read", size, desc=what, **_OPTIONS) as counted:
+            yield cast(BinaryIO, counted)

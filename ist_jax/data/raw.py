@@ -57,6 +57,7 @@ class Raw(NamedTuple):
 def check(raw: Raw, source: str) -> None:
     """Raises DataError if the arrays do not fit together."""
     for part, x, y in (("train", raw.x_train, raw.y_train), ("test", raw.x_test, raw.y_test)):
+        assert not isinstance(x, Blocks)  # the caller has read or mapped them
         _check_lengths(x, y, part, source)
         _check_labels(y, part, source)
         _check_inputs(x, part, source)

@@ -12,8 +12,8 @@ import contextlib
 import functools
 import math
 import tempfile
-from collections.abc import Callable, Iterator
-from typing import Any, BinaryIO, NamedTuple
+from collections.abc import Callable, Iterable, Iterator
+from typing import IO, Any, BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -61,7 +61,7 @@ class Blocks(NamedTuple):
 
     shape: tuple[int, ...]
     dtype: np.dtype
-    read: Callable[[], Iterator[np.ndarray]]
+    read: Callable[[], Iterable[np.ndarray]]
 
     def into_memory(self) -> np.ndarray:
         """All rows."""
@@ -141,7 +141,7 @@ def blocks(x: "np.ndarray | RowStore", what: str = "") -> Iterator[np.ndarray]:
 
 
 def blocks_of_stream(
-    file: BinaryIO, shape: tuple[int, ...], dtype: np.dtype
+    file: IO[bytes], shape: tuple[int, ...], dtype: np.dtype
 ) -> Iterator[np.ndarray]:
     """The rows of an array that fills the rest of `file`.
 

@@ -2,16 +2,14 @@
 
 import functools
 import itertools
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ist_jax.core.graphs import Graph, Layered, SparseMatrix
+from ist_jax.core.types import CsrMatrix
 from ist_jax.data.graphs import first_product
 from ist_jax.models.spmm import neighbour_rows, sparse_matrix
-
-if TYPE_CHECKING:
-    import scipy.sparse as sp
 
 
 class NodeGraph(NamedTuple):
@@ -27,7 +25,7 @@ class NodeGraph(NamedTuple):
     """
 
     node_N: np.ndarray
-    adjacency: "sp.csr_matrix"
+    adjacency: CsrMatrix
     features: np.ndarray
     label_N: np.ndarray
     degree_N: np.ndarray
@@ -92,7 +90,7 @@ def receptive_field(graph: NodeGraph, train_N: np.ndarray, depth: int) -> SplitA
 
 
 def receptive_field_by_layer(
-    graph: NodeGraph, propagation: "sp.csr_matrix", train_N: np.ndarray, depth: int
+    graph: NodeGraph, propagation: CsrMatrix, train_N: np.ndarray, depth: int
 ) -> SplitArrays:
     """The same as a `Layered` graph: every layer has only the nodes that the next one reads.
 
@@ -121,7 +119,7 @@ def receptive_field_by_layer(
     return SplitArrays(graph.node_N[train_n], arrays)
 
 
-def _distance(adjacency: "sp.csr_matrix", train_N: np.ndarray, depth: int) -> np.ndarray:
+def _distance(adjacency: CsrMatrix, train_N: np.ndarray, depth: int) -> np.ndarray:
     """int[N]: edges to the nearest training node, or depth + 1 if there are more than `depth`."""
     distance_N = np.where(train_N, 0, depth + 1)
     for hop in range(1, depth + 1):

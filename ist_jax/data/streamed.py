@@ -10,20 +10,19 @@ import functools
 import itertools
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import NamedSharding, PartitionSpec
 
-from ist_jax.core.processes import key_on, replicate
+from ist_jax.core.processes import key_on, over_devices, replicate
 from ist_jax.core.sample_order import ByDevice, Shards, View, draw
 from ist_jax.core.types import Key
-from ist_jax.data.base import Arrays, Chunk, Chunks, Dataset, random_share, strided_indices
+from ist_jax.data.base import Chunk, Chunks, Dataset, random_share, strided_indices
 from ist_jax.data.raw import DataError
 
-T = TypeVar("T")
+Rows = Mapping[str, np.ndarray]  # some rows of all columns
 _CHUNK = 4096  # examples evaluated at once; normalisation statistics are measured again for each
 _SAMPLE = 512  # training examples whose mean and deviation stand for those of all
 
@@ -51,7 +50,7 @@ class Columns(Mapping[str, Column]):
     """
 
     def __init__(
-        self, count: int, read: Callable[[np.ndarray], Arrays], names: Sequence[str] = ("x", "y")
+        self, count: int, read: Callable[[np.ndarray], Rows], names: Sequence[str] = ("x", "y")
     ):
         self.count, self.read, self._names = count, read, tuple(names)
 
@@ -83,6 +82,10 @@ def _orders(view: View, position_P: jax.Array) -> jax.Array:
 class Streamed(Dataset):
     """A `Dataset` whose train, validation and test have columns on disk in the place of arrays."""
 
+    train: Columns
+    validation: Columns
+    test: Columns
+
     def views(
         self,
         key: Key,
@@ -113,21 +116,22 @@ class Streamed(Dataset):
             position_P = jax.device_put(np.arange(drawn.start, drawn.stop, dtype=np.int32), device)
             yield _orders(View((), shards, seed), position_P)
 
-    def _read(self, order_SxP: jax.Array, sharding: jax.sharding.Sharding) -> Mapping[int, Arrays]:
+    def _read(self, order_SxP: jax.Array, sharding: jax.sharding.Sharding) -> Mapping[int, Rows]:
         """What workers here draw in a round, by the place of their device's first example in it."""
         order_N = np.asarray(order_SxP).reshape(-1)
-        slices = _over_devices(sharding).addressable_devices_indices_map(order_N.shape).values()
-        return {part.start or 0: self.train.read(order_N[part]) for (part,) in slices}
+        indices = over_devices(sharding).addressable_devices_indices_map(order_N.shape).values()
+        parts = [index[0] for index in indices if index is not None]
+        return {part.start or 0: self.train.read(order_N[part]) for part in parts}
 
     def _place(
         self,
-        parts: Mapping[int, Arrays],
+        parts: Mapping[int, Rows],
         key: Key,
         num_workers: int,
         sharding: jax.sharding.Sharding,
         drawn: range,
     ) -> View:
-        devices, count, over = len(sharding.device_set), len(drawn), _over_devices(sharding)
+        devices, count, over = len(sharding.device_set), len(drawn), over_devices(sharding)
 
         def place(name: str) -> Any:
             shape = (num_workers * count, *next(iter(parts.values()))[name].shape[1:])
@@ -162,7 +166,7 @@ class Streamed(Dataset):
         for start in range(0, length, size):
             yield part, np.arange(start, start + size) % length, min(size, length - start)
 
-    def calibration(self, size: int) -> Arrays:
+    def calibration(self, size: int) -> Rows:
         return self.train.read(strided_indices(self.num_train, size))
 
     def arrays(self, part: str) -> Mapping[str, Any]:
@@ -170,17 +174,10 @@ class Streamed(Dataset):
         return {}
 
 
-def _one_ahead(reads: Iterable[T]) -> Iterator[T]:
+def _one_ahead(reads: Iterable[Any]) -> Iterator[Any]:
     """`reads`, each of which is made before the one in front of it is used."""
     for read, _ in itertools.pairwise(itertools.chain(reads, [None])):
         yield read
-
-
-def _over_devices(sharding: jax.sharding.Sharding) -> jax.sharding.Sharding:
-    """Parts of equal length, one on every device of `sharding`."""
-    if len(sharding.device_set) == 1:
-        return sharding
-    return NamedSharding(sharding.mesh, PartitionSpec(sharding.mesh.axis_names[0]))
 
 
 class RawStream(NamedTuple):

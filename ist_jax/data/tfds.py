@@ -41,7 +41,7 @@ def load(directory: str, dataset: str) -> Raw:
 
     with _reraise_as_data_error(directory, dataset):
         builder = tfds.builder(dataset, data_dir=directory)
-        if None in builder.info.features["image"].shape:
+        if None in _features(builder)["image"].shape:
             raise DataError(
                 f"{dataset}: its images have several sizes: "
                 "set data.image_size, such as 224, to stream them"
@@ -70,8 +70,8 @@ def stream(directory: str, dataset: str, image_size: int) -> RawStream:
     side, lock = round(image_size * 8 / 7), threading.Lock()
     with _reraise_as_data_error(directory, dataset):
         builder = tfds.builder(dataset, data_dir=directory)
-        channels = builder.info.features["image"].shape[-1]
-        classes = builder.info.features["label"].num_classes
+        features = _features(builder)
+        channels, classes = features["image"].shape[-1], features["label"].num_classes
         test = _test_split(builder)
 
         def columns(split: str) -> Columns:
@@ -83,8 +83,8 @@ def stream(directory: str, dataset: str, image_size: int) -> RawStream:
         splits = columns("train"), columns(test)
         for split in splits:  # finds a test split without labels before training
             split.read(np.array([0, split.count - 1]))
-    shape, notes = (image_size, image_size, channels), {"test split": test}
-    notes["images are resized to"] = side
+    shape = (image_size, image_size, channels)
+    notes = {"test split": test, "images are resized to": side}
     files = pathlib.Path(builder.data_dir)
     return RawStream(*splits, classes, shape, fingerprint(files, side), notes)
 
@@ -248,6 +248,11 @@ def _reraise_as_data_error(directory: str, dataset: str) -> Iterator[None]:
         ) from error
 
 
+def _features(builder: Any) -> Any:
+    """The description of the columns of an image classification set, by name."""
+    return builder.info.features
+
+
 def _arrays(builder: Any, split: str) -> tuple[np.ndarray, np.ndarray]:
     """Images and labels int64[N] of a split."""
     num_examples = builder.info.splits[split].num_examples
@@ -262,7 +267,7 @@ def _source(builder: Any, split: str) -> Iterable[Any]:
 
     if builder.info.file_format.value == "array_record":
         return builder.as_data_source(split=split)
-    import tensorflow as tf
+    import tensorflow as tf  # pyright: ignore[reportMissingModuleSource]  # it is optional
 
     tf.config.set_visible_devices([], "GPU")  # it would take nearly all of the memory
     in_order = tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False)

@@ -11,7 +11,7 @@ import io
 import os
 import pathlib
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -56,7 +56,7 @@ class Records:
 
     def __init__(
         self,
-        source: Sequence[Any],
+        source: Any,
         name: str,
         side: int,
         channels: int,

@@ -94,7 +94,7 @@ def _cheapest_cover(
     solution = milp(
         objective,
         integrality=np.ones(len(groups)),
-        bounds=Bounds(lower, 1),
+        bounds=Bounds(lower, 1),  # pyright: ignore[reportArgumentType]  # arrays are taken, too
         constraints=LinearConstraint(in_edge, lb=1),
         options={"mip_rel_gap": 0},
     )

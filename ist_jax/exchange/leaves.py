@@ -80,11 +80,6 @@ class Leaf(abc.ABC):
     transport: LocalTransport
 
     @property
-    def group(self) -> str | None:
-        """The group of the sharded axis."""
-        return None if self.axis is None else self.label.axes[self.axis]
-
-    @property
     @abc.abstractmethod
     def spec(self) -> PartitionSpec:
         """How the stored array is sharded."""
@@ -143,6 +138,7 @@ class Shared(Leaf):
     ) -> Array:
         if not self.label.averaged:
             return trained_P[0]
+        assert transfer.weight_S is not None  # a push has them
         weight_P = self.transport.local(transfer.weight_S)
         total = sum_of_contributions(stored, trained_P, weight_P)
         count = (transfer.weight_S > 0).sum()
@@ -152,6 +148,13 @@ class Shared(Leaf):
 class _Sharded(Leaf):
     """A leaf with groups. Its units are encoded."""
 
+    axis: int
+
+    @property
+    def group(self) -> str:
+        """The group of the sharded axis."""
+        return dict(self.label.groups)[self.axis]
+
     def _parts(self, arrays: Sequence[Array]) -> list[tuple[Array, Label]]:
         """The arrays of an encoded leaf with their labels. All after the first have one group."""
         one_group = Label(
@@ -159,10 +162,11 @@ class _Sharded(Leaf):
         )
         return [(array, one_group if i else self.label) for i, array in enumerate(arrays)]
 
-    def _encode_each(self, value_P: Array, key: Key) -> tuple[Array, ...]:
+    def _encode_each(self, value_P: Array, key: Key | None) -> tuple[Array, ...]:
         """The encoded leaf of each subnetwork. Its random key does not depend on its device."""
         if self.codec is EXACT:
             return (value_P,)
+        assert key is not None  # only a pull has none, and rounds to nearest
         subnet_P = self.transport.local(jnp.arange(self.partition.num_subnets))
         leaf_key = jax.random.fold_in(key, self.number)
         key_P = jax.vmap(lambda subnet: jax.random.fold_in(leaf_key, subnet))(subnet_P)
@@ -204,6 +208,7 @@ class HolderSharded(_Sharded):
     def unpack_push(
         self, stored: Array, trained_P: Array, received: Sequence[Array], transfer: Transfer
     ) -> Array:
+        assert transfer.weight_S is not None  # a push has them
         weight_P = self.transport.local(transfer.weight_S)
         return blend(stored, trained_P, per_subnet(weight_P, trained_P))
 

@@ -185,9 +185,11 @@ class MeshTransport(LocalTransport):
     def unpack(self, received: Array, axis: int, table: SendTable) -> Array:
         rows_S = jnp.moveaxis(received, 0, axis + 1)  # the sending device beside its rows
         rows_S = rows_S.reshape(*rows_S.shape[: axis + 1], -1, *rows_S.shape[axis + 3 :])
+        assert table.received_SxM is not None  # a table of this class has all arrays
         return _take_each(rows_S, self.local(table.received_SxM), axis)
 
     def pack_return(self, subparams_S: Array, axis: int, table: SendTable) -> Array:
+        assert table.slot_SxHK is not None  # a table of this class has all arrays
         rows_S = _take_each(subparams_S, self.local(table.slot_SxHK), axis)
         before, after = rows_S.shape[: axis + 1], rows_S.shape[axis + 2 :]
         by_device = rows_S.reshape(*before, self.num_devices, -1, *after)

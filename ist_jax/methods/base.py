@@ -3,7 +3,6 @@
 import abc
 import dataclasses
 import functools
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -87,7 +86,7 @@ class Method(abc.ABC):
         """`round`, not compiled."""
 
     @functools.cached_property
-    def round(self) -> Callable[..., tuple[State, Metrics]]:
+    def round(self) -> jax.stages.Wrapped:
         """(state, view, key, weight_S, *, steps) -> (state, {'loss_SxJ': the local losses}).
 
         One round: plan, pull, `steps` local steps, push. Each number of steps is one compiled

@@ -11,12 +11,12 @@ class Start(NamedTuple):
     Attributes:
       params: the full model's parameters.
       opt_state: the optimizer's state over them; None if it is not kept between rounds.
-      step: local steps so far, on which learning-rate schedules run.
+      step: int32[] or int, local steps so far, on which learning-rate schedules run.
     """
 
     params: Params
     opt_state: Any = None
-    step: Array | int = 0
+    step: Any = 0
 
 
 class State(NamedTuple):

@@ -247,7 +247,8 @@ class SubnetMethod(Method):
     def first_worker(self, state: State) -> Worker:
         pulled_S = self.exchange.pull(state.store, state.indices)
         stacked = (pulled_S.params, self._opt_states(state, pulled_S), dict(state.indices))
-        return Worker(*jax.tree.map(lambda leaf_S: leaf_S[0], stacked), jnp.int32(0))
+        params, opt_state, indices = jax.tree.map(lambda leaf_S: leaf_S[0], stacked)
+        return Worker(params, opt_state, indices, jnp.int32(0))
 
     def local_steps(
         self, state: State, view: View, key: Key, *, steps: int

@@ -80,7 +80,8 @@ class SubnetPredictors:
         Over a mesh, blocks become a `ShardedStack`: they stay where they are stored, and
         `models.residual.repeated` fetches one at a time.
         """
-        if self.placement.mesh is None:
+        mesh = self.placement.mesh
+        if mesh is None:
             return self.exchange.params(state.store, state.indices).params
         partition = self.decomposition.partition
         units = storage_order(partition, state.indices)
@@ -90,7 +91,7 @@ class SubnetPredictors:
             if group is None:
                 return leaf
             place_N = jnp.argsort(units[group])[: partition.sizes[group]]
-            return ShardedStack(leaf, place_N, self.placement.mesh)
+            return ShardedStack(leaf, place_N, mesh)
 
         return map_with_names(
             ordered, self.exchange.stored_params(state.store, state.indices).params

@@ -10,11 +10,14 @@ gradients.
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax.linen.dtypes import promote_dtype
 from jax import lax
+from jax.typing import DTypeLike
 
 from ist_jax.core.types import Array
 
@@ -97,7 +100,7 @@ def _kernel_gradient(stride: int, x: Array, kernel: Array, dy: Array) -> Array:
 conv.defvjp(_forward, _backward)
 
 
-def _fastest_conv() -> Callable[[Array, Array, int], Array]:
+def _fastest_conv() -> Callable[..., Any]:
     return conv if jax.default_backend() == "cpu" else plain_conv
 
 
@@ -115,12 +118,12 @@ class Conv(nn.Module):
     features: int
     size: int = 3
     stride: int = 1
-    dtype: jnp.dtype | None = None
-    param_dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike | None = None
+    param_dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x_BxHxWxI: Array) -> Array:
         shape = (self.size, self.size, x_BxHxWxI.shape[-1], self.features)
         kernel = self.param("kernel", nn.initializers.he_normal(), shape, self.param_dtype)
-        x_BxHxWxI, kernel = nn.dtypes.promote_dtype(x_BxHxWxI, kernel, dtype=self.dtype)
+        x_BxHxWxI, kernel = promote_dtype(x_BxHxWxI, kernel, dtype=self.dtype)
         return _fastest_conv()(x_BxHxWxI, kernel, self.stride)

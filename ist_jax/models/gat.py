@@ -7,6 +7,7 @@ R overflow rows.
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from ist_jax.core.graphs import Graph
 from ist_jax.core.types import Array
@@ -68,7 +69,7 @@ class Project(nn.Module):
 
     heads: int
     width: int
-    param_dtype: jnp.dtype = jnp.float32
+    param_dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, h_NxGxD: Array) -> Array:
@@ -93,7 +94,7 @@ class Attention(nn.Module):
     width: int
     concatenated: bool = True
     bias: bool = True
-    param_dtype: jnp.dtype = jnp.float32
+    param_dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, h_NxGxD: Array, graph: Graph) -> Array:
@@ -130,7 +131,7 @@ class GAT(nn.Module):
     input_dropout: bool = True
     bias: bool = True
     activation: str = "elu"
-    param_dtype: jnp.dtype = jnp.float32
+    param_dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, graph: Graph) -> Array:

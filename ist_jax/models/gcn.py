@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from ist_jax.core.graphs import Graph, Layered, SparseMatrix
 from ist_jax.core.types import Array
@@ -27,7 +28,7 @@ class Convolution(nn.Module):
     width: int
     propagate: Callable[[Array], Array]
     bias: bool = True
-    param_dtype: jnp.dtype = jnp.float32
+    param_dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, h_NxD: Array | SparseMatrix) -> Array:
@@ -73,7 +74,7 @@ class GCN(nn.Module):
     bias: bool = True
     activation: str = "relu"
     sum_scales: tuple[float, ...] = ()
-    param_dtype: jnp.dtype = jnp.float32
+    param_dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, graph: Graph | Layered) -> Array:

@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ist_jax.core.graphs import Graph, Layered, SparseMatrix, SparseRows
+from ist_jax.core.graphs import Features, Graph, Layered, SparseMatrix, SparseRows
 from ist_jax.core.types import Array, Key
 from ist_jax.models.mlp import ACTIVATIONS
 from ist_jax.models.spmm import spmm
@@ -74,7 +74,7 @@ def with_neighbours(h_NxH: Array, graph: Graph | Layered, layer: int) -> Array:
     return jnp.stack([h_NxH, neighbour_mean(h_NxH, graph)], axis=1)
 
 
-def scale_input(h: Array | SparseMatrix, scales: Sequence[float], layer: int) -> Array:
+def scale_input(h: Features, scales: Sequence[float], layer: int) -> Features:
     """The input of layer `layer` times its factor; unchanged if `scales` is ().
 
     Sparse features are never scaled: they are inputs, not sums over hidden features.
@@ -124,7 +124,7 @@ def dropout_entries(matrix: SparseMatrix, rate: float, key: Key) -> SparseMatrix
     return SparseMatrix(drop_rows(matrix.rows, False), drop_rows(matrix.columns, True))
 
 
-def dropout(h: Array | SparseMatrix, rate: float, key: Key | None) -> Array | SparseMatrix:
+def dropout(h: Features, rate: float, key: Key | None) -> Features:
     """Dropout of node features. Without a key, `h` is unchanged.
 
     Dense and sparse features drop the same entries.
@@ -138,7 +138,7 @@ def dropout(h: Array | SparseMatrix, rate: float, key: Key | None) -> Array | Sp
     return _entry_dropout(rate, key)(h, row, column)
 
 
-def layer_dropout(model: nn.Module, h: Array | SparseMatrix, layer: int) -> Array | SparseMatrix:
+def layer_dropout(model: nn.Module, h: Features, layer: int) -> Features:
     """Dropout of the input of layer `layer`, as the model's attributes configure it."""
     is_on = model.has_rng("dropout") and (layer or model.input_dropout)
     return dropout(h, model.dropout, model.make_rng("dropout") if is_on else None)
@@ -171,6 +171,7 @@ def normalise(h_NxH: Array, norm: str, mask_N: Array | None, epsilon: float = 1e
         return h_NxH
     if norm == "layer":
         return _standardise(h_NxH, epsilon)
+    assert mask_N is not None  # `Layered` graphs have none, and no norm over all nodes
     weight_Nx1 = mask_N[:, None] / (jnp.maximum(mask_N.sum(), 1) * h_NxH.shape[1])
     average = lambda x: (weight_Nx1 * x).sum(keepdims=True)
     centred_NxH = h_NxH - average(h_NxH)

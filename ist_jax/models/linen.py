@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import flax.linen as nn
 
@@ -36,7 +36,7 @@ class LinenModel:
     ) -> Array:
         variables = {"params": params} | ({STATS: stats} if stats else {})
         rngs = None if key is None else {"dropout": key}
-        return self.module.apply(variables, inputs, rngs=rngs)
+        return cast(Array, self.module.apply(variables, inputs, rngs=rngs))
 
     def measure(self, params: Params, inputs: Any) -> Stats:
         _, updates = self.module.apply({"params": params}, inputs, mutable=[STATS])

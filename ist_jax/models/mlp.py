@@ -9,10 +9,11 @@ from collections.abc import Callable
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike, DTypeLike
 
 from ist_jax.models.norm import BatchNorm
 
-ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+ACTIVATIONS: dict[str, Callable[[ArrayLike], jax.Array]] = {
     "relu": nn.relu,
     "elu": nn.elu,
     "gelu": nn.gelu,
@@ -45,8 +46,8 @@ class MLP(nn.Module):
     bias: bool = False
     activation: str = "relu"
     sum_scale: float = 1.0
-    dtype: jnp.dtype | None = None
-    param_dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike | None = None
+    param_dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:

@@ -11,6 +11,7 @@ The variables of `apply` choose the mode, not a flag. So any module `__call__(se
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 STATS = "norm_stats"
 
@@ -29,7 +30,7 @@ class BatchNorm(nn.Module):
 
     affine: bool = True
     epsilon: float = 1e-5
-    param_dtype: jnp.dtype = jnp.float32
+    param_dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:

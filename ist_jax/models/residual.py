@@ -12,6 +12,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from ist_jax.core.sharded_stack import ShardedStack
 from ist_jax.core.types import Array
@@ -54,8 +55,8 @@ class Block(nn.Module):
     stride: int = 1
     scale: float = 1.0
     norm: str = "batch"
-    dtype: jnp.dtype | None = None
-    param_dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike | None = None
+    param_dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
@@ -97,7 +98,7 @@ class Block(nn.Module):
 
 
 def conv_norm(
-    norm: str, name: str, dtype: jnp.dtype | None, param_dtype: jnp.dtype
+    norm: str, name: str, dtype: DTypeLike | None, param_dtype: DTypeLike
 ) -> Callable[[Array], Array]:
     """The norm of a convolutional network with this name."""
     if norm == "batch":

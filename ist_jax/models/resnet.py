@@ -6,9 +6,11 @@ basic blocks, a 3 x 3 stem, no norm before the classifier. The paper's ResNet152
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from ist_jax.core.types import Array
 from ist_jax.models.conv import Conv
@@ -57,16 +59,17 @@ class ResNet(nn.Module):
     inner: Sequence[int] = ()
     residual_scales: Sequence[float] = ()
     unrolled: bool = False
-    dtype: jnp.dtype | None = None
-    param_dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike | None = None
+    param_dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         x = self._stem(as_images(x))
         for stage, count in enumerate(self.stage_sizes, 1):
             x = self._block(stage, f"stage_{stage}_first", stride=1 if stage == 1 else 2)(x)
-            further = dict(inner=self.inner[stage - 1] if self.inner else 0)
-            further["scale"] = self.residual_scales[stage - 1] if self.residual_scales else 1.0
+            inner = self.inner[stage - 1] if self.inner else 0
+            scale = self.residual_scales[stage - 1] if self.residual_scales else 1.0
+            further = dict(inner=inner, scale=scale)
             if self.unrolled:
                 for i in range(1, count):
                     x = self._block(stage, f"stage_{stage}_block_{i}", **further)(x)
@@ -85,12 +88,22 @@ class ResNet(nn.Module):
         x = Conv(self.width, size, stride, self.dtype, self.param_dtype, name="stem")(x)
         if not is_preact(self.block):
             x = nn.relu(conv_norm(self.norm, "stem_norm", self.dtype, self.param_dtype)(x))
-        return nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1))) if large else x
+        if not large:
+            return x
+        padding = ((1, 1), (1, 1))  # Flax also takes pairs, where its default is a string
+        return nn.max_pool(x, (3, 3), (2, 2), padding)  # pyright: ignore[reportArgumentType]
 
-    def _block(self, stage: int, name: str, **fields: float) -> Block:
+    def _block(self, stage: int, name: str, **fields: Any) -> Block:
         features = self.width * 2 ** (stage - 1)
-        options = dict(norm=self.norm, dtype=self.dtype, param_dtype=self.param_dtype)
-        return Block(self.block, features, name=name, **fields, **options)
+        return Block(
+            self.block,
+            features,
+            norm=self.norm,
+            dtype=self.dtype,
+            param_dtype=self.param_dtype,
+            name=name,
+            **fields,
+        )
 
 
 class PreActResNet(ResNet):

@@ -5,6 +5,7 @@ GIST: Wolfe et al., 2023, appendix A.
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from ist_jax.core.graphs import Graph, Layered
 from ist_jax.core.types import Array
@@ -37,7 +38,7 @@ class GraphSAGE(nn.Module):
     bias: bool = True
     activation: str = "relu"
     sum_scales: tuple[float, ...] = ()
-    param_dtype: jnp.dtype = jnp.float32
+    param_dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, graph: Graph | Layered) -> Array:

@@ -14,17 +14,14 @@ faster on a CPU:
 """
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from ist_jax.core.graphs import Graph, SparseMatrix, SparseRows
-from ist_jax.core.types import Array
-
-if TYPE_CHECKING:
-    import scipy.sparse as sp
+from ist_jax.core.types import Array, CsrMatrix
 
 # Measured on a CPU. Costs are in units of one gathered entry.
 _UNROLLED_GATHERS = 8  # gathers that are added up before a partial sum is written
@@ -111,7 +108,7 @@ def row_width(degree_N: np.ndarray) -> int:
     return min(_NEIGHBOUR_WIDTHS, key=cost)
 
 
-def neighbour_rows(adjacency: "sp.csr_matrix") -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def neighbour_rows(adjacency: CsrMatrix) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """neighbours_NxW, overflow_RxW and receiver_R of a `Graph` with this adjacency matrix."""
     size, count_N = adjacency.shape[0], np.diff(adjacency.indptr)
     width = row_width(count_N)
@@ -164,7 +161,7 @@ def bucket_widths(count_N: np.ndarray) -> np.ndarray:
     return np.array(chosen[::-1])
 
 
-def _sparse_rows(matrix: "sp.csr_matrix") -> SparseRows:
+def _sparse_rows(matrix: CsrMatrix) -> SparseRows:
     count_N = np.diff(matrix.indptr)
     widths = bucket_widths(count_N)
     bucket_N = np.searchsorted(widths, count_N)
@@ -185,7 +182,7 @@ def _sparse_rows(matrix: "sp.csr_matrix") -> SparseRows:
     )
 
 
-def sparse_matrix(matrix: "np.ndarray | sp.csr_matrix") -> SparseMatrix:
+def sparse_matrix(matrix: np.ndarray | CsrMatrix) -> SparseMatrix:
     """The float32 `SparseMatrix`, of NumPy arrays, of a dense or SciPy matrix."""
     import scipy.sparse as sp
 

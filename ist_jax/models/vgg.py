@@ -4,9 +4,11 @@ Unlike in the paper, the classifier reads the mean over all pixels, not the flat
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from ist_jax.core.types import Array
 from ist_jax.models.conv import Conv
@@ -36,8 +38,8 @@ class VGG(nn.Module):
     hidden: Sequence[int]
     num_classes: int
     norm: str = "batch"
-    dtype: jnp.dtype | None = None
-    param_dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike | None = None
+    param_dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
@@ -54,7 +56,8 @@ class VGG(nn.Module):
         return logits_BxC
 
     def _convolutions(self, x: Array) -> Array:
-        dtypes, number = dict(dtype=self.dtype, param_dtype=self.param_dtype), 0
+        dtypes: dict[str, Any] = dict(dtype=self.dtype, param_dtype=self.param_dtype)
+        number = 0
         for channels in self.channels:
             if channels == 0:
                 x = _max_pool(x)
@@ -65,8 +68,13 @@ class VGG(nn.Module):
         return x
 
     def _dense(self, width: int, name: str) -> nn.Dense:
-        options = dict(dtype=self.dtype, param_dtype=self.param_dtype, name=name)
-        return nn.Dense(width, use_bias=self.norm != "batch", **options)
+        return nn.Dense(
+            width,
+            use_bias=self.norm != "batch",
+            dtype=self.dtype,
+            param_dtype=self.param_dtype,
+            name=name,
+        )
 
 
 def _max_pool(x: Array) -> Array:

@@ -15,11 +15,11 @@ AUGMENTS = ("none", "crop", "crop_flip", "resized_crop_flip")
 _AREA = (0.08, 1.0)  # share of the image
 _RATIO = (3 / 4, 4 / 3)  # width / height
 
-Size = tuple[int, int]  # (height, width)
+Size = tuple[int, ...]  # (height, width)
 
 
 def augment_images(
-    name: str, x_BxHxW: Array, key: Key, padding: int, size: Size | None = None
+    name: str, x_BxHxW: Array, key: Key | None, padding: int, size: Size | None = None
 ) -> Array:
     """Augmented images [B, *size[, channels]].
 
@@ -30,7 +30,7 @@ def augment_images(
     Args:
       name: a name of `AUGMENTS`.
       x_BxHxW: images (examples, height, width[, channels]); 'none' accepts any inputs.
-      key: PRNG key of the step.
+      key: PRNG key of the step; 'none' needs none.
       padding: pixels on every side, for 'crop' and 'crop_flip'.
       size: (height, width) of the result; None: that of the images.
 
@@ -47,6 +47,7 @@ def augment_images(
             f"augment={name!r} is of images, (examples, height, width[, channels]), "
             f"not shape {x_BxHxW.shape}"
         )
+    assert key is not None  # local steps have one, and nothing else augments
     crop_key, flip_key = jax.random.split(key)
     if name == "resized_crop_flip":
         return _random_flip(_resized_crop(x_BxHxW, crop_key, size), flip_key)

@@ -8,7 +8,7 @@ import optax
 from ist_jax.core.model import Model
 from ist_jax.core.task import Selection, Sums, Task
 from ist_jax.core.types import Array, Batch, Key, Params
-from ist_jax.tasks.augment import augment_images
+from ist_jax.tasks.augment import Size, augment_images
 
 MOST_ACCURATE = Selection("accuracy", "max")
 
@@ -30,7 +30,7 @@ def classification(
     *,
     augment: str = "none",
     padding: int = 4,
-    size: tuple[int, int] | None = None,
+    size: Size | None = None,
 ) -> Task:
     """The task over arrays {'x': [N, ...], 'y': int[N]}.
 

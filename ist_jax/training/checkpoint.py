@@ -11,7 +11,7 @@ import sys
 import traceback
 import types
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import jax
 import numpy as np
@@ -154,7 +154,7 @@ class Checkpoints:
         try:
             all_succeed(lambda: self._check_space(state))
             _silence_orbax()
-            ocp.save(path, state, custom_metadata=metadata, overwrite=True)
+            ocp.save(str(path), state, custom_metadata=metadata, overwrite=True)
             all_succeed(lambda: self._commit(round))
         except Exception as error:  # a full disk raises many kinds of error in orbax
             if (gone := _of_another_process(error)) is not None:
@@ -192,7 +192,7 @@ class Checkpoints:
 
         path = self._folder / str(self._round)
         try:
-            metadata = dict(ocp.metadata(path).custom_metadata)
+            metadata: dict[str, Any] = dict(cast(Any, ocp.metadata(str(path)).custom_metadata))
             earlier = "book" in metadata  # what is "run_state" now
             names = () if earlier else ("run_state", "shapes", "model")
             parts = {name: dict(metadata[name]) for name in names}
@@ -233,7 +233,7 @@ class Checkpoints:
 
         path = self._folder / str(self._round)
         try:
-            state = ocp.load(path, map_with_names(abstract, like))
+            state = ocp.load(str(path), map_with_names(abstract, like))
         except (
             Exception
         ) as error:  # whatever orbax raises; the digest says that the files are whole
@@ -288,7 +288,7 @@ def _silence_orbax() -> None:
     sys.unraisablehook = without_closed_loops
 
 
-def _of_another_process(error: BaseException | None) -> JaxRuntimeError | None:
+def _of_another_process(error: BaseException | None) -> BaseException | None:
     """JAX's error at the bottom of `error`, if a process waited for another one that is gone."""
     cause = error
     while cause is not None and not isinstance(cause, JaxRuntimeError):

@@ -46,8 +46,8 @@ def whole_batch(task: Task, arrays: Any) -> Batch:
 def add_up(sums: Callable[[Batch, Array], Any], task: Task, chunk: Chunk, batch_size: int) -> Any:
     """Adds up over a chunk of a split what `sums` gives for a batch and its examples' weights."""
     index_KxB, weight_KxB = _batches(task.num_examples(chunk.arrays), batch_size)
-    if chunk.count is not None:
-        weight_KxB *= jnp.arange(weight_KxB.size).reshape(weight_KxB.shape) < chunk.count
+    if chunk.num_examples is not None:
+        weight_KxB *= jnp.arange(weight_KxB.size).reshape(weight_KxB.shape) < chunk.num_examples
 
     def sums_of_batch(batch: tuple[Array, Array]) -> Any:
         index_B, weight_B = batch

@@ -4,13 +4,13 @@ import dataclasses
 import json
 import pathlib
 import tempfile
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
-import flax
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from ist_jax.core.model import Stats
 from ist_jax.core.types import Params
@@ -111,7 +111,7 @@ def write(
         with with_path(folder):
             np.savez(
                 unfinished / "variables.npz",
-                **flax.traverse_util.flatten_dict(variables, sep="/"),
+                **cast(dict[str, Any], flatten_dict(variables, sep="/")),
             )
             write_whole(unfinished / "model.json", json.dumps(content, indent=2) + "\n")
         unfinished.replace(folder)
@@ -137,9 +137,7 @@ def read(folder: str | pathlib.Path) -> Exported:
             **{name: _from_json(field) for name, field in described["fields"].items()}
         )
         with np.load(folder / "variables.npz", allow_pickle=False) as arrays:
-            variables = flax.traverse_util.unflatten_dict(
-                {name: arrays[name] for name in arrays.files}, sep="/"
-            )
+            variables = unflatten_dict({name: arrays[name] for name in arrays.files}, sep="/")
     except Exception as error:  # damaged files raise all kinds of errors
         raise ExportError(
             f"{folder} holds no exported model ({type(error).__name__}: {error})"

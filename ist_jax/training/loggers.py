@@ -16,7 +16,7 @@ import pathlib
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Protocol, TextIO
+from typing import Any, Protocol, TextIO, cast
 
 from ist_jax.training.files import write_whole
 
@@ -111,17 +111,17 @@ class TensorBoard:
             self._write(row)
 
     def _write(self, row: Row) -> None:
-        from tensorboardX.proto.event_pb2 import Event
-        from tensorboardX.proto.summary_pb2 import Summary
+        from tensorboardX.proto import event_pb2, summary_pb2
 
+        # protobuf makes the classes of these modules when they are imported
+        events, summaries = cast(Any, event_pb2), cast(Any, summary_pb2)
         scalars = [
-            Summary.Value(tag=name, simple_value=value)
+            summaries.Summary.Value(tag=name, simple_value=value)
             for name, value in flatten(row)
             if isinstance(value, int | float) and name != "samples_seen"
         ]
-        event = Event(
-            wall_time=time.time(), step=row["samples_seen"], summary=Summary(value=scalars)
-        )
+        summary = summaries.Summary(value=scalars)
+        event = events.Event(wall_time=time.time(), step=row["samples_seen"], summary=summary)
         self._writer.write_event(event)
 
     def log(self, row: Row, text: str | None = None) -> None:
@@ -150,14 +150,20 @@ class Terminal:
     def __init__(self, total: int, name: str, file: TextIO | None = None):
         self._file = file or sys.stderr
         self._name = name
-        self._bar = self._make_bar(total) if self._file.isatty() else None
+        self._bar: Any = self._make_bar(total) if self._file.isatty() else None
 
     def _make_bar(self, total: int) -> Any:
         from tqdm import tqdm
 
         form = "{desc} {percentage:3.0f}%|{bar}| {rate_fmt} {remaining} left{postfix}"
-        options = dict(unit=" samples", unit_scale=True, bar_format=form, file=self._file)
-        return tqdm(total=total, desc=self._name, **options)
+        return tqdm(
+            total=total,
+            desc=self._name,
+            unit=" samples",
+            unit_scale=True,
+            bar_format=form,
+            file=self._file,
+        )
 
     def log(self, row: Row, text: str | None = None) -> None:
         if text is not None:

@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import pathlib
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -14,7 +14,7 @@ from ist_jax.core.keys import named_key
 from ist_jax.core.processes import any_process, fetch, is_first, key_on, replicate
 from ist_jax.core.sample_order import View
 from ist_jax.core.task import Task
-from ist_jax.core.types import Array
+from ist_jax.core.types import Array, Key
 from ist_jax.data.base import Dataset
 from ist_jax.methods import Method, Start, State
 from ist_jax.training.config import LoopConfig, Phase, phase_steps
@@ -28,6 +28,7 @@ from ist_jax.training.summary import evaluated_row, round_row, summarise
 from ist_jax.training.workdir import Workdir
 
 Stop = Callable[[], bool]
+Given = tuple[State, View, Key]  # what a round is given, besides the weights of the workers
 SPLITS = ("validation", "test")  # evaluated while training
 
 
@@ -67,13 +68,14 @@ class _Run:
         self.pending: tuple[dict[str, Any], Array] | None = None  # the last round: row, loss_SxJ
 
     def __call__(self, start: Start | None) -> Results:
-        if self.resuming:
-            self._resume()
-        method, state = None, None
-        for phase in self.phases[self.run_state.phase :]:
-            if method is not None:
-                start = method.end(state)
-                self.run_state.start_phase(self.run_state.phase + 1)
+        if self.workdir.saved is not None:
+            self._resume(self.workdir.saved)
+        phase, *later_phases = self.phases[self.run_state.phase :]
+        method = phase.method
+        state = self._train(phase, self._first_state(method, start))
+        for phase in later_phases:
+            start = method.end(state)
+            self.run_state.start_phase(self.run_state.phase + 1)
             method = phase.method
             state = self._train(phase, self._first_state(method, start))
         self._save(method, state)
@@ -81,8 +83,8 @@ class _Run:
         self.workdir.finish(summary)
         return Results(method, state, summary, self.recorder.history)
 
-    def _resume(self) -> None:
-        self.run_state = RunState.from_json(self.workdir.saved, len(self.phases))
+    def _resume(self, saved: Mapping[str, Any]) -> None:
+        self.run_state = RunState.from_json(saved, len(self.phases))
         where = {"round": self.run_state.round, "samples_seen": self.run_state.samples_seen}
         self.recorder.say(where, f"resuming after round {self.run_state.round}")
 
@@ -105,11 +107,12 @@ class _Run:
         with contextlib.closing(self._views(phase)) as views:
             view = next(views, None)  # the first copy to the devices is not training time
             for steps in phase.rounds(self.run_state.steps):
+                assert view is not None  # there is one for every round
                 with self.run_state.timed("train"):
                     state = self._round(phase, state, view, steps)
-                    if boundary := self._boundary(phase):
-                        row = self._finish_round(state)
-                if boundary:
+                    boundary = self._boundary(phase)
+                    row = self._finish_round(state) if boundary else None
+                if row is not None:
                     self._between_rounds(phase.method, state, row, boundary)
                 with self.run_state.timed("train"):
                     view = next(views, None)
@@ -145,7 +148,7 @@ class _Run:
         return replicate(method.sharding, weight_S)
 
     def _measure(
-        self, method: Method, train: Any, given: tuple[Any, ...], weight_S: Array, steps: int
+        self, method: Method, train: Any, given: Given, weight_S: Array, steps: int
     ) -> None:
         """Reads from a phase's first program what a round costs."""
         phase = self.run_state.phase
@@ -174,6 +177,7 @@ class _Run:
 
     def _finished_row(self) -> dict[str, Any]:
         """The row of the last round; waits for its loss."""
+        assert self.pending is not None  # a round is finished once
         row, loss_SxJ = self.pending[0], fetch(self.pending[1])
         check_loss(loss_SxJ, row["round"])
         self.pending, self.loss_SxJ = None, loss_SxJ

@@ -8,9 +8,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
+import numpy as np
 
 from ist_jax.analysis.links import Link
-from ist_jax.core.types import Array
 from ist_jax.training.workdir import WorkdirError
 
 
@@ -127,14 +127,14 @@ class RunState:
         self.local_steps += steps
         self.samples_seen += samples
         flops = self.measured.get(str(self.phase), {}).get("flops_per_local_step")
-        known = flops is not None and self.flops_per_device is not None
-        self.flops_per_device = self.flops_per_device + steps * flops if known else None
+        done = self.flops_per_device
+        self.flops_per_device = None if flops is None or done is None else done + steps * flops
         self.bytes_per_device += costs.bytes_per_round(steps)
         self.bound_per_device += costs.syncs(steps) * costs.lower_bound
         self.all_reduce_per_device += costs.syncs(steps) * costs.all_reduce
         self.link_seconds += costs.link_seconds(link, steps) if link else 0.0
 
-    def add_failures(self, weight_S: Array) -> None:
+    def add_failures(self, weight_S: np.ndarray) -> None:
         """Counts the workers of a round whose weight is 0."""
         self.failed_workers += int((weight_S == 0).sum())
 

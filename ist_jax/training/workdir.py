@@ -169,6 +169,7 @@ class Workdir:
     def restore(self, like: Any, params: Any) -> Any:
         """The state of the checkpoint of `saved`; arguments as of `Checkpoints.restore`."""
         with self._as_workdir_error():
+            assert self._checkpoints is not None  # `saved` came from them
             return self._checkpoints.restore(like, params)
 
     def finish(self, summary: Mapping[str, Any]) -> None:

@@ -68,9 +68,7 @@ def test_streamed_training_is_that_in_memory(name, split, place, monkeypatch):
     """Rounds of 3 steps and a last one of 2; validation and test in chunks, the last of them not full."""
     monkeypatch.setattr(streamed, "_CHUNK", 16)
     data, samples = dataset(shards=SPLITS[split]), 4 * METHODS[name](4).batch_size * 14
-    train = lambda data: run(
-        [(METHODS[name](4, PLACES[place]()), samples, 3)], TASK, data, CONFIG
-    )
+    train = lambda data: run([(METHODS[name](4, PLACES[place]()), samples, 3)], TASK, data, CONFIG)
     expected, found = train(data), train(on_disk(data))
     jax.tree.map(np.testing.assert_array_equal, found.params, expected.params)
     for row, other in zip(

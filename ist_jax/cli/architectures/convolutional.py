@@ -1,5 +1,7 @@
 """Residual networks, split by blocks (ResIST) or filters (LoFT); VGGs, split by channels (IST)."""
 
+from typing import Any
+
 from ist_jax.cli.architectures.base import DTYPES, Architecture, check_widths, splits
 from ist_jax.cli.config import Config, ConfigError
 from ist_jax.data import Spec
@@ -12,8 +14,15 @@ from ist_jax.models.resnet import STEMS
 
 def _resnet(config: Config, spec: Spec) -> ResNet:
     m = config.model
-    options = dict(width=m.width, block=m.block, norm=m.norm, stem=m.stem, dtype=DTYPES[m.dtype])
-    return ResNet(m.stage_sizes, spec.num_classes, **options)
+    return ResNet(
+        m.stage_sizes,
+        spec.num_classes,
+        width=m.width,
+        block=m.block,
+        norm=m.norm,
+        stem=m.stem,
+        dtype=DTYPES[m.dtype],
+    )
 
 
 def _check_stages(config: Config) -> None:
@@ -45,7 +54,7 @@ def _check_blocks(config: Config) -> None:
 
 
 def _decompose_blocks(config: Config, spec: Spec, num_subnets: int) -> Decomposition:
-    options = dict(num_subnets=num_subnets, partition=config.partition)
+    options: dict[str, Any] = dict(num_subnets=num_subnets, partition=config.partition)
     if not splits(config):
         return blocks(_resnet(config, spec), spec.example, stages=(), **options)
     options |= dict(

@@ -24,7 +24,6 @@ from ist_jax.cli.config.parsing import parse
 from ist_jax.cli.exit_status import exit_status
 from ist_jax.cli.records.tables import markdown
 from ist_jax.core.placement import Placement, looped, sharded, subnet_mesh, vmapped
-from ist_jax.core.types import Array
 from ist_jax.decompositions import Decomposition, blocks, channels, filters
 from ist_jax.methods import ist
 from ist_jax.models import VGG, PreActResNet, ResNet
@@ -76,7 +75,7 @@ PLACEMENTS: dict[str, Callable[[], Placement]] = {
 }
 
 
-def steps_of(layer: Layer, convolve: Callable[..., Array], steps: int) -> Callable[[], Any]:
+def steps_of(layer: Layer, convolve: Callable[..., Any], steps: int) -> Callable[[], Any]:
     """`steps` gradient steps on a kernel and on its images, as a loop; 1: alone."""
     x = jax.random.normal(jax.random.key(0), (BATCH, layer.side, layer.side, layer.inputs))
     kernel = 0.01 * jax.random.normal(
@@ -106,15 +105,14 @@ def layer_row(layer: Layer, repeats: int) -> list[str]:
 
 def networks(example: jax.ShapeDtypeStruct) -> dict[str, Decomposition]:
     """One decomposition of each kind, for small images."""
-    options = dict(num_subnets=SUBNETS)
     return {
         "blocks of a ResNet (1, 1, 9), 4 channels": blocks(
-            PreActResNet((1, 1, 9), 10, width=4), example, **options
+            PreActResNet((1, 1, 9), 10, width=4), example, num_subnets=SUBNETS
         ),
         "filters of a ResNet (2, 2), 8 channels": filters(
-            ResNet((2, 2), 10, width=8), example, **options
+            ResNet((2, 2), 10, width=8), example, num_subnets=SUBNETS
         ),
-        CHANNELS: channels(VGG((8, 0, 16, 16), (16,), 10), example, **options),
+        CHANNELS: channels(VGG((8, 0, 16, 16), (16,), 10), example, num_subnets=SUBNETS),
     }
 
 

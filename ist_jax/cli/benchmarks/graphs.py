@@ -115,8 +115,9 @@ def graph_round(
 ) -> Round:
     """A compiled round of sub-GCNs on the whole graph of `dataset`; looped by default."""
     split = _split(dataset, hidden, num_subnets, input_dropout=input_dropout)
-    options = dict(batch_size=1, placement=placement or looped())
-    return round_of(ist(split, node_classification(), optax.adam(0.01), **options), dataset, steps)
+    task, tx = node_classification(), optax.adam(0.01)
+    method = ist(split, task, tx, batch_size=1, placement=placement or looped())
+    return round_of(method, dataset, steps)
 
 
 def inference(

@@ -18,6 +18,8 @@ from ist_jax.cli.config import Config, ConfigError, from_values, one_line, repla
 from ist_jax.cli.config.parsing import parse
 from ist_jax.cli.exit_status import exit_status
 from ist_jax.cli.records.restored import on_this_machine
+from ist_jax.core.model import Stats
+from ist_jax.core.types import Batch, Indices, Params
 from ist_jax.data import EMBEDDED, Dataset, Spec
 from ist_jax.methods.predictor import model_predictor
 from ist_jax.models.linen import LinenModel
@@ -95,13 +97,17 @@ def score(
     place = dict(name=name, dir=directory, dataset=dataset)
     data = load_dataset(replace(config, data=place))
     _check(spec, data)
-    model = LinenModel(exported.model)
-    predictor = model_predictor(model, task, exported.params, exported.stats)
+    predictor = model_predictor(LinenModel(exported.model), task, exported.params, exported.stats)
     if data.spec.example_shape != spec.example_shape:
         predict = predictor.function
-        shaped = lambda batch: batch | {"x": batch["x"].reshape(-1, *spec.example_shape)}
-        reshaping = lambda *given: predict(*given[:-1], shaped(given[-1]))
-        predictor = dataclasses.replace(predictor, function=reshaping)
+
+        def predict_reshaped(
+            params: Params, stats: Stats | None, indices: Indices, batch: Batch
+        ) -> Any:
+            x = batch["x"].reshape(-1, *spec.example_shape)
+            return predict(params, stats, indices, {**batch, "x": x})
+
+        predictor = dataclasses.replace(predictor, function=predict_reshaped)
     return evaluate_model(predictor, task, data, split, config.eval_batch_size)
 
 

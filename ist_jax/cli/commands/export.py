@@ -84,22 +84,24 @@ def chosen(run: Restored, subnet: int | None, dataset: Dataset) -> tuple[LinenMo
     """The full model, or subnetwork `subnet` of the last round's partition, and its predictor."""
     experiment, config, sample = run.experiment, run.experiment.config, None
     split, task = experiment.decomposition, experiment.task
+    model = split.full if subnet is None else split.subnet
+    assert isinstance(model, LinenModel)  # as all that the command line can make
     if config.model.eval_norm == "train":
         calibration = dataset.calibration(config.calibration_examples)
-        sample = whole_batch(task, dataset.arrays("train") | calibration)
+        sample = whole_batch(task, {**dataset.arrays("train"), **calibration})
     if subnet is None:
 
         def full(state: State, sample: Batch | None) -> tuple[Params, Stats | None]:
             params = run.method.params(state)
-            return params, measure_stats(split.full, task, params, sample)
+            return params, measure_stats(model, task, params, sample)
 
-        return split.full, model_predictor(split.full, task, *jax.jit(full)(run.state, sample))
+        return model, model_predictor(model, task, *jax.jit(full)(run.state, sample))
     of_subnets = jax.jit(functools.partial(run.method.predictor, subnets=True))
     predictor_S = of_subnets(run.state, sample)
     params, stats = jax.tree.map(
         lambda leaf_S: leaf_S[subnet], (predictor_S.params, predictor_S.stats)
     )
-    return split.subnet, model_predictor(split.subnet, task, params, stats)
+    return model, model_predictor(model, task, params, stats)
 
 
 def _about(

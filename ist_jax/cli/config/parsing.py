@@ -38,7 +38,7 @@ class _Both(Generic[T]):
     fields: Annotated[Config, tyro.conf.arg(name=""), tyro.conf.FlagConversionOff]
 
 
-def parse(kind: type[T], argv: Sequence[str], description: str) -> T:
+def parse(kind: type[T], argv: Sequence[str], description: str | None) -> T:
     """The flags of a command.
 
     Args:
@@ -63,7 +63,7 @@ def own_flags(kind: type[T], argv: Sequence[str]) -> T:
 
 
 def parse_with_config(
-    kind: type[Flags], argv: Sequence[str], description: str
+    kind: type[Flags], argv: Sequence[str], description: str | None
 ) -> tuple[Flags, Config]:
     """The flags of a command, and the configuration of its file, overridden by the command line.
 
@@ -84,7 +84,7 @@ def parse_with_config(
 
 
 def _both(
-    kind: type[Flags], prog: str, arguments: Sequence[str], description: str, base: Config
+    kind: type[Flags], prog: str, arguments: Sequence[str], description: str | None, base: Config
 ) -> tuple[Flags, Config]:
     both = _Both[kind]
     default = both(kind(), base)

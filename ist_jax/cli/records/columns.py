@@ -118,8 +118,9 @@ def named_columns(titles: Sequence[str]) -> list[Column]:
 def _megabytes(group: Group, given: tuple[str, str, int]) -> Cell:
     """Of one device. Memory is measured on the machine of the run; both depend on shapes alone."""
     field, part, decimals = given
-    values = [(run.summary.get(field) or {}).get(part) for run in group]
-    if None in values:
+    parts = [(run.summary.get(field) or {}).get(part) for run in group]
+    values = [value for value in parts if value is not None]
+    if len(values) < len(group):
         return words("not measured")
     ends = sorted({min(values), max(values)})
     text = " to ".join(f"{value / 1e6:,.{decimals}f}" for value in ends)

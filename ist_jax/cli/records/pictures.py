@@ -87,14 +87,14 @@ def nodes(workdir: str | pathlib.Path, picture: str | pathlib.Path) -> None:
       ConfigError: no run in `workdir`, or its data are not where its configuration says.
     """
     run = restore(workdir)
+    model = run.experiment.decomposition.full
+    assert isinstance(model, LinenModel)  # as all that the command line can make
     arrays = builders.load_dataset(run.experiment.config).arrays("test")
     figure, axes = drawing.pyplot().subplots(1, 2, figsize=(10, 4.5), layout="constrained")
     first = run.method.fresh(named_key(jax.random.key(run.experiment.config.seed), "init"))
     for axis, title, state in ((axes[0], "before", first), (axes[1], "after", run.state)):
         params = jax.jit(run.method.params)(state)
-        read_NxH = jax.jit(functools.partial(embeddings, run.experiment.decomposition.full))(
-            params, arrays["graph"]
-        )
+        read_NxH = jax.jit(functools.partial(embeddings, model))(params, arrays["graph"])
         points = projected(np.asarray(read_NxH)).T
         shown = axis.scatter(*points, c=arrays["label_N"], cmap="tab10", s=4)
         axis.set(title=f"{title} training", xticks=[], yticks=[])

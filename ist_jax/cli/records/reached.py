@@ -70,9 +70,14 @@ def spent(runs: Sequence[Run], target: Target) -> list[float | None]:
     return found
 
 
+def _spent_if_reached(runs: Sequence[Run], target: Target) -> list[float]:
+    """`spent` of the runs that reach the target."""
+    return [value for value in spent(runs, target) if value is not None]
+
+
 def reached(runs: Sequence[Run], target: Target) -> Cell:
     """Mean and deviation of `spent`, if every run reaches the target."""
-    values = [value for value in spent(runs, target) if value is not None]
+    values = _spent_if_reached(runs, target)
     if len(values) < len(runs):
         return words(f"{len(values)} of {len(runs)} reach it")
     return spread(values)
@@ -83,8 +88,8 @@ def times_ist(runs: Sequence[Run], target: Target, groups: Mapping[str, Sequence
     rival = _ist_beside(runs, groups)
     if rival is runs or not rival:
         return words("")
-    ours, theirs = spent(rival, target), spent(runs, target)
-    if None in ours or None in theirs:
+    ours, theirs = _spent_if_reached(rival, target), _spent_if_reached(runs, target)
+    if len(ours) < len(rival) or len(theirs) < len(runs):
         return words("")
     times = statistics.mean(theirs) / statistics.mean(ours)
     return Cell(f"{times:.1f}", times)

@@ -96,7 +96,7 @@ def environment(
 
 def as_json(config: Config) -> dict[str, Any]:
     """All values by dotted name, as JSON keeps them. Places are absolute, to be found again."""
-    flat = {
+    flat: dict[str, Any] = {
         name: list(value) if isinstance(value, tuple) else value
         for name, value in values(config).items()
     }
@@ -197,7 +197,7 @@ def _read(workdir: pathlib.Path) -> dict[str, Any]:
     file = workdir / "config.json"
     try:
         content = json.loads(file.read_text())
-        content["config"]["method"], content["environment"]["data"]["fingerprint"]
+        _ = content["config"]["method"], content["environment"]["data"]["fingerprint"]
         return content
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise ConfigError(
