@@ -14,8 +14,9 @@ from jax.errors import JaxRuntimeError
 
 from ist_jax.cli.architectures import ARCHITECTURES
 from ist_jax.cli.benchmarks.timing import median_seconds, round_of
-from ist_jax.cli.config import one_line, replace
+from ist_jax.cli.config import replace
 from ist_jax.cli.experiment import Experiment, resolve
+from ist_jax.core.errors import first_line
 
 _STEPS, _REPEATS = 5, 3  # of the shorter of two rounds; their difference is local steps alone
 
@@ -55,7 +56,7 @@ def _measured(experiment: Experiment) -> str:
     try:
         seconds = _seconds(experiment)
     except JaxRuntimeError as error:  # a model that fills the memory
-        print(f"placement is not measured ({one_line(error)})", file=sys.stderr)
+        print(f"placement is not measured ({first_line(error)})", file=sys.stderr)
         return "auto"
     shown = ", ".join(f"{name} {1e3 * value:.2f} ms" for name, value in seconds.items())
     chosen = min(seconds, key=seconds.__getitem__)

@@ -29,7 +29,7 @@ def load_dataset(config: Config) -> Dataset:
         d.dataset,
         split=d.split,
         alpha=d.alpha,
-        validation_fraction=None if d.name in data.GRAPHS else d.validation_fraction,
+        validation_fraction=None if data.SOURCES[d.name].is_graph else d.validation_fraction,
         seed=config.seed,
         image_size=d.image_size,
         graph=graph(config) if graph else None,

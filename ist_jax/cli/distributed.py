@@ -17,9 +17,10 @@ from typing import TypeVar
 import jax
 from jax.errors import JaxRuntimeError
 
-from ist_jax.cli.config import ConfigError, one_line
+from ist_jax.cli.config import ConfigError
 from ist_jax.cli.config.parsing import ConfigFlags, own_flags
 from ist_jax.cli.exit_status import FAILED, exit_status, is_out_of_memory
+from ist_jax.core.errors import first_line
 from ist_jax.training.checkpoint import committed_rounds
 
 TPU_HOSTS = ("TPU_PROCESS_ADDRESSES", "TPU_WORKER_HOSTNAMES")  # under Kubernetes
@@ -114,7 +115,7 @@ def join(flags: Processes, timeout: int = 300) -> None:
             shutdown_timeout_seconds=HEARTBEAT,
         )
     except (RuntimeError, ValueError, OSError) as error:
-        why = one_line(error)
+        why = first_line(error)
         if not is_told and not _is_of_a_pod(error):
             print(f"this host trains alone ({why}); in a TPU pod give {FLAGS}", file=sys.stderr)
             return
@@ -155,7 +156,7 @@ def _together(workdir: pathlib.Path) -> Iterator[None]:
         if not is_one_of_several() or is_out_of_memory(error):
             raise
         print(
-            f"error: another process of this run has ended ({one_line(error)}): "
+            f"error: another process of this run has ended ({first_line(error)}): "
             f"{how_to_resume(workdir)}",
             file=sys.stderr,
             flush=True,

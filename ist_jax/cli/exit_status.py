@@ -5,8 +5,9 @@ from collections.abc import Callable
 
 from jax.errors import JaxRuntimeError
 
-from ist_jax.cli.config import ConfigError, one_line
+from ist_jax.cli.config import ConfigError
 from ist_jax.cli.signals import STOPPED
+from ist_jax.core.errors import first_line
 from ist_jax.core.processes import OtherProcessError
 from ist_jax.data import DataError
 from ist_jax.methods.base import StartError
@@ -34,18 +35,18 @@ def exit_status(action: Callable[[], object]) -> int:
     except SystemExit as end:  # --help
         return int(end.code or 0)
     except (ConfigError, DataError, StartError) as error:
-        print(f"error: {one_line(error)}", file=sys.stderr)
+        print(f"error: {first_line(error)}", file=sys.stderr)
         return WRONG
     except (JaxRuntimeError, MemoryError) as error:
         if isinstance(error, JaxRuntimeError) and not is_out_of_memory(error):
             raise
         why = f"this does not fit into memory: {SMALLER}"
-        print(f"error: {one_line(error)}: {why}", file=sys.stderr)
+        print(f"error: {first_line(error)}: {why}", file=sys.stderr)
         return WRONG
     except (NonFiniteLossError, WorkdirError, OtherProcessError, OSError) as error:
-        print(f"error: {one_line(error)}", file=sys.stderr)
+        print(f"error: {first_line(error)}", file=sys.stderr)
         return FAILED
     except (Stopped, KeyboardInterrupt) as error:
-        print(one_line(error), file=sys.stderr)
+        print(first_line(error), file=sys.stderr)
         return STOPPED
     return 0

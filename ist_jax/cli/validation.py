@@ -8,7 +8,7 @@ from ist_jax.cli.config.fields import not_among
 from ist_jax.cli.quantities import link
 from ist_jax.core.partition import EQUAL_BLOCKS
 from ist_jax.core.placement import Placement, make_placement
-from ist_jax.data import EMBEDDED, FILES, GRAPHS
+from ist_jax.data import SOURCES
 
 GRAPH_MODELS = ("gcn", "sage", "gat")
 # fields that only some models have
@@ -217,16 +217,15 @@ def _check_failures(c: Config) -> None:
 
 
 def _check_data(c: Config) -> None:
-    name = c.data.name
+    name, source = c.data.name, SOURCES[c.data.name]
     if c.batch_size == 0 and c.data.split != "shared" and num_workers(c) > 1:
         raise ConfigError(
             "batch_size=0 (the whole set) needs data.split=shared, not "
             f"{c.data.split!r}, whose shards differ in size"
         )
-    if name not in EMBEDDED and not c.data.dir:
-        place = "file" if name in FILES else "folder"
-        raise ConfigError(f"data.name={name!r} needs data.dir, the {place} it reads")
-    if name in GRAPHS:
+    if source.reads != "nothing" and not c.data.dir:
+        raise ConfigError(f"data.name={name!r} needs data.dir, the {source.reads} it reads")
+    if source.is_graph:
         _check_graph(c)
     else:
         _check_no_graph(c)

@@ -43,7 +43,7 @@ def sample_layers(
         weight = jnp.concatenate([jnp.ones(upper.shape, weight_M.dtype), weight_M])
         takes, gives = _gather(take_N, upper)[:, None], (_gather(give_N, lower) * weight)[None]
         block = takes * _adjacency_block(graph, upper, lower) * gives
-        blocks.append(block + jnp.eye(*block.shape) * _gather(arrays["own_N"], upper)[:, None])
+        blocks.append(block + jnp.eye(*block.shape) * _gather(arrays["diagonal_N"], upper)[:, None])
         upper = lower
     return Layered(_gather(graph.features, upper), tuple(reversed(blocks)))
 

@@ -159,7 +159,7 @@ def test_what_cannot_be_exported_or_scored_is_one_line(ist_run, tmp_path, capsys
             "--subnet is an integer, not 'one'",
         ),
         (exporting.main, [f"--workdir={workdir}"], "--out DIR is missing"),
-        (exporting.main, [f"--workdir={workdir}", f"--out={tmp_path}/full"], "is there already"),
+        (exporting.main, [f"--workdir={workdir}", f"--out={tmp_path}/full"], "exists already"),
         (exporting.main, [f"--workdir={tmp_path}/hollow", "--out=x"], "holds no checkpoint"),
         (evaluate.main, [f"--model={tmp_path}/bad"], "holds no exported model"),
         (evaluate.main, [f"--model={tmp_path}/full"], "holds no exported model"),
@@ -211,7 +211,7 @@ def test_every_field_of_a_model_survives(tmp_path):
     export.write(tmp_path / "out", model, {"params": {}}, {"a": 1})
     found = export.read(tmp_path / "out")
     assert found.model == model and found.about == {"a": 1}
-    with pytest.raises(export.ExportError, match="is there already"):
+    with pytest.raises(export.ExportError, match="exists already"):
         export.write(tmp_path / "out", model, {}, {})
 
 

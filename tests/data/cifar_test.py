@@ -84,8 +84,8 @@ def test_a_broken_folder_raises_an_error_that_names_the_file(tmp_path):
         data.load("cifar100", str(folder))
     batch = folder / "data_batch_3.bin"
     for content, says in (
-        (b"", "0 bytes are no whole number of records of 3073; it is empty or truncated"),
-        (batch.read_bytes()[:-1], "30729 bytes are no whole number"),
+        (b"", "one or more records of 3073 bytes, and it has 0: it is empty or truncated"),
+        (batch.read_bytes()[:-1], "one or more records of 3073 bytes, and it has 30729"),
         (b"\x0a" + batch.read_bytes()[1:], "labels are below 10, and one is 10"),
     ):
         batch.write_bytes(content)

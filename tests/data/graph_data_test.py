@@ -140,7 +140,7 @@ def test_a_missing_planetoid_file_raises_an_error(tmp_path):
 def test_a_validation_fraction_of_a_graph_raises_an_error():
     with pytest.raises(
         DataError,
-        match="'digits_graph' has a validation split of its own: leave validation_fraction=0.2 out",
+        match="'digits_graph' has its own validation split: leave validation_fraction=0.2 out",
     ):
         data.load("digits_graph", validation_fraction=0.2)
 
@@ -221,7 +221,7 @@ def test_reddit_reads_a_small_file_of_its_format(tmp_path):
         label=raw.labels_N,
         node_types=types[:-1],
     )
-    with pytest.raises(DataError, match="a type and features of every node"):
+    with pytest.raises(DataError, match="every node has a type and a row of features"):
         data.load("reddit", str(tmp_path))
     with pytest.raises(
         DataError, match="reddit_data.npz.*is not a file; reddit needs one with feature"
@@ -263,7 +263,7 @@ def test_ogbn_reads_a_small_folder_of_its_format(tmp_path):
     with pytest.raises(DataError, match="the valid split names nodes 0 to 39"):
         data.load("ogbn_arxiv", str(tmp_path))
     (tmp_path / "raw" / "edge.csv.gz").write_bytes(b"\x1f\x8b nothing")
-    with pytest.raises(DataError, match="edge.csv.gz: cannot be read as numbers between commas"):
+    with pytest.raises(DataError, match="edge.csv.gz: cannot be read as comma-separated numbers"):
         data.load("ogbn_arxiv", str(tmp_path))
     (tmp_path / "raw" / "edge.csv.gz").unlink()
     with pytest.raises(

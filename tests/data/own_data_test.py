@@ -195,7 +195,7 @@ def test_a_full_tmpdir_is_named_with_the_bytes_it_does_not_take_and_the_remedy(
     try:
         with pytest.raises(
             OSError,
-            match=r"TMPDIR \(.*small\), which does not take their 12,000 bytes .*: set TMPDIR to",
+            match=r"TMPDIR \(.*small\), which has no room for their 12,000 bytes .*: set TMPDIR to",
         ):
             load("npz", str(path), stored=True)
     finally:

@@ -93,8 +93,8 @@ CHECKPOINTS = {
         [],
         "does not say its round|another version of this software",
     ),
-    "a phase that the run has not": ((*RUN_STATE, "phase"), 9, "of other phases"),
-    "a phase before the first": ((*RUN_STATE, "phase"), -1, "of other phases"),
+    "a phase that the run has not": ((*RUN_STATE, "phase"), 9, "with other phases"),
+    "a phase before the first": ((*RUN_STATE, "phase"), -1, "with other phases"),
     "steps in words": ((*RUN_STATE, "steps"), "x", "another version of this software"),
     "time that is not finite": (
         (*RUN_STATE, "seconds"),

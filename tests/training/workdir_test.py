@@ -169,7 +169,7 @@ def test_checkpoint_0_is_there_before_round_1_and_a_workdir_without_one_starts_a
     assert [row["round"] for row in train(tmp_path, rounds=2).history] == [1, 2]
     assert "committed no checkpoint: starting again" in capsys.readouterr().err
     shutil.rmtree(tmp_path / "checkpoints")
-    with pytest.raises(WorkdirError, match="all checkpoints are gone"):
+    with pytest.raises(WorkdirError, match="all checkpoints are missing"):
         train(tmp_path, rounds=2)
 
 

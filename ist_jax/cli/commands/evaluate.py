@@ -14,11 +14,12 @@ import jax
 import numpy as np
 
 from ist_jax.cli.builders import load_dataset, make_decomposition, make_task
-from ist_jax.cli.config import Config, ConfigError, from_values, one_line, replace
+from ist_jax.cli.config import Config, ConfigError, from_values, replace
 from ist_jax.cli.config.parsing import parse
 from ist_jax.cli.exit_status import exit_status
 from ist_jax.cli.records.restored import on_this_machine
-from ist_jax.data import EMBEDDED, Dataset, Spec
+from ist_jax.core.errors import first_line
+from ist_jax.data import SOURCES, Dataset, Spec
 from ist_jax.methods.predictor import model_predictor
 from ist_jax.models.linen import LinenModel
 from ist_jax.tasks import Task
@@ -65,12 +66,14 @@ def _read(model: str) -> tuple[export.Exported, Config, Spec, Task]:
     """What the exported model is, and the task it was trained for. Raises ConfigError."""
     try:
         exported = export.read(model)
-        spec = Spec.of(exported.about["data"]["spec"])
+        spec = Spec.from_json(exported.about["data"]["spec"])
         config = on_this_machine(from_values(exported.about["config"]))
         _check_variables(exported, make_decomposition(config, spec).example)
         return exported, config, spec, make_task(config, spec)
     except Exception as error:  # model.json may say anything
-        raise ConfigError(f"--model {model}: {type(error).__name__}: {one_line(error)}") from error
+        raise ConfigError(
+            f"--model {model}: {type(error).__name__}: {first_line(error)}"
+        ) from error
 
 
 def score(
@@ -87,7 +90,7 @@ def score(
     exported, config, spec, task = _read(model)
     if not name:
         name, dataset = config.data.name, dataset or config.data.dataset
-        if name not in EMBEDDED and not directory:
+        if SOURCES[name].reads != "nothing" and not directory:
             raise ConfigError(
                 f"--model {model} was trained on {name}: give --dir, the place of the data to "
                 "score it on"

@@ -1,6 +1,6 @@
 """The configuration of a run: its types, and how command lines and files are read into them."""
 
-from ist_jax.cli.config.errors import ConfigError, nearest, one_line
+from ist_jax.cli.config.errors import ConfigError, nearest
 from ist_jax.cli.config.fields import FIELDS, METHODS, checked, from_values, replace, values
 from ist_jax.cli.config.files import ConfigFile, from_json
 from ist_jax.cli.config.schema import (
@@ -31,7 +31,6 @@ __all__ = [
     "from_json",
     "from_values",
     "nearest",
-    "one_line",
     "replace",
     "values",
 ]

@@ -17,9 +17,3 @@ def nearest(name: str, known: Iterable[str]) -> str:
         if matches := difflib.get_close_matches(name.lower(), names, 1):
             return f": did you mean {names[matches[0]]!r}?"
     return ""
-
-
-def one_line(error: BaseException) -> str:
-    """The first line of an error's message; the name of its class if it has none."""
-    message = str(error).strip()
-    return message.splitlines()[0] if message else type(error).__name__

@@ -9,9 +9,10 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from ist_jax.cli.config.errors import ConfigError, nearest, one_line
+from ist_jax.cli.config.errors import ConfigError, nearest
 from ist_jax.cli.config.fields import checked, from_values, replace
 from ist_jax.cli.config.schema import Config
+from ist_jax.core.errors import first_line
 
 
 class ConfigFile:
@@ -83,7 +84,7 @@ class ConfigFile:
             start = f"--config {self.path}: "
             raise ConfigError(start + str(error).removeprefix(start)) from error
         except Exception as error:  # whatever a user's file raises
-            what = f"{type(error).__name__}: {one_line(error)}"
+            what = f"{type(error).__name__}: {first_line(error)}"
             raise ConfigError(f"--config {self.path}: {what}") from error
 
 
@@ -106,7 +107,9 @@ def from_json(file: pathlib.Path) -> Config:
     try:
         flat = dict(json.loads(file.read_text())["config"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ConfigError(f"{file} is not the config.json of a run ({one_line(error)})") from error
+        raise ConfigError(
+            f"{file} is not the config.json of a run ({first_line(error)})"
+        ) from error
     try:
         return from_values(flat)
     except ConfigError as error:

@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 
 import jax
 
-from ist_jax.cli.config import Config, ConfigError, from_json, one_line, replace
+from ist_jax.cli.config import Config, ConfigError, from_json, replace
 from ist_jax.cli.experiment import Experiment, resolve
 from ist_jax.cli.validation import validate
+from ist_jax.core.errors import first_line
 from ist_jax.core.processes import fetch
 from ist_jax.data import Spec
 from ist_jax.methods import Method, Start, State
@@ -42,10 +43,10 @@ class Restored(NamedTuple):
 def _data_of(workdir: pathlib.Path) -> tuple[Spec, str]:
     try:
         data = json.loads((workdir / "config.json").read_text())["environment"]["data"]
-        return Spec.of(data["spec"]), data["fingerprint"]
+        return Spec.from_json(data["spec"]), data["fingerprint"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(
-            f"{workdir}: its config.json does not describe the data ({one_line(error)})"
+            f"{workdir}: its config.json does not describe the data ({first_line(error)})"
         ) from error
 
 
