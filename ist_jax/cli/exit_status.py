@@ -1,4 +1,4 @@
-"""How a command ends: its exit status, and one line on what was wrong."""
+"""The exit status of a command, and the line it prints about an error."""
 
 import sys
 from collections.abc import Callable
@@ -20,16 +20,16 @@ STATUSES = """
 Exit status 0: done; 1: training diverged, or the workdir is in use, full or damaged; 2: the
 configuration or the data are wrong, or do not fit into memory; 3: stopped by SIGINT or SIGTERM.
 """
-SMALLER = "use a smaller model or batch_size, or more devices (ist-jax memory counts)"
+SMALLER = "use a smaller model or batch_size, or more devices (see ist-jax memory)"
 
 
 def is_out_of_memory(error: JaxRuntimeError) -> bool:
-    """Whether a device's memory, or this machine's, has no room for what a run needs."""
+    """Whether a device or the host ran out of memory."""
     return "RESOURCE_EXHAUSTED" in str(error) or "out of memory" in str(error).lower()
 
 
 def exit_status(action: Callable[[], object]) -> int:
-    """Runs `action`; 0, or the status that its error stands for, which is printed as one line."""
+    """Runs `action` and returns its exit status. An error is printed as one line."""
     try:
         action()
     except SystemExit as end:  # --help

@@ -15,7 +15,7 @@ from ist_jax.cli.architectures import ARCHITECTURES
 from ist_jax.cli.commands import run
 from ist_jax.cli.config import (
     FIELDS,
-    METHODS,
+    METHOD_NAMES,
     Config,
     ConfigError,
     ConfigFile,
@@ -159,7 +159,7 @@ def test_a_config_json_of_a_run_is_a_config(tmp_path):
         parse(config=f"--config={tmp_path}/config.json")
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", METHOD_NAMES)
 def test_every_method_is_built_with_the_samples_of_the_config(method):
     experiment = resolve(parse(f"--method={method}", "--epochs=3.5"))
     (phase,) = experiment.phases
@@ -223,7 +223,7 @@ CONFIG_FILES = sorted((ROOT / "experiments").rglob("*.py"))
 @pytest.mark.parametrize("file", CONFIG_FILES, ids=lambda file: f"{file.parent.name}-{file.stem}")
 def test_every_config_file_is_valid_for_every_method(file):
     needs_dir = data.SOURCES[ConfigFile(str(file)).config().data.name].reads != "nothing"
-    for method in METHODS:
+    for method in METHOD_NAMES:
         place = ["--data.dir=x"] * needs_dir
         config = parse(f"--method={method}", *place, config=f"--config={file}")
         assert config.method == method
@@ -234,7 +234,7 @@ def test_one_file_serves_several_numbers_of_subnetworks():
     file = f"--config={ROOT}/experiments/ist/equal_seconds.py"
     found = {}
     for subnets in (2, 4, 8):
-        for method in METHODS:
+        for method in METHOD_NAMES:
             arguments = [f"--method={method}", f"--num_subnets={subnets}", "--data.dir=x"]
             config = parse(*arguments, config=file)
             found[method, subnets] = (config.epochs, config.optimizer.learning_rate)

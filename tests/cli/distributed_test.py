@@ -18,7 +18,7 @@ from processes import PATIENCE, ended, wait_until
 from ist_jax.cli import distributed
 from ist_jax.cli.commands import launch_local, run
 from ist_jax.cli.config import ConfigError
-from ist_jax.cli.config.parsing import own_flags
+from ist_jax.cli.config.parsing import flags_only
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 DIGITS = f"--config={ROOT}/experiments/demo/digits.py"
@@ -362,9 +362,9 @@ def test_flags_may_be_two_words_and_the_last_of_a_name_counts():
     address = ["--coordinator", "a:1", "--coordinator=b:2"]
     others = ["--config=x", "--model.hidden", "8", "--seed=1"]
     words = ["--process_id", "1", *others, "--num-processes=2", *address, "--workdir", "w"]
-    flags = own_flags(distributed.RunFlags, ["run", *words])
-    assert flags == distributed.RunFlags("x", "b:2", 2, 1, "w")
-    workdir = lambda *words: own_flags(distributed.RunFlags, ["run", *words]).workdir
+    flags = flags_only(distributed.TrainingFlags, ["run", *words])
+    assert flags == distributed.TrainingFlags("x", "b:2", 2, 1, "w")
+    workdir = lambda *words: flags_only(distributed.TrainingFlags, ["run", *words]).workdir
     assert workdir("--workdir", "a") == workdir("--workdir=a") == "a"
     assert workdir("--workdir=a", "--data.dir=--workdir=c", "--workdir", "b=1") == "b=1"
     assert workdir("--config=x") == ""

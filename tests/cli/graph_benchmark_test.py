@@ -58,9 +58,9 @@ def test_cora_alone(tmp_path, real_data):
     content = json.loads((tmp_path / "graph_benchmark_cora.json").read_text())
     names = [row[0].split(",")[0] for row in content["rows"]]
     inference = [
-        f"Cora: inference by {what} 4" for what in ("the whole GCN after", "an ensemble of")
+        f"Cora: inference by {what} 4" for what in ("the full GCN after", "an ensemble of")
     ]
-    assert names[:5] == ["Cora: the whole GCN", "Cora: 4 sub-GCNs", *["Cora"] * 3], (
+    assert names[:5] == ["Cora: the full GCN", "Cora: 4 sub-GCNs", *["Cora"] * 3], (
         "with dropout of the input both ways"
     )
     assert (
@@ -75,7 +75,7 @@ def test_a_quick_run_prints_and_writes_what_a_page_shows(tmp_path, capsys):
     expected = [
         f"{of}: {what}"
         for of in ("digits", "1,600 nodes, 8,000 edges")
-        for what in ("the whole GCN", "4 sub-GCNs, ")
+        for what in ("the full GCN", "4 sub-GCNs, ")
     ]
     assert all(name.startswith(beginning) for name, beginning in zip(named, expected)), named
     assert [float(cell.replace(",", "")) > 0 for cell in np.array(content["rows"])[:, 1]] == [

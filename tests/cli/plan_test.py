@@ -34,7 +34,7 @@ def test_a_plan_is_printed_and_written(tmp_path, capsys):
     ).read_text().strip() == printed.strip() and "as fast as this machine" in printed
     rows = json.loads((out / "plan.json").read_text())
     assert {(r["method"], r["S"], r["J"]) for r in rows} == {
-        (m, s, j) for m in plan.METHODS for s in (1, 4) for j in (5, 50)
+        (m, s, j) for m in plan.COMPARED for s in (1, 4) for j in (5, 50)
     }
     assert (out / "plan.png").read_bytes().startswith(b"\x89PNG")
     of = lambda method, subnets, steps: next(
@@ -64,7 +64,7 @@ def test_a_plan_takes_every_methods_own_values_and_the_link_of_the_config(capsys
         "16",
         "--link.bandwidth=3Mbps",
     ]
-    found = {method: plan.configured(method, ["plan", *arguments])[1] for method in plan.METHODS}
+    found = {method: plan.configured(method, ["plan", *arguments])[1] for method in plan.COMPARED}
     assert {m: c.optimizer.learning_rate for m, c in found.items()} == {
         "ist": 0.01, "data_parallel": 0.002, "local_sgd": 0.001, "diloco": 0.001,
     }  # fmt: skip

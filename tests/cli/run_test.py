@@ -19,7 +19,7 @@ from command_line import QUICK
 
 from ist_jax.analysis import machine
 from ist_jax.cli.commands import report, run, sweep
-from ist_jax.cli.config import METHODS, ConfigError
+from ist_jax.cli.config import METHOD_NAMES, ConfigError
 from ist_jax.cli.exit_status import exit_status
 from ist_jax.cli.experiment import resolve
 from ist_jax.cli.records import record, results
@@ -218,7 +218,7 @@ def test_a_damaged_config_json_is_one_line(tmp_path, capsys, content):
     assert "not the config.json of a run" in error and error.count("\n") == 1
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", METHOD_NAMES)
 def test_every_method_runs_from_the_command_line(method, tmp_path):
     extra = ["--warmup_fraction=0.3", "--dense_fraction=0.3"] if method == "ist" else []
     assert run.main(["run", *QUICK, *extra, f"--method={method}", f"--workdir={tmp_path}"]) == 0

@@ -306,7 +306,7 @@ def test_a_workdir_of_an_older_layout_is_refused_in_one_line(tmp_path, capsys):
     (tmp_path / "config.json").write_text(json.dumps(old))
     assert run.main(["run", DIGITS, f"--workdir={tmp_path}"]) == 2
     error = capsys.readouterr().err
-    assert "a run of an older ist_jax (its config.json has exchange.wire, drop.rate)" in error
+    assert "a run of an earlier version (its config.json has exchange.wire, drop.rate)" in error
     assert error.count("\n") == 1
     assert run.main(["run", f"--config={tmp_path}/config.json", "--workdir=x"]) == 2
     error = capsys.readouterr().err

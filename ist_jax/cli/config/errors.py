@@ -1,11 +1,11 @@
-"""What is wrong with a configuration, in one line."""
+"""Errors of configurations, each one line."""
 
 import difflib
 from collections.abc import Iterable
 
 
 class ConfigError(ValueError):
-    """A configuration that cannot run. The message is one line: the rule, the value, the remedy."""
+    """A configuration cannot run. The message is one line: the rule, the value, the remedy."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
