@@ -204,7 +204,7 @@ def whole(num_subnets: int) -> Decomposition:
 
 NESTEROV = optax.sgd(0.7, 0.9, nesterov=True)
 # name -> (S, placement, optimizer) -> Method
-ALGORITHMS: dict[str, Callable[..., Method]] = {
+METHODS: dict[str, Callable[..., Method]] = {
     "ist": _ist(two_groups),
     "ist-own-model": _ist(own),
     "ist-chain": _ist(chain),
@@ -271,9 +271,9 @@ def on_a_graph(placement: Placement) -> tuple[Any, ...]:
         node_classification(),
         gcn(GCN((8, 8), CLASSES, norm="layer", dropout=0.5), FEATURES, num_subnets=4),
     )
-    algorithm = ist(split, task, optax.sgd(0.1), batch_size=1, placement=placement)
+    method = ist(split, task, optax.sgd(0.1), batch_size=1, placement=placement)
     return (
-        [(algorithm, 2 * 2 * 4, 2)],
+        [(method, 2 * 2 * 4, 2)],
         task,
         graph_dataset(first_product="symmetric", layers=3, sparse_below=2.0),
     )
@@ -318,34 +318,32 @@ def as_users_compile() -> Iterator[None]:
 
 
 def rounds(
-    algorithm: Method, count: int, steps: int = 3, data: Dataset | None = None, start: Any = None
+    method: Method, count: int, steps: int = 3, data: Dataset | None = None, start: Any = None
 ) -> tuple[Any, Any]:
     """`count` rounds from the start; the state, and the losses of the last round."""
     data = data or dataset()
-    state = algorithm.fresh(ROOT, start)
-    weight_S = np.ones(algorithm.num_workers, np.float32)
+    state = method.fresh(ROOT, start)
+    weight_S = np.ones(method.num_workers, np.float32)
     metrics = None
     for r in range(count):
-        view = next(
-            data.views(jax.random.key(5), algorithm.num_workers, algorithm.sharding, [range(1)])
-        )
+        view = next(data.views(jax.random.key(5), method.num_workers, method.sharding, [range(1)]))
         key = jax.random.fold_in(ROOT, r)
-        state, metrics = one_round(algorithm, state, view, key, weight_S, steps)
+        state, metrics = one_round(method, state, view, key, weight_S, steps)
     return state, metrics
 
 
 def one_round(
-    algorithm: Method, state: Any, view: Any, key: jax.Array, weight_S: Any, steps: int = 3
+    method: Method, state: Any, view: Any, key: jax.Array, weight_S: Any, steps: int = 3
 ) -> tuple[Any, Any]:
     """A round with its arguments where the training loop puts them: all share one program."""
-    put = functools.partial(jax.device_put, device=algorithm.sharding)
+    put = functools.partial(jax.device_put, device=method.sharding)
     weight_S = np.asarray(weight_S, np.float32)
-    return algorithm.round(state, view, put(key), put(weight_S), steps=steps)
+    return method.round(state, view, put(key), put(weight_S), steps=steps)
 
 
-def params_of(algorithm: Method, state: Any) -> Any:
+def params_of(method: Method, state: Any) -> Any:
     """The full model's parameters on the host; one compiled program, not one for each operation."""
-    return jax.device_get(jax.jit(algorithm.params)(state))
+    return jax.device_get(jax.jit(method.params)(state))
 
 
 def random_params(decomposition: Decomposition, seed: int = 0, dtype: Any = np.float32) -> Any:

@@ -18,7 +18,7 @@ NOTEBOOKS = sorted((ROOT / "colabs").glob("*.ipynb"))
 @pytest.mark.filterwarnings("ignore")  # of the kernel's own libraries
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
 def test_a_notebook_runs(path, tmp_path, monkeypatch):
-    """Twice in one runtime, as "Run all" again does. Cells with the tag 'tfds' need prepared data: IST_DATA_DIR."""
+    """It runs twice in one runtime, as by "Run all" again. Cells tagged 'tfds' need IST_DATA_DIR."""
     monkeypatch.setenv("IST_QUICK", "1")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
     notebook = nbformat.read(path, as_version=4)
@@ -47,7 +47,7 @@ def test_a_notebook_runs(path, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_what_a_notebook_installs_is_complete(tmp_path):
-    """The first cell's `pip install git+ADDRESS`, of this repository and without its dependencies, into an empty folder."""
+    """The first cell's `pip install git+ADDRESS`, without dependencies, into an empty folder."""
     if (
         not (ROOT / ".git").exists()
         or int(importlib.metadata.version("setuptools").split(".")[0]) < 77
@@ -64,7 +64,10 @@ def test_what_a_notebook_installs_is_complete(tmp_path):
         f"--target={tmp_path}",
     ]
     subprocess.run([*install, f"git+{ROOT.as_uri()}"], check=True, capture_output=True)
-    program = "import ist_jax, ist_jax.cli.records.record as found; print(ist_jax.__file__, found.__file__, found.git_revision())"
+    program = (
+        "import ist_jax, ist_jax.cli.records.record as record; "
+        "print(ist_jax.__file__, record.__file__, record.git_revision())"
+    )
     isolated = [
         sys.executable,
         "-P",

@@ -24,7 +24,7 @@ def assert_close(a, b, rtol=1e-4, atol=1e-5):
 
 
 def plain_training(decomposition, tx, data, count, steps, params):
-    """A training loop as anybody would write it: whole model, one step after another."""
+    """A training loop as anybody would write it: the full model, one step after another."""
     here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     view = next(data.views(jax.random.key(5), 1, here, [range(1)]))
 
@@ -64,32 +64,32 @@ def check_law_5(make, places, data, start, rtol, atol):
     """All placements agree: the partition exactly, parameters and carried state to rounding."""
     results = {}
     for name, place in places.items():
-        algorithm = make(place())
-        state, _ = rounds(algorithm, 2, 2, data, jax.device_put(start, algorithm.sharding))
-        end = jax.jit(lambda state, algorithm=algorithm: algorithm.end(state)[:2])(state)
+        method = make(place())
+        state, _ = rounds(method, 2, 2, data, jax.device_put(start, method.sharding))
+        end = jax.jit(lambda state, method=method: method.end(state)[:2])(state)
         results[name] = jax.device_get((end, state.indices))
     expected, indices = results["looped"]
     moved = jax.tree.map(
         lambda a, b: np.abs(a - b).max(), expected[0], jax.device_get(start.params)
     )
     assert max(jax.tree.leaves(moved)) > 1e-3
-    for found, found_indices in results.values():
-        jax.tree.map(np.testing.assert_array_equal, found_indices, indices)
+    for others, other_indices in results.values():
+        jax.tree.map(np.testing.assert_array_equal, other_indices, indices)
         jax.tree.map(
-            lambda a, b: np.testing.assert_allclose(a, b, rtol=rtol, atol=atol), found, expected
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=rtol, atol=atol), others, expected
         )
 
 
 def check_law_7(make, data, steps):
     """Only step 10 has a learning rate: it trains if it is in the round, first or last."""
-    algorithm = make(optax.sgd(lambda step: jnp.where(step == 10, 0.1, 0.0)))
-    start = Start(params_of(algorithm, algorithm.fresh(ROOT)))
+    method = make(optax.sgd(lambda step: jnp.where(step == 10, 0.1, 0.0)))
+    start = Start(params_of(method, method.fresh(ROOT)))
 
     def moved(first):
         """The largest change by a round that begins with this step."""
-        state, _ = rounds(algorithm, 1, steps, data, start._replace(step=first))
+        state, _ = rounds(method, 1, steps, data, start._replace(step=first))
         gaps = jax.tree.map(
-            lambda a, b: np.abs(a - b).max(), params_of(algorithm, state), start.params
+            lambda a, b: np.abs(a - b).max(), params_of(method, state), start.params
         )
         return max(jax.tree.leaves(gaps))
 
@@ -153,9 +153,11 @@ def check_law_6(decomposition, parts, num_devices):
         over_mesh(labels, shapes, parts, subnet_mesh(num_devices)),
         one_device(labels, shapes, parts),
     ):
-        for found, wanted in zip(jax.jit(functools.partial(exchanged, exchange))(params), expected):
-            jax.tree.map(np.testing.assert_array_equal, found[0], wanted[0])
-            for tree, other in zip(found[1:], wanted[1:]):
+        for exchanged_trees, wanted in zip(
+            jax.jit(functools.partial(exchanged, exchange))(params), expected
+        ):
+            jax.tree.map(np.testing.assert_array_equal, exchanged_trees[0], wanted[0])
+            for tree, other in zip(exchanged_trees[1:], wanted[1:]):
                 map_labels(close, labels, tree, other)
 
 

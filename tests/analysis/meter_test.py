@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from cases import ALGORITHMS, BATCH, SGD, TASK, dataset, placements, two_groups
+from cases import BATCH, METHODS, SGD, TASK, dataset, placements, two_groups
 
 from ist_jax import LoopConfig, data_parallel, ist, run
 from ist_jax.analysis import machine, meter
@@ -78,9 +78,9 @@ def test_a_loop_without_floating_point_operations_counts_nothing():
     assert 2 * 4**3 <= meter._flops(jax.make_jaxpr(f)(*given)) < 3 * 4**3
 
 
-@pytest.mark.parametrize("name", sorted(ALGORITHMS))
+@pytest.mark.parametrize("name", sorted(METHODS))
 def test_every_algorithm_is_metered(name, tmp_path):
-    algorithm = ALGORITHMS[name](4, placements()["sharded-4"]())
+    algorithm = METHODS[name](4, placements()["sharded-4"]())
     summary = run(
         [(algorithm, 6 * 4 * BATCH, 3)], TASK, dataset(), LoopConfig(eval_every=0)
     ).summary
@@ -152,7 +152,7 @@ def test_the_state_of_data_parallel_is_the_whole_model_on_every_device():
 def test_a_timed_synchronisation_leaves_the_run_as_it_is(name):
     timed, plain = (
         run(
-            [(ALGORITHMS[name](4), 6 * 4 * BATCH, 3)],
+            [(METHODS[name](4), 6 * 4 * BATCH, 3)],
             TASK,
             dataset(),
             LoopConfig(eval_every=0, time_syncs=time_syncs),
@@ -171,7 +171,7 @@ def test_a_timed_synchronisation_leaves_the_run_as_it_is(name):
 
 def test_a_synchronisation_is_not_timed_where_memory_has_no_room_for_a_copy(monkeypatch):
     """Said by arithmetic before anything is copied: a host that runs out of memory kills without a word."""
-    algorithm, data = ALGORITHMS["ist"](4), dataset()
+    algorithm, data = METHODS["ist"](4), dataset()
     state = algorithm.fresh(jax.random.key(0))
     view = next(data.views(jax.random.key(5), 4, algorithm.sharding, [range(1)]))
     given = (algorithm, state, view, jax.random.key(0), jnp.ones(4))

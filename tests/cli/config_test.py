@@ -232,15 +232,15 @@ def test_every_config_file_is_valid_for_every_method(file):
 def test_one_file_serves_several_numbers_of_subnetworks():
     """Where every value was tuned for each of them."""
     file = f"--config={ROOT}/experiments/ist/equal_seconds.py"
-    found = {}
+    tuned = {}
     for subnets in (2, 4, 8):
         for method in METHOD_NAMES:
             arguments = [f"--method={method}", f"--num_subnets={subnets}", "--data.dir=x"]
             config = parse(*arguments, config=file)
-            found[method, subnets] = (config.epochs, config.optimizer.learning_rate)
+            tuned[method, subnets] = (config.epochs, config.optimizer.learning_rate)
             assert config.num_subnets == subnets
-    assert found["ist", 8] == (10.0, 0.005) and found["single", 8] == (1.0, 0.001)
-    assert found["diloco", 2] == (4.0, 0.002)
+    assert tuned["ist", 8] == (10.0, 0.005) and tuned["single", 8] == (1.0, 0.001)
+    assert tuned["diloco", 2] == (4.0, 0.002)
     with pytest.raises(ConfigError, match="equal_seconds.py: num_subnets is one of 2, 4, 8"):
         parse("--num_subnets=3", "--data.dir=x", config=file)
 

@@ -189,7 +189,7 @@ def test_processes_that_have_no_mesh_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "environ,is_found",
+    "environ,is_detected",
     [
         ({}, False),
         ({"SLURM_PROCID": "0", "SLURM_NTASKS": "4", "SLURM_STEP_NODELIST": "n[0-3]"}, True),
@@ -203,8 +203,8 @@ def test_processes_that_have_no_mesh_are_refused(tmp_path):
         ({"TPU_WORKER_HOSTNAMES": "t0", "MEGASCALE_NUM_SLICES": "2"}, True),
     ],
 )
-def test_launchers_are_detected(environ, is_found):
-    assert distributed.is_detected(environ) == is_found
+def test_launchers_are_detected(environ, is_detected):
+    assert distributed.is_detected(environ) == is_detected
 
 
 IN_POD = """
@@ -348,7 +348,7 @@ def test_a_tpu_vm_of_no_pod_trains_alone():
         ),
         (
             ["--coordinator=localhost:1", "--num_processes=2", "--process_id=2"],
-            "from 0 to num-processes - 1 = 1, not 2",
+            "from 0 to 1 (num-processes - 1), not 2",
         ),
     ],
 )

@@ -73,7 +73,7 @@ def test_other_methods_are_exported_whole_or_by_member(method, tmp_path, capsys)
     )
     error = capsys.readouterr().err
     if method == "ensemble":
-        assert (whole, one) == (2, 0) and "an ensemble is 4 models and no full one" in error
+        assert (whole, one) == (2, 0) and "an ensemble is 4 models, and has no full model" in error
         assert export.read(tmp_path / "one").about["test_accuracy"] == pytest.approx(
             summary["last"]["test_subnets"]["accuracy"][1]
         )
@@ -209,8 +209,8 @@ def test_every_field_of_a_model_survives(tmp_path):
         (4, 5), 3, norm="none", bias=True, activation="gelu", sum_scale=0.5, dtype=jnp.bfloat16
     )
     export.write(tmp_path / "out", model, {"params": {}}, {"a": 1})
-    found = export.read(tmp_path / "out")
-    assert found.model == model and found.about == {"a": 1}
+    exported_model = export.read(tmp_path / "out")
+    assert exported_model.model == model and exported_model.about == {"a": 1}
     with pytest.raises(export.ExportError, match="exists already"):
         export.write(tmp_path / "out", model, {}, {})
 

@@ -64,12 +64,12 @@ def test_a_plan_takes_every_methods_own_values_and_the_link_of_the_config(capsys
         "16",
         "--link.bandwidth=3Mbps",
     ]
-    found = {method: plan.configured(method, ["plan", *arguments])[1] for method in plan.COMPARED}
-    assert {m: c.optimizer.learning_rate for m, c in found.items()} == {
+    configs = {method: plan.configured(method, ["plan", *arguments])[1] for method in plan.COMPARED}
+    assert {m: c.optimizer.learning_rate for m, c in configs.items()} == {
         "ist": 0.01, "data_parallel": 0.002, "local_sgd": 0.001, "diloco": 0.001,
     }  # fmt: skip
     measured = [
-        plan.measure(found[method], builders.load_dataset(found[method]), 4, 1)
+        plan.measure(configs[method], builders.load_dataset(configs[method]), 4, 1)
         for method in ("local_sgd", "data_parallel")
     ]
     averaged, plain = (one.method.costs.bytes_per_sync for one in measured)
@@ -120,9 +120,9 @@ def test_a_row_by_hand():
     class Method:
         costs, batch_size = Costs, 8
 
-    found = plan.row(plan.Measured("ist", 4, Method, 0.01, 77), 10, Link(500.0, 0.25))
-    assert found["round_seconds"] == pytest.approx(0.1 + 2 + 0.5)
-    assert found["samples_per_second"] == pytest.approx(4 * 8 * 10 / 2.6)
+    row = plan.row(plan.Measured("ist", 4, Method, 0.01, 77), 10, Link(500.0, 0.25))
+    assert row["round_seconds"] == pytest.approx(0.1 + 2 + 0.5)
+    assert row["samples_per_second"] == pytest.approx(4 * 8 * 10 / 2.6)
 
 
 def test_more_subnetworks_than_units_are_left_out(capsys):

@@ -383,6 +383,6 @@ def test_grids_are_parsed():
         sweep.configuration(["sweep", *QUICK], {"metod": "ist"})
     with pytest.raises(ConfigError, match="write --grid FIELD=VALUE,VALUE"):
         sweep.grid(["seed"])
-    with pytest.raises(ConfigError, match="seed has values already"):
+    with pytest.raises(ConfigError, match="seed has a --grid already"):
         sweep.grid(["seed=1", "seed=2"])
     assert sweep.grid([]) == [{}]

@@ -144,9 +144,9 @@ def test_methods_with_tuned_values_are_compared_by_workers():
             *of("local_sgd", 4, 5, local_steps=160),
         ]
     )
-    found = times(groups, 85)
-    assert sorted(found.values()) == ["", "", "3.0", "5.0"]
-    assert any("local_steps=160" in label for label in found)
+    factors = times(groups, 85)
+    assert sorted(factors.values()) == ["", "", "3.0", "5.0"]
+    assert any("local_steps=160" in label for label in factors)
     both = grouped(
         [
             *of("ist", 2, 2, local_steps=60),

@@ -228,7 +228,7 @@ def test_evaluation_over_parts_counts_every_node_once_in_the_graph_of_its_part()
     data, model = graph_dataset(first_product="symmetric", clusters=5), GCN((8, 8), CLASSES)
     method = ist(gcn(model, FEATURES, num_subnets=2), TASK, optax.sgd(0.1), batch_size=2)
     state, arrays = method.fresh(ROOT), device_arrays(data, "test")
-    found = evaluate(method, TASK, state, {"test": arrays}, None, batch_size=2, subnets=False)[
+    metrics = evaluate(method, TASK, state, {"test": arrays}, None, batch_size=2, subnets=False)[
         "test"
     ]
     params, loss, correct, count = method.params(state), 0.0, 0.0, 0.0
@@ -245,7 +245,7 @@ def test_evaluation_over_parts_counts_every_node_once_in_the_graph_of_its_part()
         count += counts.sum()
     assert count == RAW.test_N.sum()
     np.testing.assert_allclose(
-        [found["loss"], found["accuracy"]], [loss / count, correct / count], rtol=1e-5
+        [metrics["loss"], metrics["accuracy"]], [loss / count, correct / count], rtol=1e-5
     )
 
 

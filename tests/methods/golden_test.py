@@ -1,7 +1,7 @@
 """Golden values of one round: what a change of them means is said in the message."""
 
 import numpy as np
-from cases import ALGORITHMS, rounds
+from cases import METHODS, rounds
 
 MESSAGE = (
     "one round from seed 3 gives other {what} than recorded: initialisation, partition, data order or local training "
@@ -17,13 +17,13 @@ LOSSES = {
 
 
 def test_indices_exactly():
-    state, _ = rounds(ALGORITHMS["ist"](4), 1)
+    state, _ = rounds(METHODS["ist"](4), 1)
     assert np.asarray(state.indices["hidden_0"]).tolist() == INDICES, MESSAGE.format(what="indices")
 
 
 def test_losses_to_a_thousandth():
     for name, expected in LOSSES.items():
-        _, metrics = rounds(ALGORITHMS[name](4), 1)
+        _, metrics = rounds(METHODS[name](4), 1)
         np.testing.assert_allclose(
             metrics["loss_SxJ"].mean(axis=1),
             expected,

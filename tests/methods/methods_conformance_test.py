@@ -1,4 +1,4 @@
-"""The laws of training, for every algorithm in `cases.ALGORITHMS`."""
+"""The laws of training, for every algorithm in `cases.METHODS`."""
 
 import functools
 import itertools
@@ -9,9 +9,9 @@ import numpy as np
 import optax
 import pytest
 from cases import (
-    ALGORITHMS,
     BATCH,
     CLASSES,
+    METHODS,
     ROOT,
     SGD,
     TASK,
@@ -38,19 +38,19 @@ from ist_jax.methods import Start
 from ist_jax.models import linen
 from ist_jax.training.evaluation import evaluate
 
-by_algorithm = pytest.mark.parametrize("name", sorted(ALGORITHMS))
+by_algorithm = pytest.mark.parametrize("name", sorted(METHODS))
 
 
 @pytest.fixture(scope="module")
 def built():
     """(name, place) -> a case with S = 4, built once: tests share its round of 3 steps."""
-    return functools.cache(lambda name, place="vmapped": ALGORITHMS[name](4, placements()[place]()))
+    return functools.cache(lambda name, place="vmapped": METHODS[name](4, placements()[place]()))
 
 
 @by_algorithm
 @pytest.mark.parametrize("place", ["vmapped", "sharded-2"])
 def test_law_9_the_second_round_compiles_nothing_and_the_state_is_stable(name, place):
-    algorithm = ALGORITHMS[name](4, placements()[place]())
+    algorithm = METHODS[name](4, placements()[place]())
     described = jax.tree.map(lambda x: (x.shape, x.dtype, x.sharding), algorithm.fresh(ROOT))
     after, metrics = rounds(algorithm, 3)
     assert algorithm.round._cache_size() == 1
@@ -86,7 +86,7 @@ def test_it_learns_and_predicts_better_than_chance(name, built):
 @by_algorithm
 @pytest.mark.parametrize("steps", also_slowly([3], [2, 3, 5]))
 def test_law_7_exactly_the_configured_local_steps_reach_the_global_model(name, steps):
-    check_law_7(functools.partial(ALGORITHMS[name], 2, None), dataset(), steps)
+    check_law_7(functools.partial(METHODS[name], 2, None), dataset(), steps)
 
 
 @by_algorithm
@@ -257,7 +257,7 @@ def _placed(name, place):
     params = jax.tree.map(
         jnp.asarray, random_params(FULL.get(name, two_groups)(8), dtype=np.float64)
     )
-    algorithm = ALGORITHMS[name](8, placements()[place](), optax.sgd(0.05))
+    algorithm = METHODS[name](8, placements()[place](), optax.sgd(0.05))
     start = jax.device_put(Start(params, None, jnp.zeros((), jnp.int32)), algorithm.sharding)
     state, _ = rounds(algorithm, 2, 2, dataset(), start)
     return params_of(algorithm, state), jax.device_get(state.indices)
@@ -271,7 +271,7 @@ def placed():
 FULL = {"ist-own-model": own, "ist-chain": chain}
 PLACED = [
     *(("ist", place) for place in EVERYWHERE if place != "looped"),
-    *itertools.product(sorted({*ALGORITHMS} - {"ist"}), ("vmapped", "sharded-2", "sharded-8")),
+    *itertools.product(sorted({*METHODS} - {"ist"}), ("vmapped", "sharded-2", "sharded-8")),
 ]
 
 
@@ -302,7 +302,7 @@ def test_the_learning_rate_schedule_runs_on_the_global_step_though_the_state_is_
 
 
 def test_carried_state_moves_with_its_units_and_counts_stay_integers():
-    algorithm = ALGORITHMS["ist-carry"](4)
+    algorithm = METHODS["ist-carry"](4)
     state, _ = rounds(algorithm, 2, 3)
     end = jax.jit(algorithm.end)
     adam = end(state).opt_state[0]

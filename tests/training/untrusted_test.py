@@ -1,4 +1,4 @@
-"""Files that are whole and say what cannot be: one line, and no traceback."""
+"""Undamaged files with impossible content raise an error of one line, without a traceback."""
 
 import json
 import re
