@@ -18,7 +18,7 @@ NOTEBOOKS = sorted((ROOT / "colabs").glob("*.ipynb"))
 @pytest.mark.filterwarnings("ignore")  # of the kernel's own libraries
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
 def test_a_notebook_runs(path, tmp_path, monkeypatch):
-    """It runs twice in one runtime, as by "Run all" again. Cells tagged 'tfds' need IST_DATA_DIR."""
+    """It runs twice in one runtime, as by "Run all". Cells tagged 'tfds' need IST_DATA_DIR."""
     monkeypatch.setenv("IST_QUICK", "1")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
     notebook = nbformat.read(path, as_version=4)

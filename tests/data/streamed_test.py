@@ -27,7 +27,7 @@ KEY = jax.random.key(5)
 
 
 def columns_of(arrays, reads):
-    """Columns that stand for arrays on disk. `reads` keeps which split was read, and how many rows."""
+    """Columns in place of arrays. `reads` keeps which split was read, and how many rows."""
 
     def read(rows):
         assert isinstance(rows, np.ndarray)
@@ -65,7 +65,7 @@ FAST = [("ist", "disjoint", "sharded"), ("data-parallel", "shared", "looped")]
 
 @pytest.mark.parametrize("name,split,place", also_slowly(FAST, TRAINED))
 def test_streamed_training_is_that_in_memory(name, split, place, monkeypatch):
-    """The last round has 2 steps, the others 3. The last chunk of validation and test is not full."""
+    """The last round has 2 steps, the others 3. The last chunk of a split is not full."""
     monkeypatch.setattr(streamed, "_CHUNK", 16)
     data, samples = dataset(shards=SPLITS[split]), 4 * METHODS[name](4).batch_size * 14
     train = lambda data: run([(METHODS[name](4, PLACES[place]()), samples, 3)], TASK, data, CONFIG)

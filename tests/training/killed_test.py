@@ -129,7 +129,7 @@ def test_a_run_that_is_killed_before_and_after_its_first_checkpoint_ends_as_the_
 
 @pytest.mark.slow
 def test_a_run_that_is_killed_ten_times_ends_as_the_unbroken_one(unbroken, tmp_path):
-    """It is killed by SIGKILL at random moments, from the first second on, and resumes every time."""
+    """SIGKILL ends it at random moments, even in the first second. It resumes every time."""
     workdir, began = unbroken, time.perf_counter()
     finish(tmp_path / "timed")
     seconds = time.perf_counter() - began  # with what it compiles in the cache

@@ -65,7 +65,7 @@ def die_after(rounds):
 
 @pytest.fixture(scope="module")
 def broken(tmp_path_factory):
-    """A workdir whose run died in round 7 with checkpoints of rounds 4 and 6; and a finished run."""
+    """A workdir whose run died in round 7, with checkpoints of rounds 4 and 6, and a full run."""
     folder = tmp_path_factory.mktemp("broken") / "run"
     with pytest.raises(Died):
         train(folder, stop=die_after(7))
@@ -290,7 +290,7 @@ LARGER = ["--model.hidden", "128", "128", "--checkpoint_every=1", "--eval_every=
 @pytest.mark.parametrize("told", ["told", "untold"])
 @pytest.mark.parametrize("free, trains", [(4, False), (70, False), (400, True)])
 def test_a_file_system_that_is_full(disk, free, trains, told):
-    """The error is one line, whatever file does not fit; also under a quota that nothing reports."""
+    """The error is one line for every file, and under a quota that nothing reports."""
     (disk / "ballast").write_bytes(bytes((1024 - free) * 1024))
     program = (
         UNTOLD if told == "untold" else ""
