@@ -53,6 +53,10 @@ def has_xla_flag(name: str) -> bool:
     return False
 
 
+# compiler options of a program that must have the bits that users' programs have
+AS_USERS = {QUICK: True} if has_xla_flag(QUICK) else {}
+
+
 def export(environ: MutableMapping[str, str] = os.environ) -> None:
     """Sets JAX's and XLA's variables, before JAX is imported; every program is kept."""
     environ["JAX_COMPILATION_CACHE_DIR"] = folder(environ)

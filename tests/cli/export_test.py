@@ -12,6 +12,7 @@ from ist_jax.cli.commands import evaluate, run
 from ist_jax.cli.commands import export as exporting
 from ist_jax.cli.records.restored import restore, start_from
 from ist_jax.models import MLP
+from ist_jax.models.linen import LinenModel
 from ist_jax.training import export
 
 
@@ -32,9 +33,12 @@ def test_the_whole_model_scores_elsewhere_as_it_did_in_the_run(ist_run, tmp_path
     )
     capsys.readouterr()
     assert evaluate.main(["evaluate", f"--model={tmp_path}/whole"]) == 0
-    assert f"test accuracy {summary['test_accuracy']:.4f}" in capsys.readouterr().out
+    assert f"test accuracy {summary['last']['test']['accuracy']:.4f}" in capsys.readouterr().out
     assert evaluate.main(["evaluate", f"--model={tmp_path}/whole", "--split=validation"]) == 0
-    assert f"validation accuracy {summary['validation_accuracy']:.4f}" in capsys.readouterr().out
+    assert (
+        f"validation accuracy {summary['last']['validation']['accuracy']:.4f}"
+        in capsys.readouterr().out
+    )
 
 
 @pytest.mark.parametrize("subnet", [0, 3])
@@ -113,7 +117,7 @@ def test_a_model_scores_the_same_images_with_and_without_an_axis_of_channels(tmp
             )
             == 0
         )
-        assert f"test accuracy {summary['test_accuracy']:.4f}" in capsys.readouterr().out
+        assert f"test accuracy {summary['last']['test']['accuracy']:.4f}" in capsys.readouterr().out
 
 
 def test_subnetworks_are_exported_from_a_later_part_with_other_local_steps(tmp_path):
@@ -196,9 +200,8 @@ def test_a_full_disk_names_the_model_that_it_has_no_room_for(ist_run, disk, caps
 
 def test_pickled_variables_are_not_loaded(tmp_path):
     model = MLP((4,), 3)
-    export.write(
-        tmp_path / "out", model, {"params": {"hidden_0": {"kernel": np.zeros((2, 4))}}}, {}
-    )
+    params = {"hidden_0": {"kernel": np.zeros((2, 4))}}
+    export.write(tmp_path / "out", LinenModel(model), params, None, {})
     np.savez(tmp_path / "out" / "variables.npz", x=np.array([print], dtype=object))
     with pytest.raises(export.ExportError, match="allow_pickle"):
         export.read(tmp_path / "out")
@@ -208,11 +211,11 @@ def test_every_field_of_a_model_survives(tmp_path):
     model = MLP(
         (4, 5), 3, norm="none", bias=True, activation="gelu", sum_scale=0.5, dtype=jnp.bfloat16
     )
-    export.write(tmp_path / "out", model, {"params": {}}, {"a": 1})
+    export.write(tmp_path / "out", LinenModel(model), {}, None, {"a": 1})
     exported_model = export.read(tmp_path / "out")
     assert exported_model.model == model and exported_model.about == {"a": 1}
     with pytest.raises(export.ExportError, match="exists already"):
-        export.write(tmp_path / "out", model, {}, {})
+        export.write(tmp_path / "out", LinenModel(model), {}, None, {})
 
 
 @pytest.mark.parametrize("subnets", [1, 2, 8])

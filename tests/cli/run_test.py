@@ -182,7 +182,7 @@ def test_what_a_finished_run_lacks_is_made_again(swept, tmp_path):
         (lambda w: (w / "config.json").write_bytes(b"\xff"), 2, "is not the config.json of a run"),
         (lambda w: (w / "config.json").unlink(), 2, "holds checkpoints and no config.json"),
         (lambda w: shutil.rmtree(w / "checkpoints"), 1, "all checkpoints are missing"),
-        (lambda w: (w / "metrics.jsonl").write_text("{"), 1, "0 of its first 2 rows can be read"),
+        (lambda w: (w / "metrics.jsonl").write_text("{"), 1, "0 of its first 3 rows can be read"),
     ],
 )
 def test_a_damaged_workdir_is_one_line(swept, tmp_path, capsys, damage, status, says):
