@@ -11,101 +11,16 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from custom_models import CLASSES, EXAMPLE, FEATURES, chain, custom
 
-from ist_jax import data_parallel, decompose, ensemble, ist, replicated
+from ist_jax import data_parallel, ensemble, ist, replicated
 from ist_jax.core.placement import Placement, looped, sharded, subnet_mesh, vmapped
 from ist_jax.data import Dataset, GraphOptions, Raw, RawGraph, make_dataset, make_graph_dataset
 from ist_jax.data.splits import shared
 from ist_jax.decompositions import Decomposition, blocks, channels, filters, gat, gcn, mlp, sage
 from ist_jax.methods import Method
-from ist_jax.models import GAT, GCN, MLP, VGG, BatchNorm, GraphSAGE, PreActResNet, ResNet
-from ist_jax.models.residual import repeated
+from ist_jax.models import GAT, GCN, MLP, VGG, GraphSAGE, PreActResNet, ResNet
 from ist_jax.tasks import Task, classification, node_classification
-
-FEATURES, CLASSES = 12, 5
-EXAMPLE = jax.ShapeDtypeStruct((1, FEATURES), jnp.float32)
-
-
-class Own(nn.Module):
-    """A user's model: two branches of hidden units that meet, a shared bias, a composite axis."""
-
-    width: int
-    heads: int
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        left = BatchNorm(name="norm")(nn.Dense(self.width, use_bias=False, name="left")(x))
-        right_BxAx2 = nn.tanh(nn.DenseGeneral((self.heads, 2), name="right")(x))
-        mixed = nn.relu(left) + nn.DenseGeneral(
-            self.width, axis=(-2, -1), use_bias=False, name="mix"
-        )(right_BxAx2)
-        return nn.Dense(CLASSES, name="head")(mixed)
-
-
-OWN_RULES = (
-    (r"left/kernel", (None, "unit")),
-    (r"norm/.*", ("unit",)),
-    (r"right/kernel", (None, "head", None)),
-    (r"right/bias", ("head", None)),
-    (r"mix/kernel", ("head", None, "unit")),
-    (r"head/kernel", ("unit", None)),
-    (r"head/bias", None),
-)
-
-
-def own(num_subnets: int, partition: str = "balanced") -> Decomposition:
-    return decompose(
-        OWN_RULES,
-        {"unit": 16, "head": 8},
-        num_subnets=num_subnets,
-        full=Own(16, 8),
-        subnet=Own(-(-16 // num_subnets), -(-8 // num_subnets)),
-        example=EXAMPLE,
-        partition_name=partition,
-    )
-
-
-class Link(nn.Module):
-    """A residual block, dense."""
-
-    scale: float = 1.0
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        inner = nn.relu(BatchNorm(name="norm")(x))
-        return x + self.scale * nn.Dense(x.shape[-1], use_bias=False, name="dense")(inner)
-
-
-class Chain(nn.Module):
-    """Residual blocks whose order matters, as one loop; cheaper to compile than convolutions."""
-
-    depth: int
-    sum_scale: float = 1.0
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        x = repeated(Link(self.sum_scale, name="blocks"), self.depth, nn.Dense(8, name="first")(x))
-        return nn.Dense(CLASSES, name="head")(x)
-
-
-def chain(num_subnets: int, partition: str = "balanced", min_units: int = 0) -> Decomposition:
-    slots = max(-(-9 // num_subnets), min_units)
-    return decompose(
-        (
-            (r"blocks/.*/kernel", ("block", None, None)),
-            (r"blocks/.*/(scale|bias)", ("block", None)),
-            (r".*", None),
-        ),
-        {"block": 9},
-        num_subnets=num_subnets,
-        full=Chain(9, 1 / num_subnets),
-        subnet=Chain(slots),
-        example=EXAMPLE,
-        partition_name=partition,
-        min_units=min_units,
-        pad_safe=True,
-        ordered=True,
-    )
 
 
 def _mlp(
@@ -140,7 +55,7 @@ DECOMPOSITIONS: dict[str, Callable[..., Decomposition]] = {
         (16, 16), {"norm": "none", "bias": True, "activation": "tanh"}, scaling="keep"
     ),
     "mlp-split-input": _mlp((16, 8), split_input=True),
-    "own-model": own,
+    "custom": custom,
     "gcn-uneven": _graph(gcn, GCN((18, 8), CLASSES)),
     "gcn-layer-norm": _graph(gcn, GCN((8, 16), CLASSES, norm="layer")),
     "gcn-split-input": _graph(gcn, GCN((16,), CLASSES), split_input=True, split_output=False),
@@ -198,7 +113,7 @@ def _data_parallel(
     )
 
 
-def whole(num_subnets: int) -> Decomposition:
+def replicas(num_subnets: int) -> Decomposition:
     return replicated(two_groups(num_subnets), num_subnets)
 
 
@@ -206,12 +121,12 @@ NESTEROV = optax.sgd(0.7, 0.9, nesterov=True)
 # name -> (S, placement, optimizer) -> Method
 METHODS: dict[str, Callable[..., Method]] = {
     "ist": _ist(two_groups),
-    "ist-own-model": _ist(own),
+    "ist-custom": _ist(custom),
     "ist-chain": _ist(chain),
     "ist-carry": _ist(two_groups, optax.adam(1e-2), opt_state="carry"),
     "ist-outer": _ist(two_groups, outer_tx=NESTEROV),
-    "local-sgd": _ist(whole),
-    "diloco": _ist(whole, optax.adamw(1e-2), opt_state="local", outer_tx=NESTEROV),
+    "local-sgd": _ist(replicas),
+    "diloco": _ist(replicas, optax.adamw(1e-2), opt_state="local", outer_tx=NESTEROV),
     "ensemble": _ensemble,
     "data-parallel": _data_parallel,
 }
@@ -360,23 +275,3 @@ def placements() -> dict[str, Callable[[], Placement]]:
         | meshes
         | {"sharded-2-looped": lambda: sharded(subnet_mesh(2), looped())}
     )
-
-
-def exchanged_rounds(
-    exchange: Any, parts: Any, params: Any, weight_S: Any, count: int, factor: float
-) -> Any:
-    """Yields (indices, pulled or None, store) of the start and of `count` rounds.
-
-    Training multiplies every parameter by `factor`.
-    """
-    indices, store = parts.first(), exchange.init(params)
-    yield indices, None, store
-    for r in range(count):
-        key = jax.random.key(r)
-        following = parts.sample(key, indices)
-        store, indices = exchange.repartition(store, indices, following, key), following
-        sub_S = exchange.pull(store, indices)
-        store = exchange.push(
-            store, sub_S, jax.tree.map(lambda leaf: factor * leaf, sub_S), indices, weight_S, key
-        )
-        yield indices, sub_S, store

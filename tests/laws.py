@@ -1,4 +1,4 @@
-"""Laws as steps that several suites take with models of their own."""
+"""Laws as steps that several suites take with models of their held."""
 
 import functools
 
@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from cases import BATCH, ROOT, TASK, exchanged_rounds, params_of, random_params, rounds
+from cases import BATCH, ROOT, TASK, params_of, random_params, rounds
 
 from ist_jax.analysis.hlo import bytes_sent, collectives
 from ist_jax.core.placement import subnet_mesh
@@ -25,7 +25,7 @@ def assert_close(a, b, rtol=1e-4, atol=1e-5):
 
 
 def plain_training(decomposition, tx, data, count, steps, params):
-    """A training loop as anybody would write it: the full model, one step after another."""
+    """A training loop as anybody would write it: full model, one step after another."""
     here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     view = next(data.views(jax.random.key(5), 1, here, [range(1)]))
 
@@ -53,10 +53,10 @@ def shapes_and_labels(decomposition):
 def masks(labels, params, indices):
     """[S, ...] per leaf: 1 where the subnetwork holds the entry."""
 
-    def one(own):
-        ones = jax.tree.map(lambda x: jnp.ones_like(x)[None], extract(params, labels, own))
+    def one(held):
+        ones = jax.tree.map(lambda x: jnp.ones_like(x)[None], extract(params, labels, held))
         zeros = jax.tree.map(jnp.zeros_like, params)
-        return merge(zeros, ones, labels, {group: index[None] for group, index in own.items()})
+        return merge(zeros, ones, labels, {group: index[None] for group, index in held.items()})
 
     return jax.vmap(one)(indices)
 
@@ -74,10 +74,10 @@ def check_law_5(make, places, data, start, rtol, atol):
         lambda a, b: np.abs(a - b).max(), expected[0], jax.device_get(start.params)
     )
     assert max(jax.tree.leaves(moved)) > 1e-3
-    for others, other_indices in results.values():
-        jax.tree.map(np.testing.assert_array_equal, other_indices, indices)
+    for result, result_indices in results.values():
+        jax.tree.map(np.testing.assert_array_equal, result_indices, indices)
         jax.tree.map(
-            lambda a, b: np.testing.assert_allclose(a, b, rtol=rtol, atol=atol), others, expected
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=rtol, atol=atol), result, expected
         )
 
 
@@ -116,6 +116,24 @@ def check_law_10(phases, task, data, workdir, rounds_between):
     return unbroken.params
 
 
+def exchanged_rounds(exchange, parts, params, weight_S, count, factor):
+    """Yields (indices, pulled or None, store) of the start and of `count` rounds.
+
+    Training multiplies every parameter by `factor`.
+    """
+    indices, store = parts.first(), exchange.init(params)
+    yield indices, None, store
+    for r in range(count):
+        key = jax.random.key(r)
+        following = parts.sample(key, indices)
+        store, indices = exchange.repartition(store, indices, following, key), following
+        sub_S = exchange.pull(store, indices)
+        store = exchange.push(
+            store, sub_S, jax.tree.map(lambda leaf: factor * leaf, sub_S), indices, weight_S, key
+        )
+        yield indices, sub_S, store
+
+
 def check_law_6(decomposition, parts, num_devices):
     """The exchange of `parts`, over a mesh and on one device."""
     num_subnets = parts.num_subnets
@@ -149,16 +167,19 @@ def check_law_6(decomposition, parts, num_devices):
 
     params = random_params(decomposition)
     expected = jax.jit(by_definition)(params)
-    close = lambda label, a, b: np.testing.assert_allclose(a, b, rtol=0 if label.groups else 1e-6)
+
+    def close(label, a, b):
+        return np.testing.assert_allclose(a, b, rtol=0 if label.groups else 1e-6)
+
     for exchange in (
         over_mesh(labels, shapes, parts, subnet_mesh(num_devices)),
         one_device(labels, shapes, parts),
     ):
-        for exchanged_trees, wanted in zip(
+        for actual, wanted in zip(
             jax.jit(functools.partial(exchanged, exchange))(params), expected
         ):
-            jax.tree.map(np.testing.assert_array_equal, exchanged_trees[0], wanted[0])
-            for tree, other in zip(exchanged_trees[1:], wanted[1:]):
+            jax.tree.map(np.testing.assert_array_equal, actual[0], wanted[0])
+            for tree, other in zip(actual[1:], wanted[1:]):
                 map_labels(close, labels, tree, other)
 
 

@@ -1,1 +1,1 @@
-"""Costs by arithmetic, and what compiled programs say of them."""
+"""Costs by arithmetic, and costs measured on compiled programs."""

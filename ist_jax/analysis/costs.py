@@ -1,7 +1,7 @@
-"""Bytes of a synchronisation, by arithmetic from labels, shapes and partition.
+"""Bytes of a synchronisation, computed from labels, shapes and partition.
 
-All numbers are bytes *sent by one device* when every subnetwork has a device (R = S). This is what
-a method costs on a cluster. It does not depend on the machine of a run.
+All numbers are bytes *sent by one device* if every subnetwork has a device (R = S). They are the
+cost of a method on a cluster, and do not depend on the machine of a run.
 
 The lower bound of a leaf, for freshly drawn partitions:
 
@@ -9,11 +9,10 @@ The lower bound of a leaf, for freshly drawn partitions:
     one group    (S - 1) / S of what a subnetwork holds: this share of its next units is elsewhere,
                  and each unit is sent once
     two groups   the same share of a subnetwork's block. Only a store that kept each entry where it
-                 was trained last, and remembered where that is, could reach this bound.
-                 Home-sharded blocks are sent twice.
+                 was last trained could reach this bound. Home-sharded blocks are sent twice.
 
-The bound also counts what a subnetwork holds where units have several holders. Averaging them takes
-more than that.
+If units have several holders, the bound counts the units that a subnetwork holds. Averaging them
+takes more bytes than that.
 """
 
 import math
@@ -25,19 +24,19 @@ import jax
 from ist_jax.core.partition import Partition
 from ist_jax.core.subnet import Label, is_label
 from ist_jax.core.trees import leaf_names
-from ist_jax.exchange.codecs import Codec, codec_for, each_leaf
+from ist_jax.exchange.codecs import Codec, codec_for, codec_names
 from ist_jax.exchange.layout import holder_sharded_axis, home_axis
 
 
 class LeafCost(NamedTuple):
-    """What one leaf costs in a synchronisation, in bytes sent per device.
+    """The cost of one leaf in a synchronisation, in bytes sent per device.
 
     Attributes:
-      name: of the leaf.
-      kind: 'holder-sharded', 'home-sharded', 'shared', or 'equal' (equal everywhere, and never
+      name: the leaf's name.
+      kind: 'holder-sharded', 'home-sharded', 'shared', or 'equal' (equal on all devices, never
         sent).
-      sent: bytes that the exchange over a mesh sends, padding of blocks included.
-      lower_bound: no exact exchange can send less; a rounded one may.
+      sent: bytes that the exchange over a mesh sends, with the padding of blocks.
+      lower_bound: the fewest bytes that an exact exchange can send; a rounded one may send less.
       all_reduce: bytes of a ring all-reduce of the full leaf.
     """
 
@@ -57,7 +56,7 @@ def _entries(label: Label, leaf: Any, units: Mapping[str, float]) -> float:
 
 
 def all_reduce_bytes(num_bytes: float, num_devices: int) -> float:
-    """2 (R - 1) / R of the tree: what each of R devices sends in a bandwidth-optimal all-reduce."""
+    """2 (R - 1) / R of `num_bytes`: what each of R devices sends in a ring all-reduce."""
     return 2 * (num_devices - 1) / num_devices * num_bytes
 
 
@@ -75,9 +74,9 @@ def subnet_bytes(labels: Any, shapes: Any, partition: Partition) -> int:
 
 
 def _block_bytes(label: Label, leaf: Any, partition: Partition, group: str, codec: Codec) -> float:
-    """Bytes of one leaf that one owner sends to one subnetwork."""
+    """Bytes of one leaf that one owner sends to one subnetwork, with padding."""
     pair = (
-        partition.pair_units(group)
+        partition.block_units(group)
         if partition.equal_blocks
         else partition.slots[group] / partition.num_subnets
     )
@@ -91,15 +90,15 @@ def leaf_costs(
 ) -> list[LeafCost]:
     """The costs of every leaf, in the order of the tree.
 
-    For partitions that a mesh refuses, blocks are counted without padding.
+    For a partition that a mesh cannot exchange, blocks are counted without padding.
 
     Args:
-      labels: labels of what is exchanged.
+      labels: labels of the exchanged tree.
       shapes: its arrays or ShapeDtypeStructs.
-      partition: with its holder-sharded groups chosen.
-      compressions: as in `exchange.over_mesh`.
+      partition: the partition, with its holder-sharded groups chosen.
+      compressions: see `exchange.over_mesh`.
     """
-    names = each_leaf(compressions, shapes)
+    names = codec_names(compressions, shapes)
     return [
         _leaf_cost(*leaf, partition, compression)
         for leaf, compression in zip(_labelled_leaves(labels, shapes), names)
@@ -131,9 +130,9 @@ def _leaf_cost(
 def outer_state_costs(
     labels: Any, shapes: Any, partition: Partition, compressions: Any = "exact"
 ) -> list[LeafCost]:
-    """The costs of state that subnetworks never receive: that of an outer optimizer.
+    """The costs of an outer optimizer's state, which subnetworks never receive.
 
-    Only holder-sharded leaves are sent, to the next holders. Arguments are those of `leaf_costs`.
+    Only holder-sharded leaves are sent, to their next holders. For the arguments, see `leaf_costs`.
     """
     return [
         leaf._replace(lower_bound=0.0, all_reduce=0.0)
@@ -143,7 +142,7 @@ def outer_state_costs(
 
 
 def messages(leaves: Sequence[LeafCost], num_subnets: int) -> int:
-    """How many messages a device sends one after another in a synchronisation."""
+    """The number of messages that a device sends one after another in a synchronisation."""
     kinds = {leaf.kind for leaf in leaves if leaf.sent}
     ring = 2 * (num_subnets - 1)
     return ("holder-sharded" in kinds) + 2 * ("home-sharded" in kinds) + ring * ("shared" in kinds)
@@ -152,17 +151,17 @@ def messages(leaves: Sequence[LeafCost], num_subnets: int) -> int:
 def server_bytes(labels: Any, shapes: Any, partition: Partition) -> float:
     """Bytes of a round as the ResIST paper counts them (Dun et al., UAI 2022, Table 1).
 
-    A server sends every worker its subnetwork and gets it back, shared leaves included. The sum
-    over all workers.
+    A server sends every worker its subnetwork, with shared leaves, and receives it back. The result
+    is the sum over all workers.
     """
     return 2.0 * partition.num_subnets * subnet_bytes(labels, shapes, partition)
 
 
-# An accelerator at its peak: 400 W for 19.5 TFLOP/s in float32 (NVIDIA A100 SXM data sheet, 2020)
+# An accelerator at peak: 400 W for 19.5 TFLOP/s in float32 (NVIDIA A100 SXM data sheet, 2020)
 JOULES_PER_FLOP = 400 / 19.5e12
 # The public internet: 0.06 kWh per GB in 2015 (Aslan, Mayers, Koomey, France: Electricity intensity
 # of internet data transmission, Journal of Industrial Ecology 22(4), 2018). A network inside a
-# building takes far less.
+# building needs far less.
 JOULES_PER_BYTE = 0.06 * 3.6e6 / 1e9
 
 
@@ -173,7 +172,17 @@ def energy(
     joules_per_flop: float = JOULES_PER_FLOP,
     joules_per_byte: float = JOULES_PER_BYTE,
 ) -> dict[str, float]:
-    """An estimate in joules, not a measurement: {'compute', 'link'}, and the two coefficients."""
+    """An estimate in joules, not a measurement.
+
+    Args:
+      flops: floating-point operations.
+      num_bytes: bytes sent.
+      joules_per_flop: default: an accelerator at peak.
+      joules_per_byte: default: the public internet.
+
+    Returns:
+      The joules 'compute' and 'link', and the two coefficients.
+    """
     return {
         "compute": flops * joules_per_flop,
         "link": num_bytes * joules_per_byte,

@@ -1,4 +1,4 @@
-"""Collectives of a compiled program, read from its HLO text."""
+"""The collectives of a compiled program, read from its HLO text."""
 
 import math
 import re
@@ -12,8 +12,8 @@ _COLLECTIVE = re.compile(
     rf"= (?P<shape>.*?) (?P<kind>{'|'.join(_KINDS)})(?P<start>-start)?\((?P<rest>.*)$"
 )
 _WHILE = re.compile(r" while\(")
-_OF_A_LOOP = re.compile(r"(condition|body)=%([\w.\-]+)")
-_ENDS = re.compile(r" async-(done|update)\(")  # of an async-start, which was counted
+_LOOP_PARTS = re.compile(r"(condition|body)=%([\w.\-]+)")
+_ASYNC_END = re.compile(r" async-(done|update)\(")  # its async-start is counted instead
 _TRIP_COUNT = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
 _CALLED = re.compile(
     r"(?:calls|to_apply|true_computation|false_computation|body|condition)=%([\w.\-]+)"
@@ -27,10 +27,10 @@ class Collective(NamedTuple):
     """One collective operation.
 
     Attributes:
-      kind: such as 'all-to-all'.
-      result_bytes: of the result on one device.
-      group_size: devices that take part.
-      times: how often it runs: the product of the trip counts of the loops around it.
+      kind: its HLO name, such as 'all-to-all'.
+      result_bytes: bytes of its result on one device.
+      group_size: number of devices that take part.
+      times: how often it runs: the product of the trip counts of all loops around it.
     """
 
     kind: str
@@ -40,7 +40,7 @@ class Collective(NamedTuple):
 
     @property
     def bytes_sent(self) -> float:
-        """Bytes that one device sends to others in all runs, by each kind's ring algorithm."""
+        """Bytes that one device sends to others, over all `times`, by a ring algorithm."""
         others = (self.group_size - 1) / self.group_size
         factor = {
             "all-to-all": others,
@@ -81,7 +81,7 @@ def _group_size(rest: str) -> int:
         return len(listed[1].split(","))
     if iota := re.search(r"replica_groups=\[\d+,(\d+)\]<=", rest):
         return int(iota[1])
-    # of a mesh with one axis, as this package makes them
+    # meshes of this package have one axis
     if mesh := re.search(r"replica_groups=mesh\[([^\]]*)\]", rest):
         return math.prod(int(length) for length in re.findall(r"=(\d+)", mesh[1]))
     if pairs := re.search(r"source_target_pairs=\{(.*?)\}\}", rest):
@@ -90,7 +90,7 @@ def _group_size(rest: str) -> int:
 
 
 def _computations(text: str) -> tuple[dict[str, list[str]], str]:
-    """The lines of every computation, and the name of the entry; '' if there is only one."""
+    """(the lines of every computation, the name of the entry computation; '' without one)."""
     lines: dict[str, list[str]] = {"": []}
     entry = current = ""
     for line in text.splitlines():
@@ -104,11 +104,11 @@ def _computations(text: str) -> tuple[dict[str, list[str]], str]:
 
 
 def _called(line: str) -> Iterator[tuple[str, int | None]]:
-    """(computation, how often) for each that an instruction runs; None: trip count unknown."""
-    if _ENDS.search(line):
+    """(computation, how often it runs) for an instruction; None: the trip count is unknown."""
+    if _ASYNC_END.search(line):
         return
     if _WHILE.search(line):
-        trip_count, parts = _TRIP_COUNT.search(line), dict(_OF_A_LOOP.findall(line))
+        trip_count, parts = _TRIP_COUNT.search(line), dict(_LOOP_PARTS.findall(line))
         yield parts["body"], int(trip_count[1]) if trip_count else None
         yield parts["condition"], int(trip_count[1]) + 1 if trip_count else None
         return
@@ -121,15 +121,15 @@ def _called(line: str) -> Iterator[tuple[str, int | None]]:
 def collectives(text: str) -> list[Collective]:
     """All collectives in the text of a compiled program (`compiled.as_text()`).
 
-    Of a conditional, the collectives of all branches are counted.
+    For a conditional, the collectives of all branches are counted.
 
     Raises:
-      ValueError: the compiler does not know the trip count of a loop around one, this module does
-        not know how many bytes its kind sends, or the text cannot be read.
+      ValueError: a collective is in a loop of unknown trip count, its kind is unknown, or the text
+        cannot be parsed.
     """
     computations, entry = _computations(text)
     if not entry and re.search(r"^\s*ENTRY ", text, re.MULTILINE):
-        raise ValueError("this text of a program names its computations in a way that is not known")
+        raise ValueError("this program names its computations in a way that cannot be read")
 
     def walk(name: str, times: int | None) -> Iterator[Collective]:
         for line in computations.get(name, ()):

@@ -1,4 +1,4 @@
-"""A network link between devices, as two numbers, to try slow links on one machine."""
+"""Simulated network links: two numbers, to try slow links on one machine."""
 
 from typing import NamedTuple
 
@@ -8,12 +8,12 @@ class Link(NamedTuple):
 
     Attributes:
       bandwidth: bytes per second, in each direction.
-      latency: seconds that the shortest message takes.
+      latency: seconds of the shortest message.
     """
 
     bandwidth: float
     latency: float = 0.0
 
     def seconds(self, num_bytes: float, messages: float) -> float:
-        """The time of `messages`, sent one after another, that have `num_bytes` in all."""
+        """The time of `messages`, sent one after another, with `num_bytes` in total."""
         return num_bytes / self.bandwidth + messages * self.latency

@@ -1,4 +1,4 @@
-"""What this machine has."""
+"""The processor, cores and memory of this machine."""
 
 import os
 import pathlib
@@ -8,12 +8,12 @@ from collections.abc import Collection
 
 import jax
 
-# where Linux says how much memory a container may use
-_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+# where Linux stores the memory limit of a container
+_MEMORY_LIMIT_FILES = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
 def processor() -> str:
-    """The model of this machine's processor on Linux; elsewhere its instruction set."""
+    """The model of the processor on Linux; its instruction set elsewhere."""
     info = pathlib.Path("/proc/cpuinfo")
     text = info.read_text() if info.is_file() else ""
     model = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
@@ -21,22 +21,22 @@ def processor() -> str:
 
 
 def cores() -> int:
-    """Processor cores that this process may use."""
+    """The number of processor cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _host_memory_bytes() -> int:
-    """Memory of the host, or of the container that this process runs in."""
+    """The memory of the host, or of the container that this process runs in."""
     limits = [
         text
-        for file in map(pathlib.Path, _LIMITS)
+        for file in map(pathlib.Path, _MEMORY_LIMIT_FILES)
         if file.is_file() and (text := file.read_text().strip()).isdigit()
     ]
     return min([os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), *map(int, limits)])
 
 
-def memory_bytes() -> int:
-    """Memory of all devices of this process; CPU devices share that of the host."""
+def available_memory_bytes() -> int:
+    """The memory of all devices of this process. CPU devices share the host's."""
     stats = [device.memory_stats() or {} for device in jax.local_devices()]
     if all("bytes_limit" in of_device for of_device in stats):
         return sum(of_device["bytes_limit"] for of_device in stats)
@@ -44,23 +44,23 @@ def memory_bytes() -> int:
 
 
 def _on_host(num_bytes: float, devices: Collection[jax.Device]) -> float:
-    """Bytes of this host that a program takes which takes `num_bytes` of each device."""
-    is_here = lambda device: device.process_index == jax.process_index()
-    return num_bytes * sum(device.platform == "cpu" and is_here(device) for device in devices)
+    """Bytes of this host's memory if a program needs `num_bytes` on each device."""
+    is_local = lambda device: device.process_index == jax.process_index()
+    return num_bytes * sum(device.platform == "cpu" and is_local(device) for device in devices)
 
 
 def fits(num_bytes: float, devices: Collection[jax.Device]) -> bool:
-    """Whether the host has `num_bytes` for each CPU device among `devices`.
+    """Whether this host has `num_bytes` for each of its CPU devices among `devices`.
 
-    A host ends a process that takes too much without a message; an accelerator raises an error.
+    Accelerators are not checked: they raise an error. A host kills the process without a message.
     """
-    return _on_host(num_bytes, devices) <= memory_bytes()
+    return _on_host(num_bytes, devices) <= available_memory_bytes()
 
 
 def check_fits(num_bytes: float, devices: Collection[jax.Device]) -> None:
-    """Raises MemoryError if a round takes `num_bytes` of each device, and that does not fit."""
+    """Raises MemoryError if this host has less than `num_bytes` for each CPU device."""
     if not fits(num_bytes, devices):
-        needed, available = _on_host(num_bytes, devices), memory_bytes()
+        needed, available = _on_host(num_bytes, devices), available_memory_bytes()
         raise MemoryError(
             f"a round takes {needed / 1e9:,.0f} GB, and the memory is {available / 1e9:,.0f} GB"
         )

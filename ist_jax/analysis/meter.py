@@ -1,4 +1,4 @@
-"""What a run costs a device, measured on its compiled programs (`costs` has the arithmetic)."""
+"""Costs of a run, measured on its compiled programs. `costs` computes them instead."""
 
 import functools
 import statistics
@@ -24,7 +24,7 @@ _REPEATS = 3
 
 
 class Programs:
-    """Compiled programs by name, so that each is compiled once, and apart from running it."""
+    """Compiled programs by name. Each is compiled once, and before it first runs."""
 
     def __init__(self):
         self._compiled: dict[Any, Any] = {}
@@ -39,21 +39,21 @@ class Programs:
 def compiled_bytes_per_sync(method: Method, program: Any, steps: int) -> float | None:
     """Bytes that one device sends in a synchronisation.
 
-    None if workers share devices, so that some bytes never leave a device, or if the program's
-    text cannot be read.
+    None if workers share devices, since some bytes then never leave a device, or if the program's
+    text cannot be parsed.
     """
     if len(method.info.sharding.device_set) != method.info.num_workers:
         return None
     try:
         return hlo.bytes_sent(program.as_text()) / method.info.costs.syncs(steps)
-    except ValueError:  # another backend's way to write collectives
+    except ValueError:  # another backend may write collectives in another way
         return None
 
 
 def flops_per_local_step(method: Method, state: State, view: View, key: Key) -> float | None:
     """Floating-point operations of one local step of one worker.
 
-    XLA counts them before it optimises the step. None where the backend does not count them.
+    XLA counts them before optimisation. None if the backend does not count them.
     """
     given = _on_no_device((state, view, key))
     program = jax.make_jaxpr(functools.partial(method.local_steps, steps=1))(*given)
@@ -64,12 +64,12 @@ def flops_per_local_step(method: Method, state: State, view: View, key: Key) -> 
 
 
 def _on_no_device(tree: Any) -> Any:
-    """Shapes without the shardings of a mesh."""
+    """The shapes of a tree, without shardings."""
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), tree)
 
 
 def _flops(program: ClosedJaxpr) -> float | None:
-    """FLOPs of a program. XLA counts a loop's body once; here it counts as often as it runs."""
+    """FLOPs of a program. XLA counts a loop's body once; this counts every iteration."""
     total = _counted(program)
     if total is None:
         return None
@@ -82,11 +82,11 @@ def _flops(program: ClosedJaxpr) -> float | None:
 def _counted(program: ClosedJaxpr) -> float | None:
     given = _on_no_device(program.in_avals)
     costs = jax.jit(jaxpr_as_fun(program)).lower(*given).cost_analysis()
-    return None if costs is None else float(costs.get("flops", 0))  # no entry stands for none
+    return None if costs is None else float(costs.get("flops", 0))  # no entry means 0
 
 
 def _scans(program: Jaxpr) -> Iterator[Any]:
-    """The outermost loops of known length, in order, also those inside calls."""
+    """The outermost scans in order, also those inside calls."""
     for equation in program.eqns:
         if equation.primitive.name == "scan":
             yield equation
@@ -98,8 +98,8 @@ def _scans(program: Jaxpr) -> Iterator[Any]:
                 yield from _scans(getattr(part, "jaxpr", part))
 
 
-def worked_on_bytes(method: Method, state: State) -> int:
-    """Bytes of parameters, gradients and optimizer state of one device's workers, by shapes."""
+def training_bytes(method: Method, state: State) -> int:
+    """Bytes of the parameters, gradients and optimizer states of one device's workers."""
     worker = jax.eval_shape(method.first_worker, state)
     per_worker = 2 * tree_bytes(worker.params) + tree_bytes(worker.opt_state)
     return per_worker * method.info.num_workers // len(method.info.sharding.device_set)
@@ -110,16 +110,16 @@ def _bytes_on_one_device(tree: Any) -> int:
 
 
 def memory_bytes(method: Method, program: Any, state: State, view: View) -> dict[str, float] | None:
-    """What one device of this machine holds while `program`, a round, runs.
+    """The memory of one device while `program`, a round, runs.
 
     Returns:
-      None where the backend does not say; otherwise bytes:
+      None if the backend does not report it; otherwise bytes:
         'state': parameters, optimizer state and indices between rounds.
         'data': the data set.
-        'temporary': subnetworks, their gradients and optimizer state, and activations.
-        'activations': 'temporary' without `worked_on_bytes`, the compiler's copies included. It
-          is a lower bound: a program may work in the memory of its arguments.
-        'peak': all of these. Data that only evaluations use are not counted.
+        'temporary': subnetworks, their gradients and optimizer states, and activations.
+        'activations': 'temporary' without `training_bytes`; it includes the compiler's copies. It
+          is a lower bound, since a program may reuse the memory of its arguments.
+        'peak': everything, except data that only evaluation uses.
     """
     analysis = program.memory_analysis()
     if analysis is None:
@@ -133,7 +133,7 @@ def memory_bytes(method: Method, program: Any, state: State, view: View) -> dict
         "state": _bytes_on_one_device(stored),
         "data": _bytes_on_one_device(view.arrays),
         "temporary": temporary,
-        "activations": max(0, temporary - worked_on_bytes(method, state)),
+        "activations": max(0, temporary - training_bytes(method, state)),
     }
 
 
@@ -142,15 +142,15 @@ def seconds_per_sync(
 ) -> Seconds | None:
     """Seconds of one synchronisation on this machine: a round without local steps.
 
-    It runs on a copy of `state`. None if nothing is exchanged, if every step exchanges something,
-    or if memory has no room for the copy.
+    It runs on a copy of `state`. None if nothing is exchanged, if every step synchronises, or if
+    the copy does not fit into memory.
     """
     if method.info.costs.steps_per_sync is not None or not method.info.costs.bytes_per_sync:
         return None
     try:
         return _median_of_syncs(method, state, view, key, weight_S)
     except JaxRuntimeError:
-        if jax.process_count() > 1:  # the others would wait
+        if jax.process_count() > 1:  # the other processes would wait forever
             raise
         return None
 
@@ -170,13 +170,13 @@ def _median_of_syncs(
     return statistics.median(seconds[1:])
 
 
-def measured(
+def measure_round(
     method: Method, program: Any, state: State, view: View, key: Key, steps: int
 ) -> dict[str, Any]:
-    """What a round of `steps` local steps costs by its compiled program, as JSON keeps it.
+    """The costs of a round of `steps` local steps by its compiled program, ready for JSON.
 
     Raises:
-      MemoryError: the program needs more memory than the host of CPU devices has.
+      MemoryError: CPU devices need more memory than the host has.
     """
     memory = memory_bytes(method, program, state, view)
     check_fits((memory or {}).get("peak", 0), method.info.sharding.device_set)

@@ -1,8 +1,7 @@
 """How the units of one group are assigned to S subnetworks: one function per partition.
 
-Every such function is `(key, current_SxM, size) -> int32[S, M]`. It returns the units that each
-subnetwork holds next, sorted. `current_SxM` are the units that it holds now. An index equal to
-`size` is padding.
+Each function is `(key, current_SxM, size) -> int32[S, M]`. It takes the units that the subnetworks
+hold now, and returns the units that they hold next, sorted. An index equal to `size` is padding.
 """
 
 from collections.abc import Callable
@@ -17,7 +16,7 @@ Assign = Callable[[Key, Array, int], Array]
 
 
 def home_size(size: int, num_subnets: int) -> int:
-    """The number of units of one of S homes. Home h owns the units from h * home_size on."""
+    """Units per home, rounded up. Home h owns the units h * home_size, h * home_size + 1, ..."""
     return -(-size // num_subnets)
 
 
@@ -36,7 +35,10 @@ def round_robin(unit_N: Array, size: int, num_subnets: int) -> Array:
 
 
 def _by_owners(key: Key, unit_OxM: Array, size: int) -> Array:
-    """Each owner o assigns its units `unit_OxM[o]` at random, in equal shares to within one."""
+    """int32[S, M]: each owner o assigns its units `unit_OxM[o]` at random.
+
+    Subnetworks get equal shares of every owner's units, to within one.
+    """
     unit_key, subnet_key = jax.random.split(key)
     order_OxM = jnp.argsort(jax.random.uniform(unit_key, unit_OxM.shape), axis=1)
     unit = jnp.take_along_axis(unit_OxM, order_OxM, axis=1).reshape(-1)
@@ -47,12 +49,12 @@ def _by_owners(key: Key, unit_OxM: Array, size: int) -> Array:
 
 
 def balanced_by_homes(key: Key, current_SxM: Array, size: int) -> Array:
-    """'balanced', where the owner of a unit is its home."""
+    """'balanced' for home-sharded groups: the owner of a unit is its home."""
     return _by_owners(key, homes(size, current_SxM.shape[0]), size)
 
 
 def balanced_by_holders(key: Key, current_SxM: Array, size: int) -> Array:
-    """'balanced', where the owner of a unit is the subnetwork that holds it."""
+    """'balanced' for holder-sharded groups: the owner of a unit is the subnetwork that holds it."""
     return _by_owners(key, current_SxM, size)
 
 
@@ -65,7 +67,7 @@ def uniform(key: Key, current_SxM: Array, size: int) -> Array:
 
 
 def blocks(key: Key, current_SxM: Array, size: int) -> Array:
-    """As `uniform`, but the larger shares rotate: they move on by one subnetwork per round."""
+    """As `uniform`, but the larger shares rotate: they shift by one subnetwork per round."""
     count_S = jnp.roll((current_SxM < size).sum(axis=1), 1)
     held_SxN = _disjoint_sets(key, count_S, size)
     unit_SxN = jnp.where(held_SxN, jnp.arange(size)[None], size)
@@ -91,13 +93,13 @@ def _disjoint_sets(key: Key, count_S: Array, size: int) -> Array:
 
 
 def rolling(key: Key, current_SxM: Array, size: int) -> Array:
-    """Every unit is replaced by the next one, the last by the first."""
+    """Each subnetwork replaces every unit by the next one, and the last unit by the first."""
     del key
     return jnp.sort(jnp.where(current_SxM < size, (current_SxM + 1) % size, size), axis=1)
 
 
 def fixed(key: Key, current_SxM: Array, size: int) -> Array:
-    """Nothing changes."""
+    """Every subnetwork keeps its units."""
     del key, size
     return current_SxM
 
@@ -105,7 +107,7 @@ def fixed(key: Key, current_SxM: Array, size: int) -> Array:
 def slices(size: int, num_subnets: int, slots: int, overlaps: bool) -> Array:
     """int32[S, M]: contiguous slices, as equal as possible.
 
-    With overlap all slices have M = `slots` units. The last ones begin earlier, to end at N.
+    With overlap, all slices have M = `slots` units, and the last ones start early enough to fit.
     """
     count_S = np.array([len(units) for units in np.array_split(np.arange(size), num_subnets)])
     start_S = np.cumsum(count_S) - count_S

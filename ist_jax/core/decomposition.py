@@ -1,4 +1,4 @@
-"""What a decomposition is: a rules table, a partition, the full model and its subnetworks."""
+"""Decompositions: a rules table, a partition, the full model and the model of a subnetwork."""
 
 from typing import Any, NamedTuple
 
@@ -11,21 +11,21 @@ from ist_jax.core.types import Key, Params, Rules
 
 
 class Decomposition(NamedTuple):
-    """How a model falls into S subnetworks.
+    """How a model is split into S subnetworks.
 
     Attributes:
-      rules: over parameter paths: the group of every axis.
-      batch_rules: over batch fields, for inputs that are split as well.
+      rules: for each parameter path, the group of every axis.
+      batch_rules: the same for the fields of a batch, where inputs are split as well.
       partition: which units each of the S subnetworks holds, drawn anew every round.
-      full: the full model, which is evaluated; its `init` gives the parameters.
+      full: the full model. Its `init` gives the parameters, and evaluation runs it.
       subnet: the model of one subnetwork.
       example: one input (arrays or ShapeDtypeStructs) with a leading batch axis.
-      padded: `full` with S * ceil(N / S) units in every group. With it, a model whose groups S
-        does not divide is evaluated in storage order; None: its units are first brought into
-        their original order.
-      ordered: whether the order of a group's units matters, as that of blocks in a loop
-        (`models.residual.repeated`) does. Such units are brought into their original order to be
-        evaluated, over a mesh one at a time.
+      padded: `full` with S * ceil(N / S) units in every group. Evaluation needs it to use
+        parameters in storage order where S does not divide a group. Without it, evaluation
+        restores the original order first.
+      ordered: whether the order of a group's units matters, as it does for blocks in a loop
+        (`models.residual.repeated`). Evaluation restores their original order; over a mesh, it
+        fetches one block at a time.
     """
 
     rules: Rules
@@ -42,7 +42,7 @@ class Decomposition(NamedTuple):
         return self.partition.num_subnets
 
     def init(self, key: Key) -> Params:
-        """The full model's parameters. Raises ValueError if the model has state beside them."""
+        """Fresh parameters of the full model. Raises ValueError if it has other variables."""
         example = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), self.example)
         return self.full.init(key, example)
 

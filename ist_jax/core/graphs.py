@@ -1,4 +1,4 @@
-"""Containers for graphs and constant sparse matrices. They hold arrays and know no computation.
+"""Containers for graphs and constant sparse matrices. They hold arrays and compute nothing.
 
 Shape letters beyond those of `ist_jax.core.types`: N counts nodes, or rows of a matrix; D its
 columns; W is the width of a padded row; R counts overflow rows.
@@ -10,15 +10,15 @@ from ist_jax.core.types import Array
 
 
 class SparseRows(NamedTuple):
-    """The rows of a constant sparse matrix [N, D], in buckets of equal width.
+    """The rows of a constant sparse matrix [N, D]; a bucket stores rows padded to one width.
 
-    A row goes into the first bucket that is at least as wide as its number of entries; the rest of
-    its slots are zeros. `ist_jax.models.spmm.sparse_matrix` chooses the buckets.
+    A row is stored in the narrowest bucket that fits its entries. Its empty slots are zeros.
+    `ist_jax.models.spmm.sparse_matrix` chooses the buckets.
 
     Attributes:
-      row: for each bucket int32[n], which rows it holds.
-      column: for each bucket int32[W, n], the column of every entry, 0 in empty slots.
-      value: for each bucket float[W, n], the value of every entry, 0 in empty slots.
+      row: for each bucket int32[n], the rows that it stores.
+      column: for each bucket int32[W, n], the column of every entry; 0 in empty slots.
+      value: for each bucket float[W, n], the value of every entry; 0 in empty slots.
       place_N: int32, the position of each row in the concatenation of all buckets.
     """
 
@@ -31,7 +31,7 @@ class SparseRows(NamedTuple):
 class SparseMatrix(NamedTuple):
     """A constant sparse matrix [N, D], stored by rows and by columns.
 
-    The columns are the rows of the transpose, which gradients multiply by.
+    The columns are the rows of the transpose. Gradients multiply by it.
     """
 
     rows: SparseRows
@@ -45,12 +45,12 @@ class SparseMatrix(NamedTuple):
 class Graph(NamedTuple):
     """A graph of N nodes with symmetric edges: the input of a graph network.
 
-    Every node has one row of W neighbours. The neighbours that do not fit are in overflow rows.
+    Every node has one row of W neighbours. Further neighbours are in overflow rows.
 
     Attributes:
-      features: [N, D], or the constant first product that a model's first layer reads; an array or
-        a `SparseMatrix`.
-      degree_N: number of neighbours, the node itself not counted.
+      features: [N, D], or a constant product of them that the first layer reads instead; an array
+        or a `SparseMatrix`.
+      degree_N: number of neighbours, without the node itself.
       mask_N: 1 for a node, 0 for padding.
       neighbours_NxW: int32, N in empty slots.
       overflow_RxW: int32, further neighbours, N in empty slots.
@@ -66,15 +66,15 @@ class Graph(NamedTuple):
 
 
 class Layered(NamedTuple):
-    """The nodes that each layer of a graph network needs, when only some nodes' logits are wanted.
+    """The nodes that each layer of a graph network needs to compute the logits of some nodes.
 
-    It takes the place of a `Graph`. The nodes of a layer are the first nodes of the layer below.
+    It replaces a `Graph`. The nodes of a layer are the first nodes of the layer below.
 
     Attributes:
       features: of the nodes of the lowest layer, as in `Graph`.
-      blocks: one for each layer that sums over neighbours, the lowest first: the propagation matrix
-        [nodes of the layer, nodes of the layer below]. An array where nodes are sampled, a
-        `SparseMatrix` where the block holds every node that the logits depend on.
+      blocks: the propagation matrix [nodes of the layer, nodes of the layer below] of each layer
+        that sums over neighbours, the lowest first. It is an array if nodes are sampled, and a
+        `SparseMatrix` if it covers every node that the logits depend on.
     """
 
     features: Array | SparseMatrix

@@ -1,4 +1,4 @@
-"""Random keys: a run has one root key, which is folded with the round, then with names."""
+"""Random keys: a run folds its root key with the round number, and the result with names."""
 
 import zlib
 

@@ -1,4 +1,4 @@
-"""What a model is to the methods: pure functions of its parameters."""
+"""The protocol `Model`: pure functions of parameters."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -10,17 +10,17 @@ Stats = Mapping[str, Any]  # normalisation statistics, a pytree; {} for a model 
 
 
 class Model(Protocol):
-    """A network. Which of its modes runs depends on what `apply` is given, not on a flag."""
+    """A network. The arguments of `apply` choose its mode; there is no training flag."""
 
     def init(self, key: Key, example: Any) -> Params:
         """Fresh parameters.
 
         Args:
-          key: of the draws.
-          example: inputs of one example, arrays with a leading batch axis.
+          key: PRNG key.
+          example: the inputs of one example, with a leading batch axis.
 
         Raises:
-          ValueError: the model keeps variables other than parameters.
+          ValueError: the model has variables other than parameters.
         """
         ...
 
@@ -31,24 +31,24 @@ class Model(Protocol):
 
         Args:
           params: as `init` returns them.
-          inputs: of a batch.
-          key: for dropout and other noise, which are off without it.
-          stats: normalisation statistics; without them, those of the batch are used.
+          inputs: the inputs of a batch.
+          key: for dropout and other noise. Without a key they are off.
+          stats: normalisation statistics; None: the statistics of this batch.
         """
         ...
 
     def measure(self, params: Params, inputs: Any) -> Stats:
-        """The normalisation statistics of a batch of inputs, in one pass."""
+        """The normalisation statistics of a batch of inputs, measured in one pass."""
         ...
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Calibrated:
-    """A model that always normalises with the same statistics, so that it predicts per example.
+    """A model with fixed normalisation statistics, so that a prediction depends on one example.
 
     Attributes:
       model: the model.
-      stats: what `model.measure` returned; None leaves the batch's own statistics in use.
+      stats: what `model.measure` returned; None: every batch is normalised with its statistics.
     """
 
     model: Model

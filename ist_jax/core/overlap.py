@@ -2,7 +2,7 @@
 
 S subnetworks hold M of N units each, with S M > N. An assignment meets four conditions:
 
-  - Every unit has a holder, and all units have equally many holders, to within one.
+  - Every unit has a holder, and all have equally many holders, to within one.
   - Every subnetwork holds M different units.
   - Every subnetwork holds each unit with probability M / N.
   - A home and a subnetwork share at most ceil(home size x M / N) units, so that a mesh can send
@@ -10,14 +10,14 @@ S subnetworks hold M of N units each, with S M > N. An assignment meets four con
 
 It takes three steps. Example: N = 6 units, S = 3 subnetworks, M = 4, homes {0, 1}, {2, 3}, {4, 5}.
 
- 1. *Apportion copies.* S M = 12 copies of 6 units are 2 each. They stand in one row, home by home.
-    The homes are in random order, and so are the units of each home:
+ 1. *Apportion copies.* S M = 12 copies of 6 units: 2 of each. They form one row, home by home. The
+    homes are in random order, and so are the units of each home:
 
         home 1: 3 3 2 2     home 0: 0 0 1 1     home 2: 5 5 4 4
 
  2. *Place the remainders.* Each home has 4 copies for 3 subnetworks: one for each, and 1 left over.
-    The left-over copies rotate over a random order of the subnetworks, say 2, 0, 1. So home 1 gives
-    its extra copy to subnetwork 2, home 0 to subnetwork 0, and home 2 to subnetwork 1.
+    The extra copies rotate over a random order of the subnetworks, say 2, 0, 1. So home 1 gives its
+    extra copy to subnetwork 2, home 0 to subnetwork 0, and home 2 to subnetwork 1.
 
  3. *Round-robin.* Each home lists the subnetworks in random order, those with an extra copy first,
     and assigns its copies in turn:
@@ -43,8 +43,8 @@ def balanced_with_overlap(key: Key, current_SxM: Array, size: int) -> Array:
     """int32[S, M]: the units that each subnetwork holds next, sorted.
 
     Args:
-      key: of this draw.
-      current_SxM: gives S and M; its values are not used.
+      key: PRNG key.
+      current_SxM: only its shape is used, which gives S and M.
       size: N.
     """
     num_subnets, slots = current_SxM.shape
@@ -53,7 +53,7 @@ def balanced_with_overlap(key: Key, current_SxM: Array, size: int) -> Array:
     home_C = unit_C // home_size(size, num_subnets)
     length_H = jnp.bincount(home_C, length=num_subnets)
     order_HxS = _orders_with_extras_first(orders_key, length_H, place_H)
-    holder_C = round_robin(home_C, order_HxS)
+    holder_C = assign_copies(home_C, order_HxS)
     held_SxN = jnp.zeros((num_subnets, size), bool).at[holder_C, unit_C].set(True)
     unit_SxN = jnp.where(held_SxN, jnp.arange(size)[None], size)
     return jnp.sort(unit_SxN, axis=1)[:, :slots].astype(jnp.int32)
@@ -62,17 +62,16 @@ def balanced_with_overlap(key: Key, current_SxM: Array, size: int) -> Array:
 def _apportion_copies(key: Key, size: int, num_subnets: int, slots: int) -> tuple[Array, Array]:
     """Step 1. (int32[S M], the unit of every copy in the row; int32[H], the place of every home).
 
-    The unit at place r of the row has floor(((r + 1) S M + u) / N) - floor((r S M + u) / N) copies.
-    The random u of 0 .. N - 1 is the same for all units. This is a systematic sample: the mean over
-    u is exactly S M / N (Hermite's identity). The copies of n neighbours are n S M / N, rounded up
-    or down.
+    The unit at place r of the row has floor(((r + 1) S M + u) / N) - floor((r S M + u) / N) copies,
+    with one random u from 0 .. N - 1 for all units. This is a systematic sample: the mean over u is
+    exactly S M / N (Hermite's identity). So n neighbours have n S M / N copies, rounded up or down.
     """
     home_key, unit_key, start_key = jax.random.split(key, 3)
     num_copies = num_subnets * slots
     place_H = jax.random.permutation(home_key, num_subnets)
     place_N = place_H[jnp.arange(size) // home_size(size, num_subnets)]
     row_N = jnp.lexsort((jax.random.uniform(unit_key, (size,)), place_N))
-    # in 64 bits on the host, since N S M may not fit into 32
+    # on the host in 64 bits: N S M may not fit into 32
     quotient, remainder = np.divmod(np.arange(size + 1, dtype=np.int64) * num_copies, size)
     quotient, remainder = jnp.asarray(quotient, jnp.int32), jnp.asarray(remainder, jnp.int32)
     u = jax.random.randint(start_key, (), 0, size)
@@ -84,8 +83,8 @@ def _orders_with_extras_first(key: Key, length_H: Array, place_H: Array) -> Arra
     """Step 2. int32[H, S]: each home's order of the subnetworks, those with an extra copy first.
 
     Args:
-      key: of this draw.
-      length_H: number of copies of every home, of which `length_H % S` are left over.
+      key: PRNG key.
+      length_H: number of copies of every home; `length_H % S` of them are extra.
       place_H: the place of every home in the row.
     """
     rotation_key, order_key = jax.random.split(key)
@@ -99,12 +98,13 @@ def _orders_with_extras_first(key: Key, length_H: Array, place_H: Array) -> Arra
     return jnp.argsort(random_HxS - has_extra_HxS, axis=1)
 
 
-def round_robin(home_C: Array, order_HxS: Array) -> Array:
+def assign_copies(home_C: Array, order_HxS: Array) -> Array:
     """Step 3. int32[C]: the subnetwork that gets each copy.
 
     Args:
-      home_C: the home of every copy; the copies of one home are neighbours.
-      order_HxS: each home's order of the subnetworks. A home with more copies starts again.
+      home_C: the home of every copy. The copies of one home are neighbours.
+      order_HxS: each home's order of the subnetworks, which it repeats until all copies are
+        assigned.
     """
     num_homes, num_subnets = order_HxS.shape
     number_C = jnp.arange(home_C.size)

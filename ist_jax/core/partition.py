@@ -1,23 +1,23 @@
-"""Partitions: which units each subnetwork holds, as pure functions of keys and indices.
+"""Partitions: which units each subnetwork holds, by pure functions of keys and indices.
 
-    balanced  Every owner assigns its units at random, in equal shares to within one. This is the
-              default. The owner of a unit is its home (as in the authors' partitioned parameter
-              server, IST_Release, distributed_*_partitioned_ps). In a holder-sharded group it is
-              the subnetwork that holds the unit.
+    balanced  The default. Every owner assigns its units at random, in equal shares to within one.
+              The owner of a unit is its home (as in the authors' partitioned parameter server,
+              IST_Release, distributed_*_partitioned_ps); in a holder-sharded group, the
+              subnetwork that holds it.
     uniform   A random permutation of each group, in equal shares (IST, Yuan et al., VLDB 2022).
     blocks    As uniform, with counts as equal as possible; the larger ones rotate (ResIST, Dun et
               al., UAI 2022, section 3).
     rolling   Contiguous slices that shift by one unit per round (FedRolex, Alam et al., 2022).
-    fixed     The slices of the first round, for ever (an ensemble of subnetworks).
+    fixed     The slices of the first round, in every round (an ensemble of subnetworks).
 
-'balanced' and 'blocks' take a minimum number of units per subnetwork (ResIST's minimum depth).
-Above N / S units have several holders. 'blocks' draws the further units from all units. 'balanced'
-draws as few as possible from each home (`core.overlap`). With both, all units are held equally
-often.
+'balanced' and 'blocks' accept a minimum number of units per subnetwork (ResIST's minimum depth).
+If it is above N / S, units have several holders. 'blocks' draws the extra units from all units;
+'balanced' draws about as many from each home (`core.overlap`). On average, both hold all units
+equally often.
 
-Indices are `indices[group]: int32[S, M]`. Rows are sorted, and padded with the group's size N where
-S does not divide it. They are a function of (key, previous indices) alone, so all hosts agree
-without communication.
+Indices are `indices[group]: int32[S, M]`. Rows are sorted. If S does not divide the group's size N,
+rows are padded with N. Indices depend on (key, previous indices) alone, so all hosts agree without
+communication.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -53,11 +53,11 @@ class Partition(NamedTuple):
       num_subnets: S.
       sizes: group -> number of units N.
       slots: group -> unit slots M of one subnetwork, padding included.
-      first: () -> Indices before the first draw.
+      first: () -> Indices before the first round.
       sample: (key, current) -> Indices of the next round.
-      min_units: number of units of every group that a subnetwork holds at least.
-      holder_sharded: the groups of 'balanced' whose units are stored, and assigned, by the
-        subnetwork that holds them. The other groups are home-sharded.
+      min_units: the least number of units of every group that a subnetwork holds.
+      holder_sharded: the groups of 'balanced' whose units are stored and assigned by the
+        subnetworks that hold them. The other groups are home-sharded.
     """
 
     name: str
@@ -82,13 +82,13 @@ class Partition(NamedTuple):
         return not self.overlapping
 
     @property
-    def padded(self) -> dict[str, int]:
-        """The sizes of the groups in which some subnetworks have padding."""
+    def padded_groups(self) -> dict[str, int]:
+        """group -> size, of the groups in which some subnetworks have padding."""
         uneven = uneven_groups(self.sizes, self.num_subnets)
         return {group: size for group, size in uneven.items() if group not in self.overlapping}
 
     def with_holder_sharded(self, groups: Iterable[str]) -> "Partition":
-        """The same partition with these holder-sharded groups.
+        """The same partition with `groups` as its holder-sharded groups.
 
         Raises:
           ValueError: as `partition` raises for `holder_sharded`.
@@ -106,11 +106,11 @@ class Partition(NamedTuple):
 
     @property
     def equal_blocks(self) -> bool:
-        """Whether `pair_units` bounds what an owner and a subnetwork share, as a mesh needs it."""
+        """Whether a mesh can exchange it: `block_units` bounds what an owner sends a subnetwork."""
         return not self.sizes or self.name in EQUAL_BLOCKS
 
-    def pair_units(self, group: str) -> int:
-        """K: the largest number of units of `group` that one owner and one subnetwork can share."""
+    def block_units(self, group: str) -> int:
+        """K: the most units of `group` that one owner can send to one subnetwork."""
         size, slots = self.sizes[group], self.slots[group]
         home = home_size(size, self.num_subnets)
         if self.name != "balanced":
@@ -140,15 +140,15 @@ def partition(
       name: 'balanced', 'uniform', 'blocks', 'rolling' or 'fixed'.
       sizes: group -> number of units; empty for methods that do not decompose.
       num_subnets: S.
-      min_units: for 'balanced' and 'blocks', the number of units that every subnetwork holds at
-        least. Above N / S units have several holders; every unit still has one.
-      holder_sharded: for 'balanced', the groups whose units are assigned by their holders, not by
-        homes.
+      min_units: for 'balanced' and 'blocks', the least number of units that a subnetwork holds. If
+        it is above N / S, units have several holders.
+      holder_sharded: for 'balanced', the groups whose units are assigned by their holders instead
+        of their homes.
 
     Raises:
-      ValueError: unknown name; a group smaller than S; `min_units` larger than a group, or with a
-        partition that takes none; `holder_sharded` with a group that is unknown or overlaps, or
-        with a partition other than 'balanced'.
+      ValueError: `name` is unknown; a group has fewer than S units; `min_units` is larger than a
+        group, or the partition does not accept it; `holder_sharded` names an unknown or overlapping
+        group, or the partition is not 'balanced'.
     """
     holder_sharded = frozenset(holder_sharded)
     _check(name, sizes, num_subnets, min_units, holder_sharded)
@@ -181,10 +181,10 @@ def partition(
 
 
 def _first(name: str, size: int, num_subnets: int, slots: int, overlaps: bool) -> Array:
-    """int32[S, M] of one group before the first draw.
+    """int32[S, M]: the units of one group before the first round.
 
-    'balanced' gives every S-th unit, or with overlap a draw with a constant key; others give
-    slices.
+    'balanced' assigns units round-robin or, with overlap, draws them with a constant key. The
+    others assign slices.
     """
     if name != "balanced":
         return assignment.slices(size, num_subnets, slots, overlaps)
@@ -239,6 +239,6 @@ def _check_holder_sharded(
         )
     if overlapping := [g for g in sorted(holder_sharded) if min_units > sizes[g] // num_subnets]:
         raise ValueError(
-            f"a holder-sharded unit has one holder, and min_units={min_units} gives several to "
-            f"units of {overlapping}: leave these groups out of holder_sharded"
+            f"a holder-sharded unit has one holder, and min_units={min_units} gives units of "
+            f"{overlapping} several: leave these groups out of holder_sharded"
         )

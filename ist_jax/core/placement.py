@@ -1,15 +1,15 @@
-"""Placements: how the S local trainings of a round are mapped to devices.
+"""Placements: how the local steps of S subnetworks are mapped to devices.
 
-A placement turns `f(shared, worker)`, the work of one subnetwork, into the work of all of them:
+A placement maps a function of one subnetwork, `f(shared, worker)`, over all of them:
 `placement(f)(shared, worker_S)`. Every leaf of `worker_S` and of the result has a leading axis S.
 `shared` is the same for all subnetworks, except for its `ByDevice` values (`core.sample_order`).
 
-If `f` returns (value, term), `placement.summed(f)` returns (value_S, the sum of all terms). Terms
-are accumulated per device. Only one is live at a time, except with `vmapped`.
+If `f` returns (value, term), `placement.summed(f)` returns (value_S, the sum of all terms). Each
+device accumulates its terms. Except with `vmapped`, it stores one term at a time.
 
     looped()                 one subnetwork after another in one program (a scan)
-    vmapped()                all at once, as batched operations
-    sharded(mesh, inner)     S / R on each of the R devices of a mesh, placed there by `inner`
+    vmapped()                all at once, as batched operations (vmap)
+    sharded(mesh, inner)     S / R on each of the R devices of a mesh, by the placement `inner`
 """
 
 import dataclasses
@@ -20,10 +20,10 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from ist_jax.core.sample_order import is_by_device, of_one_device
+from ist_jax.core.sample_order import is_by_device, local_part
 
 PLACEMENTS = ("auto", "looped", "vmapped", "sharded")
-BATCHED = ("never", "accelerator", "always")  # where several subnetworks are faster as one batch
+BATCHED = ("never", "accelerator", "always")  # where batching subnetworks beats a loop
 AXIS = "subnet"  # the mesh axis over which subnetworks and homes are sharded
 
 PerSubnet = Callable[[Any, Any], Any]
@@ -37,7 +37,7 @@ class Placement:
       name: for records.
       wrap: the transformation of `f`.
       summed: the transformation of an `f` that returns (value, term).
-      mesh: the mesh that it runs on; None on one device.
+      mesh: the mesh of a sharded placement; None for one device.
     """
 
     name: str
@@ -50,7 +50,7 @@ class Placement:
 
     @property
     def replicated_sharding(self) -> jax.sharding.Sharding:
-        """The sharding of a value that every device of the placement holds."""
+        """The sharding of values that every device of the placement stores."""
         if self.mesh is None:
             return jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         return NamedSharding(self.mesh, PartitionSpec())
@@ -99,7 +99,7 @@ def vmapped() -> Placement:
 
 
 def _for_one(f: PerSubnet) -> PerSubnet:
-    """`f` for a single subnetwork per device, with neither a loop nor batching around it."""
+    """`f` for one subnetwork per device, without a loop or a batch axis."""
 
     def run(shared: Any, worker_1: Any) -> Any:
         worker = jax.tree.map(lambda leaf: leaf[0], worker_1)
@@ -108,50 +108,52 @@ def _for_one(f: PerSubnet) -> PerSubnet:
     return run
 
 
+def _over_mesh(mesh: Mesh, on_device: PerSubnet, out_specs: Any) -> PerSubnet:
+    """`on_device` run on every device of the mesh, on its share of the subnetworks."""
+
+    def run_on_device(shared: Any, worker_S: Any) -> Any:
+        return on_device(local_part(shared), worker_S)
+
+    def spec(leaf: Any) -> PartitionSpec:
+        return PartitionSpec(AXIS) if is_by_device(leaf) else PartitionSpec()
+
+    def run(shared: Any, worker_S: Any) -> Any:
+        shared_specs = jax.tree.map(spec, shared, is_leaf=is_by_device)
+        # check_vma=False, as Flax's scan carries start as replicated and end as varying values
+        mapped = jax.shard_map(
+            run_on_device,
+            mesh=mesh,
+            in_specs=(shared_specs, PartitionSpec(AXIS)),
+            out_specs=out_specs,
+            check_vma=False,
+        )
+        return mapped(shared, worker_S)
+
+    return run
+
+
 def sharded(mesh: Mesh, inner: Placement | None = None) -> Placement:
     """S / R subnetworks on each of the R devices along the mesh's axis `AXIS`.
 
     Args:
-      mesh: has the axis `AXIS`.
-      inner: the placement on one device; by default vmapped.
+      mesh: a mesh with the axis `AXIS`.
+      inner: how subnetworks are placed on each device; default: vmapped.
     """
     inner = inner or vmapped()
-
-    def on_mesh(on_device: PerSubnet, out_specs: Any) -> PerSubnet:
-        def run_on_device(shared: Any, worker_S: Any) -> Any:
-            return on_device(of_one_device(shared), worker_S)
-
-        def spec(leaf: Any) -> PartitionSpec:
-            return PartitionSpec(AXIS) if is_by_device(leaf) else PartitionSpec()
-
-        def run(shared: Any, worker_S: Any) -> Any:
-            shared_specs = jax.tree.map(spec, shared, is_leaf=is_by_device)
-            # check_vma: Flax starts scan carries as replicated values and returns them as varying
-            # ones
-            mapped = jax.shard_map(
-                run_on_device,
-                mesh=mesh,
-                in_specs=(shared_specs, PartitionSpec(AXIS)),
-                out_specs=out_specs,
-                check_vma=False,
-            )
-            return mapped(shared, worker_S)
-
-        return run
 
     def wrap(f: PerSubnet) -> PerSubnet:
         def on_device(shared: Any, worker_S: Any) -> Any:
             per_device = jax.tree.leaves(worker_S)[0].shape[0]
             return (_for_one(f) if per_device == 1 else inner(f))(shared, worker_S)
 
-        return on_mesh(on_device, PartitionSpec(AXIS))
+        return _over_mesh(mesh, on_device, PartitionSpec(AXIS))
 
     def summed(f: PerSubnet) -> PerSubnet:
         def on_device(shared: Any, worker_S: Any) -> tuple[Any, Any]:
             value_S, total = inner.summed(f)(shared, worker_S)
             return value_S, jax.lax.psum(total, AXIS)
 
-        return on_mesh(on_device, (PartitionSpec(AXIS), PartitionSpec()))
+        return _over_mesh(mesh, on_device, (PartitionSpec(AXIS), PartitionSpec()))
 
     return Placement(f"sharded({inner.name})", wrap, summed, mesh)
 
@@ -160,7 +162,7 @@ def subnet_mesh(num_devices: int = 0) -> Mesh:
     """A mesh of the first `num_devices` devices (0: all) with the single axis `AXIS`.
 
     Raises:
-      ValueError: there are fewer devices.
+      ValueError: the machine has fewer devices.
     """
     available = jax.devices()
     if num_devices > len(available):
@@ -168,7 +170,7 @@ def subnet_mesh(num_devices: int = 0) -> Mesh:
             f"num_devices={num_devices} is more than the {len(available)} devices of this machine"
         )
     devices = available[: num_devices or len(available)]
-    # Auto: under Explicit axes (the default), gathers along a sharded axis raise
+    # Auto, since gathers along a sharded axis raise under Explicit axes (the default)
     return jax.make_mesh((len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices)
 
 
@@ -187,24 +189,24 @@ def make_placement(
     on_mesh: bool = True,
     batched: str = "accelerator",
 ) -> Placement:
-    """A placement by its configured name.
+    """The placement with a configured name.
 
-    'auto' is 'sharded' where the machine has several devices and their number divides S. Otherwise
-    it is 'vmapped' where batching is faster on this backend, else 'looped'.
+    'auto' means 'sharded' if there are several devices and their number divides S. Otherwise it
+    means 'vmapped' if batching is faster on this backend, and 'looped' if not.
 
     Args:
       name: 'auto', 'looped', 'vmapped' or 'sharded'.
       num_subnets: S.
-      num_devices: devices of the mesh; 0 means all.
+      num_devices: devices of the mesh; 0: all.
       on_mesh: whether the method can run on a mesh. If not, 'auto' uses one device.
-      batched: where a batch of several trainings is faster than one after another. 'accelerator':
-        not on a CPU, where batched matrix products are slower than single ones. 'never': for
-        convolutions, which become grouped ones, as each training has its kernels. 'always':
-        everywhere.
+      batched: where training several subnetworks as one batch is faster than in a loop.
+        'accelerator': not on a CPU, where batched matrix products are slower than single ones.
+        'never': for convolutions, which would become grouped convolutions, since every subnetwork
+        has its own kernels. 'always': everywhere.
 
     Raises:
-      ValueError: unknown name or `batched`; too many devices; devices that do not divide S; several
-        devices for a placement on one.
+      ValueError: `name` or `batched` is unknown; there are fewer devices, their number does not
+        divide S, or `name` places everything on one device.
     """
     for what, value, values in (("placement", name, PLACEMENTS), ("batched", batched, BATCHED)):
         if value not in values:
@@ -212,7 +214,7 @@ def make_placement(
     if name in ("looped", "vmapped"):
         if num_devices > 1:
             raise ValueError(
-                f"placement={name} has one device, and num_devices={num_devices}: use sharded, or "
+                f"placement={name} uses one device, not num_devices={num_devices}: use sharded, or "
                 "num_devices=0"
             )
         return looped() if name == "looped" else vmapped()

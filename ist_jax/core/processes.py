@@ -1,4 +1,4 @@
-"""Agreement between the processes of one run. A single process communicates nothing."""
+"""Agreement between the processes of one run. A single process never communicates."""
 
 from collections.abc import Callable
 
@@ -17,13 +17,13 @@ def is_first() -> bool:
 
 
 def broadcast_from_first(choose: Callable[[], int]) -> int:
-    """The integer that process 0 chooses, on all processes.
+    """The integer that process 0 chooses, returned on all processes.
 
     Args:
       choose: called on process 0 only.
 
     Raises:
-      OtherProcessError: `choose` failed, and this is not process 0, which raises the error itself.
+      OtherProcessError: `choose` failed on process 0, which raises the error itself.
     """
     chosen = 0
 
@@ -39,7 +39,7 @@ def broadcast_from_first(choose: Callable[[], int]) -> int:
 
 
 def all_succeed(action: Callable[[], None]) -> None:
-    """Runs `action` on every process. If it fails on one, all raise, and none waits for ever.
+    """Runs `action` on every process. If it fails on one, all raise, so that none waits forever.
 
     Raises:
       Exception: the error of `action`, on a process where it failed.
@@ -67,21 +67,20 @@ def any_process(flag: bool) -> bool:
 
 
 def fetch(array: jax.Array) -> np.ndarray:
-    """The full array on the host. All processes call this, since each may hold a part."""
+    """The full array on the host. All processes must call it, since each may store a part."""
     if not array.is_fully_addressable and not array.is_fully_replicated:
         array = multihost_utils.process_allgather(array, tiled=True)
     return np.asarray(array)
 
 
 def replicate(sharding: jax.sharding.Sharding, value: np.ndarray) -> jax.Array:
-    """`value` on every device of `sharding`. Nothing checks that all processes pass equal
-    values."""
+    """`value` on every device of `sharding`. All processes must pass the same value; no check."""
     if sharding.is_fully_addressable:
         return jax.device_put(value, sharding)
     return jax.make_array_from_callback(value.shape, sharding, lambda index: value[index])
 
 
 def key_on(sharding: jax.sharding.Sharding, key: jax.Array) -> jax.Array:
-    """`key` on every device of `sharding`. `device_put` refuses keys on devices of other
-    processes."""
+    """`key` on every device of `sharding`, also those of other processes."""
+    # jax.device_put refuses keys on devices of other processes
     return jax.random.wrap_key_data(replicate(sharding, np.asarray(jax.random.key_data(key))))

@@ -2,13 +2,13 @@
 
 Every worker draws its examples without replacement, in a random order that is new in each pass. A
 batch may take the last examples of one pass and the first of the next. The example at position p of
-a worker's stream is a pure function of (key, worker, p). Nothing is stored, so a resumed run,
+a worker's stream is a pure function of (key, worker, p). No order is stored, so a resumed run,
 another placement and another host see the same examples.
 
-A stored permutation would need S sorts of the data set in every round. Instead a position goes
-through a keyed bijection of 0 .. N - 1, which is evaluated where it is needed. It consists of
-multiplications by odd numbers, additions and xor-shifts modulo a power of two, all invertible. They
-are repeated until the value is below N (cycle walking; Black and Rogaway, CT-RSA 2002).
+A stored permutation would need S sorts of the data set in every round. Instead, a keyed bijection
+of 0 .. N - 1 maps positions to examples. It multiplies by odd numbers, adds, and xor-shifts, modulo
+a power of two; each operation is invertible. It repeats until the value is below N (cycle walking;
+Black and Rogaway, CT-RSA 2002).
 """
 
 import dataclasses
@@ -37,7 +37,7 @@ class Shards(NamedTuple):
 class ByDevice:
     """Values that are sharded over the devices of a mesh along their leading axis.
 
-    A function that a placement runs on a device sees the part of that device.
+    A function that a placement runs on a device receives the part of that device.
     """
 
     tree: Any
@@ -48,8 +48,8 @@ def is_by_device(value: Any) -> bool:
     return isinstance(value, ByDevice)
 
 
-def of_one_device(tree: Any) -> Any:
-    """`tree` as one device sees it, with `ByDevice` replaced by this device's part."""
+def local_part(tree: Any) -> Any:
+    """`tree` inside a device's function: `ByDevice` is unwrapped, since it holds the local part."""
     return jax.tree.map(
         lambda leaf: leaf.tree if is_by_device(leaf) else leaf, tree, is_leaf=is_by_device
     )
@@ -59,12 +59,13 @@ class View(NamedTuple):
     """The examples that a round may index.
 
     Attributes:
-      arrays: the data, on the device. A batch is a gather of examples from it. Every device has all
-        examples of an array, and of a `ByDevice` only those of its workers.
+      arrays: the data, on the devices. A batch is a gather of examples from them. A plain array
+        has all examples on every device; a `ByDevice` has only those of the device's workers.
       shards: the examples of each worker, as indices into `arrays` on its device.
-      key: the key of the data order, the same for the whole run.
-      first: for streamed data, the position in every worker's stream at which `arrays` begins. Such
-        arrays have each worker's examples in the order of its stream. For resident data, None.
+      key: the key of the data order, the same in every round.
+      first: for streamed data, the position in every worker's stream at which `arrays` starts;
+        `arrays` then has each worker's examples in the order of its stream. None for data in
+        memory.
     """
 
     arrays: Any
@@ -73,16 +74,16 @@ class View(NamedTuple):
     first: Array | None = None
 
 
-def by_device(shards: Shards, devices: int) -> tuple[np.ndarray, Shards]:
-    """Splits the examples by device: each device gets those of its workers.
+def split_by_device(shards: Shards, devices: int) -> tuple[np.ndarray, Shards]:
+    """Splits examples among devices: each device gets those of its workers.
 
     Args:
-      shards: of S workers, which share no member.
+      shards: those of S workers that share no example.
       devices: R, a divisor of S.
 
     Returns:
-      int32[R, n], the examples of every device. Shorter rows are filled up with repeated examples
-      that no worker draws. And the Shards of the S workers, which index the row of their device.
+      (int32[R, n], Shards): the examples of every device, and the shards of the S workers as
+      indices into their device's row. Shorter rows are padded with examples that no worker draws.
     """
     size_RxP = np.asarray(shards.size_S).reshape(devices, -1)
     begin_RxP = np.asarray(shards.start_S).reshape(devices, -1)
@@ -125,9 +126,9 @@ def draw(view: View, worker: Array, position: Array, count: int) -> Array:
     """The examples at `position` .. `position + count - 1` of a worker's stream.
 
     Args:
-      view: the examples that may be indexed.
+      view: the examples that the round may index.
       worker: int32[], the worker's number.
-      position: int32[], number of examples that the worker has drawn before.
+      position: int32[], number of examples that the worker drew before.
       count: number of examples to draw.
 
     Returns:
@@ -145,8 +146,8 @@ def draw(view: View, worker: Array, position: Array, count: int) -> Array:
         of_this_B = jax.vmap(lambda place: permuted(key, place, size))(place_B)
         return jnp.where(pass_B == number, of_this_B, element_B)
 
-    # Most batches lie in one pass. A loop over passes derives one key per pass, not one per
-    # example, since deriving a key costs many times as much as permuting a place.
-    nothing_B = jnp.zeros(count, jnp.int32)
-    element_B = lax.fori_loop(pass_B[0], pass_B[-1] + 1, fill_in_pass, nothing_B)
+    # Deriving a key costs many times as much as permuting a place. So this loops over passes, of
+    # which most batches have one, and derives one key for each.
+    zeros_B = jnp.zeros(count, jnp.int32)
+    element_B = lax.fori_loop(pass_B[0], pass_B[-1] + 1, fill_in_pass, zeros_B)
     return view.shards.member_N[start + element_B]

@@ -1,4 +1,4 @@
-"""Parameters of repeated blocks, spread over the devices of a mesh."""
+"""Parameters of repeated blocks, sharded over the devices of a mesh."""
 
 import dataclasses
 
@@ -12,12 +12,12 @@ from ist_jax.core.types import Array
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class ShardedStack:
-    """A parameter of repeated blocks: every device of a mesh holds an equal share of the blocks.
+    """A parameter of repeated blocks: every device of a mesh stores an equal share of the blocks.
 
     Attributes:
-      stack: the blocks' values along a leading axis, in any order, padding allowed.
+      stack: the values of all blocks along a leading axis, in any order, possibly with padding.
       place_N: int32[N], the position of each block in `stack`.
-      mesh: of one axis, over which the leading axis is sharded.
+      mesh: a mesh of one axis, over which the leading axis of `stack` is sharded.
     """
 
     stack: Array
@@ -25,7 +25,7 @@ class ShardedStack:
     mesh: Mesh = dataclasses.field(metadata={"static": True})
 
     def block(self, number: Array) -> Array:
-        """The value of one block on every device: its holder's value, added to zeros."""
+        """The value of one block on every device: a sum of the holder's value and zeros."""
         axis = self.mesh.axis_names[0]
 
         def value_here(share: Array, place: Array) -> Array:

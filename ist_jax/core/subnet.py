@@ -1,8 +1,8 @@
 """Subnetworks: gathers along named axes of a parameter pytree.
 
 Every axis of every leaf belongs to a *group* of exchangeable units, or to none. A partition says
-which units each subnetwork holds. `extract` gathers those units, and the result is a subnetwork.
-`merge` writes them back, which is a synchronisation. IST (Yuan et al., VLDB 2022, section 3), GIST
+which units each subnetwork holds. `extract` gathers those units into a subnetwork. `merge`
+synchronises: it writes the units back. IST (Yuan et al., VLDB 2022, section 3), GIST
 (Wolfe et al., 2023, Algorithm 1) and ResIST (Dun et al., UAI 2022, section 3) share this mechanism.
 
 These functions define what a synchronisation computes. `ist_jax.exchange` computes the same with
@@ -26,8 +26,8 @@ class Label(NamedTuple):
 
     Attributes:
       axes: the group of every axis; None for an axis without a group.
-      averaged: whether a leaf without groups is averaged over the subnetworks. If not, all of them
-        hold equal copies, and the first copy is taken (step counts of an optimizer).
+      averaged: whether a leaf without groups is averaged over the subnetworks. If not, all copies
+        are equal, and the first one is taken (step counts of an optimizer).
     """
 
     axes: Axes
@@ -49,12 +49,13 @@ def _label(name: str, leaf: Any, rules: Rules, sizes: Mapping[str, int]) -> Labe
     axes = (None,) * len(leaf.shape) if axes is None else tuple(axes)
     if len(axes) != len(leaf.shape):
         raise ValueError(
-            f"a rule names every axis: {name!r} has shape {leaf.shape}, its rule {axes}"
+            f"a rule names every axis: {name!r} has shape {leaf.shape}, but its rule is {axes}; "
+            "give it one entry per axis"
         )
     named = [group for group in axes if group is not None]
     if len(set(named)) < len(named):
         raise ValueError(
-            f"a group may label one axis of a leaf: {name!r} has {axes}; "
+            f"a group may label one axis of a leaf, but {name!r} has {axes}: "
             "give each axis another group"
         )
     for axis, (group, length) in enumerate(zip(axes, leaf.shape)):
@@ -65,28 +66,28 @@ def _label(name: str, leaf: Any, rules: Rules, sizes: Mapping[str, int]) -> Labe
             )
         if group is not None and sizes[group] != length:
             raise ValueError(
-                f"a labelled axis has the length of its group: axis {axis} of {name!r} has length "
+                f"a labelled axis is as long as its group: axis {axis} of {name!r} has length "
                 f"{length}, group {group!r} has {sizes[group]} units; split composite axes"
             )
     return Label(axes)
 
 
 def map_labels(f: Callable[..., Any], labels: Any, *trees: Any) -> Any:
-    """`jax.tree.map` over a tree of labels and trees of the same shape."""
+    """`jax.tree.map` over a tree of labels and trees of the same structure."""
     return jax.tree.map(f, labels, *trees, is_leaf=is_label)
 
 
 def label_axes(params: Params, rules: Rules, sizes: Mapping[str, int]) -> Any:
-    """A tree of `Label`, shaped like `params` (arrays or ShapeDtypeStructs).
+    """A tree of `Label` with the structure of `params` (arrays or ShapeDtypeStructs).
 
     Args:
       params: pytree of parameters.
-      rules: (path regex, group per axis); the first match wins, None means shared.
-      sizes: number of units of every group.
+      rules: (path regex, group per axis); the first match wins. None: the leaf is shared.
+      sizes: group -> number of units.
 
     Raises:
-      ValueError: a leaf without a rule; an axis whose length is not its group's size; a group
-        without a size, or without a leaf. The message names the leaf, the axis and both sizes.
+      ValueError: a leaf has no rule, an axis is not as long as its group, or a group has no size or
+        no leaf. The message names the leaf, the axis and both sizes.
     """
     labels = map_with_names(lambda name, leaf: _label(name, leaf, rules, sizes), params)
     used = {
@@ -100,7 +101,7 @@ def label_axes(params: Params, rules: Rules, sizes: Mapping[str, int]) -> Any:
 
 
 def take(leaf: Array, index: Array, axis: int) -> Array:
-    """Units `index` along `axis`; zeros at padding (an index past the end)."""
+    """The units `index` along `axis`; zeros for padding (an index past the end)."""
     return jnp.take(leaf, index, axis=axis, mode="fill", fill_value=0)
 
 
@@ -116,7 +117,8 @@ def extract(params: Params, labels: Any, indices: Indices) -> Params:
     Args:
       params: pytree of parameters.
       labels: their labels, from `label_axes`.
-      indices: group -> int32[M], the units held. An index past the end is padding, and gives zeros.
+      indices: group -> int32[M], the units of the subnetwork. Padding (an index past the end)
+        gives zeros.
     """
     return map_labels(lambda label, leaf: _extract_one(leaf, label, indices), labels, params)
 
@@ -128,7 +130,7 @@ def extract_all(params: Params, labels: Any, indices_S: Indices, num_subnets: in
       params: pytree of parameters.
       labels: their labels.
       indices_S: group -> int32[S, M].
-      num_subnets: S, which `indices_S` does not tell where there are no groups.
+      num_subnets: S, which `indices_S` does not show if there are no groups.
     """
     of_one = functools.partial(extract, params, labels)
     return jax.vmap(of_one, axis_size=num_subnets)(dict(indices_S))
@@ -137,27 +139,27 @@ def extract_all(params: Params, labels: Any, indices_S: Indices, num_subnets: in
 def blend(old: Array, new: Array, weight: Array) -> Array:
     """`old + weight * (new - old)`: exactly `old` at weight 0, exactly `new` at weight 1.
 
-    At weight 0, NaN in `new` reaches nothing. An integer keeps its old value at any weight below 1.
+    At weight 0, NaN in `new` has no effect. An integer keeps its old value at any weight below 1.
 
     Args:
       old: values before the round.
-      new: values of the same shape.
-      weight: broadcasts against both, with as many axes.
+      new: values after it, of the same shape.
+      weight: float32, with as many axes as `old`, broadcast against it.
     """
     between = old + weight.astype(old.dtype) * (new - old)
     return jnp.where(weight == 1, new, jnp.where(weight > 0, between, old)).astype(old.dtype)
 
 
 def per_subnet(weight_S: Array, leaf_S: Array) -> Array:
-    """`weight_S` with as many axes as `leaf_S`."""
+    """`weight_S` with trailing axes of length 1, as many axes as `leaf_S`."""
     return weight_S.reshape((-1,) + (1,) * (leaf_S.ndim - 1))
 
 
 def _put(leaf: Array, index: Array, axis: int, values: Array) -> Array:
-    """`leaf` with `values` at the units `index` of `axis`; padding is dropped."""
+    """`leaf` with `values` written to the units `index` of `axis`; padding is dropped."""
     if axis == 0:
         return jnp.asarray(leaf).at[index].set(values, mode="drop")
-    # On a CPU, XLA scatters columns entry by entry, and this gather by the inverse index is 7 times
+    # XLA's CPU backend scatters columns entry by entry; a gather by the inverse index is 7 times
     # faster.
     slot_M = jnp.arange(index.size, dtype=jnp.int32)
     slot_N = jnp.full(leaf.shape[axis], index.size, jnp.int32).at[index].set(slot_M, mode="drop")
@@ -170,7 +172,7 @@ def _write(
 ) -> Array:
     """`leaf` with one subnetwork's `value` at its units, axis by axis."""
     (axis, group), *inner = groups
-    if inner:  # takes the held units of this axis, and writes along the other axes there
+    if inner:  # take the held units of this axis, and write along the other axes there
         value = _write(take(leaf, indices[group], axis), value, tuple(inner), indices)
     return _put(leaf, indices[group], axis, value)
 
@@ -178,7 +180,7 @@ def _write(
 def _contribution(
     leaf: Array, value: Array, label: Label, indices: Indices, weight: Array
 ) -> Array:
-    """What one subnetwork contributes at the units that it holds."""
+    """What one subnetwork contributes to the units that it holds."""
     old = _extract_one(leaf, label, indices)
     return blend(old, value, weight.reshape((1,) * old.ndim))
 
@@ -190,9 +192,9 @@ def mean_or_old(total: Array, count: Array, old: Array) -> Array:
 
 
 def sum_of_contributions(leaf: Array, value_S: Array, weight_S: Array) -> Array:
-    """The sum of the contributions to a leaf without groups, over subnetworks of weight above 0."""
+    """The sum of all contributions to a leaf without groups; weight 0 contributes nothing."""
     weight_S = per_subnet(weight_S, value_S)
-    # where, not a product: a lost subnetwork may hold NaN
+    # `where` instead of a product: a lost subnetwork may have NaN
     return jnp.where(weight_S > 0, blend(leaf[None], value_S, weight_S), 0).sum(axis=0)
 
 
@@ -203,7 +205,7 @@ def _merge_shared(leaf: Array, value_S: Array, weight_S: Array) -> Array:
 def _merge_disjoint(
     leaf: Array, value_S: Array, label: Label, indices_S: Indices, weight_S: Array
 ) -> Array:
-    """A leaf whose entries have one holder at most: the contributions are copied."""
+    """A leaf whose entries have at most one holder: contributions are copied."""
     of_label = {group: indices_S[group] for _, group in label.groups}
     if len(label.groups) == 1:  # all subnetworks in one scatter
         ((axis, group),) = label.groups
@@ -228,7 +230,7 @@ def _merge_mean(
 ) -> Array:
     """A leaf whose entries may have several holders: the mean of their contributions."""
     of_label = {group: indices_S[group] for _, group in label.groups}
-    # -0.0 is the neutral element of addition to the last bit: -0.0 + x is x, for x = -0.0 too
+    # -0.0 is the exact neutral element of addition: -0.0 + x is x, also for x = -0.0
     nothing, none = jnp.full_like(leaf, -0.0), jnp.zeros_like(leaf)
 
     def add(
@@ -256,17 +258,18 @@ def merge(
 ) -> Params:
     """The full parameters after a synchronisation.
 
-    A holder of weight w > 0 contributes `old + w * (value - old)` to each entry that it holds. At
-    w = 1 this is its value, bit for bit. An entry with one contribution takes it. An entry with
-    several takes their mean, and so does a leaf without groups. An entry with none keeps its bits.
+    A holder of weight w > 0 contributes `old + w * (value - old)` to each of its entries. At w = 1
+    that is its value, bit for bit. An entry with one contribution becomes that contribution. An
+    entry with several becomes their mean; so does a leaf without groups. An entry without any keeps
+    its bits.
 
     Args:
       params: the full parameters before the round.
-      subparams_S: those of the subnetworks; every leaf has a leading axis S.
+      subparams_S: the subnetworks' parameters; every leaf has a leading axis S.
       labels: labels of `params`.
       indices_S: group -> int32[S, M].
-      weight_S: float32[S], the participation of every subnetwork. 1 is full, 0 is lost, and a value
-        between counts a stale result in part. None: all are 1.
+      weight_S: float32[S], the participation of every subnetwork: 1 is full, 0 is lost, and a value
+        in between weighs a stale result. None: all are 1.
       disjoint: promises that no unit has two holders, so that holders need not be counted.
     """
     num_subnets = jax.tree.leaves(subparams_S)[0].shape[0]

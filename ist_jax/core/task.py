@@ -1,4 +1,4 @@
-"""What a task is: the batch, the loss, the predictions and the metrics of one kind of problem."""
+"""Tasks: the batches, loss, predictions and metrics of one kind of problem."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
@@ -12,7 +12,7 @@ Sums = Mapping[str, tuple[Array, Array]]  # metric -> (weighted sum, weight); th
 
 
 def leading_axis(arrays: Any) -> int:
-    """The number of examples of arrays that all have an example axis."""
+    """The length of the leading axis, which all arrays share: the number of examples."""
     return jax.tree.leaves(arrays)[0].shape[0]
 
 
@@ -21,14 +21,14 @@ class Selection(NamedTuple):
 
     Attributes:
       metric: a name that the task's `metrics` returns.
-      best: whether the largest value is the best one, or the smallest.
+      best: 'max' if the largest value is best, 'min' if the smallest is.
     """
 
     metric: str
     best: Literal["max", "min"]
 
     def improves(self, value: float, best: float | None) -> bool:
-        """Whether `value` is better than the best one so far; None: there is none yet."""
+        """Whether `value` is better than `best`, the best so far; None: there is no value yet."""
         if best is None:
             return True
         return value > best if self.best == "max" else value < best
@@ -38,15 +38,16 @@ class Task(NamedTuple):
     """One kind of problem. It knows neither the method nor the model.
 
     Attributes:
-      batch: (arrays, index_B, key or None) -> batch. Gathers the examples `index_B`, and augments
-        them if there is a key. It runs inside the compiled local steps.
-      loss: (model, params, batch, key) -> (loss, aux). The loss is a mean over the batch; the key
+      batch: (arrays, index_B, key or None) -> batch. It gathers the examples `index_B`, and with a
+        key augments them. It runs inside the compiled local steps.
+      loss: (model, params, batch, key) -> (loss, aux). The loss is a mean over the batch. The key
         is for dropout.
       predict: (model, params, batch) -> outputs, without randomness. It calls `model.apply` once;
-        the caller binds normalisation statistics into the model (`core.model.Calibrated`).
-      metrics: (outputs, batch, weight_B) -> {name: (sum, weight)}, to be added up over batches.
+        the model has its normalisation statistics already (`core.model.Calibrated`).
+      metrics: (outputs, batch, weight_B) -> {name: (sum, weight)}. Evaluation adds up both over
+        batches.
       selects: the metric that picks the best evaluation.
-      num_examples: arrays -> the number of examples that they hold.
+      num_examples: arrays -> number of examples.
     """
 
     batch: Callable[[Any, Array, Key | None], Batch]

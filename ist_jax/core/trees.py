@@ -1,4 +1,4 @@
-"""Names of pytree leaves, and rules tables that match them."""
+"""Names of pytree leaves, and matching them against a rules table."""
 
 import difflib
 import math
@@ -35,7 +35,7 @@ def map_with_names(f: Callable[..., Any], tree: Any, *rest: Any) -> Any:
 
 
 def match(rules: Rules, name: str) -> Axes | None:
-    """The value of the first rule whose regular expression matches the whole name (`re.fullmatch`).
+    """The value of the first rule whose pattern matches the full name (`re.fullmatch`).
 
     Raises:
       ValueError: no rule matches. The message names the leaf.
@@ -45,17 +45,17 @@ def match(rules: Rules, name: str) -> Axes | None:
             return value
     known = ", ".join(repr(pattern) for pattern, _ in rules) or "none"
     raise ValueError(
-        f"every leaf needs a rule, and none matches {name!r}; add one for it (patterns: {known})"
+        f"every leaf needs a rule, but none matches {name!r}: add one (patterns: {known})"
     )
 
 
 def check_all_match(rules: Rules, tree: Any) -> None:
     """Checks that every rule matches a leaf of `tree`.
 
-    A later rule for all other leaves would hide a misspelt one.
+    Without this check, a catch-all rule at the end of the table would hide a misspelt one.
 
     Raises:
-      ValueError: a rule matches no leaf. The message names the nearest one.
+      ValueError: a rule matches no leaf. The message names the most similar leaf.
     """
     names = leaf_names(tree)
     for pattern, _ in rules:
@@ -68,7 +68,7 @@ def check_all_match(rules: Rules, tree: Any) -> None:
 
 
 def leaf_shapes(tree: Any) -> dict[str, list[int]]:
-    """Shapes by name, such as {'hidden_0/kernel': [64, 16]}, as JSON stores them."""
+    """Shapes by name, such as {'hidden_0/kernel': [64, 16]}, ready for JSON."""
     return {name: list(leaf.shape) for name, leaf in zip(leaf_names(tree), jax.tree.leaves(tree))}
 
 
@@ -80,7 +80,7 @@ def shape_difference(
     Args:
       there: one result.
       here: the other.
-      places: what the message calls the two.
+      places: what the message calls them, such as "in the file" and "in the model".
     """
     for name in sorted(there.keys() | here.keys()):
         if name not in there or name not in here:
@@ -91,10 +91,10 @@ def shape_difference(
 
 
 def tree_size(tree: Any) -> int:
-    """Number of entries of all leaves."""
+    """Total number of entries of all leaves."""
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
 
 
 def tree_bytes(tree: Any) -> int:
-    """Bytes of all leaves."""
+    """Total bytes of all leaves."""
     return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))

@@ -6,12 +6,12 @@ Arrays carry their shapes in their names (`kernel_DxH`, `indices_SxM`, `loss_SxJ
     M  unit slots of a group in one  D  input features
        subnetwork (padding included) H  hidden units
     J  local steps of a round        C  classes
-    K  units that one owner and one  N  units of a group, or examples of a data set
-       subnetwork can share          R  devices
-    P  subnetworks on one device
+    K  units in the block that one   N  units of a group, or examples of a data set
+       owner sends one subnetwork    R  devices
+    P  subnetworks on one device     H  also homes or owners (exchange)
 
-An index equal to the size of its group (one past the end) is padding. Gathers fill in zeros for it,
-and scatters drop it.
+An index equal to the size of its group (one past the end) is padding: gathers fill in zeros, and
+scatters drop it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,7 +23,7 @@ Array = jax.Array
 Key = jax.Array
 Params = Any  # a pytree of arrays
 Batch = Mapping[str, Array]
-Metrics = Mapping[str, Array]  # what a round reports
+Metrics = Mapping[str, Array]  # of a round
 Axes = tuple[str | None, ...]
-Rules = Sequence[tuple[str, Axes | None]]  # (path regex, group per axis); None: no axis has a group
+Rules = Sequence[tuple[str, Axes | None]]  # (path regex, group per axis); None: no groups
 Indices = Mapping[str, Array]  # group -> int32[S, M]; for one subnetwork int32[M]

@@ -11,7 +11,7 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from ist_jax.core.processes import key_on
-from ist_jax.core.sample_order import ByDevice, Shards, View, by_device
+from ist_jax.core.sample_order import ByDevice, Shards, View, split_by_device
 from ist_jax.core.types import Key
 from ist_jax.data.progress import busy
 from ist_jax.data.raw import DataError, Raw, check, reraise_as
@@ -118,7 +118,7 @@ class Dataset:
         is_shared = shards.size_S.sum() > self.num_train  # every worker draws from all examples
         if devices == 1 or is_shared:
             return self.on_device("train", sharding), jax.device_put(shards, sharding)
-        parts, local = by_device(shards, devices)
+        parts, local = split_by_device(shards, devices)
         over_devices = NamedSharding(sharding.mesh, PartitionSpec(sharding.mesh.axis_names[0]))
 
         def place(array: np.ndarray) -> jax.Array:

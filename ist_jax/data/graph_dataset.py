@@ -204,15 +204,15 @@ def _examples(
 def _sampling_weights(kind: str, degree_N: np.ndarray) -> dict[str, np.ndarray]:
     """The propagation matrix P of `kind` in three vectors, for `tasks.layer_sampling`.
 
-    P_ji is take_j give_i between neighbours, and diagonal_j on the diagonal.
+    P_ji is take_j give_i between neighbours, and self_j on the diagonal.
     """
     if kind == "mean":
         take_N = 1 / np.maximum(degree_N, 1)
-        give_N, diagonal_N = np.ones(len(degree_N)), np.zeros(len(degree_N))
+        give_N, self_N = np.ones(len(degree_N)), np.zeros(len(degree_N))
     else:
         take_N = give_N = 1 / np.sqrt(degree_N + 1)
-        diagonal_N = 1 / (degree_N + 1)
-    weights = {"take_N": take_N, "give_N": give_N, "diagonal_N": diagonal_N}
+        self_N = 1 / (degree_N + 1)
+    weights = {"take_N": take_N, "give_N": give_N, "self_N": self_N}
     return {name: value.astype(np.float32) for name, value in weights.items()}
 
 

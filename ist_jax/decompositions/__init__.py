@@ -1,4 +1,4 @@
-"""One file per architecture."""
+"""Decompositions of models into subnetworks. Each architecture is one file."""
 
 from ist_jax.core.decomposition import Decomposition, replicated
 from ist_jax.decompositions.base import decompose

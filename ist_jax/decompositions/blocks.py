@@ -1,8 +1,8 @@
 """Block-wise decomposition of residual networks (ResIST; Dun et al., UAI 2022, section 3).
 
-The further blocks of stage 3 (or of `stages`) are split among the subnetworks. In a subnetwork, a
-block that it does not hold is the identity: it is neither stored nor computed. All else is shared:
-the stem, the other stages, every stage's first block, and the classifier.
+The further blocks of stage 3 (or of `stages`) are split among the subnetworks. A block that a
+subnetwork does not hold is the identity there: it is neither stored nor computed. Everything else
+is shared: the stem, the other stages, the first block of each stage, and the classifier.
 """
 
 import math
@@ -18,9 +18,9 @@ from ist_jax.models.resnet import ResNet
 
 
 def rules(stages: Sequence[int]) -> Rules:
-    """The rules of a network in which the further blocks of each of `stages` are a group.
+    """The rules of a network whose further blocks of each stage in `stages` are a group.
 
-    The groups are 'stage_3', ...; blocks are the first axis of their parameters.
+    Groups are called 'stage_3', ... Blocks are the first axis of their parameters.
     """
     table: list[tuple[str, tuple[str | None, ...] | None]] = []
     for stage in stages:
@@ -33,7 +33,7 @@ def rules(stages: Sequence[int]) -> Rules:
 
 
 def branch_scale(scaling: str, share: float) -> float:
-    """Factor on the full model's residual branches; subnetworks hold a `share` of the blocks."""
+    """Factor on the full model's residual branches. Subnetworks hold a `share` of the blocks."""
     return {"none": 1.0, "keep": share, "sqrt": math.sqrt(share)}[scaling]
 
 
@@ -50,26 +50,22 @@ def blocks(
     """The decomposition of `model`, a `ResNet` without residual scales.
 
     Args:
-      model: the full network. With `stages`, its further blocks are a loop (`unrolled` is False).
+      model: the full network. If `stages` is not empty, its blocks must not be unrolled.
       example: one image, shape (1, height, width, channels).
       num_subnets: S.
       partition: see `ist_jax.core.partition`.
-      stages: the stages, counted from 1, whose further blocks are split; () for none.
-      min_blocks: a subnetwork holds at least so many blocks of each of these stages. Above blocks /
-        S, subnetworks overlap.
+      stages: the stages, counted from 1, whose further blocks are split; (): none.
+      min_blocks: the least number of blocks of each of these stages in a subnetwork. If it is above
+        blocks / S, subnetworks overlap.
       scaling: of the branches of split blocks in the full model, which has S times as many as a
-        subnetwork: 'keep' (times the expected share of a subnetwork, 1/S without overlap; the
-        paper), 'sqrt' (times its root) or 'none'.
+        subnetwork: 'keep' (times the expected share of a subnetwork, 1/S without overlap, as in the
+        paper), 'sqrt' (times the root of the share) or 'none'.
 
     Raises:
-      ValueError: a stage does not exist, or has fewer further blocks than S or `min_blocks`; or S
-        does not divide post-activation blocks.
+      ValueError: a stage does not exist or has fewer further blocks than S or `min_blocks`, or S
+        does not divide the number of post-activation blocks.
     """
-    if (model.unrolled and stages) or not set(stages) <= set(range(1, len(model.stage_sizes) + 1)):
-        raise ValueError(
-            f"stages are of 1 to {len(model.stage_sizes)} and not unrolled, "
-            f"not {tuple(stages)} of {model}"
-        )
+    _check_stages(model, stages)
     sizes = {f"stage_{stage}": model.stage_sizes[stage - 1] - 1 for stage in stages}
     slots = {group: max(-(-size // num_subnets), min_blocks) for group, size in sizes.items()}
     share = {
@@ -87,14 +83,27 @@ def blocks(
         example=example,
         partition_name=partition,
         min_units=min_blocks,
-        padding="relu after the sum trains the bias of a padded block; use pre-activation blocks",
+        padding_error=(
+            "relu after the sum trains the bias of a padded block; use pre-activation blocks"
+        ),
         pad_safe=is_preact(model.block),
         ordered=True,
     )
 
 
+def _check_stages(model: ResNet, stages: Sequence[int]) -> None:
+    num_stages = len(model.stage_sizes)
+    if not set(stages) <= set(range(1, num_stages + 1)):
+        raise ValueError(f"stages are of 1 to {num_stages}, not {tuple(stages)}: leave others out")
+    if model.unrolled and stages:
+        raise ValueError(
+            f"blocks of stages={tuple(stages)} are split along the axis of a loop, but the model "
+            "is unrolled: use unrolled=False"
+        )
+
+
 def _with_blocks(model: ResNet, further: Mapping[str, int]) -> ResNet:
-    """The model with `further['stage_3']` further blocks in stage 3, and so on."""
+    """The model with `further[group]` further blocks in the stage of each group."""
     sizes = (
         further[f"stage_{stage}"] + 1 if f"stage_{stage}" in further else size
         for stage, size in enumerate(model.stage_sizes, 1)

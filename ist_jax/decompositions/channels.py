@@ -1,7 +1,7 @@
 """Channel-wise decomposition of plain convolutional networks.
 
-It is IST's rule (Yuan et al., PVLDB 2022) for convolutions: the channels of every convolution and
-the neurons of the classifier are split; input channels and classes are shared. A subnetwork holds
+IST's rule (Yuan et al., PVLDB 2022), applied to convolutions: the channels of every convolution and
+the neurons of the classifier are split. Input channels and classes are shared. A subnetwork holds
 1/S^2 of every kernel between two hidden layers.
 """
 
@@ -16,8 +16,8 @@ from ist_jax.decompositions.filters import check_norm
 from ist_jax.models.vgg import VGG
 
 
-def channel_rules(num_convolutions: int, num_hidden: int) -> Rules:
-    """The rules of the groups conv_0, ..., hidden_0, ..., which are the layers' outputs."""
+def rules(num_convolutions: int, num_hidden: int) -> Rules:
+    """The rules of the groups conv_0, ..., hidden_0, ...: the outputs of the layers."""
     convolutions = [f"conv_{i}" for i in range(num_convolutions)]
     groups = [None, *convolutions, *(f"hidden_{i}" for i in range(num_hidden))]
     table: list[tuple[str, tuple[str | None, ...] | None]] = []
@@ -45,14 +45,14 @@ def channels(
       partition: see `ist_jax.core.partition`.
 
     Raises:
-      ValueError: another norm than 'batch', or a layer narrower than S.
+      ValueError: the norm is not 'batch', or a layer is narrower than S.
     """
     check_norm(model.norm)
     widths = [width for width in model.channels if width]
     sizes = {f"conv_{i}": width for i, width in enumerate(widths)}
     sizes |= {f"hidden_{i}": width for i, width in enumerate(model.hidden)}
     return decompose(
-        channel_rules(len(widths), len(model.hidden)),
+        rules(len(widths), len(model.hidden)),
         sizes,
         num_subnets=num_subnets,
         full=model,
@@ -65,6 +65,6 @@ def channels(
 
 
 def _resized(model: VGG, num_subnets: int, times: int) -> VGG:
-    """The model with `times` ceil(width / S) units in every layer."""
+    """The model with `times * ceil(width / S)` units in every layer."""
     resize = lambda widths: tuple(times * -(-width // num_subnets) for width in widths)
     return model.clone(channels=resize(model.channels), hidden=resize(model.hidden))

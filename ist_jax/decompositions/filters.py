@@ -1,8 +1,8 @@
 """Filter-wise decomposition of residual networks (LoFT; Wang et al., AISTATS 2023, section 3).
 
-Inside a block, the filters of the first convolution are split, together with the input channels of
-the second. A block's input and output channels, and first blocks, are shared. The IST paper does
-not say how it splits its ResNet18; this rule takes the place of that one.
+Inside a block, the filters of the first convolution are split, with the input channels of the
+second. The input and output channels of blocks are shared; so are first blocks. The IST paper does
+not say how it splits its ResNet18. This rule stands in for it.
 """
 
 from collections.abc import Mapping
@@ -17,15 +17,15 @@ from ist_jax.models.resnet import ResNet
 
 
 def check_norm(norm: str) -> None:
-    """Raises ValueError if a norm runs over several channels."""
+    """Raises ValueError if the norm runs over several channels."""
     if norm != "batch":
         raise ValueError(
             f"channels are split one by one, and norm={norm!r} runs over several: use norm='batch'"
         )
 
 
-def filter_rules(model: ResNet) -> Rules:
-    """The rules in which every further block's filters are a group: 'stage_1_block_1', ..."""
+def rules(model: ResNet) -> Rules:
+    """The rules, with the filters of each further block as a group: 'stage_1_block_1', ..."""
     norm = "norm2" if is_preact(model.block) else "norm1"
     table: list[tuple[str, tuple[str | None, ...] | None]] = []
     for group in _group_sizes(model):
@@ -55,13 +55,13 @@ def filters(
     """The decomposition of `model`, a `ResNet` of basic blocks.
 
     Args:
-      model: the full network. Its blocks become unrolled, as each has its own partition.
+      model: the full network. Its blocks become unrolled, since each has its own partition.
       example: one image, shape (1, height, width, channels).
       num_subnets: S.
       partition: see `ist_jax.core.partition`.
 
     Raises:
-      ValueError: bottleneck blocks, another norm than 'batch', or a stage narrower than S.
+      ValueError: blocks are bottlenecks, the norm is not 'batch', or a stage is narrower than S.
     """
     check_norm(model.norm)
     if expansion(model.block) > 1:
@@ -72,7 +72,7 @@ def filters(
     full = model.clone(unrolled=True)
     slots = [-(-(model.width * 2**i) // num_subnets) for i in range(len(model.stage_sizes))]
     return decompose(
-        filter_rules(model),
+        rules(model),
         _group_sizes(model),
         num_subnets=num_subnets,
         full=full,

@@ -1,7 +1,7 @@
 """Feature-wise decomposition of graph attention networks (GIST; Wolfe et al., 2023, section 2).
 
-Every subnetwork has all heads, and of each head a share of its features. Heads are a separate axis,
-which is not split.
+Every subnetwork has all heads, and a share of each head's features. Heads are a separate axis that
+is not split.
 """
 
 import itertools
@@ -14,7 +14,7 @@ from ist_jax.models.gat import GAT
 
 
 def rules(groups: list[str | None]) -> Rules:
-    """The rules of a GAT whose layers read features of `groups`."""
+    """The rules of a GAT. `groups` are the groups of the features that its layers read."""
     table: list[tuple[str, tuple[str | None, ...] | None]] = []
     for i, (before, after) in enumerate(itertools.pairwise(groups)):
         table += [
@@ -29,5 +29,5 @@ def rules(groups: list[str | None]) -> Rules:
 
 
 def gat(model: GAT, num_features: int, **options: Any) -> Decomposition:
-    """The decomposition of `model`; options and errors as of `decompose_graph`."""
+    """The decomposition of `model`. For options and errors, see `decompose_graph`."""
     return decompose_graph(model, num_features, rules, (num_features,), **options)

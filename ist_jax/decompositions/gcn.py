@@ -10,7 +10,10 @@ from ist_jax.models.gcn import GCN
 
 
 def rules(groups: list[str | None]) -> Rules:
-    """The rules of a GCN whose layers read features of `groups`; the output's bias is shared."""
+    """The rules of a GCN. `groups` are the groups of the features that its layers read.
+
+    The bias of the output is shared.
+    """
     table: list[tuple[str, tuple[str | None, ...] | None]] = []
     for i, (before, after) in enumerate(itertools.pairwise(groups)):
         table += [(rf"hidden_{i}/kernel", (before, after)), (rf"hidden_{i}/bias", (after,))]
@@ -18,5 +21,5 @@ def rules(groups: list[str | None]) -> Rules:
 
 
 def gcn(model: GCN, num_features: int, **options: Any) -> Decomposition:
-    """The decomposition of `model`; options and errors as of `decompose_graph`."""
+    """The decomposition of `model`. For options and errors, see `decompose_graph`."""
     return decompose_graph(model, num_features, rules, (num_features,), **options)

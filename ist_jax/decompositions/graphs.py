@@ -1,8 +1,8 @@
-"""What decompositions of graph networks share (GIST; Wolfe et al., 2023, Algorithm 1).
+"""Shared parts of the decompositions of graph networks (GIST; Wolfe et al., 2023, Algorithm 1).
 
-The features of every hidden layer are split among the sub-GCNs, each of which holds 1/S^2 of a
-hidden-to-hidden matrix. Input features and logits are shared by default; the paper's Table 1
-measures which features may be split.
+The features of every hidden layer are split among the sub-GCNs. Each holds 1/S^2 of a
+hidden-to-hidden matrix. Input features and logits are shared by default. The paper's Table 1
+compares which features are split.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ from ist_jax.models.mlp import ACTIVATIONS
 
 
 def example_graph(*feature_axes: int) -> Graph:
-    """The shapes of a graph of one node, on which parameters are initialised."""
+    """The shapes of a graph with one node, for initialising parameters."""
     floats = [
         jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((1, *feature_axes), (1,), (1,))
     ]
@@ -28,8 +28,8 @@ def example_graph(*feature_axes: int) -> Graph:
     return Graph(*floats, *integers)
 
 
-def why_not_padded(norm: str, activation: str) -> str:
-    """Why a layer's features may not be padded with zeros, '' if they may."""
+def padding_problem(norm: str, activation: str) -> str:
+    """Why a layer's features may not be padded with zeros; '' if they may."""
     if norm != "none":
         return "normalisation runs over the features, and padded ones would count"
     if float(ACTIVATIONS[activation](0.0)) != 0.0:
@@ -40,7 +40,7 @@ def why_not_padded(norm: str, activation: str) -> str:
 def feature_groups(
     hidden: tuple[int, ...], split_input: bool, split_output: bool
 ) -> list[str | None]:
-    """The group of the features that each layer reads: d0, d1, ... of the paper's Table 1."""
+    """The groups of the features that the layers read: d0, d1, ... of the paper's Table 1."""
     inner = [f"hidden_{i}" for i in range(len(hidden))]
     groups: list[str | None] = ["input" if split_input else None, *inner]
     return groups if split_output else [*groups[:-1], None]
@@ -64,14 +64,13 @@ def decompose_graph(
       model: the full network.
       num_features: D.
       rules: groups of d0, d1, ... -> rules table.
-      feature_axes: sizes of the axes of `Graph.features` after the node axis, the last of which is
-      D.
+      feature_axes: lengths of the axes of `Graph.features` after the node axis; the last is D.
       num_subnets: S.
       partition: see `ist_jax.core.partition`.
-      split_input: whether input features are split, too (it hurts, see Table 1).
-      split_output: whether the last hidden layer, which the output layer reads, is split (the name
-        is the authors').
-      scaling: of sums over split features in the full model, see `mlp`. Not for GAT, whose
+      split_input: whether input features are split, too (it hurts; see the paper's Table 1).
+      split_output: whether the last hidden layer is split, which the output layer reads (the
+        authors' name).
+      scaling: of sums over split features in the full model; see `mlp`. GAT has none, since its
         attention has other sums.
 
     Raises:
@@ -87,8 +86,8 @@ def decompose_graph(
             "use split_input or split_output"
         )
     is_uneven = any(size % num_subnets for group, size in sizes.items() if group != "input")
-    # a padded input feature is 0 and has no effect
-    why_not = why_not_padded(model.norm, model.activation) if is_uneven else ""
+    # padded input features are 0 and have no effect
+    problem = padding_problem(model.norm, model.activation) if is_uneven else ""
     hidden = list(zip(groups[1:], model.hidden))
     slots = tuple(-(-width // num_subnets) if group else width for group, width in hidden)
     padded = tuple(num_subnets * n if group else n for group, n in zip(groups[1:], slots))
@@ -105,8 +104,8 @@ def decompose_graph(
         example=example_graph(*feature_axes),
         batch_rules=(*input_rule, (r".*", None)),
         partition_name=partition,
-        padding=why_not,
-        pad_safe=not why_not,
+        padding_error=problem,
+        pad_safe=not problem,
     )
 
 

@@ -1,8 +1,8 @@
 """Neuron-wise decomposition of fully connected networks (IST; Yuan et al., VLDB 2022, section 3).
 
-The neurons of every hidden layer are split among the subnetworks; input and output dimensions are
-shared by default. A subnetwork holds 1/S of the first and last kernel and 1/S^2 of every kernel
-between them.
+The neurons of every hidden layer are split among the subnetworks. Input and output dimensions are
+shared by default. A subnetwork holds 1/S of the first and last kernel, and 1/S^2 of every kernel in
+between.
 """
 
 import math
@@ -18,7 +18,7 @@ SCALINGS = ("none", "keep", "sqrt")
 
 
 def rules(model: MLP, *, split_input: bool = False) -> Rules:
-    """The rules of the parameters that `model` has. The group of a split input is 'input'."""
+    """The rules of an MLP. The group of a split input is 'input'."""
     table: list[tuple[str, tuple[str | None, ...] | None]] = []
     has_vectors, depth = model.bias or model.norm != "none", len(model.hidden)
     for i in range(depth):
@@ -34,8 +34,8 @@ def sum_scale(scaling: str, num_subnets: int) -> float:
     return {"none": 1.0, "keep": 1 / num_subnets, "sqrt": 1 / math.sqrt(num_subnets)}[scaling]
 
 
-def why_not_padded(norm: str, activation: str) -> str:
-    """Why a layer's units may not be padded with zeros, '' if they may."""
+def padding_problem(norm: str, activation: str) -> str:
+    """Why a layer's units may not be padded with zeros; '' if they may."""
     if norm == "layer":
         return "LayerNorm runs over the units, and padded ones would count"
     if float(ACTIVATIONS[activation](0.0)) != 0.0:
@@ -59,13 +59,13 @@ def mlp(
       example: one input, shape (1, ...); the model flattens it.
       num_subnets: S.
       partition: see `ist_jax.core.partition`.
-      scaling: of sums over hidden units in the full model: 'none' (right under BatchNorm and
+      scaling: of sums over hidden units in the full model: 'none' (right with BatchNorm and
         LayerNorm), 'keep' (times 1/S) or 'sqrt' (times 1/sqrt(S)).
-      split_input: whether input features are split, too. Inputs are vectors then.
+      split_input: whether input features are split, too. Inputs must then be vectors.
 
     Raises:
-      ValueError: a layer is narrower than S; or S does not divide a layer whose units may not be
-        padded, see `why_not_padded`.
+      ValueError: a layer is narrower than S, or S does not divide a layer whose units may not be
+        padded (`padding_problem`).
     """
     sizes = {f"hidden_{i}": width for i, width in enumerate(model.hidden)}
     if split_input:
@@ -73,7 +73,7 @@ def mlp(
     slots = [-(-width // num_subnets) for width in model.hidden]
     full = model.clone(sum_scale=sum_scale(scaling, num_subnets))
     input_rule = ((r"x", (None, "input")),) if split_input else ()
-    why_not = why_not_padded(model.norm, model.activation)
+    problem = padding_problem(model.norm, model.activation)
     return decompose(
         rules(model, split_input=split_input),
         sizes,
@@ -84,6 +84,6 @@ def mlp(
         example=example,
         batch_rules=(*input_rule, (r".*", None)),
         partition_name=partition,
-        padding=why_not,
-        pad_safe=not why_not,
+        padding_error=problem,
+        pad_safe=not problem,
     )

@@ -1,7 +1,7 @@
 """Feature-wise decomposition of GraphSAGE (GIST; Wolfe et al., 2023, section 2).
 
-A feature of the node itself and the same feature of its neighbours' mean are one unit. The authors'
-release keeps columns i and i + d of a kernel of 2 d together; here they are one axis.
+A feature of a node and the same feature of its neighbours' mean are one unit. The authors' release
+keeps columns i and i + d of a kernel of width 2 d together; here they are one index of an axis.
 """
 
 import itertools
@@ -14,7 +14,7 @@ from ist_jax.models.sage import GraphSAGE
 
 
 def rules(groups: list[str | None]) -> Rules:
-    """The rules of a GraphSAGE whose layers read features of `groups`."""
+    """The rules of GraphSAGE. `groups` are the groups of the features that its layers read."""
     table: list[tuple[str, tuple[str | None, ...] | None]] = []
     for i, (before, after) in enumerate(itertools.pairwise(groups)):
         table += [(rf"hidden_{i}/kernel", (None, before, after)), (rf"hidden_{i}/bias", (after,))]
@@ -22,5 +22,5 @@ def rules(groups: list[str | None]) -> Rules:
 
 
 def sage(model: GraphSAGE, num_features: int, **options: Any) -> Decomposition:
-    """The decomposition of `model`; options and errors as of `decompose_graph`."""
+    """The decomposition of `model`. For options and errors, see `decompose_graph`."""
     return decompose_graph(model, num_features, rules, (2, num_features), **options)

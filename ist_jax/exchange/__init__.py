@@ -1,4 +1,4 @@
-"""Exchanges: they send units between the stored parameters and the subnetworks."""
+"""Exchanges: how units move between the stored parameters and the subnetworks."""
 
 from ist_jax.exchange.base import Exchange, Store
 from ist_jax.exchange.codecs import CODECS, COMPRESSIONS

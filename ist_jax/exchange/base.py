@@ -1,4 +1,4 @@
-"""The interface of an exchange, which sends units between stored parameters and subnetworks."""
+"""The interface of an exchange: it moves units between the store and the subnetworks."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -9,22 +9,21 @@ Store = Any  # the stored parameters; only the exchange that made them knows the
 
 
 class Exchange(NamedTuple):
-    """Pure functions. `params` may be any pytree with the labels that the exchange was made for.
+    """Pure functions over a pytree of parameters, or any pytree with the same labels.
 
-    A round calls `repartition` with the units of the round, `pull`, local training, and `push`.
+    A round is `repartition`, `pull`, local training, `push`.
 
     Attributes:
-      init: params -> store, for the indices `Partition.first()`.
-      repartition: (store, indices, next_indices, key) -> store, for `next_indices`. Holder-sharded
-        units go to their next holders. The key is for stochastic rounding.
+      init: params -> store, partitioned by `Partition.first()`.
+      repartition: (store, indices, next_indices, key) -> store, partitioned by `next_indices`. It
+        sends holder-sharded units to their next holders. The key is for stochastic rounding.
       pull: (store, indices) -> subparams_S, the subnetworks' parameters.
-      push: (store, pulled_S, trained_S, indices, weight_S, key) -> store. `weight_S` is the
-        participation of every subnetwork, float32[S], with the meaning that `subnet.merge` defines.
+      push: (store, pulled_S, trained_S, indices, weight_S, key) -> store. It merges what the
+        subnetworks trained; float32[S] `weight_S` is their participation, as in `subnet.merge`.
       params: (store, indices) -> params in original order.
-      stored_params: (store, indices) -> params in storage order (permuted and padded,
-        `storage_order`). The full model computes the same function with them, so evaluation needs
-        no communication.
-      shardings: tree of the store's shardings on a mesh; None on one device.
+      stored_params: (store, indices) -> params in storage order (`storage_order`), permuted and
+        padded. The full model computes the same function with them, so evaluation sends none.
+      shardings: the shardings of the store's leaves on a mesh; None on one device.
     """
 
     init: Callable[[Params], Store]

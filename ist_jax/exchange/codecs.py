@@ -4,17 +4,17 @@
     bfloat16  16 bits per entry, sent as uint16 (XLA would widen a bfloat16 collective to float32 on
               a CPU)
     int8      8 bits per entry, and one float32 scale per unit: its largest entry / 127
-    state     for optimizer state beside rounded parameters: bfloat16, never sent as differences, so
-              that second moments stay positive
+    state     bfloat16 for optimizer state, never sent as differences, so that second moments stay
+              positive
 
-Holder-sharded units are rounded at every exchange. Rounding to nearest would lose small updates
-every time, so they are rounded stochastically (Gupta et al., ICML 2015). Home-sharded units are
-sent to the subnetworks rounded to nearest. They come back as differences from what was sent,
-rounded stochastically, so that the stored copy stays exact.
+Holder-sharded units are rounded stochastically (Gupta et al., ICML 2015): they are rounded at every
+exchange, and rounding to nearest would lose small updates each time. Home-sharded units are rounded
+to nearest on their way to the subnetworks. They return as differences from what was sent, rounded
+stochastically, so the stored copy is never rounded.
 
-Units that stay on their device are rounded like all others, so the result does not depend on the
-number of devices. Some leaves are sent exactly: those that rounding would not make smaller, those
-that are not floating point, and those of a single subnetwork.
+Units that stay on their device are rounded, too, so that results do not depend on the number of
+devices. Some leaves are sent exactly: those that rounding would not make smaller, those that are
+not floating point, and all leaves of a single subnetwork.
 """
 
 from collections.abc import Callable
@@ -31,13 +31,13 @@ class Codec(NamedTuple):
 
     Attributes:
       name: a name of `CODECS`.
-      encode: (leaf, axis, key or None) -> arrays to send. The first has the leaf's shape. Any other
-        has the units along `axis`, and length 1 elsewhere. Entries are rounded stochastically if
-        there is a key, and to nearest otherwise.
+      encode: (leaf, axis, key or None) -> arrays to send. The first has the leaf's shape. Others
+        have the leaf's length along `axis` and length 1 along all other axes. With a key, entries
+        are rounded stochastically; without one, to nearest.
       decode: (arrays, dtype) -> leaf.
-      bits: bits per entry; None for those of the leaf's dtype.
-      unit_bytes: further bytes per unit.
-      differences: whether home-sharded units come back as differences.
+      bits: bits per entry; None: those of the leaf's dtype.
+      unit_bytes: extra bytes per unit.
+      differences: whether home-sharded units return as differences from what was sent.
     """
 
     name: str
@@ -59,7 +59,7 @@ def _from_unchanged(arrays: tuple[Array, ...], dtype: jnp.dtype) -> Array:
 
 
 def _to_bfloat16(leaf: Array, axis: int, key: Key | None) -> tuple[Array]:
-    # some devices write NaN as all ones, and adding to that would overflow
+    # some devices represent NaN as all ones, which the addition below would overflow
     value = jnp.where(jnp.isnan(leaf), jnp.nan, leaf).astype(jnp.float32)
     bits = jax.lax.bitcast_convert_type(value, jnp.uint32)
     if key is None:  # to nearest, ties to even
@@ -97,8 +97,8 @@ CODECS = {
 COMPRESSIONS = ("exact", "bfloat16", "int8")  # the codecs for parameters
 
 
-def each_leaf(compressions: Any, tree: Any) -> list[str]:
-    """The codec's name of every leaf of `tree`, of which `compressions` is a tree prefix."""
+def codec_names(compressions: Any, tree: Any) -> list[str]:
+    """The codec name of every leaf of `tree`. `compressions` is a tree prefix of it."""
 
     def repeated(name: str, subtree: Any) -> Any:
         return jax.tree.map(lambda _: name, subtree)
@@ -111,8 +111,8 @@ def codec_for(compression: str, shape: Any, axis: int | None, num_subnets: int) 
 
     Args:
       compression: a name of `CODECS`.
-      shape: the leaf, or its shape and dtype.
-      axis: the axis of the units; None for leaves without a group.
+      shape: the leaf or its ShapeDtypeStruct.
+      axis: the axis of the units; None for a leaf without groups.
       num_subnets: S.
     """
     codec = CODECS[compression]

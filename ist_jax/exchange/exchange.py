@@ -1,4 +1,4 @@
-"""The exchange: packs the leaves of a tree (`leaves`), sends all blocks, and unpacks them."""
+"""The exchange over a tree: packs every leaf (`leaves`), sends all blocks, unpacks every leaf."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -15,23 +15,23 @@ from ist_jax.core.subnet import is_label
 from ist_jax.core.types import Array, Indices, Key, Params
 from ist_jax.exchange import layout
 from ist_jax.exchange.base import Exchange, Store
-from ist_jax.exchange.codecs import each_leaf
-from ist_jax.exchange.leaves import HomeSharded, Step, make_leaf
+from ist_jax.exchange.codecs import codec_names
+from ist_jax.exchange.leaves import HomeSharded, Transfer, make_leaf
 from ist_jax.exchange.transport import LocalTransport, MeshTransport, SendTable
 
-EVERYWHERE, STACKED = PartitionSpec(), PartitionSpec(AXIS)
+REPLICATED, BY_SUBNET = PartitionSpec(), PartitionSpec(AXIS)
 
 
 def one_device(
     labels: Any, shapes: Any, partition: Partition, *, compressions: Any = "exact"
 ) -> Exchange:
-    """The exchange in one device's memory (the papers' centralised server).
+    """The exchange in the memory of one device (the papers' centralised server).
 
     Args:
-      labels: labels of the tree to exchange, from `subnet.label_axes`.
-      shapes: that tree's arrays or ShapeDtypeStructs.
-      partition: any.
-      compressions: a name of `codecs.CODECS`, or a tree prefix of names. They apply to float leaves
+      labels: labels of the exchanged tree, from `subnet.label_axes`.
+      shapes: the tree's arrays or ShapeDtypeStructs.
+      partition: any partition.
+      compressions: a name of `codecs.CODECS`, or a tree prefix of names. It applies to float leaves
         with groups.
     """
     return _make(labels, shapes, partition, LocalTransport(), compressions)
@@ -40,13 +40,13 @@ def one_device(
 def over_mesh(
     labels: Any, shapes: Any, partition: Partition, mesh: Mesh, *, compressions: Any = "exact"
 ) -> Exchange:
-    """The exchange over `mesh`, in which no device ever holds all units.
+    """The exchange over a mesh. No device ever stores all units.
 
     Args:
       labels: as in `one_device`.
       shapes: as in `one_device`.
-      partition: 'balanced', 'blocks' (whose blocks may be mostly padding), or without groups.
-      mesh: has the axis `placement.AXIS` of R devices, where R divides S.
+      partition: 'balanced', 'blocks' (which may send mostly padding), or one without groups.
+      mesh: has the axis `placement.AXIS` with R devices; R divides S.
       compressions: as in `one_device`.
 
     Raises:
@@ -71,7 +71,7 @@ def over_mesh(
 def _make(
     labels: Any, shapes: Any, partition: Partition, transport: LocalTransport, compressions: Any
 ) -> Exchange:
-    # nothing is rounded before the first round
+    # initial parameters are never rounded
     exact = _Leaves(labels, shapes, partition, transport, "exact")
     leaves = _Leaves(labels, shapes, partition, transport, compressions)
     return Exchange(
@@ -97,7 +97,7 @@ class _Leaves:
         compressions: Any,
     ):
         flat, self.treedef = jax.tree.flatten(labels, is_leaf=is_label)
-        columns = zip(flat, self.treedef.flatten_up_to(shapes), each_leaf(compressions, shapes))
+        columns = zip(flat, self.treedef.flatten_up_to(shapes), codec_names(compressions, shapes))
         self.leaves = [
             make_leaf(number, *column, partition, transport)
             for number, column in enumerate(columns)
@@ -106,14 +106,14 @@ class _Leaves:
         self.specs = self.treedef.unflatten([leaf.spec for leaf in self.leaves])
 
     def _map(self, f: Callable[..., Array], tree: Any) -> Any:
-        """`f(leaf, value)` over a tree of values, as a tree."""
+        """The tree of `f(leaf, value)` over a tree of values."""
         values = self.treedef.flatten_up_to(tree)
         return self.treedef.unflatten(list(map(f, self.leaves, values)))
 
     def _send(
         self, pack: Callable[..., list[Array]], unpack: Callable[..., Array], *trees: Any
     ) -> Any:
-        """Packs every leaf, sends the blocks of all leaves together, and unpacks every leaf.
+        """Packs every leaf, sends the blocks of all leaves at once, and unpacks every leaf.
 
         Args:
           pack: (leaf, *values) -> blocks.
@@ -124,7 +124,7 @@ class _Leaves:
         blocks, treedef = jax.tree.flatten([pack(*column) for column in columns])
         received = treedef.unflatten(self.transport.all_to_all(blocks))
         return self.treedef.unflatten(
-            [unpack(*column, got) for column, got in zip(columns, received)]
+            [unpack(*column, received_blocks) for column, received_blocks in zip(columns, received)]
         )
 
     def shardings(self) -> Any:
@@ -140,37 +140,36 @@ class _Leaves:
         num_subnets = self.partition.num_subnets
         if num_subnets == 1:
             return store
-        # Units start at their homes, so that every device draws its share of a fresh
-        # initialisation.
+        # Units start at their homes, so that every device initialises only its share.
         at_home = {group: homes(size, num_subnets) for group, size in self.partition.sizes.items()}
         return self.repartition(store, at_home, self.partition.first(), jax.random.key(0))
 
     def repartition(self, store: Store, indices: Indices, next_indices: Indices, key: Key) -> Store:
         if not self.partition.holder_sharded:
             return store
-        same = (EVERYWHERE, EVERYWHERE, EVERYWHERE)
-        run = self.transport.shard_mapped(self._repartition, (self.specs, *same), self.specs)
+        in_specs = (self.specs, REPLICATED, REPLICATED, REPLICATED)
+        run = self.transport.shard_mapped(self._repartition, in_specs, self.specs)
         return run(store, dict(indices), dict(next_indices), key)
 
     def _repartition(
         self, store: Store, indices: Indices, next_indices: Indices, key: Key
     ) -> Store:
-        step = Step(self._holder_tables(indices, next_indices), next_indices, key)
+        transfer = Transfer(self._holder_tables(indices, next_indices), next_indices, key)
         return self._send(
-            lambda leaf, stored: leaf.pack_repartition(stored, step),
-            lambda leaf, stored, received: leaf.unpack_repartition(stored, received, step),
+            lambda leaf, stored: leaf.pack_repartition(stored, transfer),
+            lambda leaf, stored, received: leaf.unpack_repartition(stored, received, transfer),
             store,
         )
 
     def pull(self, store: Store, indices: Indices) -> Params:
-        run = self.transport.shard_mapped(self._pull, (self.specs, EVERYWHERE), STACKED)
+        run = self.transport.shard_mapped(self._pull, (self.specs, REPLICATED), BY_SUBNET)
         return run(store, dict(indices))
 
     def _pull(self, store: Store, indices: Indices) -> Params:
-        step = Step(self._home_tables(indices), indices)
+        transfer = Transfer(self._home_tables(indices), indices)
         return self._send(
-            lambda leaf, stored: leaf.pack_pull(stored, step),
-            lambda leaf, stored, received: leaf.unpack_pull(stored, received, step),
+            lambda leaf, stored: leaf.pack_pull(stored, transfer),
+            lambda leaf, stored, received: leaf.unpack_pull(stored, received, transfer),
             store,
         )
 
@@ -183,7 +182,7 @@ class _Leaves:
         weight_S: Array,
         key: Key,
     ) -> Store:
-        in_specs = (self.specs, STACKED, STACKED, EVERYWHERE, EVERYWHERE, EVERYWHERE)
+        in_specs = (self.specs, BY_SUBNET, BY_SUBNET, REPLICATED, REPLICATED, REPLICATED)
         run = self.transport.shard_mapped(self._push, in_specs, self.specs)
         return run(store, pulled_S, trained_S, dict(indices), weight_S, key)
 
@@ -196,10 +195,10 @@ class _Leaves:
         weight_S: Array,
         key: Key,
     ) -> Store:
-        step = Step(self._home_tables(indices), indices, key, weight_S)
+        transfer = Transfer(self._home_tables(indices), indices, key, weight_S)
         return self._send(
-            lambda leaf, _, *values: leaf.pack_push(*values, step),
-            lambda leaf, stored, _, *values: leaf.unpack_push(stored, *values, step),
+            lambda leaf, _, *values: leaf.pack_push(*values, transfer),
+            lambda leaf, stored, _, *values: leaf.unpack_push(stored, *values, transfer),
             store,
             pulled_P,
             trained_P,
@@ -212,20 +211,22 @@ class _Leaves:
         return self._map(lambda leaf, stored: leaf.to_storage_order(stored, indices), store)
 
     def _home_tables(self, indices: Indices) -> Mapping[str, SendTable]:
-        """For units at home: the position of a unit is its index."""
+        """Send tables of home-sharded groups: the position of a unit is its index."""
 
         def table(group: str) -> SendTable:
             size, index_SxM = self.partition.sizes[group], indices[group]
             places = home_size(size, self.partition.num_subnets)
             past_the_end = self.partition.num_subnets * places
             position_SxM = jnp.where(index_SxM < size, index_SxM, past_the_end)
-            return self.transport.send_table(position_SxM, places, self.partition.pair_units(group))
+            return self.transport.send_table(
+                position_SxM, places, self.partition.block_units(group)
+            )
 
         groups = {leaf.group for leaf in self.leaves if isinstance(leaf, HomeSharded)}
         return {group: table(group) for group in sorted(groups)}
 
     def _holder_tables(self, indices: Indices, next_indices: Indices) -> Mapping[str, SendTable]:
-        """For units at their holders: the position of a unit is the slot of its present holder."""
+        """Send tables of holder-sharded groups: the position of a unit is its current slot."""
 
         def table(group: str) -> SendTable:
             places = self.partition.slots[group]
@@ -234,6 +235,8 @@ class _Leaves:
             position_SxM = jnp.take(
                 position_N, next_indices[group], mode="fill", fill_value=past_the_end
             )
-            return self.transport.send_table(position_SxM, places, self.partition.pair_units(group))
+            return self.transport.send_table(
+                position_SxM, places, self.partition.block_units(group)
+            )
 
         return {group: table(group) for group in sorted(self.partition.holder_sharded)}

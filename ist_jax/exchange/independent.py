@@ -1,5 +1,6 @@
-"""No exchange: S independent subnetworks, as in an ensemble."""
+"""No exchange: independent subnetworks, as in an ensemble."""
 
+import dataclasses
 from typing import Any, NamedTuple
 
 import jax
@@ -16,56 +17,45 @@ class Independent(NamedTuple):
     """The store of an exchange that sends nothing.
 
     Attributes:
-      full: the initial full parameters, for the entries that no subnetwork holds.
-      subnets_S: the subnetworks' parameters, stacked.
+      full: the initial full parameters, for entries that no subnetwork holds.
+      subnets_S: the subnetworks' parameters, stacked along a leading axis S.
     """
 
     full: Params
     subnets_S: Params
 
 
-def independent(
-    labels: Any, shapes: Any, partition: Partition, mesh: Mesh | None = None
-) -> Exchange:
-    """Every subnetwork keeps its parameters, which all come from one initialisation.
+@dataclasses.dataclass(frozen=True)
+class _NoExchange:
+    """The functions of the `Exchange`."""
 
-    Args:
-      labels: labels of the tree of parameters.
-      shapes: not used; every exchange takes it.
-      partition: 'fixed', or without groups.
-      mesh: devices over which the subnetworks are sharded; None for one device.
+    labels: Any
+    partition: Partition
+    mesh: Mesh | None
 
-    Raises:
-      ValueError: the partition changes.
-    """
-    del shapes
-    if partition.sizes and partition.name != "fixed":
-        raise ValueError(
-            f"independent subnetworks keep their units: use partition='fixed', not "
-            f"{partition.name!r}"
-        )
-
-    def place(subnets_S: Params) -> Params:
-        if mesh is None:
+    def _place(self, subnets_S: Params) -> Params:
+        if self.mesh is None:
             return subnets_S
-        sharding = NamedSharding(mesh, PartitionSpec(AXIS))
+        sharding = NamedSharding(self.mesh, PartitionSpec(AXIS))
         return jax.lax.with_sharding_constraint(subnets_S, sharding)
 
-    def init(params: Params) -> Independent:
-        subnets_S = extract_all(params, labels, partition.first(), partition.num_subnets)
-        return Independent(params, place(subnets_S))
+    def init(self, params: Params) -> Independent:
+        indices_S, num_subnets = self.partition.first(), self.partition.num_subnets
+        subnets_S = extract_all(params, self.labels, indices_S, num_subnets)
+        return Independent(params, self._place(subnets_S))
 
     def repartition(
-        store: Independent, indices: Indices, next_indices: Indices, key: Key
+        self, store: Independent, indices: Indices, next_indices: Indices, key: Key
     ) -> Independent:
         del indices, next_indices, key
         return store
 
-    def pull(store: Independent, indices: Indices) -> Params:
+    def pull(self, store: Independent, indices: Indices) -> Params:
         del indices
         return store.subnets_S
 
     def push(
+        self,
         store: Independent,
         pulled_S: Params,
         trained_S: Params,
@@ -78,9 +68,29 @@ def independent(
         def blend_leaf(old_S: Array, new_S: Array) -> Array:
             return blend(old_S, new_S, per_subnet(weight_S, old_S))
 
-        return Independent(store.full, place(jax.tree.map(blend_leaf, store.subnets_S, trained_S)))
+        subnets_S = jax.tree.map(blend_leaf, store.subnets_S, trained_S)
+        return Independent(store.full, self._place(subnets_S))
 
-    def params(store: Independent, indices: Indices) -> Params:
-        return merge(store.full, store.subnets_S, labels, indices)
+    def params(self, store: Independent, indices: Indices) -> Params:
+        return merge(store.full, store.subnets_S, self.labels, indices)
 
-    return Exchange(init, repartition, pull, push, params, params)
+
+def independent(labels: Any, partition: Partition, mesh: Mesh | None = None) -> Exchange:
+    """Every subnetwork keeps its parameters. All start from one initialisation.
+
+    Args:
+      labels: labels of the parameters.
+      partition: 'fixed', or a partition without groups.
+      mesh: the mesh over which subnetworks are sharded; None for one device.
+
+    Raises:
+      ValueError: the partition changes between rounds.
+    """
+    if partition.sizes and partition.name != "fixed":
+        raise ValueError(
+            f"independent subnetworks keep their units: use partition='fixed', not "
+            f"{partition.name!r}"
+        )
+    local = _NoExchange(labels, partition, mesh)
+    functions = (local.init, local.repartition, local.pull, local.push)
+    return Exchange(*functions, params=local.params, stored_params=local.params)

@@ -1,13 +1,14 @@
 """Layout: how parameters are stored between rounds.
 
 Units of a *holder-sharded* group are stored by the subnetworks that hold them. A leaf whose only
-group is holder-sharded has the shape [S, ..., M, ...]. A synchronisation sends its units once, from
-the old holder straight to the new one.
+group is holder-sharded has the shape [S, .., M, ..]. A synchronisation sends its units once, from
+their holder to the next one.
 
-Units of a *home-sharded* group are stored at fixed homes, in original order. Every leaf with such a
-group is sharded along it. A synchronisation sends its units twice: to a subnetwork and back.
+Units of a *home-sharded* group are stored at fixed homes, in original order. Every leaf with
+such a group is sharded along it. A synchronisation sends its units twice: to a subnetwork and back.
 
-A leaf with two groups has entries that no subnetwork holds. So one of its groups is home-sharded.
+A leaf with two groups has entries that no subnetwork holds. So at least one of its groups is
+home-sharded.
 """
 
 from collections.abc import Iterable, Mapping
@@ -25,14 +26,14 @@ from ist_jax.core.types import Array, Indices
 
 
 def holder_sharded_axis(label: Label, partition: Partition) -> int | None:
-    """The labelled axis of a leaf that is stored by its units' holders; None for other leaves."""
+    """The labelled axis of a holder-sharded leaf; None for any other leaf."""
     if len(label.groups) == 1 and label.groups[0][1] in partition.holder_sharded:
         return label.groups[0][0]
     return None
 
 
 def home_axis(label: Label, partition: Partition) -> tuple[int, str]:
-    """(axis, group) along which any other labelled leaf is sharded: its first home-sharded one."""
+    """(axis, group) along which any other labelled leaf is sharded: the first home-sharded one."""
     return next(
         (axis, group) for axis, group in label.groups if group not in partition.holder_sharded
     )
@@ -43,20 +44,22 @@ def choose_home_sharded(
 ) -> frozenset[str]:
     """The home-sharded groups that make a synchronisation cheapest: a vertex cover of least bytes.
 
-    Every leaf with several groups needs a home-sharded one. A leaf with one group is sent twice if
-    the group is home-sharded, and once if it is holder-sharded. The state of an outer optimizer
-    over that leaf is never sent if the group is home-sharded, and once if it is holder-sharded.
+    Every leaf with several groups needs a home-sharded one. For a leaf with one group:
+
+        the group is      the leaf is sent    outer optimizer state over it is sent
+        home-sharded      twice               never
+        holder-sharded    once                once
 
     Args:
-      labels: labels of all that subnetworks receive: parameters, carried optimizer state.
+      labels: labels of what subnetworks receive: parameters and carried optimizer state.
       shapes: its arrays or ShapeDtypeStructs.
-      outer: (labels, shapes) of what subnetworks never receive: the state of an outer optimizer.
-      overlapping: groups whose units have several holders. They are home-sharded at any cost.
+      outer: (labels, shapes) of the outer optimizer's state, which subnetworks never receive.
+      overlapping: groups whose units have several holders. They are always home-sharded.
     """
     exchanged = _labelled(labels, shapes)
     groups = sorted({group for label, _ in exchanged for _, group in label.groups})
     forced = set(overlapping) & set(groups)
-    extra_bytes = dict.fromkeys(groups, 0)  # that home-sharding costs more
+    extra_bytes = dict.fromkeys(groups, 0)  # of home-sharding over holder-sharding
     for sign, leaves in ((1, exchanged), (-1, _labelled(*outer))):
         for label, num_bytes in leaves:
             if len(label.groups) == 1:
@@ -81,9 +84,9 @@ def _labelled(labels: Any, shapes: Any) -> list[tuple[Label, int]]:
 def _cheapest_cover(
     cost: Mapping[str, int], edges: Iterable[tuple[str, ...]], forced: Iterable[str]
 ) -> frozenset[str]:
-    """The cheapest set of groups that has one group of each edge, and all that are forced."""
+    """The cheapest set with at least one group of each edge, and all forced groups."""
     groups = sorted(cost)
-    # of several covers of equal bytes, the smallest; of several of those, the first by name
+    # ties in bytes go to the smaller cover, further ties to the first by name
     rank = len(groups) ** 2
     objective = [cost[group] * 2 * rank + rank + number for number, group in enumerate(groups)]
     in_edge = np.array([[group in edge for group in groups] for edge in sorted(edges)], float)
@@ -101,9 +104,10 @@ def _cheapest_cover(
 def choose_holder_sharded(
     partition: Partition, labels: Any, shapes: Any, outer: tuple[Any, Any] = ((), ())
 ) -> Partition:
-    """`partition` with all groups holder-sharded except those that `choose_home_sharded` returns.
+    """`partition` with every group holder-sharded, except those that `choose_home_sharded` picks.
 
-    Only 'balanced' has holder-sharded groups; other partitions are returned unchanged.
+    Only 'balanced' has holder-sharded groups; other partitions are returned unchanged. For the
+    arguments, see `choose_home_sharded`.
     """
     if partition.name != "balanced":
         return partition
@@ -118,22 +122,22 @@ def positions(index_SxM: Array, size: int) -> Array:
     return jnp.full(size, unit.size, jnp.int32).at[unit].set(position, mode="drop")
 
 
-def padded(leaf: Array, axis: int, length: int) -> Array:
+def pad_to(leaf: Array, axis: int, length: int) -> Array:
     """`leaf` with zeros at the end of `axis`, which then has `length` entries."""
     missing = length - leaf.shape[axis]
     return jnp.pad(leaf, [(0, missing if a == axis else 0) for a in range(leaf.ndim)])
 
 
 def split_by_home(leaf: Array, axis: int, num_subnets: int) -> Array:
-    """[.., N, ..] in original order as [S, .., M, ..]: the units of each home, zero-padded."""
+    """[.., N, ..] in original order to [S, .., M, ..]: the units of each home, zero-padded."""
     slots = home_size(leaf.shape[axis], num_subnets)
-    full = padded(leaf, axis, num_subnets * slots)
+    full = pad_to(leaf, axis, num_subnets * slots)
     split = full.reshape(*leaf.shape[:axis], num_subnets, slots, *leaf.shape[axis + 1 :])
     return jnp.moveaxis(split, axis, 0)
 
 
 def join_holders(leaf_S: Array, axis: int) -> Array:
-    """[S, .., M, ..] as [.., S * M, ..]: the slots of all holders, one holder after another."""
+    """[S, .., M, ..] to [.., S * M, ..]: the slots of all holders, one holder after another."""
     front = jnp.moveaxis(leaf_S, 0, axis)
     return front.reshape(*front.shape[:axis], -1, *front.shape[axis + 2 :])
 
@@ -141,8 +145,8 @@ def join_holders(leaf_S: Array, axis: int) -> Array:
 def storage_order(partition: Partition, indices: Indices) -> Indices:
     """group -> int32[S * M]: the unit at every place of a group's axis in `Exchange.stored_params`.
 
-    A holder-sharded group is in the order of its holders. A home-sharded group is in original
-    order. Both are padded, and a padded place has the group's size as its unit.
+    A holder-sharded group is ordered by holder. A home-sharded group is in original order. Both are
+    padded; the unit of a padded place is the group's size.
     """
 
     def units(group: str, size: int) -> Array:

@@ -1,14 +1,13 @@
-"""The leaves of an exchanged tree: each kind says what it stores, packs and unpacks.
+"""The kinds of leaves of an exchanged tree: what each stores, packs and unpacks.
 
     kind           repartition     pull            push
     HolderSharded  sends units     sends nothing   sends nothing
     HomeSharded    sends nothing   sends units     sends units back
     Shared         sends nothing   sends nothing   averages over the subnetworks
 
-`pack_pull` returns the blocks to send. `unpack_pull` gets in `received` the blocks that the
-transport returned for them. The other steps work in the same way. All these methods run on every
-device, on the part of the arrays that is stored there. P = S / R is the number of subnetworks on a
-device.
+`pack_pull` returns the blocks to send, and `unpack_pull` takes the blocks that were received for
+them. Repartition and push work the same way. All these methods run on every device, on its part of
+the arrays. P = S / R is the number of subnetworks on a device.
 """
 
 import abc
@@ -40,14 +39,14 @@ from ist_jax.exchange.codecs import EXACT, Codec, codec_for
 from ist_jax.exchange.transport import LocalTransport, SendTable
 
 
-class Step(NamedTuple):
-    """What all leaves share in one step (repartition, pull or push).
+class Transfer(NamedTuple):
+    """The arguments of a repartition, pull or push that all leaves share.
 
     Attributes:
       tables: group -> its send table.
-      indices: group -> int32[S, M], units of the subnetworks.
-      key: for stochastic rounding; None rounds to nearest.
-      weight_S: participation of the subnetworks, in a push.
+      indices: group -> int32[S, M], the units of each subnetwork.
+      key: for stochastic rounding; None: round to nearest.
+      weight_S: float32[S], the participation of each subnetwork; only in a push.
     """
 
     tables: Mapping[str, SendTable]
@@ -58,16 +57,16 @@ class Step(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Leaf(abc.ABC):
-    """A leaf, and what all kinds have in common. By default a step sends and changes nothing.
+    """A leaf. By default, a transfer sends nothing and changes nothing.
 
     Attributes:
-      number: its place in the tree. It is folded into the random keys of the leaf.
+      number: the leaf's position in the tree, which its random keys depend on.
       label: its groups.
-      shape: in original order.
-      dtype: of the stored array.
-      axis: the axis along which it is sharded; None if it is not.
+      shape: its shape in original order.
+      dtype: its dtype.
+      axis: the axis along which it is sharded; None: it is not sharded.
       codec: how its units are encoded.
-      partition: the units of the subnetworks.
+      partition: which units each subnetwork holds.
       transport: how blocks are sent.
     """
 
@@ -91,38 +90,40 @@ class Leaf(abc.ABC):
         """How the stored array is sharded."""
 
     def lay_out(self, value: Array) -> Array:
-        """The stored array of a fresh `value` in original order, every unit at its home."""
+        """The stored array for an initial `value` in original order, with units at their homes."""
         return value
 
-    def pack_repartition(self, stored: Array, step: Step) -> list[Array]:
+    def pack_repartition(self, stored: Array, transfer: Transfer) -> list[Array]:
         return []
 
-    def unpack_repartition(self, stored: Array, received: Sequence[Array], step: Step) -> Array:
-        """The stored array for the next indices."""
+    def unpack_repartition(
+        self, stored: Array, received: Sequence[Array], transfer: Transfer
+    ) -> Array:
+        """The stored array, partitioned by the next indices."""
         return stored
 
-    def pack_pull(self, stored: Array, step: Step) -> list[Array]:
+    def pack_pull(self, stored: Array, transfer: Transfer) -> list[Array]:
         return []
 
-    def unpack_pull(self, stored: Array, received: Sequence[Array], step: Step) -> Array:
-        """[P, ...]: the leaf of this device's subnetworks."""
+    def unpack_pull(self, stored: Array, received: Sequence[Array], transfer: Transfer) -> Array:
+        """[P, ...]: the leaf in each of this device's subnetworks."""
         return stored
 
-    def pack_push(self, pulled_P: Array, trained_P: Array, step: Step) -> list[Array]:
+    def pack_push(self, pulled_P: Array, trained_P: Array, transfer: Transfer) -> list[Array]:
         return []
 
     @abc.abstractmethod
     def unpack_push(
-        self, stored: Array, trained_P: Array, received: Sequence[Array], step: Step
+        self, stored: Array, trained_P: Array, received: Sequence[Array], transfer: Transfer
     ) -> Array:
-        """The stored array after a round."""
+        """The stored array after the round."""
 
     def to_original_order(self, stored: Array, indices: Indices) -> Array:
         """The leaf in original order, without padding."""
         return stored
 
     def to_storage_order(self, stored: Array, indices: Indices) -> Array:
-        """The leaf in `layout.storage_order`. No axis that is sharded is permuted."""
+        """The leaf in `layout.storage_order`. Sharded axes are not permuted."""
         return stored
 
 
@@ -133,36 +134,33 @@ class Shared(Leaf):
     def spec(self) -> PartitionSpec:
         return PartitionSpec()
 
-    def unpack_pull(self, stored: Array, received: Sequence[Array], step: Step) -> Array:
+    def unpack_pull(self, stored: Array, received: Sequence[Array], transfer: Transfer) -> Array:
         num_local = self.transport.local(jnp.arange(self.partition.num_subnets)).size
         return jnp.broadcast_to(stored, (num_local, *stored.shape))
 
     def unpack_push(
-        self, stored: Array, trained_P: Array, received: Sequence[Array], step: Step
+        self, stored: Array, trained_P: Array, received: Sequence[Array], transfer: Transfer
     ) -> Array:
         if not self.label.averaged:
             return trained_P[0]
-        weight_P = self.transport.local(step.weight_S)
+        weight_P = self.transport.local(transfer.weight_S)
         total = sum_of_contributions(stored, trained_P, weight_P)
-        count = (step.weight_S > 0).sum()
+        count = (transfer.weight_S > 0).sum()
         return mean_or_old(self.transport.sum_over_devices(total), count, stored)
 
 
 class _Sharded(Leaf):
-    """What leaves with groups have in common: they are encoded."""
+    """A leaf with groups. Its units are encoded."""
 
     def _parts(self, arrays: Sequence[Array]) -> list[tuple[Array, Label]]:
-        """The arrays of an encoded leaf with their labels: all after the first have one group."""
+        """The arrays of an encoded leaf with their labels. All after the first have one group."""
         one_group = Label(
             tuple(group if a == self.axis else None for a, group in enumerate(self.label.axes))
         )
         return [(array, one_group if i else self.label) for i, array in enumerate(arrays)]
 
     def _encode_each(self, value_P: Array, key: Key) -> tuple[Array, ...]:
-        """The encoded leaf of each subnetwork, rounded stochastically.
-
-        Each subnetwork has another key, which does not depend on its device.
-        """
+        """The encoded leaf of each subnetwork. Its random key does not depend on its device."""
         if self.codec is EXACT:
             return (value_P,)
         subnet_P = self.transport.local(jnp.arange(self.partition.num_subnets))
@@ -170,17 +168,17 @@ class _Sharded(Leaf):
         key_P = jax.vmap(lambda subnet: jax.random.fold_in(leaf_key, subnet))(subnet_P)
         return jax.vmap(lambda value, key: self.codec.encode(value, self.axis, key))(value_P, key_P)
 
-    def _decode_into_slots(self, received: Sequence[Array], step: Step) -> Array:
+    def _decode_into_slots(self, received: Sequence[Array], transfer: Transfer) -> Array:
         """[P, .., M, ..]: the received units in their slots."""
-        table = step.tables[self.group]
+        table = transfer.tables[self.group]
         arrays = tuple(self.transport.unpack(block, self.axis, table) for block in received)
         value_P = self.codec.decode(arrays, self.dtype)
-        # XLA would store the unit axis first, and every later reader would transpose it again
+        # otherwise XLA stores the unit axis first, and every reader transposes it back
         return with_layout_constraint(value_P, Layout(tuple(range(value_P.ndim))))
 
 
 class HolderSharded(_Sharded):
-    """A leaf with one group, [S, .., M, ..]: every subnetwork stores the units that it holds."""
+    """A leaf with one group, stored as [S, .., M, ..]: every subnetwork stores its units."""
 
     @property
     def spec(self) -> PartitionSpec:
@@ -189,22 +187,24 @@ class HolderSharded(_Sharded):
     def lay_out(self, value: Array) -> Array:
         return layout.split_by_home(value, self.axis, self.partition.num_subnets)
 
-    def pack_repartition(self, stored: Array, step: Step) -> list[Array]:
-        rows = {self.group: step.tables[self.group].rows_SxL}
+    def pack_repartition(self, stored: Array, transfer: Transfer) -> list[Array]:
+        rows = {self.group: transfer.tables[self.group].rows_SxL}
 
         def packed(part_P: Array, label: Label) -> Array:
             units = layout.join_holders(part_P, self.axis)
             return self.transport.pack(extract_all(units, label, rows, self.partition.num_subnets))
 
-        return [packed(*part) for part in self._parts(self._encode_each(stored, step.key))]
+        return [packed(*part) for part in self._parts(self._encode_each(stored, transfer.key))]
 
-    def unpack_repartition(self, stored: Array, received: Sequence[Array], step: Step) -> Array:
-        return self._decode_into_slots(received, step)
+    def unpack_repartition(
+        self, stored: Array, received: Sequence[Array], transfer: Transfer
+    ) -> Array:
+        return self._decode_into_slots(received, transfer)
 
     def unpack_push(
-        self, stored: Array, trained_P: Array, received: Sequence[Array], step: Step
+        self, stored: Array, trained_P: Array, received: Sequence[Array], transfer: Transfer
     ) -> Array:
-        weight_P = self.transport.local(step.weight_S)
+        weight_P = self.transport.local(transfer.weight_S)
         return blend(stored, trained_P, per_subnet(weight_P, trained_P))
 
     def to_original_order(self, stored: Array, indices: Indices) -> Array:
@@ -217,7 +217,7 @@ class HolderSharded(_Sharded):
 
 
 class HomeSharded(_Sharded):
-    """Any other leaf with groups, [.., N, ..]: every home stores its units, in original order."""
+    """Any other leaf with groups, stored as [.., N, ..]: every home stores its units."""
 
     @property
     def spec(self) -> PartitionSpec:
@@ -228,40 +228,41 @@ class HomeSharded(_Sharded):
             return value
         num_subnets = self.partition.num_subnets
         length = num_subnets * home_size(value.shape[self.axis], num_subnets)
-        return layout.padded(value, self.axis, length)
+        return layout.pad_to(value, self.axis, length)
 
-    def _rows(self, label: Label, step: Step) -> Indices:
-        """Indices into the stored array: this device's rows on the sharded axis, else units."""
-        units = {group: step.indices[group] for _, group in label.groups}
-        return units | {self.group: step.tables[self.group].rows_SxL}
+    def _rows(self, label: Label, transfer: Transfer) -> Indices:
+        """Indices into the stored array: local rows along the sharded axis, units along others."""
+        units = {group: transfer.indices[group] for _, group in label.groups}
+        return units | {self.group: transfer.tables[self.group].rows_SxL}
 
-    def pack_pull(self, stored: Array, step: Step) -> list[Array]:
+    def pack_pull(self, stored: Array, transfer: Transfer) -> list[Array]:
         def packed(part: Array, label: Label) -> Array:
-            rows_S = extract_all(part, label, self._rows(label, step), self.partition.num_subnets)
+            rows = self._rows(label, transfer)
+            rows_S = extract_all(part, label, rows, self.partition.num_subnets)
             return self.transport.pack(rows_S)
 
         return [packed(*part) for part in self._parts(self.codec.encode(stored, self.axis, None))]
 
-    def unpack_pull(self, stored: Array, received: Sequence[Array], step: Step) -> Array:
-        return self._decode_into_slots(received, step)
+    def unpack_pull(self, stored: Array, received: Sequence[Array], transfer: Transfer) -> Array:
+        return self._decode_into_slots(received, transfer)
 
-    def pack_push(self, pulled_P: Array, trained_P: Array, step: Step) -> list[Array]:
+    def pack_push(self, pulled_P: Array, trained_P: Array, transfer: Transfer) -> list[Array]:
         value_P = trained_P - pulled_P if self.codec.differences else trained_P
-        table = step.tables[self.group]
+        table = transfer.tables[self.group]
         return [
             self.transport.pack_return(part_P, self.axis, table)
-            for part_P in self._encode_each(value_P, step.key)
+            for part_P in self._encode_each(value_P, transfer.key)
         ]
 
     def unpack_push(
-        self, stored: Array, trained_P: Array, received: Sequence[Array], step: Step
+        self, stored: Array, trained_P: Array, received: Sequence[Array], transfer: Transfer
     ) -> Array:
         arrays = tuple(map(self.transport.unpack_return, received))
         value_S = self.codec.decode(arrays, self.dtype)
-        rows, disjoint = self._rows(self.label, step), self.partition.disjoint
-        # differences are merged into "no difference"; -0.0 + x is x to the last bit
+        rows, disjoint = self._rows(self.label, transfer), self.partition.disjoint
+        # differences are merged into -0.0, since -0.0 + x is x to the last bit
         old = jnp.full_like(stored, -0.0) if self.codec.differences else stored
-        new = merge(old, value_S, self.label, rows, step.weight_S, disjoint=disjoint)
+        new = merge(old, value_S, self.label, rows, transfer.weight_S, disjoint=disjoint)
         return stored + new if self.codec.differences else new
 
     def to_original_order(self, stored: Array, indices: Indices) -> Array:
@@ -271,7 +272,7 @@ class HomeSharded(_Sharded):
         units = layout.storage_order(self.partition, indices)
         for axis, group in self.label.groups:
             if axis == self.axis:
-                stored = layout.padded(stored, axis, units[group].size)
+                stored = layout.pad_to(stored, axis, units[group].size)
             else:
                 stored = take(stored, units[group], axis)
         return stored
@@ -285,7 +286,10 @@ def make_leaf(
     partition: Partition,
     transport: LocalTransport,
 ) -> Leaf:
-    """The leaf of the kind that its label and the partition ask for."""
+    """The leaf, of the kind that its label and the partition imply.
+
+    `shape` is its array or ShapeDtypeStruct, `compression` a name of `codecs.CODECS`.
+    """
     kind, axis = HolderSharded, layout.holder_sharded_axis(label, partition)
     if not label.groups:
         kind = Shared

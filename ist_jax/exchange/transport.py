@@ -1,13 +1,13 @@
 """Transport: how units are sent from their owners to the subnetworks and back.
 
-Plain sharded indexing compiles to an all-gather of all units, S times the bytes that IST needs.
-Here every owner sends every subnetwork one block of K units. The owner of a unit is its home, or
-its holder if the unit is holder-sharded. Sending takes three steps: gather rows into blocks,
+Plain sharded indexing compiles to an all-gather of all units: S times the bytes that IST needs.
+Instead, every owner sends every subnetwork one block of K units. The owner of a unit is its home
+or, if the unit is holder-sharded, its holder. Sending takes three steps: gather rows into blocks,
 exchange equal blocks with one `all_to_all`, and move the received rows into the subnetwork's slots.
-The way back inverts these steps.
+Returning units inverts these steps.
 
-With R devices, each sends (R - 1) / R of the bytes of its subnetworks. Blocks are padded where S^2
-does not divide a group's size (`ist_jax.analysis.costs`).
+Each of R devices sends (R - 1) / R of the bytes of its subnetworks. Blocks are padded if S^2 does
+not divide a group's size (`ist_jax.analysis.costs`).
 """
 
 import functools
@@ -24,36 +24,36 @@ from ist_jax.core.placement import AXIS
 from ist_jax.core.subnet import take
 from ist_jax.core.types import Array
 
-# Blocks below this many bytes share one collective; larger ones are not copied for it. On 8 CPU
-# devices sharing takes 0.5 of the time at 64 KiB and 0.9 at 256 KiB, where the copy's memory is
-# worth more (ist_jax.cli.benchmarks.rounds).
-PACK_BELOW = 1 << 16
+# Blocks below this many bytes are copied into one collective. On 8 CPU devices that takes 0.5 of
+# the time at 64 KiB and 0.9 at 256 KiB, which is not worth the copy's memory
+# (ist_jax.cli.benchmarks.rounds).
+FUSE_BELOW = 1 << 16
 
 
 class SendTable(NamedTuple):
     """Where the units of one group are read and written, as tables of positions.
 
-    An index past the end is padding. Positions count the places of all owners, one owner after
-    another. A subnetwork receives H x K rows: a block of K from each of the H owners, in their
-    order. L of these rows come from the owners on one device.
+    Positions number the places of all owners, one owner after another. A subnetwork receives H x K
+    rows: a block of K rows from each of the H owners, in their order. L of these rows come from the
+    owners on one device. An index past the end is padding.
 
-    Example: 2 owners with 2 places each, 2 subnetworks, K = 1, and a device for each owner and
-    subnetwork. Owner 0 has the positions 0 and 1, owner 1 has 2 and 3. Subnetwork 0 needs position
-    3 in its slot 0 and position 0 in its slot 1; subnetwork 1 needs 1 and 2:
+    Example: 2 owners with 2 places each, 2 subnetworks, K = 1, and 2 devices, each with one owner
+    and one subnetwork. Owner 0 has positions 0 and 1, owner 1 has 2 and 3. Subnetwork 0 needs
+    position 3 in its slot 0 and position 0 in its slot 1; subnetwork 1 needs 1 and 2:
 
         position_SxM = [[3, 0], [1, 2]]
 
-    Subnetwork 0 receives the positions 0 and 3, subnetwork 1 receives 1 and 2. So the table has
+    Subnetwork 0 receives positions 0 and 3; subnetwork 1 receives 1 and 2. So the table has
 
-        rows_SxL     [[0], [1]] on device 0: it sends subnetwork 0 its row 0, subnetwork 1 its row 1
-                     [[1], [0]] on device 1: it sends subnetwork 0 its row 1, subnetwork 1 its row 0
-        slot_SxHK    [[1, 0], [0, 1]]: the first row that subnetwork 0 receives goes to its slot 1
-        received_SxM [[1, 0], [0, 1]]: slot 0 of subnetwork 0 gets the second row that it receives
+        rows_SxL     [[0], [1]] on device 0: it sends row 0 to subnetwork 0, row 1 to subnetwork 1
+                     [[1], [0]] on device 1: it sends row 1 to subnetwork 0, row 0 to subnetwork 1
+        slot_SxHK    [[1, 0], [0, 1]]: subnetwork 0 stores the first row it receives in its slot 1
+        received_SxM [[1, 0], [0, 1]]: slot 0 of subnetwork 0 stores the second row received
 
     Attributes:
-      rows_SxL: the rows of this device that each subnetwork is sent.
-      slot_SxHK: for each subnetwork and received row, the slot that the row goes to.
-      received_SxM: for each subnetwork and slot, the received row that the slot gets.
+      rows_SxL: the rows that this device sends to each subnetwork.
+      slot_SxHK: for each subnetwork, the slot of every received row.
+      received_SxM: for each subnetwork, the received row of every slot.
     """
 
     rows_SxL: Array
@@ -69,65 +69,65 @@ class LocalTransport:
     def shard_mapped(
         self, f: Callable[..., Any], in_specs: Any, out_specs: Any
     ) -> Callable[..., Any]:
-        """`f` as a function of what each device has."""
+        """`f` run on every device, on its part of the arguments."""
         del in_specs, out_specs
         return f
 
     def local(self, value_S: Array) -> Array:
-        """The rows of this device's subnetworks."""
+        """[P, ..]: the rows of this device's subnetworks."""
         return value_S
 
     def sum_over_devices(self, value: Array) -> Array:
-        """The sum over devices of `value`."""
+        """The sum of `value` over all devices."""
         return value
 
-    def send_table(self, position_SxM: Array, places: int, pair: int) -> SendTable:
-        """The table that brings the units at `position_SxM` into the slots of S subnetworks.
+    def send_table(self, position_SxM: Array, places: int, block_units: int) -> SendTable:
+        """The table for sending the units at `position_SxM` to the slots of S subnetworks.
 
         Args:
-          position_SxM: the position of the unit that each slot gets.
+          position_SxM: the position of the unit for each slot.
           places: number of places of one owner.
-          pair: K, the largest number of units that one owner sends to one subnetwork.
+          block_units: K, the largest number of units that one owner sends to one subnetwork.
         """
-        del places, pair
+        del places, block_units
         return SendTable(position_SxM)
 
     def all_to_all(self, blocks: Sequence[Array]) -> Sequence[Array]:
-        """Sends the blocks of all devices, and gives those that this device receives."""
+        """Sends the blocks of this device, and returns those that it receives."""
         return blocks
 
     def pack(self, rows_S: Array) -> Array:
-        """The blocks for `all_to_all` from the rows `table.rows_SxL`, [S, .., L, ..]."""
+        """The blocks to send, from the rows `table.rows_SxL`, [S, .., L, ..]."""
         return rows_S
 
     def unpack(self, received: Array, axis: int, table: SendTable) -> Array:
-        """The units in their slots, [S / R, .., M, ..], from the received blocks."""
+        """[P, .., M, ..]: the units in their slots, from the received blocks."""
         del axis, table
         return received
 
     def pack_return(self, subparams_S: Array, axis: int, table: SendTable) -> Array:
-        """The blocks for `all_to_all` that send the units of subnetworks back to their owners."""
+        """The blocks that return the subnetworks' units to their owners."""
         del axis, table
         return subparams_S
 
     def unpack_return(self, received: Array) -> Array:
-        """The rows `table.rows_SxL`, [S, .., L, ..], from the received blocks."""
+        """[S, .., L, ..]: the rows `table.rows_SxL`, from the returned blocks."""
         return received
 
 
 class MeshTransport(LocalTransport):
     """Owners and subnetworks are sharded over the axis `placement.AXIS` of a mesh of R devices."""
 
-    def __init__(self, mesh: Mesh, num_subnets: int, pack_below: int = PACK_BELOW):
-        """Blocks below `pack_below` bytes share one collective."""
-        self.mesh, self.pack_below = mesh, pack_below
+    def __init__(self, mesh: Mesh, num_subnets: int, fuse_below: int = FUSE_BELOW):
+        """Blocks below `fuse_below` bytes share one collective."""
+        self.mesh, self.fuse_below = mesh, fuse_below
         self.num_devices = mesh.shape[AXIS]
         self.per_device = num_subnets // self.num_devices
 
     def shard_mapped(
         self, f: Callable[..., Any], in_specs: Any, out_specs: Any
     ) -> Callable[..., Any]:
-        # check_vma cannot see that a leaf without a group is equal on all devices
+        # check_vma=False: JAX cannot tell that leaves without groups are equal on all devices
         return jax.shard_map(
             f, mesh=self.mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False
         )
@@ -139,34 +139,36 @@ class MeshTransport(LocalTransport):
     def sum_over_devices(self, value: Array) -> Array:
         return lax.psum(value, AXIS)
 
-    def send_table(self, position_SxM: Array, places: int, pair: int) -> SendTable:
+    def send_table(self, position_SxM: Array, places: int, block_units: int) -> SendTable:
         num_subnets, slots = position_SxM.shape
-        # in order of positions, the units of one owner are neighbours
+        # sorted by position, the units of one owner are neighbours
         slot_SxM = jnp.argsort(position_SxM, axis=1).astype(jnp.int32)
         sorted_SxM = jnp.take_along_axis(position_SxM, slot_SxM, axis=1)
         owner_SxM = sorted_SxM // places  # S for padding
         count_SxH = jax.nn.one_hot(owner_SxM, num_subnets, dtype=jnp.int32).sum(axis=1)
-        place_SxM = received_places(owner_SxM, count_SxH, pair)
+        place_SxM = received_places(owner_SxM, count_SxH, block_units)
         subnet_Sx1 = jnp.arange(num_subnets)[:, None]
         received_SxM = jnp.zeros_like(place_SxM).at[subnet_Sx1, slot_SxM].set(place_SxM)
-        position_SxHK = in_blocks(sorted_SxM, count_SxH, pair, num_subnets * places)
-        slot_SxHK = in_blocks(slot_SxM, count_SxH, pair, slots)
-        return SendTable(self._local_rows(position_SxHK, places, pair), slot_SxHK, received_SxM)
+        position_SxHK = in_blocks(sorted_SxM, count_SxH, block_units, num_subnets * places)
+        slot_SxHK = in_blocks(slot_SxM, count_SxH, block_units, slots)
+        return SendTable(
+            self._local_rows(position_SxHK, places, block_units), slot_SxHK, received_SxM
+        )
 
-    def _local_rows(self, position_SxHK: Array, places: int, pair: int) -> Array:
-        """The blocks of this device's owners, as rows that are counted from its first place."""
+    def _local_rows(self, position_SxHK: Array, places: int, block_units: int) -> Array:
+        """The blocks of this device's owners, as rows numbered from the device's first place."""
         first_owner, num_rows = lax.axis_index(AXIS) * self.per_device, self.per_device * places
         position_SxL = lax.dynamic_slice_in_dim(
-            position_SxHK, first_owner * pair, self.per_device * pair, axis=1
+            position_SxHK, first_owner * block_units, self.per_device * block_units, axis=1
         )
         row_SxL = position_SxL - first_owner * places
         return jnp.where(row_SxL < num_rows, row_SxL, num_rows)
 
     def all_to_all(self, blocks: Sequence[Array]) -> Sequence[Array]:
-        """One `all_to_all` for each large block, and one for all small ones of a dtype."""
+        """One collective for each large block, and one for all small blocks of a dtype."""
         shared: dict[Any, list[int]] = {}
         for i, block in enumerate(blocks):
-            is_small = block.size * block.dtype.itemsize < self.pack_below
+            is_small = block.size * block.dtype.itemsize < self.fuse_below
             shared.setdefault(block.dtype if is_small else i, []).append(i)
         received: dict[int, Array] = {}
         for members in shared.values():
@@ -196,7 +198,7 @@ class MeshTransport(LocalTransport):
 
 
 def _all_to_all(block: Array) -> Array:
-    """`lax.all_to_all`. Floats of two bytes are sent as integers, since a CPU would widen them."""
+    """`lax.all_to_all`. Two-byte floats are sent as integers, since XLA widens them on a CPU."""
     if block.dtype.itemsize != 2 or not jnp.issubdtype(block.dtype, jnp.floating):
         return lax.all_to_all(block, AXIS, 0, 0)
     received = lax.all_to_all(lax.bitcast_convert_type(block, jnp.uint16), AXIS, 0, 0)
@@ -208,33 +210,33 @@ def _take_each(leaf_S: Array, index_SxI: Array, axis: int) -> Array:
     return jax.vmap(lambda leaf, index: take(leaf, index, axis))(leaf_S, index_SxI)
 
 
-def received_places(owner_SxM: Array, count_SxH: Array, pair: int) -> Array:
-    """int32[S, M]: where each unit is among the H x K rows that its subnetwork receives.
+def received_places(owner_SxM: Array, count_SxH: Array, block_units: int) -> Array:
+    """int32[S, M]: the place of each unit among the H x K rows that its subnetwork receives.
 
     Args:
-      owner_SxM: owners of the units that a subnetwork gets, sorted; H for padding.
-      count_SxH: number of units of each owner.
-      pair: K.
+      owner_SxM: the owners of the units that each subnetwork receives, sorted; H for padding.
+      count_SxH: number of units that each subnetwork receives from each owner.
+      block_units: K.
     """
     num_owners, slots = count_SxH.shape[1], owner_SxM.shape[1]
     first_SxH = jnp.cumsum(count_SxH, axis=1) - count_SxH
     first_SxM = jnp.take_along_axis(first_SxH, jnp.minimum(owner_SxM, num_owners - 1), axis=1)
-    place_SxM = owner_SxM * pair + jnp.arange(slots)[None] - first_SxM
-    return jnp.where(owner_SxM < num_owners, place_SxM, num_owners * pair)
+    place_SxM = owner_SxM * block_units + jnp.arange(slots)[None] - first_SxM
+    return jnp.where(owner_SxM < num_owners, place_SxM, num_owners * block_units)
 
 
-def in_blocks(value_SxM: Array, count_SxH: Array, pair: int, fill: int) -> Array:
-    """int32[S, H x K]: values of units that are sorted by owner, in a block of K for each owner.
+def in_blocks(value_SxM: Array, count_SxH: Array, block_units: int, fill: int) -> Array:
+    """int32[S, H x K]: the values of units, in a block of K for each owner.
 
     Args:
-      value_SxM: one value per unit.
-      count_SxH: number of units of each owner.
-      pair: K.
+      value_SxM: one value per unit, sorted by owner.
+      count_SxH: number of units that each subnetwork receives from each owner.
+      block_units: K.
       fill: value for the padding of blocks.
     """
     num_subnets, slots = value_SxM.shape
     first_SxH = jnp.cumsum(count_SxH, axis=1) - count_SxH
-    k_K = jnp.arange(pair)[None, None]
+    k_K = jnp.arange(block_units)[None, None]
     at_SxHxK = jnp.where(k_K < count_SxH[..., None], first_SxH[..., None] + k_K, slots)
     at_SxHK = at_SxHxK.reshape(num_subnets, -1)
     pick = functools.partial(jnp.take, mode="fill", fill_value=fill)

@@ -1,4 +1,4 @@
-"""Ways to train; a method is one file."""
+"""Methods: ways to train. Each is one file."""
 
 from ist_jax.methods.base import Method, MethodInfo, StartError
 from ist_jax.methods.costs import Costs

@@ -1,4 +1,4 @@
-"""The interface of a method: what the training loop knows about a way to train."""
+"""The interface of a method: all that the training loop knows about a way to train."""
 
 import abc
 import dataclasses
@@ -21,18 +21,18 @@ from ist_jax.methods.state import Plan, Start, State, Worker
 
 
 class StartError(ValueError):
-    """Parameters of another model."""
+    """The parameters to start from belong to another model."""
 
 
 class MethodInfo(NamedTuple):
-    """What is fixed about a method.
+    """The properties of a method that never change.
 
     Attributes:
       num_workers: S.
-      batch_size: B, examples of one local step of one worker.
+      batch_size: B, examples per local step of one worker.
       costs: bytes and sizes by arithmetic.
-      sharding: of values that every device holds, such as data and keys.
-      partition: which units each worker holds; without groups where workers hold the full model.
+      sharding: the sharding of values that every device stores, such as data and keys.
+      partition: which units each worker holds. It has no groups if workers hold the full model.
     """
 
     num_workers: int
@@ -44,10 +44,10 @@ class MethodInfo(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Method(abc.ABC):
-    """A way to train. Every function of it is pure; the state goes in and comes out.
+    """A way to train. All its functions are pure: they take a state and return a new one.
 
-    A method is one file that says how units are planned, exchanged and trained. The fields of
-    `info` are attributes of the method, too.
+    A subclass defines how units are planned, exchanged and trained. The fields of `info` are also
+    properties of the method.
     """
 
     info: MethodInfo
@@ -74,25 +74,25 @@ class Method(abc.ABC):
 
     @abc.abstractmethod
     def init(self, key: Key, start: Start | None = None) -> State:
-        """The state before the first round, from a fresh initialisation or from `start`."""
+        """The state before the first round: initialised with `key`, or continued from `start`."""
 
     @abc.abstractmethod
     def plan(self, state: State, key: Key) -> Plan:
-        """The plan of the coming round, by the state before it and the round's key."""
+        """The plan of the next round, from the state before it and the round's key."""
 
     @abc.abstractmethod
     def _round(
         self, state: State, view: View, key: Key, weight_S: Array, *, steps: int
     ) -> tuple[State, Metrics]:
-        """`round` before it is compiled."""
+        """`round`, not compiled."""
 
     @functools.cached_property
     def round(self) -> Callable[..., tuple[State, Metrics]]:
         """(state, view, key, weight_S, *, steps) -> (state, {'loss_SxJ': the local losses}).
 
-        One round: plan, pull, `steps` local steps, push. It is one compiled program per number of
-        steps, which takes over the memory of `state`. weight_S, float32[S], is how far each worker
-        takes part: 1 fully, 0 not at all (it is lost).
+        One round: plan, pull, `steps` local steps, push. Each number of steps is one compiled
+        program. It reuses the memory of `state`, which is invalid afterwards. float32[S] `weight_S`
+        is the participation of each worker: 1 is full, 0 is lost.
         """
         return jax.jit(self._round, static_argnames="steps", donate_argnums=0)
 
@@ -103,11 +103,11 @@ class Method(abc.ABC):
         """A callable pytree: batch -> outputs of the full model.
 
         Args:
-          state: whose parameters are used.
-          calibration: a batch on which normalisation statistics are measured, in one pass; None:
+          state: provides the parameters.
+          calibration: a batch on which normalisation statistics are measured in one pass; None:
             every batch is normalised with its own statistics.
-          subnets: whether to predict with every worker's model instead; the outputs of all S are
-            stacked.
+          subnets: whether to predict with the models of all S workers instead. Their outputs are
+            stacked along a leading axis S.
         """
 
     @abc.abstractmethod
@@ -116,11 +116,11 @@ class Method(abc.ABC):
 
     @abc.abstractmethod
     def end(self, state: State) -> Start:
-        """What the next phase starts from."""
+        """The start of the next phase, in original order."""
 
     @abc.abstractmethod
     def first_worker(self, state: State) -> Worker:
-        """The first worker as it begins its local steps."""
+        """The first worker at the start of its local steps."""
 
     @abc.abstractmethod
     def local_steps(
@@ -128,23 +128,23 @@ class Method(abc.ABC):
     ) -> tuple[Params, Any, Array]:
         """(params, opt_state, loss_J) after `steps` local steps of the first worker alone.
 
-        The last loop of the program is the loop over steps, which the meter counts and times.
+        The last loop of the program must be the loop over steps: the meter counts its operations.
         """
 
     def shapes(self) -> Params:
-        """Shapes and dtypes of the full model's parameters."""
+        """The shapes and dtypes of the full model's parameters."""
         return jax.eval_shape(lambda key: self.params(self.init(key)), jax.random.key(0))
 
     def check(self, start: Start) -> None:
-        """Raises StartError if `start` has parameters of another model."""
+        """Raises StartError if the parameters of `start` belong to another model."""
         if difference := shape_difference(leaf_shapes(start.params), leaf_shapes(self.shapes())):
-            raise StartError(f"a run starts from parameters of its own model, and {difference}")
+            raise StartError(f"a run starts from parameters of the same model, but {difference}")
 
     def start_sharding(self, leaf: Any) -> jax.sharding.Sharding:
-        """How a leaf of a `Start` is placed on the devices.
+        """The sharding of a leaf of a `Start`.
 
-        Where units are exchanged over a mesh, it is split along an axis, so that no device ever
-        holds the whole leaf.
+        If units are exchanged over a mesh, leaves are sharded along an axis where possible, so that
+        no device stores a full leaf.
         """
         sharding = self.info.sharding
         if self.info.partition.sizes and isinstance(sharding, NamedSharding):
@@ -157,11 +157,11 @@ class Method(abc.ABC):
         """`init` as one compiled program, on the devices of the method.
 
         Raises:
-          StartError: `start` has parameters of another model.
+          StartError: the parameters of `start` belong to another model.
         """
         if start is not None:
             self.check(start)
             start = start._replace(step=jnp.asarray(start.step, jnp.int32))
-            # the phase before may have run on other devices
+            # the previous phase may have run on other devices
             start = jax.device_put(start, jax.tree.map(self.start_sharding, start))
         return jax.jit(self.init)(key_on(self.info.sharding, key), start)

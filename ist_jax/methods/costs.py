@@ -1,4 +1,4 @@
-"""What a method sends and holds, by arithmetic (`ist_jax.analysis.costs`)."""
+"""The bytes and parameters of a method, by arithmetic (`ist_jax.analysis.costs`)."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -17,17 +17,17 @@ class Costs(NamedTuple):
     """The costs of a method.
 
     Attributes:
-      bytes_per_sync: bytes that a device sends per synchronisation if every worker has a device.
-      lower_bound: bytes that no exact exchange can go below; a compressed one may.
+      bytes_per_sync: bytes that a device sends per synchronisation, with one worker per device.
+      lower_bound: the fewest bytes that an exact exchange can send; a compressed one may send less.
       all_reduce: bytes of a ring all-reduce of the full model.
-      steps_per_sync: local steps between two synchronisations; None: one synchronisation a round.
-      model_parameters: entries of the full model.
-      device_parameters: entries of one worker's model.
-      leaves: the cost of every leaf that is sent. Parameters have their own names; optimizer state
-        is called 'opt_state/...' or 'outer_state/...'.
-      messages_per_sync: messages that a device sends one after another (its blocks to several
-        others count as one): one to the next holders, two to home devices and back, 2 (S - 1) in a
-        ring all-reduce.
+      steps_per_sync: local steps between two synchronisations; None: one synchronisation per round.
+      model_parameters: number of parameters of the full model.
+      device_parameters: number of parameters of one worker's model.
+      leaves: the cost of every leaf that is sent. Names of optimizer state start with 'opt_state/'
+        or 'outer_state/'.
+      messages_per_sync: messages that a device sends one after another: one to the next holders,
+        two to homes and back, 2 (S - 1) in a ring all-reduce. Blocks sent to several devices at
+        once count as one message.
     """
 
     bytes_per_sync: float
@@ -40,7 +40,7 @@ class Costs(NamedTuple):
     messages_per_sync: int
 
     def syncs(self, steps: int) -> float:
-        """Synchronisations of a round of `steps` local steps."""
+        """The number of synchronisations in a round of `steps` local steps."""
         return steps / self.steps_per_sync if self.steps_per_sync else 1
 
     def bytes_per_round(self, steps: int) -> float:
@@ -59,13 +59,13 @@ def _prefixed(prefix: str, leaves: Sequence[costs.LeafCost]) -> list[costs.LeafC
 def exchange_costs(
     labels: Exchanged, shapes: Exchanged, partition: Partition, codecs: Exchanged
 ) -> Costs:
-    """The costs of a method that exchanges what `labels` labels once a round.
+    """The costs of a method that exchanges some trees once per round.
 
     Args:
-      labels: labels of everything that is exchanged.
-      shapes: its arrays or ShapeDtypeStructs.
-      partition: with its holder-sharded groups chosen.
-      codecs: the codec's name of each part.
+      labels: labels of the exchanged trees.
+      shapes: their arrays or ShapeDtypeStructs.
+      partition: the partition, with its holder-sharded groups chosen.
+      codecs: the codec name of each tree.
     """
     sent = (
         *costs.leaf_costs(labels.params, shapes.params, partition, codecs.params),
@@ -80,7 +80,7 @@ def exchange_costs(
             ),
         ),
     )
-    return silent_costs(labels.params, shapes.params, partition)._replace(
+    return costs_without_exchange(labels.params, shapes.params, partition)._replace(
         bytes_per_sync=sum((leaf.sent for leaf in sent), 0.0),
         lower_bound=sum((leaf.lower_bound for leaf in sent), 0.0),
         all_reduce=costs.all_reduce_bytes(tree_bytes(shapes.params), partition.num_subnets),
@@ -89,11 +89,11 @@ def exchange_costs(
     )
 
 
-def silent_costs(labels: Any, shapes: Any, partition: Partition) -> Costs:
+def costs_without_exchange(labels: Any, shapes: Any, partition: Partition) -> Costs:
     """The costs of a method that sends nothing.
 
     Args:
-      labels: of the parameters.
+      labels: labels of the parameters.
       shapes: the parameters' arrays or ShapeDtypeStructs.
       partition: which units each worker holds.
     """

@@ -1,8 +1,8 @@
-"""Data parallel training: the mean of S gradients, one synchronisation per step.
+"""Data parallel training: each step averages the gradients of S workers.
 
-The baseline of all three papers, as DDP without synchronised BatchNorm: every worker normalises
+The baseline of all three papers. As in DDP without synchronised BatchNorm, every worker normalises
 with the statistics of its own B examples. A round is `steps` such steps in one program. On one
-device, one worker with a batch of S x B is the faster form.
+device, a single worker with a batch of S x B examples is faster.
 """
 
 import dataclasses
@@ -16,18 +16,18 @@ from ist_jax.core.decomposition import Decomposition, replicated
 from ist_jax.core.keys import named_key
 from ist_jax.core.model import Calibrated, Stats
 from ist_jax.core.placement import Placement, vmapped
-from ist_jax.core.sample_order import View, draw, of_one_device
+from ist_jax.core.sample_order import View, draw, local_part
 from ist_jax.core.subnet import label_axes
 from ist_jax.core.task import Task
 from ist_jax.core.types import Array, Batch, Indices, Key, Metrics, Params
 from ist_jax.methods.base import Method, MethodInfo
-from ist_jax.methods.costs import exchange_costs, silent_costs
+from ist_jax.methods.costs import costs_without_exchange, exchange_costs
 from ist_jax.methods.exchanged import Exchanged
 from ist_jax.methods.optimizer_state import at_step
 from ist_jax.methods.predictor import Predictor, measure_stats
 from ist_jax.methods.state import Plan, Start, State, Worker
 
-# what a step reads besides its worker: data, parameters, the step's key, position in the data order
+# of all workers in one step: data, parameters, the step's key, position in the data order
 Shared = tuple[View, Params, Key, Array]
 
 
@@ -37,7 +37,7 @@ class DataParallel(Method):
 
     Attributes:
       decomposition: its `full` model is trained.
-      task: batch, loss, predictions.
+      task: the problem to solve.
       tx: the optimizer.
       placement: where workers compute their gradients.
     """
@@ -81,7 +81,7 @@ class DataParallel(Method):
         """One worker's loss, and its share of the mean gradient."""
         number, share = worker
         loss, gradient = self._gradient(shared, number)
-        # where, not a product alone: a lost worker's gradient may be nan
+        # `where` as well as the product: a lost worker's gradient may be NaN
         part = lambda leaf: jnp.where(share > 0, share.astype(leaf.dtype) * leaf, 0)
         return loss, jax.tree.map(part, gradient)
 
@@ -122,7 +122,7 @@ class DataParallel(Method):
     def local_steps(
         self, state: State, view: View, key: Key, *, steps: int
     ) -> tuple[Params, Any, Array]:
-        worker, view = self.first_worker(state), of_one_device(view)
+        worker, view = self.first_worker(state), local_part(view)
 
         def step(carry: tuple[Params, Any], j: Array) -> tuple[tuple[Params, Any], Array]:
             params, opt_state = carry
@@ -164,30 +164,33 @@ def data_parallel(
     batch_size: int,
     placement: Placement | None = None,
 ) -> Method:
-    """Data parallel training of the full model; the decomposition's groups are not used.
+    """Data parallel training of the full model. The decomposition's groups are not used.
 
     Args:
       decomposition: its `full` model is trained.
-      task: batch, loss, predictions and metrics.
-      tx: the optimizer, whose state is kept for the whole run.
+      task: the problem to solve.
+      tx: the optimizer. Its state lasts for the run.
       num_workers: S; 1 is plain training.
-      batch_size: examples of one step of one worker.
+      batch_size: examples per step of one worker.
       placement: where workers compute their gradients; default: vmapped on one device.
+
+    Raises:
+      ValueError: `num_workers` is below 1.
     """
     placement = placement or vmapped()
     decomposition = replicated(decomposition, num_workers)
-    parts = decomposition.partition
+    partition = decomposition.partition
     shapes = jax.eval_shape(decomposition.init, jax.random.key(0))
     labels = label_axes(shapes, decomposition.rules, {})
-    costs = silent_costs(labels, shapes, parts)
+    costs = costs_without_exchange(labels, shapes, partition)
     if num_workers > 1:
         exact = Exchanged("exact", "exact", "exact")
-        costs = exchange_costs(Exchanged(labels), Exchanged(shapes), parts, exact)
+        costs = exchange_costs(Exchanged(labels), Exchanged(shapes), partition, exact)
     info = MethodInfo(
         num_workers=num_workers,
         batch_size=batch_size,
         costs=costs._replace(steps_per_sync=1),
         sharding=placement.replicated_sharding,
-        partition=parts,
+        partition=partition,
     )
     return DataParallel(info, decomposition, task, tx, placement)

@@ -1,6 +1,6 @@
 """DiLoCo: local SGD with an outer optimizer (Douillard et al., arXiv 2311.08105).
 
-The outer optimizer steps along the pseudo-gradient, the change of the parameters in a round.
+The gradient of the outer optimizer is old - new parameters of a round (the pseudo-gradient).
 """
 
 import optax
@@ -13,7 +13,7 @@ from ist_jax.methods.local_sgd import local_sgd
 
 
 def nesterov() -> optax.GradientTransformation:
-    """The paper's outer optimizer: SGD of rate 0.7 with Nesterov momentum 0.9 (section 3.1)."""
+    """The paper's outer optimizer: SGD with rate 0.7 and Nesterov momentum 0.9 (section 3.1)."""
     return optax.sgd(0.7, momentum=0.9, nesterov=True)
 
 
@@ -27,16 +27,19 @@ def diloco(
     outer_tx: optax.GradientTransformation | None = None,
     placement: Placement | None = None,
 ) -> Method:
-    """DiLoCo of the full model; the decomposition's groups are not used.
+    """DiLoCo on the full model. The decomposition's groups are not used.
 
     Args:
       decomposition: its `full` model is trained.
-      task: batch, loss, predictions and metrics.
+      task: the problem to solve.
       tx: the inner optimizer, AdamW in the paper. Its state stays with its worker.
       num_workers: S.
-      batch_size: examples of one local step of one worker.
+      batch_size: examples per local step of one worker.
       outer_tx: the outer optimizer; None: `nesterov()`.
-      placement: as of `ist`.
+      placement: see `ist`.
+
+    Raises:
+      ValueError: see `ist`.
     """
     return local_sgd(
         decomposition,

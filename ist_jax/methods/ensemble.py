@@ -1,4 +1,4 @@
-"""Subnetworks that never synchronise, as a baseline of IST: its training without its exchange."""
+"""An ensemble of subnetworks that never synchronise: IST without its exchange, as a baseline."""
 
 import dataclasses
 
@@ -11,7 +11,7 @@ from ist_jax.core.task import Task
 from ist_jax.core.types import Batch, Key
 from ist_jax.exchange import independent
 from ist_jax.methods.base import Method, MethodInfo
-from ist_jax.methods.costs import silent_costs
+from ist_jax.methods.costs import costs_without_exchange
 from ist_jax.methods.predictor import Predictor
 from ist_jax.methods.state import Plan, State
 from ist_jax.methods.subnet_method import SubnetMethod, exchanged_trees
@@ -19,7 +19,7 @@ from ist_jax.methods.subnet_method import SubnetMethod, exchanged_trees
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Ensemble(SubnetMethod):
-    """A plan that synchronises nothing; the prediction is the mean of the members' outputs."""
+    """Subnetworks never synchronise. The prediction is the mean of their outputs."""
 
     def plan(self, state: State, key: Key) -> Plan:
         del key
@@ -42,22 +42,22 @@ def ensemble(
 ) -> Method:
     """S subnetworks, contiguous slices of every group, that never synchronise.
 
-    Arguments are those of `ist`. The optimizer's state stays with its subnetwork.
+    For the arguments, see `ist`. Optimizer state stays with its subnetwork.
 
     Raises:
-      ValueError: labels or rules that do not fit the model.
+      ValueError: the rules do not fit the model.
     """
     placement = placement or vmapped()
-    parts = decomposition.partition
-    parts = partition("fixed", parts.sizes, parts.num_subnets)
-    decomposition = decomposition._replace(partition=parts)
+    drawn = decomposition.partition
+    fixed = partition("fixed", drawn.sizes, drawn.num_subnets)
+    decomposition = decomposition._replace(partition=fixed)
     labels, shapes = exchanged_trees(decomposition, tx)
     info = MethodInfo(
-        num_workers=parts.num_subnets,
+        num_workers=fixed.num_subnets,
         batch_size=batch_size,
-        costs=silent_costs(labels.params, shapes.params, parts),
+        costs=costs_without_exchange(labels.params, shapes.params, fixed),
         sharding=placement.replicated_sharding,
-        partition=parts,
+        partition=fixed,
     )
     return Ensemble(
         info,
@@ -65,6 +65,6 @@ def ensemble(
         task,
         tx,
         placement,
-        independent(labels, shapes, parts, mesh=placement.mesh),
+        independent(labels, fixed, placement.mesh),
         opt_state="local",
     )

@@ -4,13 +4,13 @@ from typing import Any, NamedTuple
 
 
 class Exchanged(NamedTuple):
-    """Parameters and the optimizer state that moves with them; also their labels, shapes or codecs.
+    """Parameters and the optimizer state that moves with them, or their labels, shapes or codecs.
 
     Attributes:
       params: the parameters.
-      opt_state: the local optimizer's state, if it is carried with the units; otherwise ().
-      outer_state: the outer optimizer's state. It never goes to the workers; it moves when its
-        units are stored elsewhere. () without an outer optimizer.
+      opt_state: the local optimizer's state if it is carried with the units, otherwise ().
+      outer_state: the outer optimizer's state; () without one. Workers never receive it, but it
+        moves with holder-sharded units.
     """
 
     params: Any
@@ -19,5 +19,5 @@ class Exchanged(NamedTuple):
 
     @property
     def pulled(self) -> "Exchanged":
-        """The part that goes to the workers and comes back."""
+        """The part that workers receive and return."""
         return self._replace(outer_state=())

@@ -3,8 +3,8 @@
 B. Yuan, C. R. Wolfe, C. Dun, Y. Tang, A. Kyrillidis, C. Jermaine: Distributed Learning of Fully
 Connected Neural Networks using Independent Subnet Training, PVLDB 15(8), 2022 (arXiv 1910.02120).
 
-A round draws a partition, sends every subnetwork its units, trains each alone for J steps and
-writes the units back.
+A round draws a partition, sends every subnetwork its units, trains each subnetwork alone for J
+steps, and writes the units back.
 """
 
 import dataclasses
@@ -32,40 +32,50 @@ STATE_COMPRESSION = {"exact": "exact", "bfloat16": "state", "int8": "state"}
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Ist(SubnetMethod):
-    """A plan that draws units anew and synchronises all of them."""
+    """Every round draws the units anew and synchronises all of them."""
 
     def plan(self, state: State, key: Key) -> Plan:
-        parts = self.decomposition.partition
-        indices = parts.sample(named_key(key, "partition"), state.indices)
-        return Plan(indices, synchronised=frozenset([*parts.sizes, None]))
+        partition = self.decomposition.partition
+        indices = partition.sample(named_key(key, "partition"), state.indices)
+        return Plan(indices, synchronised=frozenset([*partition.sizes, None]))
 
 
-def drawn_partitions(parts: Partition, seed: int, rounds: int) -> list[Indices]:
+def drawn_partitions(partition: Partition, seed: int, rounds: int) -> list[Indices]:
     """The partitions of the first rounds of a run with this seed, without training.
 
     Args:
-      parts: the `MethodInfo.partition` of the run's method.
-      seed: of the run.
-      rounds: how many.
+      partition: the `MethodInfo.partition` of the run's method.
+      seed: the seed of the run.
+      rounds: the number of rounds.
     """
-    indices, drawn = parts.first(), []
+    indices, drawn = partition.first(), []
     for round in range(rounds):
         key = named_key(jax.random.fold_in(jax.random.key(seed), round), "partition")
-        indices = parts.sample(key, indices)
+        indices = partition.sample(key, indices)
         drawn.append(indices)
     return drawn
 
 
-def _check_options(parts: Partition, opt_state: str, compression: str) -> None:
+def _check_options(partition: Partition, opt_state: str, compression: str) -> None:
     if compression not in STATE_COMPRESSION:
         raise ValueError(f"compression is one of {tuple(STATE_COMPRESSION)}, not {compression!r}")
     if opt_state not in OPT_STATES:
         raise ValueError(f"opt_state is one of {OPT_STATES}, not {opt_state!r}")
-    if opt_state == "local" and parts.sizes and parts.name != "fixed":
+    if opt_state == "local" and partition.sizes and partition.name != "fixed":
         raise ValueError(
             "opt_state='local' stays with the worker while its units move on: "
             "use 'reset' or 'carry'"
         )
+
+
+def _with_layout(
+    partition: Partition, labels: Exchanged, shapes: Exchanged, home_sharded: bool
+) -> Partition:
+    """The partition with its holder-sharded groups chosen: none, or those that send least."""
+    if home_sharded:
+        return partition.with_holder_sharded(())
+    outer_state = (labels.outer_state, shapes.outer_state)
+    return choose_holder_sharded(partition, labels.pulled, shapes.pulled, outer_state)
 
 
 def ist(
@@ -80,63 +90,58 @@ def ist(
     home_sharded: bool = False,
     compression: str = "exact",
 ) -> Method:
-    """Independent subnetwork training of `decomposition.num_subnets` subnetworks.
+    """Independent subnetwork training with `decomposition.num_subnets` subnetworks.
 
     Args:
-      decomposition: how the model falls apart.
-      task: batch, loss, predictions and metrics.
+      decomposition: how the model is split.
+      task: the problem to solve.
       tx: the local optimizer. Its learning-rate schedule runs on the global step.
-      batch_size: examples of one local step of one subnetwork.
-      placement: where subnetworks train; default: vmapped on one device. Convolutional ones are
-        faster `looped()`, also inside `sharded`: batched over subnetworks, they become one slow
-        grouped convolution.
-      opt_state: 'reset' starts the optimizer anew every round (the authors' releases). 'carry'
-        moves its state with the units, averaged where several workers hold them; the second
-        moment of an entry held 1/S of the time is then under-corrected. 'local' leaves it with the
-        worker, whose units must not change.
-      outer_tx: applied to old - new parameters after every round; None takes the new parameters.
-        Outer momentum also moves entries that nobody trained in the round.
-      home_sharded: whether the units of all groups are stored at a fixed home device, so that a
-        synchronisation sends them twice. By default only those groups are for which that is
-        cheapest; the others are stored by their holders, and sent once.
-      compression: how units are sent (`exchange.codecs`): 'exact', 'bfloat16' or 'int8'. The last
+      batch_size: examples per local step of one subnetwork.
+      placement: where subnetworks train; default: vmapped on one device. Use `looped()`, also
+        inside `sharded`, for convolutional networks: batching over subnetworks would turn their
+        convolutions into slow grouped ones.
+      opt_state: 'reset' initialises the optimizer in every round (as the authors' releases do).
+        'carry' moves its state with the units, and averages it over several holders; the second
+        moment of an entry that is trained 1/S of the time is then under-corrected. 'local' leaves
+        the state with the worker, whose units must not change.
+      outer_tx: the outer optimizer, applied to old - new parameters after every round; None: the
+        new parameters are taken. Outer momentum also moves entries that nobody trained.
+      home_sharded: whether all groups are home-sharded. By default, only those are for which it is
+        cheaper (`exchange.layout`).
+      compression: how units are sent (`exchange.codecs`): 'exact', 'bfloat16' or 'int8'. The latter
         two round stochastically, and send optimizer state as bfloat16. Leaves without a group are
-        averaged exactly.
+        always averaged exactly.
 
     Raises:
-      ValueError: an option outside its values, labels or rules that do not fit the model, or a
-        partition that a mesh refuses.
+      ValueError: an option has an unknown value, the rules do not fit the model, or a mesh cannot
+        exchange the partition.
     """
     placement = placement or vmapped()
     _check_options(decomposition.partition, opt_state, compression)
     labels, shapes = exchanged_trees(decomposition, tx, opt_state, outer_tx)
-    parts = decomposition.partition
-    outer_state = (labels.outer_state, shapes.outer_state)
-    if home_sharded:
-        parts = parts.with_holder_sharded(())
-    else:
-        parts = choose_holder_sharded(parts, labels.pulled, shapes.pulled, outer_state)
+    partition = _with_layout(decomposition.partition, labels, shapes, home_sharded)
     make, state_codec = one_device, STATE_COMPRESSION[compression]
     if placement.mesh is not None:
         make = functools.partial(over_mesh, mesh=placement.mesh)
     codecs = Exchanged(compression, state_codec, state_codec)
     outer = None
     if outer_tx is not None:
-        outer = Outer(outer_tx, make(*outer_state, parts, compressions=state_codec))
+        state = (labels.outer_state, shapes.outer_state)
+        outer = Outer(outer_tx, make(*state, partition, compressions=state_codec))
     info = MethodInfo(
-        num_workers=parts.num_subnets,
+        num_workers=partition.num_subnets,
         batch_size=batch_size,
-        costs=exchange_costs(labels, shapes, parts, codecs),
+        costs=exchange_costs(labels, shapes, partition, codecs),
         sharding=placement.replicated_sharding,
-        partition=parts,
+        partition=partition,
     )
     return Ist(
         info,
-        decomposition._replace(partition=parts),
+        decomposition._replace(partition=partition),
         task,
         tx,
         placement,
-        make(labels.pulled, shapes.pulled, parts, compressions=codecs),
+        make(labels.pulled, shapes.pulled, partition, compressions=codecs),
         opt_state,
         outer,
     )

@@ -1,4 +1,4 @@
-"""The part of a batch that one subnetwork sees: inputs may be split as well."""
+"""The part of a batch that one subnetwork reads, since inputs may be split as well."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from ist_jax.core.types import Batch, Indices, Params
 
 
 def input_sizes(decomposition: Decomposition) -> dict[str, int]:
-    """The groups that label an axis of the batch."""
+    """group -> size, of the groups that label an axis of the batch."""
     named = {
         group for _, axes in decomposition.batch_rules for group in axes or () if group is not None
     }
@@ -19,11 +19,11 @@ def input_sizes(decomposition: Decomposition) -> dict[str, int]:
 
 
 def local_batch(decomposition: Decomposition, batch: Batch, indices: Indices) -> Batch:
-    """The part of a batch that one subnetwork sees: all of it, or its share of split inputs.
+    """The part of a batch that one subnetwork reads: everything, except units it does not hold.
 
     Args:
-      decomposition: whose batch rules say which fields are split.
-      batch: a whole batch.
+      decomposition: its batch rules define which fields are split.
+      batch: a full batch.
       indices: group -> int32[M], the units of the subnetwork.
     """
     labels = label_axes(batch, decomposition.batch_rules, input_sizes(decomposition))
@@ -31,11 +31,11 @@ def local_batch(decomposition: Decomposition, batch: Batch, indices: Indices) ->
 
 
 def check_subnet(decomposition: Decomposition, labels: Any, shapes: Params) -> None:
-    """Checks the rules table and the subnetwork's model against each other.
+    """Checks that the rules table and the subnetwork's model agree.
 
     Raises:
       ValueError: a rule matches no leaf, or the subnetwork's model has other shapes than the rules
-        give it.
+        imply.
     """
     check_all_match(decomposition.rules, shapes)
     indices = {group: index_SxM[0] for group, index_SxM in decomposition.partition.first().items()}

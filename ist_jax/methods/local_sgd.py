@@ -1,6 +1,6 @@
 """Local SGD: IST without groups (McMahan et al., AISTATS 2017; Stich, ICLR 2019).
 
-Every worker trains a copy of the full model for J steps; then the copies are averaged.
+Every worker trains a copy of the full model for J steps. Then the copies are averaged.
 """
 
 from typing import Any
@@ -22,14 +22,17 @@ def local_sgd(
     batch_size: int,
     **options: Any,
 ) -> Method:
-    """Local SGD of the full model; the decomposition's groups are not used.
+    """Local SGD on the full model. The decomposition's groups are not used.
 
     Args:
       decomposition: its `full` model is trained.
-      task: batch, loss, predictions and metrics.
+      task: the problem to solve.
       tx: the local optimizer.
       num_workers: S.
-      batch_size: examples of one local step of one worker.
-      **options: `placement`, `opt_state` and `outer_tx`, as of `ist`.
+      batch_size: examples per local step of one worker.
+      **options: `placement`, `opt_state` and `outer_tx`; see `ist`.
+
+    Raises:
+      ValueError: see `ist`.
     """
     return ist(replicated(decomposition, num_workers), task, tx, batch_size=batch_size, **options)

@@ -1,4 +1,4 @@
-"""Optimizer state of parameters that move between subnetworks."""
+"""Optimizer state whose parameters move between subnetworks."""
 
 from typing import Any
 
@@ -14,26 +14,26 @@ _COUNTING = (optax.ScaleByScheduleState, optax.InjectHyperparamsState, _INJECTED
 
 
 def at_step(opt_state: Any, step: Array) -> Any:
-    """`opt_state` with the step counts of its learning-rate schedules set to `step`.
+    """`opt_state` with the step counts of all learning-rate schedules set to `step`.
 
-    Adam's count for bias correction is left alone: it counts the updates of the moments.
+    Adam's count for bias correction stays, since it counts the updates of the moments.
     """
-    counts = lambda node: isinstance(node, _COUNTING)
+    is_counting = lambda node: isinstance(node, _COUNTING)
 
     def set_count(node: Any) -> Any:
-        if not counts(node):
+        if not is_counting(node):
             return node
-        if isinstance(node, _INJECTED):  # its schedules keep nothing but counts
+        if isinstance(node, _INJECTED):  # the state of its schedules has only counts
             schedules = node.hyperparams_states
             as_count = lambda count: step.astype(count.dtype)
             node = node._replace(hyperparams_states=jax.tree.map(as_count, schedules))
         return node._replace(count=jnp.asarray(step, node.count.dtype))
 
-    return jax.tree.map(set_count, opt_state, is_leaf=counts)
+    return jax.tree.map(set_count, opt_state, is_leaf=is_counting)
 
 
 def _parameter_of_leaves(tx: optax.GradientTransformation, state: Any, params: Any) -> Any:
-    """A tree like `state`: the number of the parameter that each leaf belongs to, or -1."""
+    """A tree like `state`: for each leaf, the number of its parameter, or -1 without one."""
     flat, treedef = jax.tree.flatten(params)
     return optax.tree_utils.tree_map_params(
         tx,
@@ -45,13 +45,13 @@ def _parameter_of_leaves(tx: optax.GradientTransformation, state: Any, params: A
 
 
 def state_labels(tx: optax.GradientTransformation, labels: Any, params: Any) -> Any:
-    """Labels of the optimizer's state over `params`.
+    """Labels of the optimizer state over `params`.
 
-    Leaves that belong to a parameter move with its units. All others (step counts) are equal on
-    all subnetworks and are not averaged.
+    Leaves that belong to a parameter move with its units. All others (step counts) are equal in
+    all subnetworks, and are not averaged.
 
     Raises:
-      ValueError: a leaf belongs to a parameter and has another shape (factored optimizers).
+      ValueError: a leaf belongs to a parameter but has another shape (factored optimizers).
     """
     flat_labels, flat_params = jax.tree.leaves(labels, is_leaf=is_label), jax.tree.leaves(params)
     state = jax.eval_shape(tx.init, params)

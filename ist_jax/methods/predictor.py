@@ -1,4 +1,4 @@
-"""Predictors: what a state is evaluated with."""
+"""Predictors: functions from batches to outputs, made from a state for evaluation."""
 
 import dataclasses
 from collections.abc import Callable
@@ -19,9 +19,9 @@ class Predictor:
     """A callable pytree: batch -> outputs.
 
     Attributes:
-      params: of one model, or of all S workers' models, stacked.
-      stats: normalisation statistics, stacked likewise; None: those of each batch are used.
-      indices: the units that the parameters belong to, where the inputs are split as well.
+      params: the parameters of one model, or of all S workers' models, stacked.
+      stats: their normalisation statistics; None: every batch is normalised with its own.
+      indices: the units of the parameters, where inputs are split as well.
       function: (params, stats, indices, batch) -> outputs.
     """
 
@@ -36,7 +36,7 @@ class Predictor:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Measuring:
-    """A model that keeps the statistics of the inputs it is applied to."""
+    """A model that records the statistics of the inputs it is applied to."""
 
     model: Model
     measured: list[Stats] = dataclasses.field(default_factory=list)
@@ -57,11 +57,10 @@ class _Measuring:
 def measure_stats(
     model: Model, task: Task, params: Params, calibration: Batch | None
 ) -> Stats | None:
-    """The normalisation statistics of the inputs that `task` gives the model of a batch.
+    """The normalisation statistics of the model on a calibration batch; None without a batch.
 
-    With them a prediction is per example: it does not depend on how the test set is cut into
-    batches. Without a batch the result is None, and every norm uses the statistics of the batch
-    it sees, as in the authors' code.
+    With statistics, a prediction does not depend on how the test set is cut into batches. Without
+    them, every batch is normalised with its own, as in the authors' code.
     """
     if calibration is None:
         return None
@@ -71,7 +70,7 @@ def measure_stats(
 
 
 def model_predictor(model: Model, task: Task, params: Params, stats: Stats | None) -> Predictor:
-    """The predictor of one model that takes whole batches."""
+    """The predictor of one model whose inputs are not split."""
 
     def predict(params: Params, stats: Stats | None, indices: Indices, batch: Batch) -> Any:
         del indices

@@ -1,4 +1,4 @@
-"""What a method keeps between rounds, and what it plans and passes on."""
+"""The state of a method, the plan of a round, and what phases pass on."""
 
 from typing import Any, NamedTuple
 
@@ -6,12 +6,12 @@ from ist_jax.core.types import Array, Indices, Params
 
 
 class Start(NamedTuple):
-    """What one phase of a run passes to the next, or another run to this one, in original order.
+    """The start of a phase: the end of the previous phase or of another run, in original order.
 
     Attributes:
       params: the full model's parameters.
-      opt_state: the optimizer's state over them; None where it is not kept between rounds.
-      step: local steps so far; learning-rate schedules run on it.
+      opt_state: the optimizer's state over them; None if it is not kept between rounds.
+      step: local steps so far, on which learning-rate schedules run.
     """
 
     params: Params
@@ -20,14 +20,14 @@ class Start(NamedTuple):
 
 
 class State(NamedTuple):
-    """What a method keeps between rounds.
+    """The state of a method between rounds.
 
     Attributes:
-      store: the global parameters as they are stored.
-      opt_state: optimizer state that is not part of the store, or ().
-      outer_state: state of the outer optimizer, or ().
-      indices: the current partition.
-      step: int32[], local steps so far, over all phases.
+      store: the stored parameters, in the layout of the method's exchange.
+      opt_state: optimizer state outside the store, or ().
+      outer_state: the outer optimizer's state, or ().
+      indices: group -> int32[S, M], the units that each subnetwork holds.
+      step: int32[], local steps so far in all phases.
       position: int32[], examples that each worker has drawn in this phase.
     """
 
@@ -40,12 +40,12 @@ class State(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """What happens to units in one round.
+    """The units of one round, and the groups that it synchronises.
 
     Attributes:
       indices: group -> int32[S, M], the units that each subnetwork trains.
-      synchronised: the groups whose units are written back to the global parameters after the
-        round. None among them stands for the leaves without a group.
+      synchronised: the groups that are written back to the stored parameters after the round. None
+        stands for the leaves without a group.
     """
 
     indices: Indices
@@ -53,13 +53,13 @@ class Plan(NamedTuple):
 
 
 class Worker(NamedTuple):
-    """One worker of a state.
+    """One worker at the start of its local steps.
 
     Attributes:
-      params: of its model.
-      opt_state: its local optimizer's.
-      indices: the units that it holds; {} for a worker with the full model.
-      number: int32[], which worker it is.
+      params: the parameters of its model.
+      opt_state: the state of its local optimizer.
+      indices: group -> int32[M], the units that it holds; {} for the full model.
+      number: int32[], the worker's number.
     """
 
     params: Params

@@ -1,7 +1,7 @@
-"""The round that ist, local SGD, DiLoCo and ensembles share.
+"""The round that IST, local SGD, DiLoCo and ensembles share.
 
-Plan the units of every subnetwork, pull them, train each subnetwork alone for J steps, push the
-units back, and let the outer optimizer act on what the round changed.
+It plans the units of every subnetwork, pulls them, trains each subnetwork alone for J steps, pushes
+the units back, and applies the outer optimizer to the change.
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from ist_jax.core.decomposition import Decomposition
 from ist_jax.core.keys import named_key
 from ist_jax.core.placement import AXIS, Placement
-from ist_jax.core.sample_order import View, draw, of_one_device
+from ist_jax.core.sample_order import View, draw, local_part
 from ist_jax.core.subnet import label_axes, per_subnet
 from ist_jax.core.task import Task
 from ist_jax.core.types import Array, Batch, Key, Metrics, Params
@@ -33,7 +33,7 @@ OPT_STATES = ("reset", "carry", "local")
 
 
 class Outer(NamedTuple):
-    """An outer optimizer, and the exchange that moves its state to its units' next holders."""
+    """An outer optimizer, and the exchange that moves its state with the units."""
 
     tx: optax.GradientTransformation
     exchange: Exchange
@@ -48,8 +48,8 @@ def exchanged_trees(
     """(labels, shapes) of everything that is exchanged.
 
     Raises:
-      ValueError: rules or the subnetwork's model do not fit, or carried optimizer state is not
-        shaped like its parameters.
+      ValueError: the rules do not fit the model or the subnetwork's model, or carried optimizer
+        state has other shapes than its parameters.
     """
     shapes = jax.eval_shape(decomposition.init, jax.random.key(0))
     labels = label_axes(shapes, decomposition.rules, decomposition.partition.sizes)
@@ -63,24 +63,27 @@ def exchanged_trees(
     )
 
 
-def _if_present(weight_S: Array, new_S: Any, old_S: Any) -> Any:
-    """Per worker: what it has now; for a lost worker, what it had before."""
-    choose = lambda new, old: jnp.where(per_subnet(weight_S, new) > 0, new, old)
+def _unless_lost(weight_S: Array, new_S: Any, old_S: Any) -> Any:
+    """The new values of each worker; the old ones for a lost worker."""
+
+    def choose(new: Array, old: Array) -> Array:
+        return jnp.where(per_subnet(weight_S, new) > 0, new, old)
+
     return jax.tree.map(choose, new_S, old_S)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class SubnetMethod(Method):
-    """A method whose workers train subnetworks, or copies, alone and synchronise once a round.
+    """A method whose workers train subnetworks, or copies, alone and synchronise once per round.
 
     Attributes:
-      decomposition: the model and its parts.
-      task: batch, loss, predictions.
+      decomposition: how the model is split.
+      task: the problem to solve.
       tx: the local optimizer.
       placement: where subnetworks train.
-      exchange: of the parameters and of carried optimizer state.
+      exchange: the exchange of parameters and carried optimizer state.
       opt_state: 'reset', 'carry' or 'local'; see `ist`.
-      outer: the outer optimizer; None: what is pushed is the new parameters.
+      outer: the outer optimizer; None: the pushed parameters are the new ones.
     """
 
     decomposition: Decomposition
@@ -112,18 +115,17 @@ class SubnetMethod(Method):
         return self._placed(state), {"loss_SxJ": loss_SxJ}
 
     def _repartition(self, state: State, plan: Plan, key: Key) -> State:
-        """Moves holder-sharded units to their next holders."""
-        moved = lambda exchange, tree: exchange.repartition(tree, state.indices, plan.indices, key)
-        return state._replace(
-            store=moved(self.exchange, state.store),
-            outer_state=moved(self.outer.exchange, state.outer_state) if self.outer else (),
-            indices=plan.indices,
-        )
+        """The state with the units of the plan; holder-sharded units move to their next holders."""
+        move = (state.indices, plan.indices, key)
+        store, outer_state = self.exchange.repartition(state.store, *move), state.outer_state
+        if self.outer is not None:
+            outer_state = self.outer.exchange.repartition(outer_state, *move)
+        return state._replace(store=store, outer_state=outer_state, indices=plan.indices)
 
     def _train(
         self, state: State, pulled_S: Exchanged, view: View, key: Key, steps: int
     ) -> tuple[Exchanged, Any, Array]:
-        """Local steps of all subnetworks: (what is pushed, their optimizers' state, the losses)."""
+        """(trees to push, optimizer states, loss_SxJ) after the local steps of all subnetworks."""
         worker_S = Worker(
             pulled_S.params,
             self._opt_states(state, pulled_S),
@@ -137,7 +139,7 @@ class SubnetMethod(Method):
     def _steps_of_one(
         self, steps: int, shared: tuple[View, Key, Array], worker: Worker
     ) -> tuple[Params, Any, Array]:
-        """`steps` local steps of one subnetwork, alone."""
+        """(params, opt_state, loss_J) after `steps` local steps of one subnetwork."""
         view, key, position = shared
         worker_key = jax.random.fold_in(key, worker.number)
 
@@ -158,7 +160,7 @@ class SubnetMethod(Method):
         return params, opt_state, loss_J
 
     def _outer_update(self, state: State, store: Exchanged) -> tuple[Exchanged, State]:
-        """Douillard et al., Algorithm 1: the outer optimizer on what the round changed."""
+        """One step of the outer optimizer (Douillard et al., Algorithm 1)."""
         if self.outer is None:
             return store, state
         old = state.store.params
@@ -178,7 +180,7 @@ class SubnetMethod(Method):
             params_S = self.exchange.pull(store, indices).params
             opt_state = self._stacked(self._new_opt_states(params_S, start.step))
         outer_state = self.outer.tx.init(store.params) if self.outer else ()
-        # + 0 makes a copy: the state's memory is taken over by `round`, and `start` may live on
+        # + 0 copies: `round` donates the memory of its state, and the caller may keep `start`
         step = start.step + 0
         position = jnp.zeros((), jnp.int32)
         return self._placed(State(store, opt_state, outer_state, indices, step, position))
@@ -194,32 +196,32 @@ class SubnetMethod(Method):
         return jax.vmap(lambda params: at_step(self.tx.init(params), step))(params_S)
 
     def _opt_states(self, state: State, pulled_S: Exchanged) -> Any:
-        """The local optimizers' state at the start of a round."""
+        """The states of the local optimizers at the start of a round."""
         if self.opt_state == "reset":
             return self._new_opt_states(pulled_S.params, state.step)
         return pulled_S.opt_state if self.opt_state == "carry" else state.opt_state
 
     def _kept_by_workers(self, state: State, opt_S: Any, weight_S: Array) -> Any:
-        """The optimizer state that stays with the workers until the next round."""
+        """The optimizer states that workers keep until the next round."""
         if self.opt_state != "local":
             return ()
-        return self._stacked(_if_present(weight_S, opt_S, state.opt_state))
+        return self._stacked(_unless_lost(weight_S, opt_S, state.opt_state))
 
     def _stacked(self, tree_S: Any) -> Any:
-        """A stacked tree, sharded over the mesh by subnetworks."""
+        """`tree_S`, sharded over the mesh along its leading axis."""
         if self.placement.mesh is None:
             return tree_S
         sharding = NamedSharding(self.placement.mesh, PartitionSpec(AXIS))
         return jax.lax.with_sharding_constraint(tree_S, sharding)
 
     def _placed(self, state: State) -> State:
-        """Fixes the shardings that the exchange and the placement leave open."""
+        """Fixes shardings that the exchange and the placement leave to the compiler."""
         if self.placement.mesh is None:
             return state
         constrain = jax.lax.with_sharding_constraint
         replicate = lambda tree: constrain(tree, self.placement.replicated_sharding)
         outer_state = state.outer_state
-        if self.outer is not None:  # stored as the parameters are
+        if self.outer is not None:  # sharded like the parameters
             outer_state = optax.tree_utils.tree_map_params(
                 self.outer.tx,
                 constrain,
@@ -238,9 +240,9 @@ class SubnetMethod(Method):
         return self.exchange.params(state.store, state.indices).params
 
     def end(self, state: State) -> Start:
-        global_ = self.exchange.params(state.store, state.indices)
-        carried = global_.opt_state if self.opt_state == "carry" else None
-        return Start(global_.params, carried, state.step)
+        full = self.exchange.params(state.store, state.indices)
+        opt_state = full.opt_state if self.opt_state == "carry" else None
+        return Start(full.params, opt_state, state.step)
 
     def first_worker(self, state: State) -> Worker:
         pulled_S = self.exchange.pull(state.store, state.indices)
@@ -250,7 +252,7 @@ class SubnetMethod(Method):
     def local_steps(
         self, state: State, view: View, key: Key, *, steps: int
     ) -> tuple[Params, Any, Array]:
-        shared = (of_one_device(view), key, state.position)
+        shared = (local_part(view), key, state.position)
         return self._steps_of_one(steps, shared, self.first_worker(state))
 
     def predictor(

@@ -1,4 +1,4 @@
-"""Predictors of a decomposed model: of the full model as it is stored, and of its subnetworks."""
+"""Predictors of the full model, of its subnetworks, and of their ensemble."""
 
 import dataclasses
 from typing import Any
@@ -22,7 +22,7 @@ from ist_jax.methods.state import State
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class SubnetPredictors:
-    """Makes the predictors of one method; the fields are those of `SubnetMethod`."""
+    """Makes the predictors of one method. For the attributes, see `SubnetMethod`."""
 
     decomposition: Decomposition
     task: Task
@@ -30,9 +30,9 @@ class SubnetPredictors:
     exchange: Exchange
 
     def of_full_model(self, state: State, calibration: Batch | None) -> Predictor:
-        """The full model with its units in storage order, where that computes the same function.
+        """The full model, with its units in storage order if that computes the same function.
 
-        No device then holds the whole model. Otherwise units are brought into original order.
+        No device then stores the full model. Otherwise units are in original order.
         """
         model = self._stored_model
         if model is None:
@@ -41,17 +41,19 @@ class SubnetPredictors:
             params = self.exchange.stored_params(state.store, state.indices).params
             units = storage_order(self.decomposition.partition, state.indices)
             indices = {group: units[group] for group in input_sizes(self.decomposition)}
-        seen = None if calibration is None else self._seen(calibration, indices)
-        stats = measure_stats(model, self.task, params, seen)
+        if calibration is not None:
+            calibration = self._ordered_inputs(calibration, indices)
+        stats = measure_stats(model, self.task, params, calibration)
         return Predictor(params, stats, indices, self._predict)
 
     def of_subnets(self, state: State, calibration: Batch | None) -> Predictor:
-        """The S subnetworks; outputs are stacked."""
+        """The S subnetworks. Outputs are stacked along a leading axis S."""
 
         def measure(calibration: Batch | None, worker: tuple[Params, Indices]) -> Any:
             params, indices = worker
-            seen = None if calibration is None else self._local(calibration, indices)
-            return params, measure_stats(self.decomposition.subnet, self.task, params, seen)
+            if calibration is not None:
+                calibration = self._local(calibration, indices)
+            return params, measure_stats(self.decomposition.subnet, self.task, params, calibration)
 
         indices = dict(state.indices)
         params_S = self.exchange.pull(state.store, state.indices).params
@@ -65,29 +67,29 @@ class SubnetPredictors:
 
     @property
     def _stored_model(self) -> Model | None:
-        """The model that is evaluated in storage order; None if there is none."""
-        parts = self.decomposition.partition
-        if self.decomposition.ordered and parts.sizes:
+        """The model that takes parameters in storage order; None if no model does."""
+        partition = self.decomposition.partition
+        if self.decomposition.ordered and partition.sizes:
             return None
-        uneven = uneven_groups(parts.sizes, parts.num_subnets)
+        uneven = uneven_groups(partition.sizes, partition.num_subnets)
         return self.decomposition.padded if uneven else self.decomposition.full
 
     def _in_original_order(self, state: State) -> Params:
         """The full model's parameters in original order.
 
-        Over a mesh, blocks whose order matters stay where they are stored, until
-        `models.residual.repeated` asks for one of them.
+        Over a mesh, blocks become a `ShardedStack`: they stay where they are stored, and
+        `models.residual.repeated` fetches one at a time.
         """
         if self.placement.mesh is None:
             return self.exchange.params(state.store, state.indices).params
-        parts = self.decomposition.partition
-        units = storage_order(parts, state.indices)
+        partition = self.decomposition.partition
+        units = storage_order(partition, state.indices)
 
         def ordered(name: str, leaf: Array) -> Array | ShardedStack:
             group = (match(self.decomposition.rules, name) or (None,))[0]
             if group is None:
                 return leaf
-            place_N = jnp.argsort(units[group])[: parts.sizes[group]]
+            place_N = jnp.argsort(units[group])[: partition.sizes[group]]
             return ShardedStack(leaf, place_N, self.placement.mesh)
 
         return map_with_names(
@@ -97,13 +99,13 @@ class SubnetPredictors:
     def _local(self, batch: Batch, indices: Indices) -> Batch:
         return local_batch(self.decomposition, batch, indices)
 
-    def _seen(self, batch: Batch, indices: Indices) -> Batch:
-        """What the full model sees of a batch: its split inputs in storage order."""
+    def _ordered_inputs(self, batch: Batch, indices: Indices) -> Batch:
+        """The batch, with split inputs (groups of `indices`) in the order of the parameters."""
         return self._local(batch, indices) if indices else batch
 
     def _predict(self, params: Params, stats: Stats | None, indices: Indices, batch: Batch) -> Any:
         model = Calibrated(self._stored_model or self.decomposition.full, stats)
-        return self.task.predict(model, params, self._seen(batch, indices))
+        return self.task.predict(model, params, self._ordered_inputs(batch, indices))
 
     def _predict_by_subnets(
         self, params_S: Params, stats_S: Stats | None, indices_S: Indices, batch: Batch

@@ -1,4 +1,4 @@
-"""Flax modules, and what makes a model of one. A new module is a file and a line here."""
+"""Flax modules, and `linen`, which makes a model of one. A new module is a file and a line here."""
 
 from ist_jax.models.gat import GAT
 from ist_jax.models.gcn import GCN

@@ -1,11 +1,11 @@
-"""A 2-D convolution whose gradients are fast inside `lax.scan` and `nn.scan`, too.
+"""A 2-D convolution whose gradients are also fast inside `lax.scan` and `nn.scan`.
 
-On a CPU, XLA has a fast convolution for images in NHWC and kernels in HWIO. Automatic
-differentiation writes the gradients as convolutions with other dimension orders. Outside of loops,
-XLA transposes them for the fast one. Inside, they run as plain nested loops, up to 34 times slower
-(experiments/resist). The gradients below are written in the fast order; those of 1 x 1 kernels are
-matrix products. On GPUs and TPUs, where XLA chooses its own layouts, `Conv` leaves differentiation
-to JAX.
+XLA's CPU backend has a fast convolution for images in NHWC and kernels in HWIO. JAX's automatic
+differentiation gives convolutions with other dimension orders. Outside loops, XLA transposes them
+to the fast order. Inside loops, they run as plain nested loops, up to 34 times slower
+(experiments/resist). So this file writes the gradients in the fast order, and those of 1 x 1
+kernels as matrix products. On GPUs and TPUs, where XLA chooses layouts itself, `Conv` uses JAX's
+gradients.
 """
 
 import functools
@@ -23,13 +23,13 @@ _Padding = tuple[tuple[int, int], tuple[int, int]]
 
 
 def _padding(kernel: Array) -> _Padding:
-    """Half of the kernel on both sides for every stride, as the authors' frameworks pad."""
+    """Half of the kernel on both sides, for every stride, as in the authors' frameworks."""
     height, width = kernel.shape[:2]
     return ((height // 2, height // 2), (width // 2, width // 2))
 
 
 def plain_conv(x_BxHxWxI: Array, kernel: Array, stride: int) -> Array:
-    """`lax`'s convolution, padded by half of the kernel on both sides, with JAX's gradients."""
+    """JAX's convolution and gradients, padded by half of the kernel on both sides."""
     return lax.conv_general_dilated(
         x_BxHxWxI, kernel, (stride, stride), _padding(kernel), dimension_numbers=_ORDER
     )
@@ -37,7 +37,7 @@ def plain_conv(x_BxHxWxI: Array, kernel: Array, stride: int) -> Array:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def conv(x_BxHxWxI: Array, kernel: Array, stride: int) -> Array:
-    """`plain_conv` with gradients in the dimension order that is fast in loops on a CPU.
+    """`plain_conv`, with gradients in the dimension order that is fast in loops on a CPU.
 
     Args:
       x_BxHxWxI: images.
@@ -68,7 +68,7 @@ def _backward_1x1(stride: int, x: Array, kernel: Array, dy: Array) -> tuple[Arra
 
 
 def _input_gradient(stride: int, x: Array, kernel: Array, dy: Array) -> Array:
-    """A convolution of dy, dilated by the stride, with the flipped kernel."""
+    """The convolution of dy, dilated by the stride, with the flipped kernel."""
     flipped = jnp.flip(kernel, (0, 1)).swapaxes(2, 3)
     padding = []
     for axis, (before, _) in enumerate(_padding(kernel)):
@@ -82,7 +82,7 @@ def _input_gradient(stride: int, x: Array, kernel: Array, dy: Array) -> Array:
 
 
 def _kernel_gradient(stride: int, x: Array, kernel: Array, dy: Array) -> Array:
-    """A convolution of x with dy, dilated by the stride, as kernel; it sums over the examples."""
+    """The convolution of x with dy, dilated by the stride, as kernel. It sums over examples."""
     images, window = x.transpose(3, 1, 2, 0), dy.transpose(1, 2, 0, 3)
     padding = []
     for axis, (before, _) in enumerate(_padding(kernel)):
@@ -102,13 +102,13 @@ def _fastest_conv() -> Callable[[Array, Array, int], Array]:
 
 
 class Conv(nn.Module):
-    """A convolution without bias, padded by half of its kernel on both sides.
+    """A convolution without bias, padded by half of the kernel on both sides.
 
     Attributes:
       features: output channels.
-      size: of the square kernel.
+      size: height and width of the kernel.
       stride: in both directions.
-      dtype: compute dtype, None for that of input and kernel.
+      dtype: compute dtype; None: that of input and kernel.
       param_dtype: dtype of the kernel.
     """
 

@@ -14,10 +14,10 @@ from ist_jax.models.graphs import activate, layer_dropout
 
 
 def _weighted_sum(weight_RxWxA: Array, z_NxAxH: Array, index_RxW: Array) -> Array:
-    """[R, A, H]: weighted sums over the W nodes of each row; index N names no node.
+    """[R, A, H]: weighted sums over the W nodes of each row. Index N means no node.
 
-    Nodes are added one after another, and gathered again for the gradient: the features of all
-    edges at once would take E / N times the memory of those of all nodes.
+    The sum adds one node per row at a time, and gathers it again for the gradient. The features of
+    all E edges at once would take E / N times the memory of all nodes' features.
     """
 
     @jax.checkpoint
@@ -31,7 +31,7 @@ def _weighted_sum(weight_RxWxA: Array, z_NxAxH: Array, index_RxW: Array) -> Arra
 
 
 def _attend(z_NxAxH: Array, to_NxA: Array, from_NxA: Array, graph: Graph) -> Array:
-    """[N, A, H]: each node's mean over itself and its neighbours, weighted by a softmax over them.
+    """[N, A, H]: for each node, the softmax-weighted mean over itself and its neighbours.
 
     The logit of an edge is leaky_relu(to[receiver] + from[sender]).
     """
@@ -62,8 +62,8 @@ def _attend(z_NxAxH: Array, to_NxA: Array, from_NxA: Array, graph: Graph) -> Arr
 class Project(nn.Module):
     """[N, heads before, D] to [N, heads, H], without bias.
 
-    The kernel is drawn in its final shape, so that every device of a mesh draws its share only;
-    nn.DenseGeneral draws a matrix.
+    The kernel is initialised in its final shape, so that every device of a mesh draws only its
+    share. nn.DenseGeneral would initialise a matrix.
     """
 
     heads: int
@@ -84,8 +84,8 @@ class Attention(nn.Module):
     Attributes:
       heads: number of heads.
       width: H, features of one head.
-      concatenated: whether heads keep an axis; if not, the result is their mean [N, H].
-      bias: whether there is one.
+      concatenated: whether the result has an axis of heads; if not, it is their mean [N, H].
+      bias: whether to add a bias.
       param_dtype: dtype of the parameters.
     """
 
@@ -114,12 +114,12 @@ class Attention(nn.Module):
 class GAT(nn.Module):
     """Attention layers hidden_0, hidden_1, ..., output.
 
-    Heads of hidden layers are concatenated, those of the output are averaged.
+    The heads of hidden layers are concatenated; those of the output are averaged.
 
     Attributes:
-      hidden: features of one head, for every hidden layer.
+      hidden: features per head of every hidden layer.
       heads: number of heads of every layer.
-      Others as in `GCN`; the norm 'layer' runs over the features of all heads of a node.
+      Others: see `GCN`. The norm 'layer' runs over the features of all heads of a node.
     """
 
     hidden: tuple[int, ...]

@@ -1,6 +1,6 @@
-"""Graph convolutional networks (Kipf and Welling, ICLR 2017).
+"""Graph convolutional networks (Kipf and Welling, ICLR 2017), as in GIST.
 
-They are used as GIST trains them (Wolfe et al., 2023, section 2).
+GIST: Wolfe et al., 2023, section 2.
 """
 
 from collections.abc import Callable
@@ -15,12 +15,12 @@ from ist_jax.models.spmm import spmm
 
 
 class Convolution(nn.Module):
-    """propagate(h) W + b. The narrower one of h and h W is propagated.
+    """propagate(h W) + b, or propagate(h) W + b if h is narrower than h W.
 
     Attributes:
       width: output features.
       propagate: a linear map over nodes.
-      bias: whether there is a b.
+      bias: whether to add the bias b.
       param_dtype: dtype of W and b.
     """
 
@@ -46,22 +46,22 @@ class Convolution(nn.Module):
 class GCN(nn.Module):
     """Graph convolutions hidden_0, hidden_1, ..., output.
 
-    The first sum over neighbours is constant and computed with the data: `graph.features` are
-    D^-1/2 (A + I) D^-1/2 X (`data.GraphOptions(first_product='symmetric')`). Features that are a
-    `SparseMatrix` are X itself, and their product with the first kernel is propagated.
+    The first sum over neighbours is constant, so it is part of the data: `graph.features` is
+    D^-1/2 (A + I) D^-1/2 X (`data.GraphOptions(first_product='symmetric')`). If it is a
+    `SparseMatrix`, it is X itself, and the first layer propagates its product with the kernel.
 
     Attributes:
       hidden: widths of the hidden layers.
       num_classes: width of the logits.
-      norm: 'layer' (per node, before the activation), 'matrix' (all nodes together, after it, as in
-        the authors' script) or 'none'.
+      norm: 'layer' (per node, before the activation), 'matrix' (over all nodes, after it, as in the
+        authors' script) or 'none'.
       dropout: probability that an input of a layer is dropped in training.
-      input_dropout: whether the first layer's inputs are dropped, too. In the authors' small-scale
-        script they are not.
+      input_dropout: whether dropout applies to the first layer, too. In the authors' small-scale
+        script it does not.
       bias: whether layers have a bias.
       activation: a name of `ACTIVATIONS`.
-      sum_scales: for each layer, a factor on the features that it reads; () for none. It is below 1
-        in a full model without norm, which sums more features than the subnetworks trained with.
+      sum_scales: for each layer, a factor on the features that it reads; () for none. A full
+        model without norm needs less than 1, since it sums more features than its subnetworks did.
       param_dtype: dtype of the parameters.
     """
 

@@ -1,4 +1,4 @@
-"""What graph networks share: propagation over neighbours, dropout of features, normalisation."""
+"""Shared parts of graph networks: propagation over neighbours, dropout, normalisation."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -30,7 +30,7 @@ def symmetric_mean(graph: Graph) -> Callable[[Array], Array]:
 
 
 def check_layers(graph: Graph | Layered, num_sums: int) -> None:
-    """Raises ValueError if a `Layered` has blocks for another number of sums than the model has."""
+    """Raises ValueError if a `Layered` graph does not have one block per sum of the model."""
     if isinstance(graph, Layered) and len(graph.blocks) != num_sums:
         raise ValueError(
             f"the graph is laid out for {len(graph.blocks)} sums over neighbours, "
@@ -40,10 +40,10 @@ def check_layers(graph: Graph | Layered, num_sums: int) -> None:
 
 
 def symmetric_means(graph: Graph | Layered, num_layers: int) -> list[Callable[[Array], Array]]:
-    """The propagation of every layer.
+    """The propagation h -> h' of every layer.
 
-    The first layer's is the identity where its product is part of the data. The layers of a
-    `Layered` each have their block; those of a `Graph` all have `symmetric_mean`.
+    It is `symmetric_mean` for a `Graph`, and the layer's block for a `Layered` graph. If the first
+    product is part of the data, the first layer's propagation is the identity.
 
     Raises:
       ValueError: see `check_layers`.
@@ -58,13 +58,13 @@ def symmetric_means(graph: Graph | Layered, num_layers: int) -> list[Callable[[A
 
 
 def neighbour_mean(h_NxH: Array, graph: Graph) -> Array:
-    """[N, H]: the mean over every node's neighbours; 0 for padding and nodes without neighbours."""
+    """[N, H]: the mean over each node's neighbours; 0 for padding and isolated nodes."""
     share_Nx1 = (graph.mask_N / jnp.maximum(graph.degree_N, 1))[:, None].astype(h_NxH.dtype)
     return spmm(graph, h_NxH) * share_Nx1
 
 
 def with_neighbours(h_NxH: Array, graph: Graph | Layered, layer: int) -> Array:
-    """[nodes of the next layer, 2, H]: each node's features and the mean of its neighbours'.
+    """[nodes of the next layer, 2, H]: each node's features, and the mean of its neighbours'.
 
     `layer` counts the sums over neighbours from 0.
     """
@@ -75,9 +75,9 @@ def with_neighbours(h_NxH: Array, graph: Graph | Layered, layer: int) -> Array:
 
 
 def scale_input(h: Array | SparseMatrix, scales: Sequence[float], layer: int) -> Array:
-    """The input of layer `layer` times its factor; unchanged without factors.
+    """The input of layer `layer` times its factor; unchanged if `scales` is ().
 
-    Sparse features are never scaled: they are the model's input, not a sum over hidden features.
+    Sparse features are never scaled: they are inputs, not sums over hidden features.
     """
     return h if not scales or scales[layer] == 1.0 else h * scales[layer]
 
@@ -86,7 +86,7 @@ def scale_input(h: Array | SparseMatrix, scales: Sequence[float], layer: int) ->
 
 
 def _hash(index: Array, seed: Array) -> Array:
-    """uint32, one for each index and seed: the finaliser of MurmurHash3 (A. Appleby)."""
+    """uint32 hashes of indices with a seed: the finaliser of MurmurHash3 (A. Appleby)."""
     x = index.astype(jnp.uint32) * jnp.uint32(0x9E3779B1) ^ seed
     x = (x ^ (x >> 16)) * jnp.uint32(0x85EBCA6B)
     x = (x ^ (x >> 13)) * jnp.uint32(0xC2B2AE35)
@@ -96,8 +96,8 @@ def _hash(index: Array, seed: Array) -> Array:
 def _entry_dropout(rate: float, key: Key) -> Callable[[Array, Array, Array], Array]:
     """(values, row, column) -> values after dropout.
 
-    A hash of row and column decides about an entry, so that it has the same fate in every layout.
-    Hashes cost a tenth of random bits.
+    A hash of row and column decides whether an entry is dropped, so all layouts drop the same
+    entries. Hashes cost a tenth of random bits.
     """
     seed_row, seed_column = jax.random.bits(key, (2,), jnp.uint32)
     limit = jnp.uint32(rate * 2**32)
@@ -110,7 +110,7 @@ def _entry_dropout(rate: float, key: Key) -> Callable[[Array, Array, Array], Arr
 
 
 def dropout_entries(matrix: SparseMatrix, rate: float, key: Key) -> SparseMatrix:
-    """Dropout of a sparse matrix's entries, the same ones in its rows and its columns."""
+    """Dropout of a sparse matrix's entries: the same ones in its rows and its columns."""
     drop = _entry_dropout(rate, key)
 
     def drop_bucket(row_n: Array, column: Array, value: Array, is_transpose: bool) -> Array:
@@ -127,7 +127,7 @@ def dropout_entries(matrix: SparseMatrix, rate: float, key: Key) -> SparseMatrix
 def dropout(h: Array | SparseMatrix, rate: float, key: Key | None) -> Array | SparseMatrix:
     """Dropout of node features. Without a key, `h` is unchanged.
 
-    Dense and sparse features lose the same entries.
+    Dense and sparse features drop the same entries.
     """
     if key is None or not rate:
         return h
@@ -139,7 +139,7 @@ def dropout(h: Array | SparseMatrix, rate: float, key: Key | None) -> Array | Sp
 
 
 def layer_dropout(model: nn.Module, h: Array | SparseMatrix, layer: int) -> Array | SparseMatrix:
-    """Dropout of the input of layer `layer`, by the model's `dropout` and `input_dropout`."""
+    """Dropout of the input of layer `layer`, as the model's attributes configure it."""
     is_on = model.has_rng("dropout") and (layer or model.input_dropout)
     return dropout(h, model.dropout, model.make_rng("dropout") if is_on else None)
 
@@ -162,9 +162,9 @@ def normalise(h_NxH: Array, norm: str, mask_N: Array | None, epsilon: float = 1e
 
     Args:
       h_NxH: features of N nodes.
-      norm: 'layer', over the features of every node; 'matrix', over all nodes and features together
-        (the authors' small-scale release of GIST, gcn.py); or 'none'.
-      mask_N: 1 for a node, 0 for padding, which 'matrix' leaves out; the others do not use it.
+      norm: 'layer': over the features of each node; 'matrix': over all nodes and features (the
+        authors' small-scale release of GIST, gcn.py); or 'none'.
+      mask_N: 1 for a node, 0 for padding. Only 'matrix' uses it, and leaves padding out.
       epsilon: added to the variance.
     """
     if norm == "none":
@@ -178,16 +178,16 @@ def normalise(h_NxH: Array, norm: str, mask_N: Array | None, epsilon: float = 1e
 
 
 def _row_mean(h_NxH: Array) -> Array:
-    """[N, 1]: as a matrix product, 2 to 4 times faster than a sum on a CPU."""
+    """[N, 1]: row means as a matrix product, which is 2 to 4 times faster than a sum on a CPU."""
     sum_N = jnp.dot(h_NxH, jnp.ones(h_NxH.shape[1], h_NxH.dtype), precision="highest")
     return sum_N[:, None] / h_NxH.shape[1]
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
 def _standardise(h_NxH: Array, epsilon: float) -> Array:
-    """Rows with mean 0 and variance 1.
+    """Rows scaled to mean 0 and variance 1.
 
-    The explicit gradient halves the passes over memory.
+    Its explicit gradient needs half as many passes over memory as JAX's.
     """
     return _standardise_forward(h_NxH, epsilon)[0]
 

@@ -13,10 +13,10 @@ from ist_jax.models.norm import STATS
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class LinenModel:
-    """A Linen module whose `__call__` takes the inputs of a batch.
+    """A Linen module as a `Model`. Its `__call__` takes the inputs of a batch.
 
-    Its only variables are parameters; `ist_jax.models.BatchNorm` needs no others. Dropout reads
-    the random stream 'dropout'.
+    The module has no variables except parameters; use `ist_jax.models.BatchNorm` for norms. Dropout
+    uses the random stream 'dropout'.
     """
 
     module: nn.Module
@@ -44,12 +44,12 @@ class LinenModel:
 
 
 def linen(module: nn.Module) -> Model:
-    """The model of a Linen module."""
+    """The `Model` of a Linen module."""
     return LinenModel(module)
 
 
 def as_model(model: Any) -> Model:
-    """A Linen module as a model; a `Model` as it is. Raises TypeError for anything else."""
+    """The `Model` of a Linen module; a `Model` is unchanged. Raises TypeError for anything else."""
     if isinstance(model, nn.Module):
         return LinenModel(model)
     if all(hasattr(model, name) for name in ("init", "apply", "measure")):
@@ -61,19 +61,19 @@ def as_model(model: Any) -> Model:
 
 
 def inputs_of(model: LinenModel, name: str, params: Params, inputs: Any) -> Array:
-    """What the submodule called `name` reads when the model is applied."""
-    read: list[Array] = []
+    """The input of the submodule `name` when the model is applied."""
+    recorded: list[Array] = []
 
-    def note(
+    def record(
         call: Callable[..., Array],
         args: tuple,
         options: dict,
         context: nn.module.InterceptorContext,
     ) -> Array:
         if context.module.name == name and context.method_name == "__call__":
-            read.append(args[0])
+            recorded.append(args[0])
         return call(*args, **options)
 
-    with nn.intercept_methods(note):
+    with nn.intercept_methods(record):
         model.apply(params, inputs)
-    return read[0]
+    return recorded[0]

@@ -1,7 +1,7 @@
 """The fully connected network of IST (Yuan et al., VLDB 2022, section 5).
 
 Dense layers have no bias. BatchNorm follows every hidden layer and, without affine parameters, the
-logits. So no parameter is shared between subnetworks, and no scaling of activations is needed.
+logits. So subnetworks share no parameters, and activations need no scaling.
 """
 
 from collections.abc import Callable
@@ -33,9 +33,9 @@ class MLP(nn.Module):
       norm: 'batch' (hidden layers and logits), 'layer' (hidden layers) or 'none'.
       bias: whether dense layers have a bias.
       activation: a name of `ACTIVATIONS`.
-      sum_scale: factor on every sum over a hidden layer's units. It is 1 in a subnetwork, and less
-        in a full model without norm, which sums more units than the subnetworks trained with.
-      dtype: compute dtype, None for that of inputs and parameters.
+      sum_scale: factor on the units of every hidden layer. It is 1 in a subnetwork. A full model
+        without norm needs less, since it sums more units than its subnetworks did.
+      dtype: compute dtype; None: that of inputs and parameters.
       param_dtype: dtype of the parameters.
     """
 

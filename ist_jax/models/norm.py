@@ -1,12 +1,11 @@
 """Normalisation without hidden state.
 
-What a module is applied to decides its mode; no flag does. So any `__call__(self, x)` model can be
-trained here:
+The variables of `apply` choose the mode, not a flag. So any module `__call__(self, x)` works:
 
     apply({'params': p}, x)                     the batch's statistics (training, eval_norm='batch')
     apply({'params': p}, x, mutable=[STATS])    the same, and returns the statistics
-    apply({'params': p, STATS: measured}, x)    measured statistics: a prediction is per example
-    apply(..., rngs={'dropout': key})           dropout is on; without the key it is off
+    apply({'params': p, STATS: measured}, x)    measured statistics: predictions per example
+    apply(..., rngs={'dropout': key})           with dropout; without the key, dropout is off
 """
 
 import flax.linen as nn
@@ -19,12 +18,11 @@ STATS = "norm_stats"
 class BatchNorm(nn.Module):
     """Batch normalisation over all axes except the last, without running statistics.
 
-    Ioffe and Szegedy, ICML 2015. Scale and bias are ordinary parameters, so they move with their
-    unit (in IST hidden layers have them, and the logits do not). Moments are computed in float32 or
-    better.
+    Ioffe and Szegedy, ICML 2015. Scale and bias are parameters, so they move with their unit. In
+    IST, hidden layers have them and the logits do not. Moments are computed in float32 or better.
 
     Attributes:
-      affine: whether there are a scale and a bias.
+      affine: whether to apply a scale and a bias.
       epsilon: added to the variance.
       param_dtype: dtype of scale and bias.
     """

@@ -1,8 +1,8 @@
-"""Residual blocks, and loops over equal ones.
+"""Residual blocks, and loops over blocks.
 
-Pre-activation: He et al., Identity Mappings in Deep Residual Networks, ECCV 2016, without a norm on
-the shortcut, as in the authors' release of ResIST (Dun et al., UAI 2022). Post-activation: He et
-al., CVPR 2016.
+Pre-activation: He et al., Identity Mappings in Deep Residual Networks, ECCV 2016. The shortcut has
+no norm, as in the authors' release of ResIST (Dun et al., UAI 2022). Post-activation: He et al.,
+CVPR 2016.
 """
 
 import math
@@ -23,26 +23,26 @@ BLOCKS = ("preact", "post", "preact_bottleneck", "post_bottleneck")
 
 
 def is_preact(block: str) -> bool:
-    """Whether norms and activations come before the convolutions."""
+    """Whether a kind of block has its norms and activations before the convolutions."""
     return block.startswith("preact")
 
 
 def expansion(block: str) -> int:
-    """Output channels of a block per channel of its 3 x 3 convolutions."""
+    """Output channels of a kind of block per channel of its 3 x 3 convolutions."""
     return 4 if block.endswith("bottleneck") else 1
 
 
 class Block(nn.Module):
     """x -> shortcut + scale * branch(x).
 
-    If all parameters are zero, so is the branch; under pre-activation the block is the identity.
+    If all parameters are zero, so is the branch. A pre-activation block is then the identity.
 
     Attributes:
       kind: a name of `BLOCKS`.
       features: output channels / expansion(kind).
-      inner: output channels of conv1, which are the inputs of conv2; 0: `features`.
-      stride: of the first 3 x 3 convolution, and of the shortcut.
-      scale: of the branch.
+      inner: output channels of conv1, which conv2 reads; 0: `features`.
+      stride: stride of the first 3 x 3 convolution and of the shortcut.
+      scale: factor on the branch.
       norm: 'batch' or 'group' (groups of 16 channels; Wu and He, ECCV 2018).
       dtype: compute dtype; None: that of inputs and parameters.
       param_dtype: dtype of the parameters.
@@ -76,17 +76,17 @@ class Block(nn.Module):
         return self.stride != 1 or x.shape[-1] != self._out
 
     def _branch(self, x: Array) -> Array:
-        """The convolutions, with a norm and a relu between two; post-activation ends in a norm."""
+        """Convolutions with a norm and a relu in between; post-activation ends with a norm."""
         inner = self.inner or self.features
         layers = [(inner, 3, self.stride), (self._out, 3, 1)]  # features, kernel size, stride
         if expansion(self.kind) > 1:
             layers = [(inner, 1, 1), (self.features, 3, self.stride), (self._out, 1, 1)]
-        after = 0 if is_preact(self.kind) else 1  # norm1 is before conv1, or after it
+        norm_follows = not is_preact(self.kind)  # norm1 follows conv1, or precedes it
         for i, (features, size, stride) in enumerate(layers, 1):
             if i > 1:
-                x = nn.relu(x if after else self._norm(f"norm{i}")(x))
+                x = nn.relu(x if norm_follows else self._norm(f"norm{i}")(x))
             x = self._conv(features, f"conv{i}", size, stride)(x)
-            x = self._norm(f"norm{i}")(x) if after else x
+            x = self._norm(f"norm{i}")(x) if norm_follows else x
         return x
 
     def _conv(self, features: int, name: str, size: int = 3, stride: int = 1) -> Conv:
@@ -99,13 +99,15 @@ class Block(nn.Module):
 def conv_norm(
     norm: str, name: str, dtype: jnp.dtype | None, param_dtype: jnp.dtype
 ) -> Callable[[Array], Array]:
-    """The norm of a convolutional network by its name."""
+    """The norm of a convolutional network with this name."""
     if norm == "batch":
         return BatchNorm(param_dtype=param_dtype, name=name)
-    make = lambda channels: nn.GroupNorm(
-        None, math.gcd(16, channels), dtype=dtype, param_dtype=param_dtype, name=name
-    )
-    return lambda x: make(x.shape[-1])(x)
+
+    def group_norm(x: Array) -> Array:
+        size, dtypes = math.gcd(16, x.shape[-1]), dict(dtype=dtype, param_dtype=param_dtype)
+        return nn.GroupNorm(num_groups=None, group_size=size, **dtypes, name=name)(x)
+
+    return group_norm
 
 
 def _is_sharded(value: Any) -> bool:
@@ -113,10 +115,10 @@ def _is_sharded(value: Any) -> bool:
 
 
 def repeated(block: nn.Module, count: int, x: Array) -> Array:
-    """`count` blocks one after another, as one loop.
+    """Applies `count` blocks, one after another, in a loop.
 
-    Their parameters and statistics have a leading axis of blocks. Parameters that are
-    `ShardedStack` are fetched to every device one block at a time.
+    Their parameters and statistics have a leading axis of blocks. A loop over `ShardedStack`
+    parameters fetches one block at a time.
     """
     params = jax.tree.leaves(block.variables.get("params", {}), is_leaf=_is_sharded)
     if any(map(_is_sharded, params)):
@@ -131,12 +133,14 @@ def repeated(block: nn.Module, count: int, x: Array) -> Array:
 
 
 def _fetched(block: nn.Module, count: int, x: Array) -> Array:
-    """`repeated` with parameters of which every device holds a share."""
+    """`repeated` over `ShardedStack` parameters."""
+
+    def call(block: nn.Module, x: Array) -> Array:
+        return block(x)
 
     def step(block: nn.Module, x: Array, number: Array) -> tuple[Array, None]:
         fetch = lambda leaf: leaf.block(number)
         fetch_all = lambda params: jax.tree.map(fetch, params, is_leaf=_is_sharded)
-        call = lambda block, x: block(x)
         return nn.map_variables(call, "params", trans_in_fn=fetch_all)(block, x), None
 
     loop = nn.scan(step, variable_broadcast="params", variable_axes={STATS: 0}, length=count)

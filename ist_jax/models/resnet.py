@@ -1,8 +1,8 @@
 """Residual networks for small and large images.
 
-`PreActResNet((3, 4, 23, 3), 10)` is what the ResIST paper (Dun et al., UAI 2022, section 4) calls
-ResNet101: basic blocks, a 3 x 3 stem, no norm before the classifier. Its ResNet152 and ResNet200
-have 36 and 50 blocks in stage 3. `ResNet((2, 2, 2, 2), 10)` is ResNet18.
+`PreActResNet((3, 4, 23, 3), 10)` is the ResNet101 of ResIST (Dun et al., UAI 2022, section 4):
+basic blocks, a 3 x 3 stem, no norm before the classifier. The paper's ResNet152 and ResNet200 have
+36 and 50 blocks in stage 3. `ResNet((2, 2, 2, 2), 10)` is ResNet18.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ STEMS = ("small", "large")
 
 
 def as_images(x: Array) -> Array:
-    """[B, H, W, C] of that or of [B, H, W]. Raises ValueError for anything else."""
+    """Images [B, H, W(, C)] as [B, H, W, C]. Raises ValueError for any other shape."""
     if x.ndim not in (3, 4):
         raise ValueError(
             "a convolutional network takes images, (examples, height, width[, channels]), "
@@ -28,23 +28,23 @@ def as_images(x: Array) -> Array:
 
 
 class ResNet(nn.Module):
-    """Stages 1, 2, ...; each a first block, which may have a stride, and further blocks, all alike.
+    """Stages 1, 2, ... of blocks: a first block, which may have a stride, and equal further blocks.
 
-    Parameters of a stage's further blocks are stacked along a leading axis
-    ('stage_3_rest/conv1/kernel'), or apart ('stage_3_block_1/conv1/kernel') if `unrolled`.
+    The parameters of a stage's further blocks are stacked along a leading axis
+    ('stage_3_rest/conv1/kernel') or, if `unrolled`, separate ('stage_3_block_1/conv1/kernel').
 
     Attributes:
       stage_sizes: number of blocks of every stage, the first block included.
       num_classes: width of the logits.
-      width: channels of stage 1; every later stage has twice as many as the one before.
+      width: channels of stage 1; each later stage has twice as many as the previous one.
       block: a name of `residual.BLOCKS`.
       norm: 'batch' or 'group'.
       stem: 'small' (3 x 3) or 'large' (7 x 7 with stride 2, then pooled by 2).
-      inner: for each stage, the output channels of conv1 in its further blocks; () for the stage's.
-      residual_scales: for each stage, a factor on the branches of its further blocks; () for 1. In
-        a full model it is the share of those blocks that a subnetwork is expected to hold.
+      inner: for each stage, output channels of conv1 in its further blocks; (): the stage's.
+      residual_scales: for each stage, the factor on the branches of its further blocks; (): 1. In a
+        full model, it is the share of those blocks that a subnetwork is expected to hold.
       unrolled: whether further blocks are separate modules instead of a loop.
-      dtype: compute dtype, None for that of inputs and parameters.
+      dtype: compute dtype; None: that of inputs and parameters.
       param_dtype: dtype of the parameters.
     """
 

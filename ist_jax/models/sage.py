@@ -1,6 +1,6 @@
-"""GraphSAGE with the mean over neighbours (Hamilton et al., NeurIPS 2017).
+"""GraphSAGE with the mean over neighbours (Hamilton et al., NeurIPS 2017), as in GIST.
 
-It is used as GIST trains it (Wolfe et al., 2023, appendix A).
+GIST: Wolfe et al., 2023, appendix A.
 """
 
 import flax.linen as nn
@@ -18,14 +18,15 @@ from ist_jax.models.graphs import (
 
 
 class GraphSAGE(nn.Module):
-    """Layers hidden_0, hidden_1, ..., output over (the node itself, the mean of its neighbours).
+    """Layers hidden_0, hidden_1, ..., output over pairs (node, mean of its neighbours).
 
-    Kernels are (2, D, H): a unit of the layer before is one index of axis D, for the node and its
-    neighbours alike. `graph.features` are (N, 2, D): the first layer's means are constant and
-    computed with the data (`data.GraphOptions(first_product='mean')`). As in the authors' code, a
-    layer is mean, dropout, product, norm and activation, in this order.
+    Kernels have the shape (2, D, H), so that a unit of the previous layer is one index of axis D,
+    for a node and for its neighbours. The first layer's means are constant, so they are part of
+    the data: `graph.features` has the shape (N, 2, D)
+    (`data.GraphOptions(first_product='mean')`). As in the authors' code, a layer is mean, dropout,
+    product, norm and activation, in this order.
 
-    Attributes: as in `GCN`.
+    Attributes: see `GCN`.
     """
 
     hidden: tuple[int, ...]

@@ -1,16 +1,16 @@
 """Products of a constant sparse matrix and dense features: `spmm`, and how its matrices are stored.
 
-`segment_sum_spmm` is the definition: gather, multiply, sum by row. `spmm` gives the same result and
-is faster on a CPU. All that it does for that is in this file:
+`segment_sum_spmm` is the definition: gather, multiply, sum by row. `spmm` gives the same result
+faster on a CPU:
 
 * Rows with similar numbers of entries share a bucket, padded to one width W (`sparse_matrix`). A
-  product is W gathers of whole feature rows, added up in chunks (`num_chunks`). Nothing is
-  scattered.
-* A gradient multiplies by the transpose, which is stored too. It gathers as well.
-* Under `vmap` over subnetworks, their features are gathered together, as one wide row.
-* XLA's CPU compiler computes a gathered operand again for every gather that reads it. A condition
-  that always holds keeps it from doing so (`_computed_once`).
-* The neighbours of a `Graph` are rows of one width with overflow rows (`neighbour_rows`).
+  product gathers W feature rows per row, and adds them up in chunks (`num_chunks`). It never
+  scatters.
+* The gradient multiplies by the transpose, which is stored too, so it never scatters either.
+* Under `vmap` over subnetworks, the features of all subnetworks are gathered as one wide row.
+* XLA's CPU compiler recomputes an operand for every gather that reads it. A condition that is
+  always true prevents this (`_computed_once`).
+* The neighbours of a `Graph` are rows of one width, and overflow rows (`neighbour_rows`).
 """
 
 from collections.abc import Callable, Sequence
@@ -26,18 +26,18 @@ from ist_jax.core.types import Array
 if TYPE_CHECKING:
     import scipy.sparse as sp
 
-# Measured on a CPU; the costs are in units of one gathered entry.
-_UNROLLED_GATHERS = 8  # gathers that are added up before a sum over neighbours is written
+# Measured on a CPU. Costs are in units of one gathered entry.
+_UNROLLED_GATHERS = 8  # gathers that are added up before a partial sum is written
 _NEIGHBOUR_WIDTHS = (1, 2, 4, 8, 16, 32, 64)
-_SEGMENT_COST = 30  # of an overflow row: its part of the segment sum
-_STEP_COST = 800  # of a bucket, and of every step of the loop over its entries
+_SEGMENT_COST = 30  # of adding an overflow row by the segment sum
+_STEP_COST = 800  # of a bucket, and of each step of the loop over its entries
 
 
 def spmm(matrix: Array | SparseMatrix | Graph, h_DxH: Array) -> Array:
     """[N, H]: the product of a matrix [N, D] and features.
 
-    A `Graph` stands for its adjacency matrix: the product sums over every node's neighbours. Of a
-    sparse matrix or a graph, only the features have a gradient.
+    A `Graph` stands for its adjacency matrix, so the product sums over each node's neighbours. A
+    sparse matrix and a graph are constants: only the features have a gradient.
     """
     if isinstance(matrix, Graph):
         return _neighbour_product(matrix, h_DxH)
@@ -47,14 +47,14 @@ def spmm(matrix: Array | SparseMatrix | Graph, h_DxH: Array) -> Array:
 
 
 def segment_sum_spmm(matrix: SparseMatrix | Graph, h_DxH: Array) -> Array:
-    """`spmm` in its simplest form, which tests compare it with."""
+    """The definition of `spmm`, which tests compare it with."""
     row_E, column_E, value_E = _entries(matrix)
     num_rows = (matrix.degree_N if isinstance(matrix, Graph) else matrix.rows.place_N).shape[0]
     return jax.ops.segment_sum(value_E[:, None] * h_DxH[column_E], row_E, num_rows)
 
 
 def _entries(matrix: SparseMatrix | Graph) -> tuple[Array, Array, Array]:
-    """(row, column, value) of every slot; the value is 0 in empty ones."""
+    """(row, column, value) of every slot. Empty slots have value 0."""
     flat = lambda arrays: jnp.concatenate([array.ravel() for array in arrays])
     if isinstance(matrix, Graph):
         num_nodes, width = matrix.neighbours_NxW.shape
@@ -71,7 +71,7 @@ def _entries(matrix: SparseMatrix | Graph) -> tuple[Array, Array, Array]:
 
 
 def _sum_rows(h_NxH: Array, index_RxW: Array) -> Array:
-    """[R, H]: sums of the feature rows that each row of indices names; N names a row of zeros."""
+    """[R, H]: sums of the feature rows at each row of indices; index N is a row of zeros."""
     padded = jnp.concatenate([h_NxH, jnp.zeros_like(h_NxH[:1])])
     total = jnp.zeros((index_RxW.shape[0], h_NxH.shape[1]), h_NxH.dtype)
 
@@ -94,7 +94,7 @@ def _neighbour_sum(graph: Graph, h_NxH: Array) -> Array:
 
 @jax.custom_vjp
 def _neighbour_product(graph: Graph, h_NxH: Array) -> Array:
-    """A h. Edges are symmetric, so A is its own transpose, and the gradient is the same sum."""
+    """A h. Edges are symmetric, so A equals its transpose, and the gradient is the same sum."""
     return _neighbour_sum(graph, h_NxH)
 
 
@@ -105,7 +105,7 @@ _neighbour_product.defvjp(
 
 
 def row_width(degree_N: np.ndarray) -> int:
-    """The width of neighbour rows for which gathers and segment sums cost least together."""
+    """The width of neighbour rows at which gathers and segment sums together cost least."""
     overflow = lambda width: np.maximum(-(-degree_N // width) - 1, 0).sum()
     cost = lambda width: len(degree_N) * width + overflow(width) * (width + _SEGMENT_COST)
     return min(_NEIGHBOUR_WIDTHS, key=cost)
@@ -132,22 +132,22 @@ def neighbour_rows(adjacency: "sp.csr_matrix") -> tuple[np.ndarray, np.ndarray, 
 
 
 def num_chunks(width: int) -> int:
-    """Loop steps that sum a row: 1 up to width 16, else chunks of at most 8 (up to 64) or 32."""
+    """Loop steps per row: 1 up to width 16; above, chunks of up to 8 (up to width 64) or 32."""
     return 1 if width <= 16 else -(-width // (8 if width <= 64 else 32))
 
 
-def _whole_chunks(width: int) -> int:
-    """The smallest width that holds `width` entries and splits into equal chunks."""
+def _chunked_width(width: int) -> int:
+    """The smallest width for `width` entries that splits into equal chunks."""
     return num_chunks(width) * -(-width // num_chunks(width))
 
 
 def bucket_widths(count_N: np.ndarray) -> np.ndarray:
     """The widths of the buckets for rows with `count_N` entries, ascending.
 
-    Chosen by dynamic programming: padding and the buckets' own costs together are least.
+    Dynamic programming minimises the cost of padding and of the buckets together.
     """
     count, number = np.unique(np.maximum(count_N, 1), return_counts=True)
-    width_K, kind = np.unique([_whole_chunks(c) for c in count], return_inverse=True)
+    width_K, kind = np.unique([_chunked_width(c) for c in count], return_inverse=True)
     rows_K = np.bincount(kind, number).astype(int)
     below = np.concatenate([[0], np.cumsum(rows_K)])  # below[k]: rows narrower than width_K[k]
     cost, first = np.zeros(len(width_K) + 1), np.zeros(len(width_K) + 1, int)
@@ -169,7 +169,7 @@ def _sparse_rows(matrix: "sp.csr_matrix") -> SparseRows:
     widths = bucket_widths(count_N)
     bucket_N = np.searchsorted(widths, count_N)
     row = [np.flatnonzero(bucket_N == k).astype(np.int32) for k in range(len(widths))]
-    # entry -1, the appended zero, fills a row up
+    # entry -1, the appended zero, pads rows
     column = np.append(matrix.indices, 0).astype(np.int32)
     value = np.append(matrix.data, 0).astype(np.float32)
     entries = []
@@ -186,7 +186,7 @@ def _sparse_rows(matrix: "sp.csr_matrix") -> SparseRows:
 
 
 def sparse_matrix(matrix: "np.ndarray | sp.csr_matrix") -> SparseMatrix:
-    """A dense or SciPy matrix that is mostly zeros, as a float32 `SparseMatrix` of NumPy arrays."""
+    """The float32 `SparseMatrix`, of NumPy arrays, of a dense or SciPy matrix."""
     import scipy.sparse as sp
 
     matrix = sp.csr_matrix(matrix)
@@ -194,11 +194,10 @@ def sparse_matrix(matrix: "np.ndarray | sp.csr_matrix") -> SparseMatrix:
 
 
 def _computed_once(f: Callable[..., Any], index: Array, *arguments: Any) -> Any:
-    """f(*arguments), computed as a whole before anything reads it, on a CPU.
+    """f(*arguments). On a CPU, it is computed completely before anything reads it.
 
-    XLA's CPU compiler ignores optimisation barriers, but it does not move a computation out of a
-    conditional. `index` is at least 0, so the condition always holds, which the compiler cannot
-    know.
+    XLA's CPU compiler ignores optimisation barriers, but never moves a computation out of a
+    conditional. `index` is at least 0, so the condition is always true; the compiler cannot know.
     """
     shapes = jax.eval_shape(f, *arguments)
 
@@ -217,11 +216,11 @@ def _computed_once(f: Callable[..., Any], index: Array, *arguments: Any) -> Any:
 def _bucket_product(value_WxnxS: Array, column_Wxn: Array, h_DxSxH: Array) -> Array:
     """[n, S, H]: the products of one bucket's rows, for all subnetworks.
 
-    The last axis of the values, or the middle axis of the features, may be 1: shared by all.
+    The subnetwork axis of values or features may have length 1, if all subnetworks share them.
     """
     num_rows, num_features, width = h_DxSxH.shape
     num_subnets = max(value_WxnxS.shape[2], num_features)
-    # a shared matrix sees the features of all subnetworks as one wide row
+    # a shared matrix multiplies the features of all subnetworks as one wide row
     shape = (1, num_subnets * width) if value_WxnxS.shape[2] == 1 else (num_subnets, width)
     h = h_DxSxH.reshape(num_rows, *shape) if num_features == num_subnets else h_DxSxH
 
@@ -237,7 +236,7 @@ def _bucket_product(value_WxnxS: Array, column_Wxn: Array, h_DxSxH: Array) -> Ar
 
 
 def _product_of_all(rows: SparseRows, values: Sequence[Array], h_DxSxH: Array) -> Array:
-    """[N, S, H]: `_bucket_product` of every bucket, in the order of rows; `values` [W, n, S]."""
+    """[N, S, H]: the products of all rows. `values` has [W, n, S] for each bucket."""
 
     def products(values: Sequence[Array], columns: Sequence[Array], h: Array) -> list[Array]:
         return [_bucket_product(*bucket, h) for bucket in zip(values, columns)]
@@ -256,7 +255,7 @@ def _row_product(rows: SparseRows, h_DxH: Array) -> Array:
 def _row_product_of_all(
     size: int, is_batched: Any, rows: SparseRows, h: Array
 ) -> tuple[Array, bool]:
-    """All subnetworks at once: gathering one wide row costs no more than gathering a narrow one."""
+    """All subnetworks at once: gathering a wide row costs no more than gathering a narrow one."""
     del size
     batched_rows, batched_h = is_batched
     assert not any(jax.tree.leaves(batched_rows._replace(value=()))), "subnetworks share one graph"

@@ -1,6 +1,6 @@
 """Plain convolutional networks (Simonyan and Zisserman, ICLR 2015).
 
-The classifier reads the mean over all pixels instead of the flattened image.
+Unlike in the paper, the classifier reads the mean over all pixels, not the flattened image.
 """
 
 from collections.abc import Sequence
@@ -14,21 +14,21 @@ from ist_jax.models.norm import BatchNorm
 from ist_jax.models.residual import conv_norm
 from ist_jax.models.resnet import as_images
 
-# the IST paper does not say which VGG12 it means; this one has 9 convolutions and 3 dense layers
+# the IST paper does not define its VGG12; this one has 9 convolutions and 3 dense layers
 VGG12 = (64, 64, 0, 128, 0, 256, 256, 0, 512, 512, 0, 512, 512)
 
 
 class VGG(nn.Module):
-    """3 x 3 convolutions conv_0, ... with norm and relu; dense layers hidden_0, ..., output.
+    """3 x 3 convolutions conv_0, ... with norm and relu, and dense layers hidden_0, ..., output.
 
     Attributes:
-      channels: of every convolution; 0 pools by 2.
+      channels: output channels of each convolution; 0: pool by 2.
       hidden: widths of the classifier's hidden layers.
       num_classes: width of the logits.
-      norm: 'batch' or 'group'. With 'batch', the hidden layers of the classifier and, without
-        affine parameters, the logits have BatchNorm, as in the IST authors' networks: a
-        subnetwork's logits are sums over fewer neurons. With 'group', they have none.
-      dtype: compute dtype, None for that of inputs and parameters.
+      norm: 'batch' or 'group'. With 'batch', the classifier's hidden layers and its logits also
+        have BatchNorm (the logits without affine parameters), as in the IST authors' networks,
+        since a subnetwork's logits are sums over fewer neurons. With 'group', they have none.
+      dtype: compute dtype; None: that of inputs and parameters.
       param_dtype: dtype of the parameters.
     """
 
@@ -70,7 +70,7 @@ class VGG(nn.Module):
 
 
 def _max_pool(x: Array) -> Array:
-    """The largest of every 2 x 2 pixels, without an odd last row or column."""
+    """The maximum of every 2 x 2 pixels. An odd last row or column is dropped."""
     height, width = x.shape[1] // 2, x.shape[2] // 2
     cells = x[:, : 2 * height, : 2 * width].reshape(x.shape[0], height, 2, width, 2, x.shape[3])
     return cells.max(axis=(2, 4))

@@ -1,4 +1,4 @@
-"""Kinds of problems; a task is one file."""
+"""Tasks: kinds of problems. Each is one file."""
 
 from ist_jax.core.task import Selection, Task
 from ist_jax.tasks.augment import AUGMENTS

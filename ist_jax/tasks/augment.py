@@ -1,6 +1,6 @@
 """Augmentation of images on the device.
 
-It is part of the local step and draws from the step's key, so that a resumed run draws the same.
+It runs inside the local step with the step's key, so a resumed run draws the same numbers.
 """
 
 import math
@@ -23,19 +23,19 @@ def augment_images(
 ) -> Array:
     """Augmented images [B, *size[, channels]].
 
-    'crop' pads with zeros and crops at random; 'crop_flip' also flips half of the images.
-    'resized_crop_flip' resizes a random part of each image, and flips half of them. 'none' crops
-    the centre.
+    'crop' pads with zeros and crops at random. 'crop_flip' also flips half of the images.
+    'resized_crop_flip' resizes a random part of each image, and flips half of the images. 'none'
+    crops the centre.
 
     Args:
       name: a name of `AUGMENTS`.
-      x_BxHxW: images (examples, height, width[, channels]); 'none' takes other inputs, too.
-      key: of this step.
+      x_BxHxW: images (examples, height, width[, channels]); 'none' accepts any inputs.
+      key: PRNG key of the step.
       padding: pixels on every side, for 'crop' and 'crop_flip'.
-      size: of the result, by default that of the images.
+      size: (height, width) of the result; None: that of the images.
 
     Raises:
-      ValueError: an unknown name, or inputs that are no images.
+      ValueError: the name is unknown, or the inputs are not images.
     """
     if name not in AUGMENTS:
         raise ValueError(f"augment is one of {', '.join(AUGMENTS)}, not {name!r}")
@@ -61,7 +61,7 @@ def centre_crop(x_BxHxW: Array, size: Size) -> Array:
 
 
 def _padded_crop(x_BxHxW: Array, key: Key, padding: int, size: Size) -> Array:
-    """A crop at a random place of every image, padded with zeros."""
+    """A random crop of each image, which is first padded with zeros."""
     sides = [(0, 0), (padding, padding), (padding, padding)] + [(0, 0)] * (x_BxHxW.ndim - 3)
     last_1x2 = 2 * padding + jnp.array([x_BxHxW.shape[1:3]]) - jnp.array([size])
     corner_Bx2 = jax.random.randint(key, (x_BxHxW.shape[0], 2), 0, last_1x2 + 1)
@@ -74,9 +74,9 @@ def _padded_crop(x_BxHxW: Array, key: Key, padding: int, size: Size) -> Array:
 
 
 def _resized_crop(x_BxHxW: Array, key: Key, size: Size) -> Array:
-    """A part of random area, shape and place of every image, resized to `size`.
+    """A part of each image, of random area, shape and place, resized to `size`.
 
-    Sides longer than the image's are cut.
+    Sides are at most as long as the image's.
     """
     area_key, ratio_key, corner_key = jax.random.split(key, 3)
     count = x_BxHxW.shape[0]

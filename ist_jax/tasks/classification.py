@@ -14,7 +14,7 @@ MOST_ACCURATE = Selection("accuracy", "max")
 
 
 def loss_and_accuracy(logits_BxC: Array, label_B: Array, weight_B: Array) -> Sums:
-    """The metrics of classifiers: mean cross-entropy and the share of correct predictions."""
+    """The metrics of classifiers, summed over examples: cross-entropy and correct predictions."""
     loss_B = optax.softmax_cross_entropy_with_integer_labels(logits_BxC, label_B)
     correct_B = (logits_BxC.argmax(axis=-1) == label_B).astype(weight_B.dtype)
     count = weight_B.sum()
@@ -32,28 +32,24 @@ def classification(
     padding: int = 4,
     size: tuple[int, int] | None = None,
 ) -> Task:
-    """A task over arrays {'x': [N, ...], 'y': int[N]}.
+    """The task over arrays {'x': [N, ...], 'y': int[N]}.
 
     Args:
-      mean: subtracted from every input. Inputs keep their stored dtype (such as uint8) until
-        they are gathered.
-      std: divides every input after that.
-      augment: how the images of local steps are augmented before they are normalised; a name of
-        `AUGMENTS`.
-      padding: pixels on every side of an image before it is cropped.
-      size: height and width of a batch's images, for stored images that are larger; None: images
-        keep their stored size.
+      mean: subtracted from all inputs of a batch. Stored inputs keep their dtype, such as uint8.
+      std: inputs are divided by it after that.
+      augment: how images are augmented in local steps, before normalisation; a name of `AUGMENTS`.
+      padding: pixels added to every side of an image before it is cropped.
+      size: (height, width) of a batch's images, if stored images are larger; None: the stored size.
     """
 
     def batch(arrays: Any, index_B: Array, key: Key | None) -> Batch:
         x = jnp.take(arrays["x"], index_B, axis=0)
         x = augment_images(augment if key is not None else "none", x, key, padding, size)
-        x = (
-            x.astype(jnp.promote_types(x.dtype, jnp.float32))
-            if x.dtype != jnp.uint8
-            else x.astype(jnp.float32)
+        float_dtype = (
+            jnp.float32 if x.dtype == jnp.uint8 else jnp.promote_types(x.dtype, jnp.float32)
         )
-        return {"x": (x - mean) / std, "y": jnp.take(arrays["y"], index_B, axis=0)}
+        y = jnp.take(arrays["y"], index_B, axis=0)
+        return {"x": (x.astype(float_dtype) - mean) / std, "y": y}
 
     def loss(model: Model, params: Params, batch: Batch, key: Key) -> tuple[Array, Any]:
         logits_BxC = model.apply(params, batch["x"], key=key)

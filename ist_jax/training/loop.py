@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from ist_jax.analysis.meter import Programs, measured, seconds_per_sync
+from ist_jax.analysis.meter import Programs, measure_round, seconds_per_sync
 from ist_jax.core.keys import named_key
 from ist_jax.core.processes import any_process, fetch, is_first, key_on, replicate
 from ist_jax.core.sample_order import View
@@ -152,7 +152,7 @@ class _Run:
         if phase in self.measured_phases:
             return
         self.measured_phases.add(phase)
-        costs = measured(method, train, *given, steps)
+        costs = measure_round(method, train, *given, steps)
         times = self.config.time_syncs
         costs["seconds_per_sync"] = seconds_per_sync(method, *given, weight_S) if times else None
         self.run_state.measured[str(phase)] = costs

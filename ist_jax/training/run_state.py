@@ -34,7 +34,7 @@ class RunState:
       evaluation_seconds: of evaluation.
       device_seconds: estimate of `seconds` if every worker had its own device.
       link_seconds: of the synchronisations over the simulated link.
-      measured: phase -> the result of `analysis.meter.measured` for its round.
+      measured: phase -> the result of `analysis.meter.measure_round` for its round.
       selected_round: round of the selected evaluation; 0 before the first.
       selected: metrics of the selected evaluation by split.
     """

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cases import DECOMPOSITIONS, own
+from cases import DECOMPOSITIONS, custom
 from jax.sharding import PartitionSpec
 from laws import compiled_bytes
 
@@ -70,8 +70,8 @@ def test_without_groups_the_cost_is_that_of_a_ring_all_reduce():
 
 @pytest.mark.parametrize(
     "make",
-    [DECOMPOSITIONS["mlp"], DECOMPOSITIONS["mlp-uneven"], own],
-    ids=["mlp", "uneven", "own-model"],
+    [DECOMPOSITIONS["mlp"], DECOMPOSITIONS["mlp-uneven"], custom],
+    ids=["mlp", "uneven", "custom"],
 )
 @pytest.mark.parametrize("stored", ["holder-sharded", "home-sharded", "blocks"])
 def test_law_6_compiled_bytes_equal_the_arithmetic_and_nothing_is_all_gathered(make, stored):
@@ -86,7 +86,7 @@ def test_law_6_compiled_bytes_equal_the_arithmetic_and_nothing_is_all_gathered(m
 
 def test_small_blocks_of_a_dtype_share_a_collective_and_large_ones_have_their_own():
     mesh = subnet_mesh(2)
-    transport = MeshTransport(mesh, 2, pack_below=4 * 2 * 5)
+    transport = MeshTransport(mesh, 2, fuse_below=4 * 2 * 5)
     shapes = [
         ((2, 4), jnp.float32),
         ((2, 3), jnp.float32),

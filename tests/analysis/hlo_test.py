@@ -42,7 +42,7 @@ def test_collectives_are_read_from_text():
     assert bytes_sent(text) == 64 + 30 + 56 + 24 + 36 + 64 + 16 + 24 + 12 + 12 + 16
 
 
-def test_what_is_begun_and_ended_apart_counts_once():
+def test_what_is_started_and_ended_separately_counts_once():
     text = """
 %wrapped (p: f32[8]) -> f32[8] {
   %a = f32[8]{0} all-to-all(%p), replica_groups={{0,1}}, dimensions={0}
@@ -114,9 +114,9 @@ def test_a_program_without_loops_by_hand():
     """An all_to_all of 64 x 32 floats, an all_gather to 512 floats and a psum of 4, on 8 devices."""
 
     def f(x_64x32):
-        swapped = lax.all_to_all(x_64x32.reshape(8, 8, 32), AXIS, 0, 0).reshape(64, 32)
+        exchanged = lax.all_to_all(x_64x32.reshape(8, 8, 32), AXIS, 0, 0).reshape(64, 32)
         everywhere = lax.all_gather(x_64x32[0] * 2, AXIS, tiled=True)
-        return swapped + everywhere.sum() + lax.psum(x_64x32[0, :4], AXIS).prod()
+        return exchanged + everywhere.sum() + lax.psum(x_64x32[0, :4], AXIS).prod()
 
     text = compiled(f, (8 * 64, 32))
     assert sorted(collectives(text)) == [

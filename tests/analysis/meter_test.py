@@ -28,15 +28,15 @@ def test_flops_of_a_local_step_of_an_mlp_are_its_matrix_products(num_subnets):
         MLP((512, 256), 10), jax.ShapeDtypeStruct((1, 300), jnp.float32), num_subnets=num_subnets
     )
     for place in ("looped", "vmapped"):
-        algorithm = ist(split, TASK, optax.sgd(0.1), batch_size=32, placement=placements()[place]())
-        state = jax.eval_shape(algorithm.init, jax.random.key(0))
+        method = ist(split, TASK, optax.sgd(0.1), batch_size=32, placement=placements()[place]())
+        state = jax.eval_shape(method.init, jax.random.key(0))
         arrays = {"x": jnp.zeros((64, 300)), "y": jnp.zeros(64, jnp.int32)}
         view = next(
-            dataset().views(jax.random.key(0), num_subnets, algorithm.sharding, [range(1)])
+            dataset().views(jax.random.key(0), num_subnets, method.sharding, [range(1)])
         )._replace(arrays=arrays)
-        found = meter.flops_per_local_step(algorithm, state, view, jax.random.key(0))
+        flops = meter.flops_per_local_step(method, state, view, jax.random.key(0))
         expected = mlp_flops(32, [300, 512 // num_subnets, 256 // num_subnets, 10])
-        assert expected < found < 1.1 * expected, (
+        assert expected < flops < 1.1 * expected, (
             "norms, activations and the update are a few per cent more"
         )
 
@@ -46,32 +46,35 @@ def test_flops_count_every_block_of_a_loop_over_blocks(num_subnets):
     """8 or 2 blocks of two 3 x 3 convolutions of 16 channels on 4 x 4 pixels, forward and for two gradients."""
     image = jax.ShapeDtypeStruct((1, 8, 8, 2), jnp.float32)
     split = blocks(PreActResNet((1, 9), 5, width=8), image, num_subnets=num_subnets, stages=(2,))
-    algorithm = ist(split, TASK, optax.sgd(0.1), batch_size=16)
+    method = ist(split, TASK, optax.sgd(0.1), batch_size=16)
     arrays = {"x": jnp.zeros((64, 8, 8, 2)), "y": jnp.zeros(64, jnp.int32)}
     view = next(
-        dataset().views(jax.random.key(0), num_subnets, algorithm.sharding, [range(1)])
+        dataset().views(jax.random.key(0), num_subnets, method.sharding, [range(1)])
     )._replace(arrays=arrays)
-    found = meter.flops_per_local_step(
-        algorithm, jax.eval_shape(algorithm.init, jax.random.key(0)), view, jax.random.key(0)
+    flops = meter.flops_per_local_step(
+        method, jax.eval_shape(method.init, jax.random.key(0)), view, jax.random.key(0)
     )
-    convolution = lambda pixels, size, inputs, outputs: (
-        2 * 16 * pixels**2 * size**2 * inputs * outputs
-    )
+
+    def convolution(pixels, size, inputs, outputs):
+        return 2 * 16 * pixels**2 * size**2 * inputs * outputs
+
     shared = (
         2 * convolution(8, 3, 8, 8)
         + convolution(4, 3, 8, 16)
         + convolution(4, 1, 8, 16)
         + convolution(4, 3, 16, 16)
     )
-    dealt = (8 // num_subnets) * 2 * convolution(4, 3, 16, 16)
-    expected = 2 * convolution(8, 3, 2, 8) + 3 * (shared + dealt)
+    assigned = (8 // num_subnets) * 2 * convolution(4, 3, 16, 16)
+    expected = 2 * convolution(8, 3, 2, 8) + 3 * (shared + assigned)
     # at the border fewer than 9 pixels are summed: 0.69 of them on 4 x 4; norms and the update count too
-    assert 0.69 * expected < found < 1.2 * expected
+    assert 0.69 * expected < flops < 1.2 * expected
 
 
 def test_a_loop_without_floating_point_operations_counts_nothing():
     def f(x, order):
-        step = lambda i, _: (order[i], None)
+        def step(i, _):
+            return (order[i], None)
+
         return x @ x + jax.lax.scan(step, jnp.int32(0), length=3)[0]
 
     given = jax.ShapeDtypeStruct((4, 4), jnp.float32), jax.ShapeDtypeStruct((5,), jnp.int32)
@@ -79,11 +82,9 @@ def test_a_loop_without_floating_point_operations_counts_nothing():
 
 
 @pytest.mark.parametrize("name", sorted(METHODS))
-def test_every_algorithm_is_metered(name, tmp_path):
-    algorithm = METHODS[name](4, placements()["sharded-4"]())
-    summary = run(
-        [(algorithm, 6 * 4 * BATCH, 3)], TASK, dataset(), LoopConfig(eval_every=0)
-    ).summary
+def test_every_method_is_metered(name, tmp_path):
+    method = METHODS[name](4, placements()["sharded-4"]())
+    summary = run([(method, 6 * 4 * BATCH, 3)], TASK, dataset(), LoopConfig(eval_every=0)).summary
     assert summary["flops_per_local_step_per_device"] > 1000
     assert summary["flops_per_device"] == 6 * summary["flops_per_local_step_per_device"]
     assert summary["energy_estimate_joules_per_device"]["compute"] > 0
@@ -97,55 +98,49 @@ def test_every_algorithm_is_metered(name, tmp_path):
     assert sent["arithmetic"] <= sent["compiled"] <= sent["arithmetic"] + small
     leaves = summary["bytes_per_sync_per_leaf"]
     assert sum(leaf["sent"] for leaf in leaves.values()) == sent["arithmetic"]
-    own = {name for name in leaves if not name.startswith(("opt_state/", "outer_state/"))}
-    assert own == (set() if name == "ensemble" else set(leaf_names(algorithm.shapes())))
+    params = {name for name in leaves if not name.startswith(("opt_state/", "outer_state/"))}
+    assert params == (set() if name == "ensemble" else set(leaf_names(method.shapes())))
     moves = {"ist-carry": "opt_state", "ist-outer": "outer_state"}
     assert (
-        {leaf.split("/")[0] for leaf in leaves.keys() - own} == {moves[name]}
+        {leaf.split("/")[0] for leaf in leaves.keys() - params} == {moves[name]}
         if name in moves
-        else own == leaves.keys()
+        else params == leaves.keys()
     )
 
 
 def test_compiled_bytes_are_none_where_workers_share_a_device():
-    algorithm = ist(
-        two_groups(4), TASK, SGD, batch_size=BATCH, placement=placements()["sharded-2"]()
-    )
-    summary = run(
-        [(algorithm, 3 * 4 * BATCH, 3)], TASK, dataset(), LoopConfig(eval_every=0)
-    ).summary
+    method = ist(two_groups(4), TASK, SGD, batch_size=BATCH, placement=placements()["sharded-2"]())
+    summary = run([(method, 3 * 4 * BATCH, 3)], TASK, dataset(), LoopConfig(eval_every=0)).summary
     assert summary["bytes_per_sync_per_device"]["compiled"] is None
 
 
-def test_activations_are_told_apart_and_grow_with_the_batch():
-    found = {}
+def test_activations_are_counted_separately_and_grow_with_the_batch():
+    bytes_by_batch = {}
     for batch in (BATCH, 16 * BATCH):
-        algorithm = ist(
+        method = ist(
             two_groups(4), TASK, SGD, batch_size=batch, placement=placements()["sharded-4"]()
         )
         summary = run(
-            [(algorithm, 3 * 4 * batch, 3)], TASK, dataset(), LoopConfig(eval_every=0)
+            [(method, 3 * 4 * batch, 3)], TASK, dataset(), LoopConfig(eval_every=0)
         ).summary
-        found[batch] = summary["memory_bytes_per_device"]
+        bytes_by_batch[batch] = summary["memory_bytes_per_device"]
     grown = {
-        name: found[16 * BATCH][name] - found[BATCH][name]
+        name: bytes_by_batch[16 * BATCH][name] - bytes_by_batch[BATCH][name]
         for name in ("state", "data", "activations")
     }
     inputs = 4 * 15 * BATCH * dataset().spec.example_shape[0]
     assert grown["state"] == grown["data"] == 0 and grown["activations"] >= inputs
 
 
-def test_the_state_of_data_parallel_is_the_whole_model_on_every_device():
-    whole = replicated(two_groups(4), 4)
-    algorithm = data_parallel(
-        whole, TASK, SGD, num_workers=4, batch_size=BATCH, placement=placements()["sharded-4"]()
+def test_the_state_of_data_parallel_is_the_full_model_on_every_device():
+    full = replicated(two_groups(4), 4)
+    method = data_parallel(
+        full, TASK, SGD, num_workers=4, batch_size=BATCH, placement=placements()["sharded-4"]()
     )
-    summary = run(
-        [(algorithm, 3 * 4 * BATCH, 3)], TASK, dataset(), LoopConfig(eval_every=0)
-    ).summary
-    assert (
-        summary["memory_bytes_per_device"]["state"] == 2 * 4 * algorithm.costs.model_parameters
-    ), "parameters and momentum"
+    summary = run([(method, 3 * 4 * BATCH, 3)], TASK, dataset(), LoopConfig(eval_every=0)).summary
+    assert summary["memory_bytes_per_device"]["state"] == 2 * 4 * method.costs.model_parameters, (
+        "parameters and momentum"
+    )
 
 
 @pytest.mark.parametrize("name", ["ist-carry", "local-sgd", "ensemble", "data-parallel"])
@@ -171,10 +166,10 @@ def test_a_timed_synchronisation_leaves_the_run_as_it_is(name):
 
 def test_a_synchronisation_is_not_timed_where_memory_has_no_room_for_a_copy(monkeypatch):
     """Said by arithmetic before anything is copied: a host that runs out of memory kills without a word."""
-    algorithm, data = METHODS["ist"](4), dataset()
-    state = algorithm.fresh(jax.random.key(0))
-    view = next(data.views(jax.random.key(5), 4, algorithm.sharding, [range(1)]))
-    given = (algorithm, state, view, jax.random.key(0), jnp.ones(4))
+    method, data = METHODS["ist"](4), dataset()
+    state = method.fresh(jax.random.key(0))
+    view = next(data.views(jax.random.key(5), 4, method.sharding, [range(1)]))
+    given = (method, state, view, jax.random.key(0), jnp.ones(4))
     assert meter.seconds_per_sync(*given) > 0
     monkeypatch.setattr(machine, "memory_bytes", lambda: 1000)
     monkeypatch.setattr(jnp, "copy", None)

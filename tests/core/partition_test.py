@@ -82,13 +82,13 @@ def test_law_2_two_units_meet_as_often_as_in_uniform_partitions():
             [(drawn[..., None] == np.arange(32)).any(2)[:, s] for s in range(4)], axis=0
         )
         pairs = (owner[:, :, None] == owner[:, None, :]).mean(0)
-        meet[name], spread = (
+        meet[name], deviation = (
             pairs[~np.eye(32, dtype=bool)].mean(),
             pairs[~np.eye(32, dtype=bool)].std(),
         )
         noise = np.sqrt(7 / 31 * 24 / 31 / 4000)
         # Homes always assign equal shares, so units of one home meet less. Holders change.
-        assert (spread > 3 * noise) == (name == "balanced")
+        assert (deviation > 3 * noise) == (name == "balanced")
     assert meet["uniform"] == pytest.approx(7 / 31, abs=0.002)
     assert meet["balanced"] == pytest.approx(7 / 31, abs=0.002)
     assert meet["holder-sharded"] == pytest.approx(7 / 31, abs=0.002)
@@ -101,7 +101,7 @@ def test_balanced_bounds_what_a_home_and_a_subnetwork_share(size, num_subnets):
     for index_SxM in (np.asarray(parts.first()["g"]), *draws(parts, 50)):
         for row in index_SxM:
             shared = np.bincount(row[row < size] // home, minlength=num_subnets)
-            assert shared.max() <= parts.pair_units("g") == -(-home // num_subnets)
+            assert shared.max() <= parts.block_units("g") == -(-home // num_subnets)
 
 
 @pytest.mark.parametrize("size,num_subnets", [(64, 4), (17, 4), (23, 8), (9, 8)])
@@ -114,7 +114,7 @@ def test_a_holder_sharded_group_bounds_what_two_holders_exchange(size, num_subne
                 shared = set(giver[giver < size]) & set(taker[taker < size])
                 assert (
                     len(shared)
-                    <= parts.pair_units("g")
+                    <= parts.block_units("g")
                     == -(-home_size(size, num_subnets) // num_subnets)
                 )
 
@@ -126,7 +126,7 @@ def test_a_holder_sharded_group_bounds_what_two_holders_exchange(size, num_subne
 def test_a_minimum_depth_overlaps_and_covers(name, size, num_subnets, depth):
     """Also at the larger share: with 22 blocks, S = 4 and depth 6, all have 6, not 6, 6, 5, 5."""
     parts = partition(name, {"g": size}, num_subnets, min_units=depth)
-    assert not parts.disjoint and not parts.padded and parts.slots == {"g": depth}
+    assert not parts.disjoint and not parts.padded_groups and parts.slots == {"g": depth}
     home, drawn = home_size(size, num_subnets), draws(parts, 100)
     for index_SxM in (np.asarray(parts.first()["g"]), *drawn):
         assert set(index_SxM.flat) == set(range(size)), "every unit has a holder"
@@ -134,7 +134,7 @@ def test_a_minimum_depth_overlaps_and_covers(name, size, num_subnets, depth):
             assert len(set(row)) == depth and (np.diff(row) > 0).all(), (
                 "as many different units each, in order"
             )
-            assert np.bincount(row // home).max() <= parts.pair_units("g"), (
+            assert np.bincount(row // home).max() <= parts.block_units("g"), (
                 "no more units of a home than a mesh sends"
             )
     assert len(np.unique(drawn.reshape(100, -1), axis=0)) == (1 if depth == size else 100)
@@ -155,8 +155,8 @@ def test_with_a_minimum_depth_every_unit_is_held_as_often_by_everybody(
     held_SxN = np.stack([(drawn == unit).any(axis=2).mean(axis=0) for unit in range(size)], axis=1)
     assert (np.abs(held_SxN - rate) < 5 * np.sqrt(rate * (1 - rate) / 4000)).all()
     # an upper bound: subnetworks are not independent
-    spread = np.sqrt(rate * (1 - rate) / 4000 / num_subnets)
-    assert (np.abs(held_SxN.mean(axis=0) - rate) < 5 * spread).all()
+    deviation = np.sqrt(rate * (1 - rate) / 4000 / num_subnets)
+    assert (np.abs(held_SxN.mean(axis=0) - rate) < 5 * deviation).all()
 
 
 @pytest.mark.parametrize(
@@ -167,17 +167,17 @@ def test_balanced_with_a_minimum_depth_assigns_equal_shares(size, num_subnets, d
     """Units have equally many holders to within one; shares of a home are at most rounded up."""
     parts = partition("balanced", {"g": size}, num_subnets, min_units=depth)
     home, drawn = home_size(size, num_subnets), draws(parts, 200)
-    assert parts.pair_units("g") == -(-home * depth // size)
+    assert parts.block_units("g") == -(-home * depth // size)
     holders_RxN = np.stack([(drawn == unit).sum(axis=(1, 2)) for unit in range(size)], axis=1)
     assert set(holders_RxN.flat) <= {num_subnets * depth // size, -(-num_subnets * depth // size)}
     shares = np.stack([(drawn // home == h).sum(axis=2) for h in range(num_subnets)])
-    assert shares.max() <= parts.pair_units("g")
+    assert shares.max() <= parts.block_units("g")
 
 
 def test_round_robin_assigns_copies_as_in_the_worked_example_of_the_overlap():
     unit_C = jnp.array([3, 3, 2, 2, 0, 0, 1, 1, 5, 5, 4, 4])
     order_HxS = jnp.array([[0, 2, 1], [2, 0, 1], [1, 0, 2]])
-    holder_C = overlap.round_robin(unit_C // 2, order_HxS)
+    holder_C = overlap.assign_copies(unit_C // 2, order_HxS)
     units = [sorted(unit_C[holder_C == s].tolist()) for s in range(3)]
     assert units == [[0, 1, 3, 5], [1, 2, 4, 5], [0, 2, 3, 4]]
 
@@ -195,7 +195,7 @@ def test_all_pairs_of_subnetworks_share_equally_many_units_with_a_minimum_depth(
 
 def test_a_minimum_depth_below_all_shares_changes_nothing():
     plain, deep = (partition("blocks", {"g": 22}, 4, min_units=depth) for depth in (0, 5))
-    assert deep.disjoint and deep.padded == {"g": 22} and deep.slots == plain.slots
+    assert deep.disjoint and deep.padded_groups == {"g": 22} and deep.slots == plain.slots
     np.testing.assert_array_equal(draws(plain, 3), draws(deep, 3))
 
 

@@ -1,4 +1,4 @@
-"""Errors of labelling, and means by hand."""
+"""Errors of labelling, and means computed by hand."""
 
 import chex
 import jax.numpy as jnp

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ist_jax.core.placement import looped, sharded, subnet_mesh
-from ist_jax.core.sample_order import ByDevice, by_device
+from ist_jax.core.sample_order import ByDevice, split_by_device
 from ist_jax.data import DataError, load
 from ist_jax.data.rows import RowStore, mean_and_std
 from ist_jax.data.splits import shards_of
@@ -80,7 +80,7 @@ def test_workers_that_draw_from_everything_find_it_on_every_device():
 def test_a_devices_part_holds_what_its_workers_draw(sizes, split, examples):
     num_workers, devices = sizes
     shards = SPLITS[split](np.arange(examples) % 5, num_workers)
-    parts, local = by_device(shards, devices)
+    parts, local = split_by_device(shards, devices)
     for worker in range(num_workers):
         part = parts[worker * devices // num_workers]
         own = part[local.start_S[worker] : local.start_S[worker] + local.size_S[worker]]

@@ -43,17 +43,17 @@ def test_law_6_with_a_minimum_depth(partition):
 
 @pytest.mark.parametrize("place", ["one device", "mesh"])
 @pytest.mark.parametrize("min_units", [0, 4])
-def test_the_whole_model_is_evaluated_with_its_blocks_in_order(place, min_units):
+def test_the_full_model_is_evaluated_with_its_blocks_in_order(place, min_units):
     """Also after rounds: the prediction is the full model's on parameters in original order."""
     decomposition, data = chain(4, min_units=min_units), dataset()
     placement = looped() if place == "one device" else sharded(subnet_mesh(4))
-    algorithm = ist(decomposition, TASK, SGD, batch_size=BATCH, placement=placement)
-    assert bool(algorithm.partition.holder_sharded) == (min_units == 0)
-    state, _ = rounds(algorithm, 2, 3, data)
+    method = ist(decomposition, TASK, SGD, batch_size=BATCH, placement=placement)
+    assert bool(method.partition.holder_sharded) == (min_units == 0)
+    state, _ = rounds(method, 2, 3, data)
     batch = TASK.batch(data.test, jnp.arange(8), None)
-    found = jax.jit(lambda state: algorithm.predictor(state, None)(batch))(state)
-    expected = decomposition.full.apply(params_of(algorithm, state), batch["x"])
-    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+    logits = jax.jit(lambda state: method.predictor(state, None)(batch))(state)
+    expected = decomposition.full.apply(params_of(method, state), batch["x"])
+    np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("min_units", [0, 4])
@@ -62,23 +62,24 @@ def test_no_device_ever_has_all_blocks(min_units):
 
     There are 9 blocks for 4 subnetworks, and the statistics of every norm are measured.
     """
-    algorithm = ist(
+    method = ist(
         chain(4, min_units=min_units),
         TASK,
         SGD,
         batch_size=BATCH,
         placement=sharded(subnet_mesh(4)),
     )
-    put = lambda tree: jax.device_put(tree, algorithm.sharding)
+    put = lambda tree: jax.device_put(tree, method.sharding)
     arrays = put({name: jnp.asarray(array[:12]) for name, array in dataset().test.items()})
-    whole = lambda state: evaluate(
-        algorithm, TASK, state, {"test": arrays}, arrays, batch_size=6, subnets=False
-    )
-    found = collectives(jax.jit(whole).lower(algorithm.fresh(ROOT)).compile().as_text())
+
+    def evaluation(state):
+        return evaluate(method, TASK, state, {"test": arrays}, arrays, batch_size=6, subnets=False)
+
+    collected = collectives(jax.jit(evaluation).lower(method.fresh(ROOT)).compile().as_text())
     block = 4 * 8 * 8
-    assert {c.kind for c in found} == {"all-reduce"}
-    assert max(c.result_bytes for c in found) <= block + 2 * 4 * 8, "a kernel, a scale, a bias"
-    assert sum(c.times == 9 for c in found), "in a loop over the blocks"
+    assert {c.kind for c in collected} == {"all-reduce"}
+    assert max(c.result_bytes for c in collected) <= block + 2 * 4 * 8, "a kernel, a scale, a bias"
+    assert sum(c.times == 9 for c in collected), "in a loop over the blocks"
 
 
 def test_a_sub_resnet_is_the_full_model_with_the_other_blocks_as_the_identity():
@@ -120,7 +121,7 @@ def test_residual_branches_are_scaled_by_the_expected_share_of_active_blocks(
     ), "local SGD's warm-up is"
 
 
-def test_several_stages_have_scales_of_their_own():
+def test_several_stages_have_their_own_scales():
     made = blocks(
         PreActResNet((3, 4, 23, 3), 10), IMAGE, num_subnets=2, stages=(1, 2, 3, 4), min_blocks=2
     )
@@ -205,7 +206,10 @@ def test_inactive_blocks_are_neither_stored_nor_computed():
         for m in (decomposition.subnet, model)
     )
     size = lambda tree: sum(leaf.size * 4 for leaf in jax.tree.leaves(tree["params"]))
-    loss = lambda model, variables: (model.apply(variables, jnp.ones((4, 8, 8, 3))) ** 2).sum()
+
+    def loss(model, variables):
+        return (model.apply(variables, jnp.ones((4, 8, 8, 3))) ** 2).sum()
+
     memory = []
     for net, variables in ((decomposition.subnet, sub), (model, full)):
         compiled = jax.jit(jax.grad(lambda v, net=net: loss(net, v))).lower(variables).compile()
@@ -219,7 +223,7 @@ def test_inactive_blocks_are_neither_stored_nor_computed():
     )
 
 
-def test_what_cannot_be_divided_is_said():
+def test_what_cannot_be_divided_is_an_error():
     post = ResNet((1, 4), 3, width=4)
     with pytest.raises(ValueError, match="trains the bias of a padded block"):
         blocks(post, IMAGE, num_subnets=2, stages=(2,))
@@ -261,8 +265,8 @@ def test_law_3_with_other_kinds_of_blocks_down_to_one_for_each(block, norm, num_
     x = np.random.default_rng(0).normal(size=(8, 4, 4, 2)).astype(np.float32)
     full, held_S = made.full.module.clone(residual_scales=()), masks(labels, params, indices)
     for s in range(num_subnets):
-        own = {group: index_SxM[s] for group, index_SxM in indices.items()}
-        alone = made.subnet.apply(extract(params, labels, own), x)
+        held = {group: index_SxM[s] for group, index_SxM in indices.items()}
+        alone = made.subnet.apply(extract(params, labels, held), x)
         held = jax.tree.map(operator.itemgetter(s), held_S)
         masked = jax.tree.map(lambda leaf, mask: jnp.where(mask > 0, leaf, 0), params, held)
         np.testing.assert_allclose(alone, full.apply({"params": masked}, x), rtol=1e-3, atol=1e-4)

@@ -36,7 +36,7 @@ CASES = [(name, s) for name in DECOMPOSITIONS for s in ((4,) if name in ONCE els
 CASES += [
     ("mlp", 8),
     ("mlp-uneven", 8),
-    ("own-model", 2),
+    ("custom", 2),
     ("gcn-split-input", 8),
 ]  # of the last, 12 features: padded
 # every decomposition once, and with one and eight subnetworks one of them; the others slowly
@@ -46,9 +46,9 @@ FAST = {*((name, 4) for name in DECOMPOSITIONS), ("mlp", 1), ("gcn-split-input",
 by_case = pytest.mark.parametrize("name,num_subnets", also_slowly(FAST, CASES))
 
 
-def local_batch(decomposition, batch, own):
+def local_batch(decomposition, batch, units):
     sizes = {g: n for g, n in decomposition.partition.sizes.items() if g == "input"}
-    return extract(batch, label_axes(batch, decomposition.batch_rules, sizes), own)
+    return extract(batch, label_axes(batch, decomposition.batch_rules, sizes), units)
 
 
 def train_two_steps(decomposition, tx, sub, batch):
@@ -79,10 +79,10 @@ def case(name, num_subnets):
         mask_S = masks(labels, params, indices) if indices else None
         masked_S = jax.tree.map(lambda p, m: jnp.where(m > 0, p[None], 0), params, mask_S)
 
-        def alone(own):
+        def alone(units):
             sub, batch = (
-                extract(params, labels, own),
-                local_batch(decomposition, {"x": x, "y": y}, own),
+                extract(params, labels, units),
+                local_batch(decomposition, {"x": x, "y": y}, units),
             )
             trained = [
                 train_two_steps(decomposition, tx, sub, batch)
@@ -91,7 +91,7 @@ def case(name, num_subnets):
             return decomposition.subnet.apply(sub, batch["x"]), trained
 
         logits_S, trained_S = jax.lax.map(alone, indices)
-        reference = REFERENCES.get(name, lambda full, p, x, own: full.apply({"params": p}, x))
+        reference = REFERENCES.get(name, lambda full, p, x, units: full.apply({"params": p}, x))
         expected_S = jax.lax.map(
             lambda item: reference(full, item[0], x, item[1]), (masked_S, indices)
         )
@@ -113,11 +113,11 @@ def case(name, num_subnets):
     return SimpleNamespace(decomposition=decomposition, labels=labels, params=params, **results)
 
 
-def masked_layer_norm(full, masked, x, own):
+def masked_layer_norm(full, masked, x, units):
     """The masked full model, moments over the held units, written out."""
     for i in range(3):
         x = x @ masked[f"hidden_{i}"]["kernel"]
-        index = own[f"hidden_{i}"]
+        index = units[f"hidden_{i}"]
         held = x[:, index]
         x = (x - held.mean(1, keepdims=True)) / jnp.sqrt(held.var(1, keepdims=True) + 1e-6)
         norm = masked[f"norm_{i}"]
@@ -125,26 +125,26 @@ def masked_layer_norm(full, masked, x, own):
     return x @ masked["output"]["kernel"]
 
 
-def masked_graphsage(full, masked, graph, own):
+def masked_graphsage(full, masked, graph, units):
     """The same for GraphSAGE of one hidden layer."""
     held = (
         jnp.einsum("nkd,kdh->nh", graph.features, masked["hidden_0"]["kernel"])
         + masked["hidden_0"]["bias"][None]
     )
-    held = held[:, own["hidden_0"]]
+    held = held[:, units["hidden_0"]]
     held = (held - held.mean(1, keepdims=True)) / jnp.sqrt(held.var(1, keepdims=True) + 1e-5)
-    h = jnp.zeros((len(held), 16)).at[:, own["hidden_0"]].set(jax.nn.relu(held))
+    h = jnp.zeros((len(held), 16)).at[:, units["hidden_0"]].set(jax.nn.relu(held))
     pair = jnp.stack([h, neighbour_mean(h, graph)], axis=1)
     return (
         jnp.einsum("nkd,kdh->nh", pair, masked["output"]["kernel"]) + masked["output"]["bias"][None]
     )
 
 
-def masked_gcn(full, masked, graph, own):
+def masked_gcn(full, masked, graph, units):
     """The same for a GCN of two hidden layers; the features are sums over neighbours already."""
     propagate, h = symmetric_mean(graph), graph.features
     for i, over_nodes in enumerate([lambda h: h, propagate]):
-        p, index = masked[f"hidden_{i}"], own[f"hidden_{i}"]
+        p, index = masked[f"hidden_{i}"], units[f"hidden_{i}"]
         held = (over_nodes(h @ p["kernel"]) + p["bias"][None])[:, index]
         held = (held - held.mean(1, keepdims=True)) / jnp.sqrt(held.var(1, keepdims=True) + 1e-5)
         h = jnp.zeros((len(held), p["bias"].shape[0])).at[:, index].set(jax.nn.relu(held))
@@ -217,9 +217,9 @@ def test_subnetworks_have_the_shapes_of_the_shrunken_model(name, num_subnets):
     example = jax.eval_shape(
         lambda x: local_batch(c.decomposition, {"x": x}, first)["x"], c.decomposition.example
     )
-    own = jax.eval_shape(c.decomposition.subnet.init, jax.random.key(0), example)
+    units = jax.eval_shape(c.decomposition.subnet.init, jax.random.key(0), example)
     trained_shapes = jax.tree.map(lambda leaf: leaf.shape[1:], c.trained_S[0])
-    assert trained_shapes == jax.tree.map(lambda leaf: leaf.shape, own)
+    assert trained_shapes == jax.tree.map(lambda leaf: leaf.shape, units)
 
 
 @by_case
@@ -245,7 +245,7 @@ def test_padded_units_stay_exactly_zero_in_training(name, num_subnets):
 WHOLLY = (
     "mlp",
     "mlp-uneven",
-    "own-model",
+    "custom",
 )  # on meshes of every size; of the others, one subnetwork per device
 MESHES = [
     (n, s, d, "balanced", False)
@@ -258,37 +258,39 @@ MESHES += [
     for n, d, p in [
         ("mlp", 4, "balanced"),
         ("mlp-uneven", 2, "balanced"),
-        ("own-model", 4, "balanced"),
+        ("custom", 4, "balanced"),
         ("mlp-uneven", 4, "blocks"),
-        ("own-model", 2, "blocks"),
+        ("custom", 2, "blocks"),
     ]
 ]
 
 
-def resting_partition(decomposition, labels, shapes, resident):
+def stored_partition(decomposition, labels, shapes, all_home_sharded):
     parts = decomposition.partition
-    return parts if resident else choose_holder_sharded(parts, labels, shapes)
+    return parts if all_home_sharded else choose_holder_sharded(parts, labels, shapes)
 
 
-# every decomposition, every mesh, every partition and both ways to rest once
+# every decomposition, every mesh, every partition and both layouts once
 FAST_MESHES = {
     *((name, 4, 4, "balanced", False) for name in DECOMPOSITIONS),
     *(("mlp", s, d, "balanced", False) for s, d in [(4, 2), (8, 8)]),
-    ("own-model", 1, 1, "balanced", False),
+    ("custom", 1, 1, "balanced", False),
     ("mlp", 4, 4, "balanced", True),
-    ("own-model", 4, 2, "blocks", True),
+    ("custom", 4, 2, "blocks", True),
 }
 
 
 @pytest.mark.parametrize(
-    "name,num_subnets,num_devices,partition,resident",
+    "name,num_subnets,num_devices,partition,all_home_sharded",
     also_slowly(FAST_MESHES, MESHES),
 )
 def test_law_6_the_mesh_exchange_is_extract_and_merge_bit_for_bit(
-    name, num_subnets, num_devices, partition, resident
+    name, num_subnets, num_devices, partition, all_home_sharded
 ):
     decomposition = DECOMPOSITIONS[name](num_subnets, partition)
     shapes, labels = shapes_and_labels(decomposition)
     check_law_6(
-        decomposition, resting_partition(decomposition, labels, shapes, resident), num_devices
+        decomposition,
+        stored_partition(decomposition, labels, shapes, all_home_sharded),
+        num_devices,
     )

@@ -11,17 +11,17 @@ from cases import (
     BATCH,
     ROOT,
     TASK,
+    custom,
     dataset,
-    exchanged_rounds,
-    own,
     placements,
     random_params,
+    replicas,
     rounds,
     two_groups,
-    whole,
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from laws import exchanged_rounds
 
 from ist_jax import ist
 from ist_jax.analysis.hlo import bytes_sent, collectives
@@ -101,15 +101,18 @@ def session(exchange, params, num_subnets, parts):
 
 
 @pytest.mark.parametrize("name", REDUCED)
-@pytest.mark.parametrize("make", [two_groups, own], ids=["mlp", "own-model"])
+@pytest.mark.parametrize("make", [two_groups, custom], ids=["mlp", "custom"])
 def test_the_mesh_rounds_as_one_device_does_and_near_the_exact_one(name, make):
     split = make(4)
     shapes = jax.eval_shape(split.init, jax.random.key(0))
     labels = label_axes(shapes, split.rules, split.partition.sizes)
     parts, params = choose_holder_sharded(split.partition, labels, shapes), random_params(split)
-    run = lambda exchange: jax.device_get(
-        jax.jit(functools.partial(session, exchange, num_subnets=4, parts=parts))(params)
-    )
+
+    def run(exchange):
+        return jax.device_get(
+            jax.jit(functools.partial(session, exchange, num_subnets=4, parts=parts))(params)
+        )
+
     here = run(one_device(labels, shapes, parts, compressions=name))
     # fused multiply-adds of a decoded scale
     close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6)
@@ -186,7 +189,7 @@ def test_training_with_a_rounded_exchange_learns_as_well(name):
 
 
 @pytest.mark.parametrize(
-    "split", [whole(2), two_groups(1)], ids=["leaves-without-groups", "one-subnetwork"]
+    "split", [replicas(2), two_groups(1)], ids=["leaves-without-groups", "one-subnetwork"]
 )
 def test_averages_and_a_single_subnetwork_are_exact(split):
     """Local SGD has only leaves without a group, and a single subnetwork is sent nothing."""
@@ -231,13 +234,16 @@ def test_carried_second_moments_of_adam_never_become_negative():
 
 @pytest.mark.parametrize("name", ["exact", *REDUCED])
 def test_units_with_several_holders_over_a_mesh(name):
-    split = own(4)
+    split = custom(4)
     shapes = jax.eval_shape(split.init, jax.random.key(0))
     labels = label_axes(shapes, split.rules, split.partition.sizes)
     parts, params = partition("blocks", split.partition.sizes, 4, min_units=5), random_params(split)
-    run = lambda exchange: jax.device_get(
-        jax.jit(functools.partial(session, exchange, num_subnets=4, parts=parts))(params)
-    )
+
+    def run(exchange):
+        return jax.device_get(
+            jax.jit(functools.partial(session, exchange, num_subnets=4, parts=parts))(params)
+        )
+
     here = run(one_device(labels, shapes, parts, compressions=name))
     there = run(over_mesh(labels, shapes, parts, subnet_mesh(4), compressions=name))
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6), there, here)

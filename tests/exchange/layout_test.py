@@ -5,7 +5,7 @@ import itertools
 import jax
 import jax.numpy as jnp
 import pytest
-from cases import own
+from cases import custom
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -46,7 +46,7 @@ def test_an_outer_optimizers_state_makes_holder_sharding_cost_more():
 
 
 def test_only_balanced_partitions_have_holder_sharded_groups():
-    split = own(4)
+    split = custom(4)
     shapes = jax.eval_shape(split.init, jax.random.key(0))
     labels = label_axes(shapes, split.rules, split.partition.sizes)
     assert choose_holder_sharded(split.partition, labels, shapes).holder_sharded == {"unit"}
@@ -114,7 +114,7 @@ def test_the_cover_is_the_cheapest(tree):
 
 @pytest.mark.parametrize("copies", [1, 3])
 def test_the_choice_does_not_depend_on_carried_state(copies):
-    split = own(4)
+    split = custom(4)
     shapes = jax.eval_shape(split.init, jax.random.key(0))
     labels = label_axes(shapes, split.rules, split.partition.sizes)
     assert choose_home_sharded([labels] * copies, [shapes] * copies) == {"head"}

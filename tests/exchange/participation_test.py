@@ -98,7 +98,7 @@ def test_half_a_participation_moves_entries_half_way(num_devices, compression):
 
 def test_independent_subnetworks_blend_what_they_trained_with_what_they_had():
     parts = partition("fixed", {"u": 8, "v": 8}, 4)
-    exchange = independent(LABELS, parameters(), parts)
+    exchange = independent(LABELS, parts)
     store, weight_S = exchange.init(parameters()), jnp.array([1.0, 0.0, 0.5, 1.0])
     old_S = exchange.pull(store, parts.first())["home_sharded"]
     trained_S = jax.tree.map(lambda leaf: leaf + 1, store.subnets_S)

@@ -13,7 +13,7 @@ POSITION_SxM = jnp.array([[3, 0], [1, 2]])
 
 def test_the_send_table_of_two_owners_and_two_subnetworks_is_the_documented_one():
     transport = MeshTransport(subnet_mesh(2), 2)
-    table_of = lambda position_SxM: transport.send_table(position_SxM, places=2, pair=1)
+    table_of = lambda position_SxM: transport.send_table(position_SxM, places=2, block_units=1)
     specs = SendTable(PartitionSpec(AXIS), PartitionSpec(), PartitionSpec())
     table = jax.jit(transport.shard_mapped(table_of, PartitionSpec(), specs))(POSITION_SxM)
     rows_RxSxL = table.rows_SxL.reshape(2, 2, 1)
@@ -26,7 +26,7 @@ def test_units_arrive_in_their_slots_and_return_to_their_rows():
     unit_N = jnp.array([10.0, 11.0, 12.0, 13.0])
 
     def there_and_back(transport, unit_N):
-        table = transport.send_table(POSITION_SxM, places=2, pair=1)
+        table = transport.send_table(POSITION_SxM, places=2, block_units=1)
         rows_S = jnp.take(unit_N, table.rows_SxL)
         (received,) = transport.all_to_all([transport.pack(rows_S)])
         subnets_S = transport.unpack(received, 0, table)

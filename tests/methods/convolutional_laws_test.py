@@ -68,15 +68,16 @@ def test_law_5_all_placements_agree_in_float64(kind, places):
         decomposition, data = DECOMPOSITIONS[kind](4), images()
         params = jax.tree.map(jnp.asarray, random_params(decomposition, dtype=np.float64))
         start = Start(jax.tree.map(lambda leaf: 0.3 * leaf, params), None, jnp.zeros((), jnp.int32))
-        make = lambda place: ist(
-            decomposition, TASK, optax.sgd(0.05), batch_size=4, placement=place
-        )
+
+        def make(place):
+            return ist(decomposition, TASK, optax.sgd(0.05), batch_size=4, placement=place)
+
         places = {name: PLACES[name] for name in places}
         check_law_5(make, places, data, start, rtol=1e-9, atol=1e-9)
 
 
 @by_places
-def test_law_5_for_momentum_that_goes_with_blocks_of_several_holders(places):
+def test_law_5_for_momentum_that_moves_with_blocks_of_several_holders(places):
     """A minimum depth of 4 of 9 blocks: most have two holders.
 
     Their momentum is averaged as their parameters are.
@@ -110,15 +111,15 @@ def test_law_4_one_subnetwork_is_plain_training(kind, place):
     """Bit for bit; for blocks to rounding, since their loop over blocks is compiled otherwise."""
     decomposition, data = WHOLE[kind](), images()
     placement = looped() if place == "looped" else sharded(subnet_mesh(1))
-    algorithm = ist(decomposition, TASK, SGD, batch_size=BATCH, placement=placement)
-    state, _ = rounds(algorithm, 2, 2, data)
+    method = ist(decomposition, TASK, SGD, batch_size=BATCH, placement=placement)
+    state, _ = rounds(method, 2, 2, data)
     expected = plain_training(
         decomposition, SGD, data, 2, 2, decomposition.init(named_key(ROOT, "init"))
     )
     if kind == "blocks":
-        assert_close(params_of(algorithm, state), expected, rtol=1e-5, atol=2e-6)
+        assert_close(params_of(method, state), expected, rtol=1e-5, atol=2e-6)
     else:
-        jax.tree.map(np.testing.assert_array_equal, params_of(algorithm, state), expected)
+        jax.tree.map(np.testing.assert_array_equal, params_of(method, state), expected)
 
 
 def test_a_network_trains_in_bfloat16_and_keeps_its_parameters_in_float32():
@@ -128,9 +129,9 @@ def test_a_network_trains_in_bfloat16_and_keeps_its_parameters_in_float32():
         num_subnets=2,
         stages=(2,),
     )
-    algorithm = ist(decomposition, TASK, SGD, batch_size=BATCH, placement=looped())
-    state, metrics = rounds(algorithm, 2, 2, images())
-    params = params_of(algorithm, state)
+    method = ist(decomposition, TASK, SGD, batch_size=BATCH, placement=looped())
+    state, metrics = rounds(method, 2, 2, images())
+    params = params_of(method, state)
     assert {leaf.dtype.name for leaf in jax.tree.leaves(params)} == {"float32"} and np.isfinite(
         metrics["loss_SxJ"]
     ).all()
@@ -140,7 +141,7 @@ def test_a_network_trains_in_bfloat16_and_keeps_its_parameters_in_float32():
 
 
 @pytest.mark.parametrize("kind", also_slowly(["blocks"], KINDS))
-def test_law_10_a_run_goes_on_exactly_where_it_stopped(kind, tmp_path):
+def test_law_10_a_run_resumes_exactly_where_it_stopped(kind, tmp_path):
     """Stopped in local SGD's warm-up and again in the second phase; momentum is carried."""
     decomposition, data = DECOMPOSITIONS[kind](4), images()
     place = sharded(subnet_mesh(4), looped())
@@ -154,18 +155,19 @@ def test_law_10_a_run_goes_on_exactly_where_it_stopped(kind, tmp_path):
             opt_state="carry",
             placement=place,
         )
-        own = ist(decomposition, TASK, SGD, batch_size=4, opt_state="carry", placement=place)
-        return [Phase(warmup, 2 * 2 * 16, 2), Phase(own, 3 * 2 * 16, 2)]
+        trained = ist(decomposition, TASK, SGD, batch_size=4, opt_state="carry", placement=place)
+        return [Phase(warmup, 2 * 2 * 16, 2), Phase(trained, 3 * 2 * 16, 2)]
 
     check_law_10(phases, TASK, data, tmp_path, [1, 2])
 
 
-def test_on_an_accelerator_convolutions_with_kernels_of_their_own_are_no_batch(monkeypatch):
+def test_on_an_accelerator_convolutions_with_per_worker_kernels_are_not_batched(monkeypatch):
     """On one device, and in a shard that holds several subnetworks."""
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    names = lambda batched: [
-        make_placement("auto", s, d, batched=batched).name for s, d in ((4, 1), (16, 8))
-    ]
+
+    def names(batched):
+        return [make_placement("auto", s, d, batched=batched).name for s, d in ((4, 1), (16, 8))]
+
     one_by_one, at_once = ["looped", "sharded(looped)"], ["vmapped", "sharded(vmapped)"]
     assert names("never") == one_by_one and names("accelerator") == names("always") == at_once
     monkeypatch.setattr(jax, "default_backend", lambda: "cpu")

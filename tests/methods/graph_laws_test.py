@@ -66,7 +66,7 @@ def split_of(kind, num_subnets):
     return decompose(model, FEATURES, num_subnets=num_subnets)
 
 
-def algorithm_of(kind, num_subnets, tx, place, **options):
+def ist_of(kind, num_subnets, tx, place, **options):
     return ist(split_of(kind, num_subnets), TASK, tx, batch_size=1, placement=place, **options)
 
 
@@ -94,9 +94,7 @@ TWO = ("looped", "one on a device")
 def test_law_5_all_placements_agree(kind, opt_state, places):
     """The partition and dropout exactly, parameters and momentum to rounding: data are float32."""
     start = Start(random_params(split_of(kind, 4)), None, jnp.zeros((), jnp.int32))
-    make = lambda place: algorithm_of(
-        kind, 4, optax.sgd(0.05, momentum=0.9), place, opt_state=opt_state
-    )
+    make = lambda place: ist_of(kind, 4, optax.sgd(0.05, momentum=0.9), place, opt_state=opt_state)
     places = {name: PLACES[name] for name in places}
     check_law_5(make, places, data_of(kind), start, rtol=1e-3, atol=1e-4)
 
@@ -114,35 +112,35 @@ BASELINES = {
 @pytest.mark.parametrize(
     "places", [TWO, pytest.param(tuple(PLACES), marks=slow)], ids=["two", "all"]
 )
-@pytest.mark.parametrize("method", BASELINES)
-def test_law_5_for_whole_networks(method, places):
+@pytest.mark.parametrize("name", BASELINES)
+def test_law_5_for_full_models(name, places):
     """Baselines with sparse features and dropout; the second round compiles nothing."""
     split, made = split_of("gcn", 4), []
     start = Start(random_params(split), None, jnp.zeros((), jnp.int32))
 
     def make(place):
-        made.append(BASELINES[method](split, dict(batch_size=1, placement=place)))
+        made.append(BASELINES[name](split, dict(batch_size=1, placement=place)))
         return made[-1]
 
     places = {name: PLACES[name] for name in places}
     check_law_5(make, places, data_of("gcn"), start, rtol=1e-3, atol=1e-4)
-    assert [algorithm.round._cache_size() for algorithm in made] == [1] * len(places)
+    assert [method.round._cache_size() for method in made] == [1] * len(places)
 
 
 @pytest.mark.parametrize("place", ["looped", "one on a device"])
-def test_an_ensemble_says_the_mean_of_what_its_members_say_of_every_node(place):
+def test_an_ensemble_predicts_the_mean_of_its_members_for_every_node(place):
     split, data = split_of("gcn", 4), data_of("gcn")
-    algorithm = ensemble(split, TASK, optax.sgd(0.05), batch_size=1, placement=PLACES[place]())
-    state, _ = rounds(algorithm, 2, 2, data)
-    batch = TASK.batch(data.on_device("test", algorithm.sharding), jnp.arange(1), None)
-    found, members_SxNxC = jax.jit(
+    method = ensemble(split, TASK, optax.sgd(0.05), batch_size=1, placement=PLACES[place]())
+    state, _ = rounds(method, 2, 2, data)
+    batch = TASK.batch(data.on_device("test", method.sharding), jnp.arange(1), None)
+    mean_NxC, members_SxNxC = jax.jit(
         lambda state: (
-            algorithm.predictor(state, None)(batch),
-            algorithm.predictor(state, None, subnets=True)(batch),
+            method.predictor(state, None)(batch),
+            method.predictor(state, None, subnets=True)(batch),
         )
     )(state)
     assert members_SxNxC.shape == (4, 40, CLASSES) and np.std(members_SxNxC, axis=0).max() > 1e-2
-    np.testing.assert_allclose(found, np.mean(members_SxNxC, axis=0), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(mean_NxC, np.mean(members_SxNxC, axis=0), rtol=1e-4, atol=1e-5)
 
 
 @by_kind
@@ -151,8 +149,8 @@ def test_law_4_one_subnetwork_is_plain_training(kind):
     _, model, decompose = KINDS[kind]
     model, tx = model.clone(dropout=0.0), optax.sgd(0.05, momentum=0.9)
     split = decompose(model, FEATURES, num_subnets=1)
-    algorithm = ist(split, TASK, tx, batch_size=1, placement=looped(), opt_state="carry")
-    state, _ = rounds(algorithm, 2, 2, data_of(kind))
+    method = ist(split, TASK, tx, batch_size=1, placement=looped(), opt_state="carry")
+    state, _ = rounds(method, 2, 2, data_of(kind))
     view = next(
         data_of(kind).views(
             jax.random.key(5), 1, jax.sharding.SingleDeviceSharding(jax.devices()[0]), [range(1)]
@@ -170,7 +168,7 @@ def test_law_4_one_subnetwork_is_plain_training(kind):
     opt_state = tx.init(params)
     for _ in range(4):
         params, opt_state = step(params, opt_state)
-    assert_close(params_of(algorithm, state), params, rtol=1e-3, atol=1e-5)
+    assert_close(params_of(method, state), params, rtol=1e-3, atol=1e-5)
 
 
 METHODS = {
@@ -183,35 +181,35 @@ METHODS = {
 }
 # every method on one kind of graph, one method on every kind; the others slowly
 by_method_and_kind = pytest.mark.parametrize(
-    "method,kind",
+    "name,kind",
     also_slowly(
         [*(("ist", kind) for kind in KINDS), *((m, "gcn") for m in METHODS if m != "ist")],
-        [(method, kind) for kind in KINDS for method in METHODS],
+        [(name, kind) for kind in KINDS for name in METHODS],
     ),
 )
 
 
-def method_of(method, kind, tx, place):
-    return METHODS[method](split_of(kind, 2), dict(tx=tx, batch_size=1, placement=PLACES[place]()))
+def method_by_name(name, kind, tx, place):
+    return METHODS[name](split_of(kind, 2), dict(tx=tx, batch_size=1, placement=PLACES[place]()))
 
 
 @by_method_and_kind
-def test_law_7_exactly_the_configured_local_steps_reach_the_global_model(method, kind):
+def test_law_7_exactly_the_configured_local_steps_reach_the_global_model(name, kind):
     """With dropout."""
-    check_law_7(lambda tx: method_of(method, kind, tx, "vmapped"), data_of(kind), 3)
+    check_law_7(lambda tx: method_by_name(name, kind, tx, "vmapped"), data_of(kind), 3)
 
 
 @by_kind
-def test_law_8_workers_that_see_one_graph_start_alike_and_drop_features_of_their_own(kind):
+def test_law_8_workers_that_see_one_graph_start_alike_and_drop_their_own_features(kind):
     """Copies of one model: first losses differ by dropout alone; with clusters, by the batch."""
     _, model, decompose = KINDS[kind]
-    whole = lambda dropout: decompose(model.clone(dropout=dropout), FEATURES, num_subnets=4)
+    split = lambda dropout: decompose(model.clone(dropout=dropout), FEATURES, num_subnets=4)
 
     def first_losses(dropout, data):
-        algorithm = ist(
-            replicated(whole(dropout), 4), TASK, optax.sgd(0.1), batch_size=1, placement=vmapped()
+        method = ist(
+            replicated(split(dropout), 4), TASK, optax.sgd(0.1), batch_size=1, placement=vmapped()
         )
-        return np.asarray(rounds(algorithm, 1, 1, data)[1]["loss_SxJ"][:, 0])
+        return np.asarray(rounds(method, 1, 1, data)[1]["loss_SxJ"][:, 0])
 
     graph, clusters = (
         graph_dataset(first_product=FIRST_PRODUCTS[type(model)], clusters=count) for count in (1, 5)
@@ -223,30 +221,30 @@ def test_law_8_workers_that_see_one_graph_start_alike_and_drop_features_of_their
 
 
 @by_method_and_kind
-def test_law_9_the_second_round_compiles_nothing_and_init_works_on_shapes_alone(method, kind):
-    algorithm = method_of(method, kind, optax.adam(0.01), "vmapped")
+def test_law_9_the_second_round_compiles_nothing_and_init_works_on_shapes_alone(name, kind):
+    method = method_by_name(name, kind, optax.adam(0.01), "vmapped")
     described = lambda state: jax.tree.map(lambda x: (x.shape, x.dtype), state)
-    state, metrics = rounds(algorithm, 2, 2, data_of(kind))
-    assert algorithm.round._cache_size() == 1 and metrics["loss_SxJ"].shape == (2, 2)
-    assert described(jax.eval_shape(algorithm.init, ROOT)) == described(state)
+    state, metrics = rounds(method, 2, 2, data_of(kind))
+    assert method.round._cache_size() == 1 and metrics["loss_SxJ"].shape == (2, 2)
+    assert described(jax.eval_shape(method.init, ROOT)) == described(state)
 
 
 @by_method_and_kind
-def test_what_is_lost_reaches_nobody(method, kind):
+def test_what_is_lost_reaches_nobody(name, kind):
     """If all are lost, the parameters stay. If one is, those that only it held stay."""
-    algorithm, data = method_of(method, kind, optax.adam(0.01), "vmapped"), data_of(kind)
-    before = params_of(algorithm, algorithm.fresh(ROOT))
+    method, data = method_by_name(name, kind, optax.adam(0.01), "vmapped"), data_of(kind)
+    before = params_of(method, method.fresh(ROOT))
 
     def after(*weights):
-        view = next(data.views(jax.random.key(5), 2, algorithm.sharding, [range(1)]))
-        state, _ = one_round(algorithm, algorithm.fresh(ROOT), view, ROOT, np.array(weights), 2)
-        return params_of(algorithm, state), state.indices
+        view = next(data.views(jax.random.key(5), 2, method.sharding, [range(1)]))
+        state, _ = one_round(method, method.fresh(ROOT), view, ROOT, np.array(weights), 2)
+        return params_of(method, state), state.indices
 
     jax.tree.map(np.testing.assert_array_equal, after(0.0, 0.0)[0], before)
     params, indices = after(1.0, 0.0)
     moved = jax.tree.map(lambda a, b: np.asarray(a != b), params, before)
     assert any(leaf.any() for leaf in jax.tree.leaves(moved))
-    if method == "ist":
+    if name == "ist":
         split = split_of(kind, 2)
         labels = jax.tree.leaves(
             label_axes(before, split.rules, split.partition.sizes), is_leaf=is_label
@@ -257,7 +255,7 @@ def test_what_is_lost_reaches_nobody(method, kind):
                     leaf.any(axis=tuple(a for a in range(leaf.ndim) if a != axis))
                 )
                 assert set(units) <= set(np.asarray(indices[group][0]).tolist()), (
-                    "of the living one"
+                    "the units of the remaining worker"
                 )
 
 
@@ -268,11 +266,9 @@ def test_nothing_is_quadratic_in_nodes(kind):
     costs = []
     for nodes in (1000, 2000):
         data = graph_dataset(raw_graph(nodes), first_product=FIRST_PRODUCTS[type(model)], **layout)
-        algorithm = algorithm_of(kind, 4, optax.sgd(0.05), vmapped())
-        view = next(data.views(ROOT, 4, algorithm.sharding, [range(1)]))
-        program = algorithm.round.lower(
-            algorithm.fresh(ROOT), view, ROOT, jnp.ones(4), steps=1
-        ).compile()
+        method = ist_of(kind, 4, optax.sgd(0.05), vmapped())
+        view = next(data.views(ROOT, 4, method.sharding, [range(1)]))
+        program = method.round.lower(method.fresh(ROOT), view, ROOT, jnp.ones(4), steps=1).compile()
         memory = program.memory_analysis()
         costs.append(
             [
@@ -287,9 +283,12 @@ def test_nothing_is_quadratic_in_nodes(kind):
 
 
 @pytest.mark.parametrize("kind", also_slowly(["gcn"], KINDS))
-def test_law_10_a_run_goes_on_exactly_where_it_stopped(kind, tmp_path):
+def test_law_10_a_run_resumes_exactly_where_it_stopped(kind, tmp_path):
     """With dropout and moments of Adam that go with their features."""
-    phases = lambda: [
-        Phase(algorithm_of(kind, 4, optax.adam(1e-2), vmapped(), opt_state="carry"), 4 * 2 * 4, 2)
-    ]
+
+    def phases():
+        return [
+            Phase(ist_of(kind, 4, optax.adam(1e-2), vmapped(), opt_state="carry"), 4 * 2 * 4, 2)
+        ]
+
     check_law_10(phases, TASK, data_of(kind), tmp_path, [2])

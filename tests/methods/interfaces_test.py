@@ -1,4 +1,4 @@
-"""Models without Flax, tasks with metrics of their own, plans and predictors."""
+"""Models without Flax, tasks with their own metrics, plans and predictors."""
 
 import jax
 import jax.numpy as jnp
@@ -85,9 +85,12 @@ def test_a_model_without_flax_trains_and_its_metric_is_the_only_one():
 def test_a_task_that_selects_by_a_metric_it_does_not_have_is_refused():
     method, data = ist(regression(2), REGRESSION, SGD, batch_size=BATCH), dataset()
     task = REGRESSION._replace(selects=Selection("accuracy", "max"))
-    score = lambda state: evaluate(
-        method, task, state, {"test": data.test}, None, batch_size=16, subnets=False
-    )
+
+    def score(state):
+        return evaluate(
+            method, task, state, {"test": data.test}, None, batch_size=16, subnets=False
+        )
+
     with pytest.raises(ValueError, match=r"selects by 'accuracy', and its metrics are \['mse'\]"):
         jax.eval_shape(score, method.fresh(ROOT))
 
@@ -111,7 +114,7 @@ def test_a_plan_says_which_units_the_round_trains_and_which_groups_synchronise()
     assert plan.synchronised == {"hidden_0", "hidden_1", None}
 
 
-def test_the_plan_of_a_whole_run_is_known_beforehand():
+def test_the_plan_of_a_run_is_known_beforehand():
     method = ist(two_groups(4), TASK, SGD, batch_size=BATCH)
     state = method.fresh(jax.random.key(7))
     for r, drawn in enumerate(drawn_partitions(method.info.partition, 7, 3)):
@@ -120,7 +123,7 @@ def test_the_plan_of_a_whole_run_is_known_beforehand():
         state = state._replace(indices=indices)
 
 
-def test_an_ensemble_synchronises_nothing_and_whole_models_all_that_has_no_group():
+def test_an_ensemble_synchronises_nothing_and_full_models_all_that_has_no_group():
     groups = lambda method: method.plan(method.fresh(ROOT), ROOT).synchronised
     options = dict(num_workers=2, batch_size=BATCH)
     assert groups(ensemble(two_groups(2), TASK, SGD, batch_size=BATCH)) == set()

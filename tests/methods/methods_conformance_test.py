@@ -1,4 +1,4 @@
-"""The laws of training, for every algorithm in `cases.METHODS`."""
+"""The laws of training, for every method in `cases.METHODS`."""
 
 import functools
 import itertools
@@ -16,12 +16,11 @@ from cases import (
     ROOT,
     SGD,
     TASK,
-    Own,
     also_slowly,
     chain,
+    custom,
     dataset,
     one_round,
-    own,
     params_of,
     placements,
     random_params,
@@ -30,16 +29,14 @@ from cases import (
 )
 from laws import assert_close, check_law_7, plain_training
 
-from ist_jax import data_parallel, decompose, ist, replicated
+from ist_jax import data_parallel, ist, replicated
 from ist_jax.core.keys import named_key
-from ist_jax.core.placement import sharded, subnet_mesh
 from ist_jax.core.sample_order import Shards, draw
 from ist_jax.data.base import strided_rows
 from ist_jax.methods import Start
-from ist_jax.models import linen
 from ist_jax.training.evaluation import evaluate
 
-by_algorithm = pytest.mark.parametrize("name", sorted(METHODS))
+by_method = pytest.mark.parametrize("name", sorted(METHODS))
 
 
 @pytest.fixture(scope="module")
@@ -48,92 +45,90 @@ def built():
     return functools.cache(lambda name, place="vmapped": METHODS[name](4, placements()[place]()))
 
 
-@by_algorithm
+@by_method
 @pytest.mark.parametrize("place", ["vmapped", "sharded-2"])
 def test_law_9_the_second_round_compiles_nothing_and_the_state_is_stable(name, place):
-    algorithm = METHODS[name](4, placements()[place]())
-    described = jax.tree.map(lambda x: (x.shape, x.dtype, x.sharding), algorithm.fresh(ROOT))
-    after, metrics = rounds(algorithm, 3)
-    assert algorithm.round._cache_size() == 1
+    method = METHODS[name](4, placements()[place]())
+    described = jax.tree.map(lambda x: (x.shape, x.dtype, x.sharding), method.fresh(ROOT))
+    after, metrics = rounds(method, 3)
+    assert method.round._cache_size() == 1
     assert jax.tree.map(lambda x: (x.shape, x.dtype, x.sharding), after) == described
     assert metrics["loss_SxJ"].shape == (4, 3)
 
 
-@by_algorithm
+@by_method
 def test_law_9_init_works_on_shapes_alone(name, built):
-    algorithm = built(name)
-    abstract = jax.eval_shape(algorithm.init, ROOT)
+    method = built(name)
+    abstract = jax.eval_shape(method.init, ROOT)
     assert jax.tree.map(lambda x: (x.shape, x.dtype), abstract) == jax.tree.map(
-        lambda x: (x.shape, x.dtype), algorithm.fresh(ROOT)
+        lambda x: (x.shape, x.dtype), method.fresh(ROOT)
     )
 
 
-@by_algorithm
+@by_method
 def test_it_learns_and_predicts_better_than_chance(name, built):
-    algorithm, data = built(name), dataset()
-    state, _ = rounds(algorithm, 33, 3, data)
+    method, data = built(name), dataset()
+    state, _ = rounds(method, 33, 3, data)
     options = dict(batch_size=16, subnets=True)
     splits, sample = {"test": data.test}, strided_rows(data.train, 64)
-    result = jax.jit(lambda state: evaluate(algorithm, TASK, state, splits, sample, **options))(
-        state
-    )
+    result = jax.jit(lambda state: evaluate(method, TASK, state, splits, sample, **options))(state)
     assert result["test"]["accuracy"] > 0.7
     assert result["test_subnets"]["accuracy"].shape == (4,)
     assert (result["test_subnets"]["accuracy"] > 1.5 / CLASSES).all(), (
-        "every subnetwork is a classifier of its own"
+        "every subnetwork is a separate classifier"
     )
 
 
-@by_algorithm
+@by_method
 @pytest.mark.parametrize("steps", also_slowly([3], [2, 3, 5]))
 def test_law_7_exactly_the_configured_local_steps_reach_the_global_model(name, steps):
     check_law_7(functools.partial(METHODS[name], 2, None), dataset(), steps)
 
 
-@by_algorithm
+@by_method
 def test_when_all_subnetworks_are_lost_the_parameters_stay(name, built):
-    algorithm, data = built(name), dataset()
-    view = next(data.views(jax.random.key(5), 4, algorithm.sharding, [range(1)]))
-    before = params_of(algorithm, algorithm.fresh(ROOT))
-    state, _ = one_round(algorithm, algorithm.fresh(ROOT), view, ROOT, np.zeros(4))
-    jax.tree.map(np.testing.assert_array_equal, params_of(algorithm, state), before)
+    method, data = built(name), dataset()
+    view = next(data.views(jax.random.key(5), 4, method.sharding, [range(1)]))
+    before = params_of(method, method.fresh(ROOT))
+    state, _ = one_round(method, method.fresh(ROOT), view, ROOT, np.zeros(4))
+    jax.tree.map(np.testing.assert_array_equal, params_of(method, state), before)
 
 
-@by_algorithm
+@by_method
 def test_what_a_lost_subnetwork_did_reaches_nobody(name, built):
     """One of four is lost, and its data are nan: the parameters stay finite and still move."""
-    algorithm, data = built(name), dataset()
-    view = next(data.views(jax.random.key(5), 4, algorithm.sharding, [range(1)]))
+    method, data = built(name), dataset()
+    view = next(data.views(jax.random.key(5), 4, method.sharding, [range(1)]))
     poisoned = view._replace(
         shards=jax.device_put(
-            Shards(jnp.arange(100), 25 * jnp.arange(4), jnp.full(4, 25)), algorithm.sharding
+            Shards(jnp.arange(100), 25 * jnp.arange(4), jnp.full(4, 25)), method.sharding
         ),
         arrays=view.arrays | {"x": view.arrays["x"].at[75:].set(jnp.nan)},
     )
     weight_S = np.array([1.0, 1.0, 1.0, 0.0])
-    state, metrics = one_round(algorithm, algorithm.fresh(ROOT), poisoned, ROOT, weight_S)
+    state, metrics = one_round(method, method.fresh(ROOT), poisoned, ROOT, weight_S)
     assert np.isfinite(metrics["loss_SxJ"][:3]).all()
     assert not np.isfinite(metrics["loss_SxJ"][3]).any()
-    before, after = (params_of(algorithm, s) for s in (algorithm.fresh(ROOT), state))
-    healthy = next(data.views(jax.random.key(5), 4, algorithm.sharding, [range(1)]))
-    later, _ = one_round(algorithm, state, healthy, jax.random.key(9), np.ones(4))
-    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params_of(algorithm, later))), (
+    before, after = (params_of(method, s) for s in (method.fresh(ROOT), state))
+    healthy = next(data.views(jax.random.key(5), 4, method.sharding, [range(1)]))
+    later, _ = one_round(method, state, healthy, jax.random.key(9), np.ones(4))
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params_of(method, later))), (
         "nor later, when it is back"
     )
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(after))
     assert any((a != b).any() for a, b in zip(jax.tree.leaves(before), jax.tree.leaves(after)))
 
 
-@by_algorithm
+@by_method
 def test_law_8_workers_start_from_one_initialisation_and_see_different_batches(name, built):
-    algorithm, data = built(name), dataset()
-    view = next(data.views(jax.random.key(5), 4, algorithm.sharding, [range(1)]))
+    method, data = built(name), dataset()
+    view = next(data.views(jax.random.key(5), 4, method.sharding, [range(1)]))
     batches = [np.asarray(draw(view, jnp.int32(s), jnp.int32(0), BATCH)).tolist() for s in range(4)]
     assert len({tuple(batch) for batch in batches}) == 4
-    state = algorithm.fresh(ROOT)
-    if not state.indices:  # every worker holds the whole model
+    state = method.fresh(ROOT)
+    if not state.indices:  # every worker holds the full model
         batch = {"x": jnp.asarray(data.test["x"]), "y": jnp.asarray(data.test["y"])}
-        logits_SxBxC = jax.jit(lambda state: algorithm.predictor(state, None, subnets=True)(batch))(
+        logits_SxBxC = jax.jit(lambda state: method.predictor(state, None, subnets=True)(batch))(
             state
         )
         np.testing.assert_allclose(
@@ -142,17 +137,17 @@ def test_law_8_workers_start_from_one_initialisation_and_see_different_batches(n
 
 
 @pytest.mark.parametrize("place", ["looped", "vmapped", "sharded-1"])
-@pytest.mark.parametrize("make", [two_groups, own], ids=["mlp", "own-model"])
+@pytest.mark.parametrize("make", [two_groups, custom], ids=["mlp", "custom"])
 def test_law_4_one_subnetwork_is_plain_training(place, make):
     decomposition, data = make(1), dataset()
-    algorithm = ist(decomposition, TASK, SGD, batch_size=BATCH, placement=placements()[place]())
-    vars(algorithm)["round"] = jax.jit(  # the tests' code generator sums in another order
-        algorithm._round,
+    method = ist(decomposition, TASK, SGD, batch_size=BATCH, placement=placements()[place]())
+    vars(method)["round"] = jax.jit(  # the tests' code generator sums in another order
+        method._round,
         static_argnames="steps",
         donate_argnums=0,
         compiler_options=compilation_cache.AS_USERS,
     )
-    state, _ = rounds(algorithm, 2, 3, data)
+    state, _ = rounds(method, 2, 3, data)
     expected = plain_training(
         decomposition, SGD, data, 2, 3, decomposition.init(named_key(ROOT, "init"))
     )
@@ -161,15 +156,15 @@ def test_law_4_one_subnetwork_is_plain_training(place, make):
         if place != "vmapped"
         else lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
     )
-    jax.tree.map(compare, params_of(algorithm, state), expected)
+    jax.tree.map(compare, params_of(method, state), expected)
 
 
 def test_law_4_empty_rules_are_local_sgd():
     """Local SGD written out: every worker trains a copy, the copies are averaged."""
     decomposition, data = replicated(two_groups(2), 2), dataset()
-    algorithm = ist(decomposition, TASK, SGD, batch_size=BATCH)
-    state, _ = rounds(algorithm, 2, 3, data)
-    view = next(data.views(jax.random.key(5), 2, algorithm.sharding, [range(1)]))
+    method = ist(decomposition, TASK, SGD, batch_size=BATCH)
+    state, _ = rounds(method, 2, 3, data)
+    view = next(data.views(jax.random.key(5), 2, method.sharding, [range(1)]))
 
     @jax.jit
     def step(params, opt_state, worker, position):
@@ -189,26 +184,30 @@ def test_law_4_empty_rules_are_local_sgd():
                 )
             copies.append(copy)
         params = jax.tree.map(lambda a, b: (a + b) / 2, *copies)
-    assert_close(params_of(algorithm, state), params)
+    assert_close(params_of(method, state), params)
 
 
 def test_law_4_local_sgd_of_one_step_is_data_parallel():
-    tx, whole = optax.sgd(0.1), replicated(two_groups(4), 4)
-    local, _ = rounds(ist(whole, TASK, tx, batch_size=BATCH), 6, 1)
-    parallel, _ = rounds(data_parallel(whole, TASK, tx, num_workers=4, batch_size=BATCH), 2, 3)
+    tx, full_models = optax.sgd(0.1), replicated(two_groups(4), 4)
+    local, _ = rounds(ist(full_models, TASK, tx, batch_size=BATCH), 6, 1)
+    parallel, _ = rounds(
+        data_parallel(full_models, TASK, tx, num_workers=4, batch_size=BATCH), 2, 3
+    )
     assert_close(local.store[0], parallel.store)
 
 
 @pytest.mark.parametrize("place", ["vmapped", "sharded-2"])
 def test_law_4_an_outer_sgd_of_rate_one_is_the_plain_merge(place):
-    make = lambda outer_tx: ist(
-        two_groups(4),
-        TASK,
-        SGD,
-        batch_size=BATCH,
-        outer_tx=outer_tx,
-        placement=placements()[place](),
-    )
+    def make(outer_tx):
+        return ist(
+            two_groups(4),
+            TASK,
+            SGD,
+            batch_size=BATCH,
+            outer_tx=outer_tx,
+            placement=placements()[place](),
+        )
+
     plain, outer = make(None), make(optax.sgd(1.0))
     assert_close(
         params_of(plain, rounds(plain, 3)[0]),
@@ -220,9 +219,11 @@ def test_law_4_an_outer_sgd_of_rate_one_is_the_plain_merge(place):
 
 def test_outer_momentum_by_hand():
     """Nesterov: v = mu v + g; x -= lr (g + mu v), where g = params - merged."""
-    whole = replicated(two_groups(2), 2)
-    outer = ist(whole, TASK, SGD, batch_size=BATCH, outer_tx=optax.sgd(0.7, 0.9, nesterov=True))
-    inner = ist(whole, TASK, SGD, batch_size=BATCH)
+    full_models = replicated(two_groups(2), 2)
+    outer = ist(
+        full_models, TASK, SGD, batch_size=BATCH, outer_tx=optax.sgd(0.7, 0.9, nesterov=True)
+    )
+    inner = ist(full_models, TASK, SGD, batch_size=BATCH)
     start, one = params_of(inner, inner.fresh(ROOT)), params_of(inner, rounds(inner, 1)[0])
     # first round: v = g, so x1 = x0 - 0.7 (1 + 0.9) (x0 - merged)
     expected = jax.tree.map(lambda x0, merged: x0 - 0.7 * 1.9 * (x0 - merged), start, one)
@@ -230,7 +231,7 @@ def test_outer_momentum_by_hand():
 
 
 @pytest.mark.parametrize("place", ["looped", "sharded-4"])
-def test_outer_momentum_goes_where_its_units_go(place):
+def test_outer_momentum_moves_with_its_units(place):
     """One round trains; then the rate is 0.
 
     Momentum alone changes every parameter by 0.9 of what the first round did.
@@ -239,14 +240,17 @@ def test_outer_momentum_goes_where_its_units_go(place):
     options = dict(
         batch_size=BATCH, outer_tx=optax.sgd(1.0, momentum=0.9), placement=placements()[place]()
     )
-    algorithm, start = ist(own(4), TASK, tx, **options), Start(random_params(own(4)))
-    assert algorithm.partition.holder_sharded, "units go from holder to holder"
+    method, start = ist(custom(4), TASK, tx, **options), Start(random_params(custom(4)))
+    assert method.partition.holder_sharded, "units go from holder to holder"
     (first, held), (second, held_then) = (
-        (params_of(algorithm, state), state.indices)
-        for state in (rounds(algorithm, n, start=start)[0] for n in (1, 2))
+        (params_of(method, state), state.indices)
+        for state in (rounds(method, n, start=start)[0] for n in (1, 2))
     )
     assert any((held[group] != held_then[group]).any() for group in held)
-    change = lambda new, old: jax.tree.map(lambda a, b: a - b, new, old)
+
+    def change(new, old):
+        return jax.tree.map(lambda a, b: a - b, new, old)
+
     assert_close(
         change(second, first),
         jax.tree.map(lambda d: 0.9 * d, change(first, start.params)),
@@ -264,10 +268,10 @@ def _placed(name, place):
     params = jax.tree.map(
         jnp.asarray, random_params(FULL.get(name, two_groups)(8), dtype=np.float64)
     )
-    algorithm = METHODS[name](8, placements()[place](), optax.sgd(0.05))
-    start = jax.device_put(Start(params, None, jnp.zeros((), jnp.int32)), algorithm.sharding)
-    state, _ = rounds(algorithm, 2, 2, dataset(), start)
-    return params_of(algorithm, state), jax.device_get(state.indices)
+    method = METHODS[name](8, placements()[place](), optax.sgd(0.05))
+    start = jax.device_put(Start(params, None, jnp.zeros((), jnp.int32)), method.sharding)
+    state, _ = rounds(method, 2, 2, dataset(), start)
+    return params_of(method, state), jax.device_get(state.indices)
 
 
 @pytest.fixture(scope="module")
@@ -275,7 +279,7 @@ def placed():
     return functools.cache(_placed)
 
 
-FULL = {"ist-own-model": own, "ist-chain": chain}
+FULL = {"ist-custom": custom, "ist-chain": chain}
 PLACED = [
     *(("ist", place) for place in EVERYWHERE if place != "looped"),
     *itertools.product(sorted({*METHODS} - {"ist"}), ("vmapped", "sharded-2", "sharded-8")),
@@ -293,70 +297,3 @@ def test_law_5_all_placements_agree_in_float64(name, place, placed):
     assert all(leaf.dtype == np.float64 for leaf in jax.tree.leaves(expected))
     jax.tree.map(np.testing.assert_array_equal, other, indices)
     assert_close(params, expected, rtol=1e-9, atol=1e-9)
-
-
-def test_the_learning_rate_schedule_runs_on_the_global_step_though_the_state_is_reset():
-    """A drop to 0 in the middle of the second round stops training there."""
-    tx = optax.sgd(optax.piecewise_constant_schedule(0.1, {5: 0.0}))
-    algorithm = ist(two_groups(2), TASK, tx, batch_size=BATCH)
-    five, _ = rounds(ist(replicated(two_groups(2), 1), TASK, tx, batch_size=BATCH), 1, 5)
-    six, _ = rounds(ist(replicated(two_groups(2), 1), TASK, tx, batch_size=BATCH), 2, 3)
-    assert_close(five.store[0], six.store[0], rtol=1e-5, atol=1e-6)
-    two, three = rounds(algorithm, 2)[0], rounds(algorithm, 3)[0]
-    jax.tree.map(
-        np.testing.assert_array_equal, params_of(algorithm, two), params_of(algorithm, three)
-    )
-
-
-def test_carried_state_moves_with_its_units_and_counts_stay_integers():
-    algorithm = METHODS["ist-carry"](4)
-    state, _ = rounds(algorithm, 2, 3)
-    end = jax.jit(algorithm.end)
-    adam = end(state).opt_state[0]
-    assert adam.count.dtype == jnp.int32 and int(adam.count) == 6
-    first = end(algorithm.fresh(ROOT)).opt_state[0].mu
-    assert jax.tree.map(jnp.shape, adam.mu) == jax.tree.map(jnp.shape, first)
-    # entries of hidden_1 that no subnetwork held in either round have no moments yet
-    untrained = np.asarray(adam.mu["hidden_1"]["kernel"]) == 0
-    assert 0.4 < untrained.mean() < 0.9
-
-
-def test_carry_refuses_factored_state():
-    with pytest.raises(ValueError, match="shaped like its parameter"):
-        ist(
-            two_groups(2),
-            TASK,
-            optax.adafactor(1e-2, min_dim_size_to_factor=4),
-            batch_size=BATCH,
-            opt_state="carry",
-        )
-
-
-def test_options_that_contradict_are_refused():
-    make = lambda **options: ist(two_groups(2), TASK, SGD, batch_size=BATCH, **options)
-    with pytest.raises(ValueError, match="opt_state is one of"):
-        make(opt_state="keep")
-    with pytest.raises(ValueError, match="its units move on"):
-        make(opt_state="local")
-    with pytest.raises(
-        ValueError, match="a mesh exchanges equal blocks, and the partition 'uniform'"
-    ):
-        ist(own(2, "uniform"), TASK, SGD, batch_size=BATCH, placement=sharded(subnet_mesh(2)))
-    with pytest.raises(ValueError, match="does not divide"):
-        decompose([(".*", None)], {"g": 9}, num_subnets=2, full=None, subnet=None, example=None)
-    with pytest.raises(ValueError, match="no multiple of 4 devices"):
-        ist(two_groups(2), TASK, SGD, batch_size=BATCH, placement=sharded(subnet_mesh(4)))
-
-
-def test_a_rule_that_matches_no_parameter_is_said():
-    split = own(4)
-    misspelt = split._replace(rules=(*split.rules, ("heed/bias", None)))
-    with pytest.raises(ValueError, match="'heed/bias' matches none .nearest is 'head/bias'."):
-        ist(misspelt, TASK, SGD, batch_size=BATCH)
-
-
-def test_a_subnetwork_that_is_not_what_the_rules_give_is_said():
-    wrong = own(4)._replace(subnet=linen(Own(5, 2)))
-    says = r"head/kernel has shape \[5, 5\] in the subnetwork's model and \[4, 5\] by the rules"
-    with pytest.raises(ValueError, match=says):
-        ist(wrong, TASK, SGD, batch_size=BATCH)

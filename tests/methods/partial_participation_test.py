@@ -41,9 +41,10 @@ def test_data_parallel_takes_the_weighted_mean_of_gradients():
         two_groups(2), TASK, sgd(0.1), num_workers=2, batch_size=BATCH, placement=vmapped()
     )
     before = method.params(method.fresh(ROOT))
-    moved = lambda *weights: jax.tree.map(
-        jnp.subtract, after_a_round(method, *weights, steps=1), before
-    )
+
+    def moved(*weights):
+        return jax.tree.map(jnp.subtract, after_a_round(method, *weights, steps=1), before)
+
     first, second = moved(1, 0), moved(0, 1)
     expected = jax.tree.map(lambda a, b: (a + 0.5 * b) / 1.5, first, second)
     assert_close(moved(1, 0.5), expected, rtol=1e-4, atol=1e-6)

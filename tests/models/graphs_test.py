@@ -61,7 +61,10 @@ def test_graphsage_is_its_formula(norm):
     model = GraphSAGE((6, 9), CLASSES, norm=norm)
     params, graph = random_weights(model)
     mean, h = DENSE / np.maximum(DENSE.sum(axis=1, keepdims=True), 1), X
-    layer = lambda h, p: h @ p["kernel"][0] + mean @ h @ p["kernel"][1] + p["bias"]
+
+    def layer(h, p):
+        return h @ p["kernel"][0] + mean @ h @ p["kernel"][1] + p["bias"]
+
     for i in range(2):
         h = layer(h, params[f"hidden_{i}"])
         h = np.maximum(dense_norm(h, norm) if norm == "layer" else h, 0)
@@ -197,7 +200,10 @@ def test_dropout_drops_the_same_of_dense_and_sparse_features_and_independently_w
         set(np.unique(pair)) == {0.0, np.float32(1 / 0.75)}
         and 0.73 < (np.asarray(pair) > 0).mean() < 0.77
     )
-    alike = lambda a, b: ((np.asarray(a) > 0) == (np.asarray(b) > 0)).mean()
+
+    def alike(a, b):
+        return ((np.asarray(a) > 0) == (np.asarray(b) > 0)).mean()
+
     independent = 0.75**2 + 0.25**2
     for other in (
         pair[:, ::-1],

@@ -122,7 +122,10 @@ def test_a_loop_over_blocks_computes_what_unrolled_blocks_do(norm):
     (expected, expected_stats), expected_gradient = jax.jit(lambda p: run(unrolled, p))(
         as_unrolled(params)
     )
-    close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
+
+    def close(a, b):
+        return np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
+
     close(logits, expected)
     jax.tree.map(close, as_unrolled(gradient), expected_gradient)
     jax.tree.map(close, as_unrolled(stats.get(STATS, {})), expected_stats.get(STATS, {}))

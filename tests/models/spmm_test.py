@@ -63,9 +63,15 @@ def test_products_of_all_subnetworks_at_once_are_those_of_each():
     stored = sparse_matrix(np.where(rng.random((30, 50)) < 0.1, 1.0, 0.0).astype(np.float32))
     kernel_S = jnp.asarray(rng.normal(size=(3, 50, 4)), jnp.float32)
     keys = jax.random.split(ROOT, 3)
-    product = lambda key, kernel: spmm(dropout_entries(stored, 0.5, key), kernel)
+
+    def product(key, kernel):
+        return spmm(dropout_entries(stored, 0.5, key), kernel)
+
     gradient = jax.grad(lambda kernel, key: (product(key, kernel) ** 2).sum())
-    back = lambda key, kernel: gradient(kernel, key)
+
+    def back(key, kernel):
+        return gradient(kernel, key)
+
     for f, axes in itertools.product((product, back), ((0, 0), (0, None), (None, 0))):
         given = [values if axis == 0 else values[0] for values, axis in zip((keys, kernel_S), axes)]
         together = jax.jit(jax.vmap(f, in_axes=axes))(*given)

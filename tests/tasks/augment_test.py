@@ -42,7 +42,7 @@ def test_a_resized_crop_is_a_part_of_the_image_of_random_size_and_place():
     assert np.std(rows[:, 7]) > 3, "at random places"
 
 
-def test_a_resized_crop_of_the_whole_image_is_the_image_flipped_or_not(monkeypatch):
+def test_a_resized_crop_of_the_full_image_is_the_image_flipped_or_not(monkeypatch):
     monkeypatch.setattr("ist_jax.tasks.augment._AREA", (1.0, 1.0))
     monkeypatch.setattr("ist_jax.tasks.augment._RATIO", (1.0, 1.0))
     made = np.asarray(augment_images("resized_crop_flip", IMAGES, jax.random.key(0), 4))

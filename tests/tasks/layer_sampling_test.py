@@ -56,11 +56,11 @@ def test_with_all_nodes_sampled_loss_and_gradient_are_those_of_the_full_graph(ma
     arrays = arrays_of(model, 40)
     loss = jax.jit(jax.value_and_grad(lambda params, batch: task_loss(model, params, batch)))
     batch, node_B = batch_of(model, 40)
-    (value, gradient), (whole, expected) = (
+    (value, gradient), (full_value, expected) = (
         loss(params, batch),
         loss(params, TASK.batch(arrays, jnp.arange(1), None)),
     )
-    np.testing.assert_allclose(value, whole, rtol=1e-5)
+    np.testing.assert_allclose(value, full_value, rtol=1e-5)
     assert_close(gradient, expected, rtol=2e-3, atol=1e-5)
     apply = jax.jit(lambda x: model.apply({"params": params}, x))
     np.testing.assert_allclose(

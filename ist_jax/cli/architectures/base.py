@@ -52,12 +52,12 @@ def check_scaling(config: Config) -> None:
         )
 
 
-def check_widths(config: Config, why_not_padded: str, shared: int = 0) -> None:
+def check_widths(config: Config, padding_problem: str, shared: int = 0) -> None:
     """Checks that `model.hidden` has enough units for every subnetwork.
 
     Args:
       config: of a model with layers of `model.hidden` units.
-      why_not_padded: why subnetworks need equally many units, without padding; '' if they do not.
+      padding_problem: why subnetworks need equally many units, without padding; '' if they do not.
       shared: number of last layers that are not partitioned.
 
     Raises:
@@ -82,8 +82,8 @@ def check_widths(config: Config, why_not_padded: str, shared: int = 0) -> None:
             "model.norm=layer runs over the units of a subnetwork, at least two: "
             f"model.hidden={hidden} has a layer of fewer for num_subnets={num_subnets}"
         )
-    if why_not_padded and any(width % num_subnets for width in partitioned):
+    if padding_problem and any(width % num_subnets for width in partitioned):
         raise ConfigError(
             f"num_subnets={num_subnets} must divide every layer of model.hidden={hidden}: "
-            f"{why_not_padded}"
+            f"{padding_problem}"
         )

@@ -8,7 +8,7 @@ from ist_jax.cli.architectures.base import Architecture, check_scaling, check_wi
 from ist_jax.cli.config import Config, ConfigError
 from ist_jax.data import GraphOptions, Spec
 from ist_jax.decompositions import Decomposition, gat, gcn, sage
-from ist_jax.decompositions.graphs import why_not_padded
+from ist_jax.decompositions.graphs import padding_problem
 from ist_jax.decompositions.mlp import SCALINGS
 from ist_jax.models import ACTIVATIONS, GAT, GCN, GRAPH_NORMS, GraphSAGE
 
@@ -23,7 +23,7 @@ CHOICES = {
 def _check(config: Config) -> None:
     m = config.model
     check_scaling(config)
-    check_widths(config, why_not_padded(m.norm, m.activation), 0 if m.split_output else 1)
+    check_widths(config, padding_problem(m.norm, m.activation), 0 if m.split_output else 1)
     if splits(config) and not (m.split_input or m.split_output or len(m.hidden) > 1):
         raise ConfigError(
             "model.split_input=False and model.split_output=False leave no layer to partition in a "

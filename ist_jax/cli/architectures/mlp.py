@@ -4,12 +4,12 @@ from ist_jax.cli.architectures.base import DTYPES, Architecture, check_scaling, 
 from ist_jax.cli.config import Config, ConfigError
 from ist_jax.data import Spec
 from ist_jax.decompositions import Decomposition, mlp
-from ist_jax.decompositions.mlp import SCALINGS, why_not_padded
+from ist_jax.decompositions.mlp import SCALINGS, padding_problem
 from ist_jax.models import ACTIVATIONS, MLP, NORMS
 
 
 def _check(config: Config) -> None:
-    check_widths(config, why_not_padded(config.model.norm, config.model.activation))
+    check_widths(config, padding_problem(config.model.norm, config.model.activation))
     if config.batch_size == 1 and config.model.norm == "batch":
         raise ConfigError(
             "model.norm=batch needs at least two examples per step, and batch_size is 1"

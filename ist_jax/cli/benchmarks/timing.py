@@ -164,7 +164,7 @@ def send_blocks(num_bytes: int, leaves: int, packed: bool) -> Callable[[], Any]:
     They are sent in one collective if `packed`, else in one collective each.
     """
     mesh = subnet_mesh()
-    transport = MeshTransport(mesh, mesh.size, pack_below=2**62 if packed else 0)
+    transport = MeshTransport(mesh, mesh.size, fuse_below=2**62 if packed else 0)
     shape = (mesh.size * mesh.size, -(-num_bytes // (4 * mesh.size)))
     blocks = jax.device_put([jnp.ones(shape)] * leaves, NamedSharding(mesh, PartitionSpec(AXIS)))
     send = jax.jit(

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ist_jax.analysis.meter import worked_on_bytes
+from ist_jax.analysis.meter import training_bytes
 from ist_jax.cli.architectures import ARCHITECTURES
 from ist_jax.cli.builders import load_dataset
 from ist_jax.cli.config import Config, ConfigError, replace
@@ -149,7 +149,7 @@ def measure(
         "state": _on_one_device((state.store, state.opt_state, state.outer_state, state.indices)),
         "data": _on_one_device(view.arrays),
         "temporary": round.temp_size_in_bytes,
-        "activations": max(0, round.temp_size_in_bytes - worked_on_bytes(method, state)),
+        "activations": max(0, round.temp_size_in_bytes - training_bytes(method, state)),
         "peak": _peak(round),
         "evaluation_peak": _peak(evaluation),
     }

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from ist_jax.analysis.machine import memory_bytes
+from ist_jax.analysis.machine import available_memory_bytes
 from ist_jax.cli import autotune, builders, distributed
 from ist_jax.cli.config import Config, ConfigError
 from ist_jax.cli.config.parsing import parse_with_config
@@ -127,7 +127,7 @@ def _check_memory(phases: Sequence[Phase]) -> None:
         return model + min(model, workers * costs.device_parameters)
 
     needed = 4 * max(map(parameters, phases)) / jax.process_count()
-    if needed > (available := memory_bytes()):
+    if needed > (available := available_memory_bytes()):
         raise ConfigError(
             f"a round holds at least {needed / 1e9:,.0f} GB of parameters, and the memory is "
             f"{available / 1e9:,.0f} GB: {SMALLER}"
@@ -180,7 +180,7 @@ def padding(phases: Sequence[Phase]) -> list[str]:
     padded = {
         (group, p.sizes[group], p.num_subnets, p.slots[group])
         for p in partitions
-        for group in p.padded
+        for group in p.padded_groups
     }
     return [
         f"{group}: {size} units in {count} x {slots} slots; the {count * slots - size} empty slots "

@@ -14,7 +14,7 @@ from typing import Any
 
 import jax
 
-from ist_jax.analysis.machine import cores, memory_bytes, processor
+from ist_jax.analysis.machine import available_memory_bytes, cores, processor
 from ist_jax.cli.config import FIELDS, Config, ConfigError, values
 from ist_jax.cli.validation import num_workers, placement_of
 from ist_jax.core.processes import OtherProcessError, all_succeed, is_first
@@ -84,7 +84,7 @@ def environment(
         "machine": {
             "processor": processor(),
             "cores": cores(),
-            "memory_gb": round(memory_bytes() / 1e9, 1),
+            "memory_gb": round(available_memory_bytes() / 1e9, 1),
         },
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "devices": [str(device.device_kind) for device in jax.devices()],
