@@ -154,9 +154,10 @@ class Dataset:
 
     def _common(self, part: str, sharding: jax.sharding.Sharding) -> dict[str, Any]:
         """A split's `common` arrays on the devices. Arrays that splits share are copied once."""
-        put = lambda leaf: self._cached(
-            (id(leaf), sharding), lambda: jax.device_put(leaf, sharding)
-        )
+
+        def put(leaf: Any) -> Any:
+            return self._cached((id(leaf), sharding), lambda: jax.device_put(leaf, sharding))
+
         return jax.tree.map(put, dict(self.common.get(part, {})))
 
     def calibration(self, size: int) -> Arrays:

@@ -1,6 +1,7 @@
 """Reads configurations from config files (.py) and from the config.json of runs."""
 
 import contextlib
+import functools
 import importlib.util
 import inspect
 import json
@@ -34,7 +35,7 @@ class ConfigFile:
         except OSError as error:  # a name that no file can have
             raise ConfigError(f"--config {path}: {error.strerror}") from error
         if file.suffix == ".json":
-            self._make: Callable[..., Any] = lambda: from_json(file)
+            self._make: Callable[..., Any] = functools.partial(from_json, file)
         elif file.suffix == ".py":
             self._make = self._get_config(file)
         else:
