@@ -3,8 +3,8 @@
 `data.dataset` is the builder ('fashion_mnist', 'cifar10', 'NAME/CONFIG', 'NAME:VERSION'), and
 `data.dir` the data_dir in which it is prepared. Files in the format array_record, which `prepare`
 makes with TensorFlow, are read without TensorFlow; reading tfrecord, the default of TFDS, needs it.
-Images of one size are read into memory. With `data.image_size`, images of any size are streamed
-from disk, which needs array_record.
+Images of one size are read into memory. With `data.image_size`, images of any size are streamed;
+they have to be prepared as array_record.
 """
 
 import contextlib

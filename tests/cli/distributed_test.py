@@ -158,7 +158,10 @@ def test_two_processes_write_one_record_and_stop_together(tmp_path):
 def test_a_frozen_process_does_not_outlive_a_failed_one(monkeypatch):
     monkeypatch.setattr(launch_local, "PATIENCE", 0.2)
     monkeypatch.setattr(launch_local.signal, "signal", lambda *args: None)
-    program = lambda code: subprocess.Popen([sys.executable, "-S", "-c", code])
+
+    def program(code):
+        return subprocess.Popen([sys.executable, "-S", "-c", code])
+
     frozen = program("import time; time.sleep(600)")
     assert launch_local.wait([program("import sys; sys.exit(3)"), frozen]) == [3, -9]
     assert launch_local.wait([program(""), program("import time; time.sleep(0.5)")]) == [0, 0]
@@ -364,7 +367,10 @@ def test_flags_may_be_two_words_and_the_last_of_a_name_counts():
     words = ["--process_id", "1", *others, "--num-processes=2", *address, "--workdir", "w"]
     flags = flags_only(distributed.TrainingFlags, ["run", *words])
     assert flags == distributed.TrainingFlags("x", "b:2", 2, 1, "w")
-    workdir = lambda *words: flags_only(distributed.TrainingFlags, ["run", *words]).workdir
+
+    def workdir(*words):
+        return flags_only(distributed.TrainingFlags, ["run", *words]).workdir
+
     assert workdir("--workdir", "a") == workdir("--workdir=a") == "a"
     assert workdir("--workdir=a", "--data.dir=--workdir=c", "--workdir", "b=1") == "b=1"
     assert workdir("--config=x") == ""

@@ -38,9 +38,10 @@ def test_shapes_are_those_of_a_real_graph_whose_nodes_have_as_many_neighbours(
     size = GraphSize(nodes, len(senders), raw.features_NxD.shape[1], real.num_classes)
     spec, shapes = graph_shapes(size, GraphOptions(first_product, clusters=clusters))
     assert spec == real.spec
-    described = lambda tree: jax.tree.map(
-        lambda leaf: (leaf.shape, np.dtype(leaf.dtype).name), dict(tree)
-    )
+
+    def described(tree):
+        return jax.tree.map(lambda leaf: (leaf.shape, np.dtype(leaf.dtype).name), dict(tree))
+
     expected = described(real.arrays("train"))
     if len(set(np.diff(real.arrays("train")["start"]))) > 1:  # METIS may cut unevenly
         expected, shapes = (

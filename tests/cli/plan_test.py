@@ -37,9 +37,10 @@ def test_a_plan_is_printed_and_written(tmp_path, capsys):
         (m, s, j) for m in plan.COMPARED for s in (1, 4) for j in (5, 50)
     }
     assert (out / "plan.png").read_bytes().startswith(b"\x89PNG")
-    of = lambda method, subnets, steps: next(
-        r for r in rows if (r["method"], r["S"], r["J"]) == (method, subnets, steps)
-    )
+
+    def of(method, subnets, steps):
+        return next(r for r in rows if (r["method"], r["S"], r["J"]) == (method, subnets, steps))
+
     for r in rows:
         assert r["utilisation"] == pytest.approx(r["J"] * r["step_seconds"] / r["round_seconds"])
         on_link = r["round_seconds"] - r["J"] * r["step_seconds"]

@@ -282,9 +282,11 @@ def test_the_module_is_a_command(tmp_path):
     command = [sys.executable, "-m", "ist_jax", "run"]
     shown = subprocess.run([*command, "--help"], cwd=ROOT, capture_output=True, text=True)
     assert shown.returncode == 0 and "--num-subnets INT" in shown.stdout
-    spent = lambda: sum(
-        resource.getrusage(resource.RUSAGE_CHILDREN)[:2]
-    )  # the machine may be busy with other tests
+
+    def spent():
+        # CPU time, as the machine may be busy with other tests
+        return sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2])
+
     quickest = float("inf")
     for _ in range(3):
         began = spent()

@@ -33,7 +33,10 @@ TRAINED = list(itertools.product(["ist", "data-parallel", "diloco"], SPLITS))
 )
 def test_training_is_that_of_one_device_that_has_everything(name, split):
     data = dataset(shards=SPLITS[split])
-    find = lambda placement: METHODS[name](4, placement)
+
+    def find(placement):
+        return METHODS[name](4, placement)
+
     alone = find(looped())
     expected = params_of(alone, rounds(alone, 2, data=data)[0])
     for devices in (2, 4):
@@ -108,9 +111,12 @@ def write_idx(folder, open_file, ending, x, y):
 def write_cifar(folder, x, y):
     folder = folder / "cifar-10-batches-bin"
     folder.mkdir()
-    records = lambda part: np.concatenate(
-        [y[part, None].astype(np.uint8), np.resize(x[part], (len(part), 3072))], axis=1
-    )
+
+    def records(part):
+        return np.concatenate(
+            [y[part, None].astype(np.uint8), np.resize(x[part], (len(part), 3072))], axis=1
+        )
+
     for name, part in zip(
         [*(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin"],
         np.array_split(np.arange(400), 6),

@@ -68,7 +68,10 @@ def test_streamed_training_is_that_in_memory(name, split, place, monkeypatch):
     """The last round has 2 steps, the others 3. The last chunk of a split is not full."""
     monkeypatch.setattr(streamed, "_CHUNK", 16)
     data, samples = dataset(shards=SPLITS[split]), 4 * METHODS[name](4).batch_size * 14
-    train = lambda data: run([(METHODS[name](4, PLACES[place]()), samples, 3)], TASK, data, CONFIG)
+
+    def train(data):
+        return run([(METHODS[name](4, PLACES[place]()), samples, 3)], TASK, data, CONFIG)
+
     expected, streamed_results = train(data), train(on_disk(data))
     jax.tree.map(np.testing.assert_array_equal, streamed_results.params, expected.params)
     for row, other in zip(
@@ -167,7 +170,9 @@ def test_never_more_than_a_round_is_read_at_once():
 
 @pytest.mark.parametrize("name", also_slowly(["ist"], ["ist", "data-parallel"]))
 def test_a_streamed_run_that_is_stopped_resumes_exactly(name, tmp_path):
-    phases = lambda: [(METHODS[name](2), 2 * 3 * METHODS[name](2).batch_size * 6, 3)]
+    def phases():
+        return [(METHODS[name](2), 2 * 3 * METHODS[name](2).batch_size * 6, 3)]
+
     config = dataclasses.replace(CONFIG, checkpoint_every=2)
     unbroken = run(phases(), TASK, on_disk(dataset()), config)
     asked = iter([False, False, False, True])

@@ -134,11 +134,19 @@ def test_reports_show_simulated_seconds_only_where_all_runs_had_the_same_link(tm
             )
             == 0
         )
-    read = lambda *names: [results.read_workdir(tmp_path / name) for name in names]
-    shown = lambda *names: tables.table(read(*names)).titles[-1]
+
+    def read(*names):
+        return [results.read_workdir(tmp_path / name) for name in names]
+
+    def shown(*names):
+        return tables.table(read(*names)).titles[-1]
+
     assert shown("a", "b") == "over the link, simulated (s)"
     assert shown("a", "c") != "over the link, simulated (s)" != shown("a", "d")
     curves.draw(read("a", "b"), tmp_path / "four.png")
     curves.draw(read("a", "d"), tmp_path / "three.png")
-    width = lambda name: int.from_bytes((tmp_path / name).read_bytes()[16:20], "big")
+
+    def width(name):
+        return int.from_bytes((tmp_path / name).read_bytes()[16:20], "big")
+
     assert width("four.png") > width("three.png")

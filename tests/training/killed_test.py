@@ -86,9 +86,10 @@ def record(workdir):
     """The parameters, and rows and summary without measurements (times, a program's memory)."""
     rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     summary = json.loads((workdir / "summary.json").read_text())
-    timeless = lambda values: {
-        name: value for name, value in values.items() if name not in MEASURED
-    }
+
+    def timeless(values):
+        return {name: value for name, value in values.items() if name not in MEASURED}
+
     restored = restore(workdir)
     params = restored.method.params(restored.state)
     return [timeless(row) for row in rows], timeless(summary), params

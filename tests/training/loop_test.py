@@ -240,7 +240,9 @@ def test_law_10_a_run_that_resumes_equals_the_unbroken_run_bit_for_bit(
 
 @pytest.mark.parametrize("name", also_slowly(["ist-carry", "diloco", "ensemble"], sorted(METHODS)))
 def test_law_10_every_method_resumes_where_it_stopped(tmp_path, name):
-    make = lambda: [(METHODS[name](4), 9 * SAMPLES, 3)]
+    def make():
+        return [(METHODS[name](4), 9 * SAMPLES, 3)]
+
     unbroken = run(make(), TASK, dataset(), CONFIG)
     chex.assert_trees_all_equal(
         killed_and_resumed(make, CONFIG, tmp_path, 2, 2).params, unbroken.params
@@ -316,7 +318,9 @@ def test_a_phase_needs_samples_and_steps():
 
 
 def test_the_same_seed_gives_the_same_run_and_another_seed_another():
-    make = lambda: [(METHODS["ist"](4), 6 * SAMPLES, 3)]
+    def make():
+        return [(METHODS["ist"](4), 6 * SAMPLES, 3)]
+
     first, again, other = (
         run(make(), TASK, dataset(), LoopConfig(seed=seed)) for seed in (0, 0, 1)
     )
