@@ -47,7 +47,7 @@ def test_operations_of_a_step_by_hand():
 
 def test_cora_alone_needs_cora(capsys):
     assert graphs.main(["graph_benchmark", "--cora_only"]) == 2
-    assert "--cora DIR is missing" in capsys.readouterr().err
+    assert "--cora-only needs --cora DIR" in capsys.readouterr().err
 
 
 def test_cora_alone(tmp_path, real_data):

@@ -105,7 +105,7 @@ def test_a_wide_model_on_a_large_graph_is_measured_without_being_allocated(tmp_p
                 "--model.dropout=0.0",
                 *("--graph", "9", "9", "9", "9"),
             ],
-            "--graph is of graph networks",
+            "--graph is for graph networks",
         ),
     ],
 )

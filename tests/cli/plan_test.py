@@ -76,7 +76,7 @@ def test_a_plan_takes_every_methods_own_values_and_the_link_of_the_config(capsys
     averaged, plain = (one.method.costs.bytes_per_sync for one in measured)
     assert 2.9 * plain < averaged <= 3.1 * plain
     assert plan.main(["plan", *arguments, "--subnets=2", "--steps=5", "--repeats=1"]) == 0
-    assert "Over a link of 3Mbps and" in capsys.readouterr().out
+    assert "A link of 3Mbps and" in capsys.readouterr().out
     record = plan.configured(
         "data_parallel", ["plan", *arguments, "--opt_state=carry", "--exchange.compression=int8"]
     )[1]
