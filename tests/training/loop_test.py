@@ -1,5 +1,6 @@
 """The loop: records, budgets, phases, resuming, divergence."""
 
+import dataclasses
 import io
 import json
 import struct
@@ -192,11 +193,12 @@ class CountedProgram:
 
 def counted(phases, limit=None):
     """The phases, and the list that grows by one with every round."""
-    calls = []
-    return [
-        (a._replace(round=Counted(a.round, calls, limit)), samples, steps)
-        for a, samples, steps in phases
-    ], calls
+    calls, counting = [], []
+    for method, samples, steps in phases:
+        counted_method = dataclasses.replace(method)
+        vars(counted_method)["round"] = Counted(method.round, calls, limit)
+        counting.append((counted_method, samples, steps))
+    return counting, calls
 
 
 def killed_and_resumed(make, config, workdir, rounds, last_checkpoint):
