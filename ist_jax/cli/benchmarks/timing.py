@@ -181,25 +181,27 @@ def _placement_by_hand() -> Placement:
     return looped() if jax.default_backend() == "cpu" else vmapped()
 
 
+def _loss_by_hand(params: Any, x: jax.Array, y: jax.Array) -> jax.Array:
+    for kernel, (scale, bias) in zip(params["kernels"][:-1], params["norms"]):
+        x = jax.nn.relu(_norm(x @ kernel) * scale[None] + bias[None])
+    logits = _norm(x @ params["kernels"][-1])
+    return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
+
+
+def _train_by_hand(arrays: Any, worker: Any) -> Any:
+    def step(params: Any, index: jax.Array) -> Any:
+        x, y = arrays["x"][index], arrays["y"][index]
+        value, gradient = jax.value_and_grad(_loss_by_hand)(params, x, y)
+        return jax.tree.map(lambda p, g: p - RATE * g, params, gradient), value
+
+    params, index_JxB = worker
+    return jax.lax.scan(step, params, index_JxB)
+
+
 def by_hand(network: Network, steps: int) -> Callable[[], Any]:
     """J local steps of S subnetworks, written by hand: same shapes, same gather, no exchange."""
     widths = network.worker_widths
     rng = np.random.default_rng(0)
-
-    def loss(params: Any, x: jax.Array, y: jax.Array) -> jax.Array:
-        for kernel, (scale, bias) in zip(params["kernels"][:-1], params["norms"]):
-            x = jax.nn.relu(_norm(x @ kernel) * scale[None] + bias[None])
-        logits = _norm(x @ params["kernels"][-1])
-        return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
-
-    def train(arrays: Any, worker: Any) -> Any:
-        def step(params: Any, index: jax.Array) -> Any:
-            x, y = arrays["x"][index], arrays["y"][index]
-            value, gradient = jax.value_and_grad(loss)(params, x, y)
-            return jax.tree.map(lambda p, g: p - RATE * g, params, gradient), value
-
-        params, index_JxB = worker
-        return jax.lax.scan(step, params, index_JxB)
 
     def stack(*shape: int) -> jax.Array:
         values = rng.normal(size=(network.num_subnets, *shape)).astype(np.float32)
@@ -211,7 +213,7 @@ def by_hand(network: Network, steps: int) -> Callable[[], Any]:
     }
     index = jnp.asarray(rng.integers(0, EXAMPLES, (network.num_subnets, steps, BATCH)))
     arrays = jax.tree.map(jnp.asarray, dict(dataset(network.features, network.classes).train))
-    train_all = _placement_by_hand()(train)
+    train_all = _placement_by_hand()(_train_by_hand)
     program = jax.jit(
         lambda params, arrays, index: train_all(arrays, (params, index)), donate_argnums=0
     )
