@@ -3,6 +3,7 @@
 import importlib.metadata
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -18,7 +19,10 @@ NOTEBOOKS = sorted((ROOT / "colabs").glob("*.ipynb"))
 @pytest.mark.filterwarnings("ignore")  # of the kernel's own libraries
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
 def test_a_notebook_runs(path, tmp_path, monkeypatch):
-    """It runs twice in one runtime, as by "Run all". Cells tagged 'tfds' need IST_DATA_DIR."""
+    """Twice in one runtime, as "Run all" again does.
+
+    Cells with the tag 'tfds' need prepared data, in IST_DATA_DIR.
+    """
     monkeypatch.setenv("IST_QUICK", "1")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
     notebook = nbformat.read(path, as_version=4)
@@ -65,7 +69,7 @@ def test_what_a_notebook_installs_is_complete(tmp_path):
     ]
     subprocess.run([*install, f"git+{ROOT.as_uri()}"], check=True, capture_output=True)
     program = (
-        "import ist_jax, ist_jax.cli.records.record as record; "
+        "import ist_jax; from ist_jax.cli.records import record; "
         "print(ist_jax.__file__, record.__file__, record.git_revision())"
     )
     isolated = [
@@ -90,6 +94,13 @@ def test_a_notebook_without_an_address_says_what_is_missing(path):
     assert 'REPOSITORY = ""' in source
     with pytest.raises(AssertionError, match="REPOSITORY is the address of the repository"):
         exec(source.replace("%pip", "pip = ''#").replace("find_spec(", "find_spec('no_' + "), {})
+
+
+def test_no_two_notebooks_share_a_workdir():
+    setups = [nbformat.read(path, as_version=4).cells[2].source for path in NOTEBOOKS]
+    folders = [re.findall(r'^RUNS = pathlib.Path\("(.+)"\)$', source, re.M) for source in setups]
+    assert all(len(folder) == 1 for folder in folders)
+    assert len({folder for (folder,) in folders}) == len(NOTEBOOKS)
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)

@@ -1,20 +1,12 @@
-"""How tests compile: quickly, and into a cache that all processes and all runs share.
-
-The cache is outside the checkout. XLA's newer code generator for fusions on CPUs takes 2.5 times as
-long as the older one to compile a round, so tests use the older one where this jaxlib still has it.
-"""
+"""The cache of compiled programs that all test runs share, outside the checkout."""
 
 import hashlib
 import importlib.metadata
-import importlib.util
-import mmap
 import os
 import pathlib
 import platform
 import re
 from collections.abc import Mapping, MutableMapping
-
-QUICK = "xla_cpu_use_fusion_emitters"
 
 
 def processor() -> str:
@@ -40,28 +32,8 @@ def folder(environ: Mapping[str, str]) -> str:
     return str(caches / "ist_jax" / "tests" / f"jax-{version}-{processor()}")
 
 
-def has_xla_flag(name: str) -> bool:
-    """Whether the installed jaxlib knows this flag: with an unknown one, XLA ends the process."""
-    (jaxlib,) = importlib.util.find_spec("jaxlib").submodule_search_locations
-    for library in pathlib.Path(jaxlib).glob("*.so"):
-        with (
-            library.open("rb") as file,
-            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text,
-        ):
-            if text.find(name.encode()) >= 0:
-                return True
-    return False
-
-
-# compiler options of a program that must have the bits that users' programs have
-AS_USERS = {QUICK: True} if has_xla_flag(QUICK) else {}
-
-
 def export(environ: MutableMapping[str, str] = os.environ) -> None:
-    """Sets JAX's and XLA's variables, before JAX is imported; every program is kept."""
+    """Sets JAX's variables, before JAX is imported; every program is kept."""
     environ["JAX_COMPILATION_CACHE_DIR"] = folder(environ)
     environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
     environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
-    flags = environ.get("XLA_FLAGS", "")
-    if QUICK not in flags and has_xla_flag(QUICK):
-        environ["XLA_FLAGS"] = f"{flags} --{QUICK}=false".strip()

@@ -3,7 +3,6 @@
 import functools
 
 import chex
-import compilation_cache
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -29,7 +28,7 @@ def plain_training(decomposition, tx, data, count, steps, params):
     here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     view = next(data.views(jax.random.key(5), 1, here, [range(1)]))
 
-    @functools.partial(jax.jit, compiler_options=compilation_cache.AS_USERS)
+    @jax.jit
     def step(params, state, position, batch_key):
         batch = TASK.batch(view.arrays, draw(view, jnp.int32(0), position, BATCH), batch_key)
         gradient = jax.grad(lambda p: TASK.loss(decomposition.full, p, batch, batch_key)[0])(params)

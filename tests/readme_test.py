@@ -19,4 +19,4 @@ def test_the_own_model_example_is_short_and_works_and_so_do_the_baselines_after_
     assert len(more) == 4
     for line in more:
         exec(compile(line, "README.md", "exec"), namespace)
-    assert (tmp_path / "runs" / "own" / "summary.json").exists()
+    assert (tmp_path / "runs" / "example" / "summary.json").exists()

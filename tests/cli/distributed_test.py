@@ -381,7 +381,7 @@ def test_a_launcher_that_does_not_say_enough_is_one_line_with_the_flags(monkeypa
     monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "2")
     with pytest.raises(
         ConfigError,
-        match="do not find each other .*give each of them --coordinator, --num-processes, --process-id",
+        match="find each other .*each of them --coordinator, --num-processes, --process-id",
     ):
         distributed.join(distributed.Processes())
 

@@ -187,7 +187,7 @@ def test_lost_workers_are_a_share_of_all_in_all_rounds():
         run = finished({"num_subnets": 4, "seed": failed})
         runs.append(run._replace(summary=run.summary | {"rounds": 5, "failed_workers": failed}))
     assert failed_share(runs).text == "10.0"
-    assert "failed workers (%)" in tables.table(runs).titles
+    assert "workers failed (%)" in tables.table(runs).titles
 
 
 def test_memory_that_was_not_measured_or_differs_is_said():

@@ -8,7 +8,7 @@ import pytest
 from command_line import DIGITS, GCN, ROOT
 
 from ist_jax.cli.commands import run
-from ist_jax.cli.config import ConfigError, ConfigFile
+from ist_jax.cli.config import Config, ConfigError, ConfigFile
 
 # (arguments, what the message says)
 CASES = [
@@ -298,6 +298,12 @@ def test_parameters_of_a_config_file_are_top_level_fields(signature, says, tmp_p
     file.write_text(f"def get_config({signature}):\n    return None\n")
     with pytest.raises(ConfigError, match=says):
         ConfigFile(str(file))
+
+
+def test_a_wrong_configuration_in_python_is_refused_before_anything_is_written(tmp_path):
+    with pytest.raises(ConfigError, match="num_subnets is an integer, not '4'"):
+        run.train(Config(num_subnets="4"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_workdir_that_cannot_be_written_is_said(tmp_path, capsys):

@@ -103,7 +103,11 @@ def chosen(run: Restored, subnet: int | None, dataset: Dataset) -> tuple[LinenMo
 
 
 def _about(
-    run: Restored, workdir: str, subnet: int | None, params: Params, dataset: Dataset
+    run: Restored,
+    workdir: str | pathlib.Path,
+    subnet: int | None,
+    params: Params,
+    dataset: Dataset,
 ) -> dict[str, Any]:
     units: dict[str, list[int]] = {}
     if subnet is not None:
@@ -128,7 +132,9 @@ def _about(
     }
 
 
-def write(workdir: str, out: str, subnet: int | None = None, data_dir: str = "") -> dict[str, Any]:
+def write(
+    workdir: str | pathlib.Path, out: str, subnet: int | None = None, data_dir: str = ""
+) -> dict[str, Any]:
     """Exports a model and evaluates it; returns what model.json says about the model.
 
     Raises:

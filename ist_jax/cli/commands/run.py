@@ -17,7 +17,7 @@ import jax
 
 from ist_jax.analysis.machine import available_memory_bytes
 from ist_jax.cli import autotune, builders, distributed
-from ist_jax.cli.config import Config, ConfigError
+from ist_jax.cli.config import Config, ConfigError, checked
 from ist_jax.cli.config.parsing import parse_with_config
 from ist_jax.cli.exit_status import SMALLER, STATUSES
 from ist_jax.cli.experiment import Experiment, resolve
@@ -66,9 +66,33 @@ def parse(argv: Sequence[str]) -> Command:
     return Command(validate(config), pathlib.Path(flags.workdir), flags.profile)
 
 
-def train(command: Command, signals: Signals | None = None) -> Results | None:
-    """Trains a configuration and writes its records. None if the run in the workdir is finished."""
-    (config, workdir, profile), signals = command, signals or Signals()
+def train(
+    config: Config,
+    workdir: str | pathlib.Path,
+    *,
+    profile: bool = False,
+    signals: Signals | None = None,
+) -> Results | None:
+    """Trains a configuration and writes its records. A run that was interrupted resumes.
+
+    Args:
+      config: of the run.
+      workdir: folder of its records; made if it is missing.
+      profile: whether to write a trace of the training to workdir/profile.
+      signals: entered by the caller. Signals that arrive in training are noted there.
+
+    Returns:
+      The results; None if the run in `workdir` is finished already.
+
+    Raises:
+      ConfigError: the configuration cannot run, or the workdir has another one.
+      DataError: the data cannot be read.
+      NonFiniteLossError: training diverged.
+      Stopped: a signal arrived, and the run has saved its state.
+      WorkdirError: the workdir is in use, or cannot be written.
+    """
+    config, workdir = validate(checked(config)), pathlib.Path(workdir)
+    signals = signals or Signals()
     if record.is_finished(workdir, config):
         print(f"{workdir}: finished already", file=sys.stderr)
         with contextlib.suppress(OSError):  # a finished workdir may be read-only
@@ -213,7 +237,7 @@ def sharding(phases: Sequence[Phase]) -> list[str]:
 def execute(command: Command) -> None:
     """Trains until the end or a signal, and prints the summary."""
     with Signals() as signals:
-        results = train(command, signals)
+        results = train(command.config, command.workdir, profile=command.profile, signals=signals)
     if results is not None and is_first():
         _print_summary(results.summary)
 

@@ -95,7 +95,7 @@ def optional_columns(runs: Sequence[Run]) -> list[Column]:
     """Columns of tables whose runs have failures, or all simulate one link."""
     made: list[Column] = []
     if any(run.summary.get("failed_workers") for run in runs):
-        made.append(Column("failed workers (%)", failed_share))
+        made.append(Column("workers failed (%)", failed_share))
     if is_simulated(runs):
         simulated = _spread_of("simulated_seconds")
         made.append(Column("over the link, simulated (s)", simulated))
@@ -103,7 +103,7 @@ def optional_columns(runs: Sequence[Run]) -> list[Column]:
 
 
 def failed_share(group: Group) -> Cell:
-    """The failed workers, in per cent of all workers in all rounds."""
+    """The workers that failed, in per cent of all workers in all rounds."""
     workers = sum(run.summary["rounds"] * run.config["num_subnets"] for run in group)
     share = 100 * sum(run.summary["failed_workers"] for run in group) / workers
     return Cell(f"{share:.1f}", share)
