@@ -1,11 +1,11 @@
-# make demo: train on the embedded digits, print the table and the path of the picture
+# make demo: train on the embedded digits; print the table and the path of the picture
 # make test: lint, then every test that is not marked slow
 # make test-all: lint, then every test
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 JOBS ?= 2
-# a file's tests share what they compile, so one process runs them all; long files first (conftest.py)
+# one process runs all tests of a file, which share compiled programs; long files first (conftest.py)
 PYTEST := $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 .PHONY: demo test test-all lint clean

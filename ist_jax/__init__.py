@@ -1,6 +1,6 @@
 """Communication-efficient training of neural networks by Independent Subnetwork Training.
 
-Names are imported when they are first used (PEP 562), so that `import ist_jax` takes no time.
+Names are imported on first use (PEP 562), so that `import ist_jax` is fast.
 """
 
 import importlib

@@ -1,4 +1,4 @@
-"""`python -m ist_jax` is the console command `ist-jax`."""
+"""Makes `python -m ist_jax` the same as the console command `ist-jax`."""
 
 import sys
 

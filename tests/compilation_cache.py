@@ -1,4 +1,4 @@
-"""The cache of compiled programs that all test processes and all runs share, outside the checkout."""
+"""The cache of compiled programs that all test runs share, outside the checkout."""
 
 import hashlib
 import importlib.metadata

@@ -58,7 +58,7 @@ def real_data() -> pathlib.Path:
 
 @pytest.fixture
 def disk(tmp_path):
-    """A file system of 1 MB of its own, where this user may mount one."""
+    """A separate file system of 1 MB, if this user may mount one."""
     folder = tmp_path / "disk"
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder]

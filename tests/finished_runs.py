@@ -34,11 +34,13 @@ def finished(
 
 
 def _summary(curve, metric, best, chosen):
-    at = lambda i: {
-        "round": curve["round"][i],
-        "validation": {metric: curve[f"validation/{metric}"][i]},
-        "test": {metric: curve[f"test/{metric}"][i]},
-    }
+    def at(i):
+        return {
+            "round": curve["round"][i],
+            "validation": {metric: curve[f"validation/{metric}"][i]},
+            "test": {metric: curve[f"test/{metric}"][i]},
+        }
+
     last = {name: curve[name][-1] for name in ("samples_seen", "seconds", "bytes_per_device")}
     return {
         "status": "finished",

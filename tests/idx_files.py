@@ -1,4 +1,4 @@
-"""Files of the format of MNIST and Fashion-MNIST, whole or wrong."""
+"""Files of the format of MNIST and Fashion-MNIST, right or wrong."""
 
 import struct
 

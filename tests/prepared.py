@@ -55,8 +55,10 @@ def write_builder(
     version="1.0.0",
     kept_as="array_record",
 ):
-    """Writes `splits`, name -> (file, label) of every example, to data_dir/name/version; TFDS knows its own builders' ones.
-    Files of `kept_as` 'tfrecord' are written with TensorFlow."""
+    """Writes `splits`, name -> (file, label) of every example, to data_dir/name/version.
+
+    TFDS knows the versions of its builders. Files of `kept_as` 'tfrecord' need TensorFlow.
+    """
     folder = data_dir / name / version
     folder.mkdir(parents=True)
     infos = []

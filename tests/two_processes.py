@@ -1,4 +1,4 @@
-"""One of two processes of `two_processes_test.py`: python two_processes.py PORT PROCESS_ID OUT.npz"""
+"""A process of `two_processes_test.py`: python two_processes.py PORT PROCESS_ID OUT.npz"""
 
 import fcntl
 import functools
@@ -27,13 +27,15 @@ from ist_jax.training.loop import Stopped  # noqa: E402
 from ist_jax.training.workdir import WorkdirError  # noqa: E402
 
 assert len(jax.devices()) == 4 and len(jax.local_devices()) == 2
-own = dataset(shards=functools.partial(shards_of, "disjoint", 0, 1.0))
-view = next(own.views(jax.random.key(0), 4, sharded(subnet_mesh()).replicated_sharding, [range(1)]))
-members = np.array_split(own.shards(4).member_N, 4)[2 * process : 2 * process + 2]
+data = dataset(shards=functools.partial(shards_of, "disjoint", 0, 1.0))
+view = next(
+    data.views(jax.random.key(0), 4, sharded(subnet_mesh()).replicated_sharding, [range(1)])
+)
+members = np.array_split(data.shards(4).member_N, 4)[2 * process : 2 * process + 2]
 for part, rows in zip(
     view.arrays["x"].tree.addressable_shards, members, strict=True
 ):  # no other process's examples
-    np.testing.assert_array_equal(part.data, own.train["x"][rows])
+    np.testing.assert_array_equal(part.data, data.train["x"][rows])
 
 
 def memory():
@@ -61,10 +63,10 @@ if pathlib.Path(
         memory() - before,
     )  # 96 MB with all rows on the host
     del big, view
-algorithm = ist(
+method = ist(
     two_groups(4), TASK, optax.sgd(0.1), batch_size=BATCH, placement=sharded(subnet_mesh())
 )
-phases, config = [(algorithm, 6 * 4 * BATCH, 3)], LoopConfig(eval_every=1, eval_subnets=True)
+phases, config = [(method, 6 * 4 * BATCH, 3)], LoopConfig(eval_every=1, eval_subnets=True)
 workdir = pathlib.Path(out).with_suffix("")
 try:  # one process is asked to stop, both do, and go on from their checkpoint
     run(phases, TASK, dataset(), config, workdir, stop=lambda: process == 1)

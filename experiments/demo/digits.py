@@ -3,8 +3,8 @@
     ist-jax run --config experiments/demo/digits.py --workdir runs/digits
 
 Expect a test accuracy of 96.9 % (mean of three seeds) after half a second of training. `make demo`
-runs four methods with three seeds, about 13 s of training in all, and prints their table, which
-README.md beside this file holds.
+trains four methods with three seeds, for about 13 s in all, and prints their table, which is also
+in README.md beside this file.
 """
 
 from ist_jax.cli.config import Config, DataConfig, ModelConfig, OptimizerConfig

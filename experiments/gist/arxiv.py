@@ -3,10 +3,10 @@
     ist-jax sweep --config experiments/gist/arxiv.py --data.dir DIR --workdir runs/arxiv \
         --grid num_subnets=2,4,8 --grid seed=0,1,2,3,4
 
-With --method single, one GCN. Three layers with hidden 256.
-DIR is the folder arxiv that the ogb package downloads, with raw/ and split/. Not run here: the data
-are not at hand. In the paper 70.85 for one GCN, and 70.10, 68.69, 65.81 for 2, 4, 8 sub-GCNs. The
-paper does not say its learning rate or its epochs.
+The GCN has three layers with hidden 256. --method single trains one GCN. DIR is the folder arxiv
+that the ogb package downloads, with raw/ and split/. The data were not available, so this has not
+been run. The paper has 70.85 for one GCN, and 70.10, 68.69 and 65.81 for 2, 4 and 8 sub-GCNs. It
+gives neither its learning rate nor its epochs.
 """
 
 from ist_jax.cli.config import Config, DataConfig, ModelConfig, OptimizerConfig
@@ -18,7 +18,7 @@ def get_config() -> Config:
         model=ModelConfig(name="gcn", hidden=(256, 256), norm="layer", bias=True, dropout=0.5),
         optimizer=OptimizerConfig(name="adam", learning_rate=0.01, schedule="step"),
         batch_size=0,
-        epochs=1600.0,  # of all sub-GCNs together: two synchronisations for 8 of them
+        epochs=1600.0,  # of all sub-GCNs together: with 8 of them, two synchronisations
         local_steps=100,
         eval_every=1,
         checkpoint_every=0,

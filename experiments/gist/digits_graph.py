@@ -2,8 +2,8 @@
 
     ist-jax run --config experiments/gist/digits_graph.py --workdir runs/digits_graph
 
-A GCN of three layers with hidden 256. 20 nodes of every class train, full batch. Test accuracy 0.97
-to 0.98 after some seconds (README.md beside this file).
+The GCN has three layers with hidden 256, and trains on 20 nodes of every class in full batches.
+Expect a test accuracy of 0.97 to 0.98 after some seconds (README.md beside this file).
 """
 
 from ist_jax.cli.config import Config, DataConfig, ModelConfig, OptimizerConfig
@@ -16,7 +16,7 @@ def get_config() -> Config:
         optimizer=OptimizerConfig(
             name="adam", learning_rate=0.01, weight_decay=5e-4, schedule="step"
         ),
-        batch_size=0,  # the whole graph
+        batch_size=0,  # the full graph
         epochs=1000.0,  # of all sub-GCNs together
         local_steps=20,
         eval_every=1,

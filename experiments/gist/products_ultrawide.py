@@ -3,12 +3,12 @@
     ist-jax run --config experiments/gist/products_ultrawide.py --data.dir DIR --workdir runs/wide
     ist-jax memory --config experiments/gist/products_ultrawide.py --graph 2500000 61800000 100 47
 
-The data set is in the place of the paper's Amazon2M. DIR is the folder products that the ogb
-package downloads. For a machine of 8 accelerators: no device holds the whole model of 2.2 billion
-parameters, and evaluation is over parts of the graph (the paper's appendix A.5). Not run here:
-neither the data nor the machine are at hand; the second command compiles it from shapes, and
-README.md beside this file says what it holds. In the paper 89.46 (F1, L = 2 hidden layers, 8
-sub-GCNs); --model.hidden 4096 4096 and so on are its other columns.
+The data set stands in for the paper's Amazon2M. DIR is the folder products that the ogb package
+downloads. This is for a machine with 8 accelerators: no device holds the full model of 2.2 billion
+parameters, and evaluation is over parts of the graph (the paper's appendix A.5). Neither the data
+nor such a machine were available, so this has not been run; the second command compiles it from
+shapes, and README.md beside this file has the memory. The paper has 89.46 (F1, L = 2 hidden layers,
+8 sub-GCNs); --model.hidden 4096 4096 and so on are the other columns of its table.
 """
 
 from ist_jax.cli.config import Config, DataConfig, ModelConfig, OptimizerConfig
@@ -25,5 +25,5 @@ def get_config() -> Config:
         local_steps=5000,
         eval_every=1,
         eval_batch_size=3,  # 5,000 parts
-        time_syncs=False,  # on a copy of the state, for which there may be no room
+        time_syncs=False,  # there may be no room for the copy of the state that this takes
     )

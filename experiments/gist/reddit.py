@@ -3,13 +3,13 @@
     ist-jax sweep --config experiments/gist/reddit.py --data.dir DIR --workdir runs/reddit \
         --grid method=ist,local_sgd,ensemble --grid num_subnets=2,4,8
 
-With --method single, one network.
-DIR holds reddit_data.npz and reddit_graph.npz. Not run here: the data are not at hand. 1,500
-clusters, 20 of them in a batch, as in the authors' scripts (the paper's text says 15,000 and 10). L
-counts hidden layers, as in their scripts: --model.hidden 256 256 256 is L = 3; --model.name gat
---model.hidden 64 64 is a GAT of four heads. METIS needs pymetis (pip install ist_jax[metis]).
---data.clusters 1 --data.layer-nodes 512 --batch-size 512 draws nodes layer by layer instead
-(Table 4). In the paper 96.09 for one GraphSAGE, and 96.40, 96.16, 95.46 for 2, 4, 8 (F1, L = 2).
+--method single trains one network. DIR holds reddit_data.npz and reddit_graph.npz. The data were
+not available, so this has not been run. As in the authors' scripts, there are 1,500 clusters, 20 of
+them in a batch (the paper's text says 15,000 and 10), and L counts hidden layers: --model.hidden
+256 256 256 is L = 3. --model.name gat --model.hidden 64 64 is a GAT with four heads.
+--data.clusters 1 --data.layer-nodes 512 --batch-size 512 draws nodes layer by layer instead (Table
+4). METIS needs pymetis (pip install ist_jax[metis]). The paper has 96.09 for one GraphSAGE, and
+96.40, 96.16 and 95.46 for 2, 4 and 8 (F1, L = 2).
 """
 
 from ist_jax.cli.config import Config, DataConfig, ModelConfig, OptimizerConfig

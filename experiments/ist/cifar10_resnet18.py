@@ -1,11 +1,11 @@
-"""IST's ResNet18 on CIFAR-10: filters of every further block partitioned over 4 workers.
+"""IST's ResNet18 on CIFAR-10: the filters of blocks are partitioned over 4 workers.
 
     ist-jax run --config experiments/ist/cifar10_resnet18.py --data.dir DIR --workdir runs/resnet18
 
-DIR is cifar-10-batches-bin, or the folder that holds it. The rule is LoFT's; the IST paper's is not
-known. Local steps are the paper's (10, 20 or 40); its learning rate and passes are not known, and
-the usual ones are used. The paper's accuracy is 91.02 % (data parallel 91.28 %, local SGD 90.87 %);
-this has not been run here, for want of an accelerator.
+DIR is cifar-10-batches-bin or the folder above it. Filters are partitioned by LoFT's rule, since
+the IST paper does not give its rule. Local steps are the paper's (10, 20 or 40). The paper gives
+neither its learning rate nor its passes, so usual ones are used. Its accuracy is 91.02 % (data
+parallel 91.28 %, local SGD 90.87 %). There was no accelerator, so this has not been run.
 """
 
 from ist_jax.cli.config import Config, DataConfig, ModelConfig, OptimizerConfig

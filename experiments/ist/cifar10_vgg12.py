@@ -1,10 +1,10 @@
-"""IST's VGG12 on CIFAR-10: channels of every convolution and neurons of the classifier, 4 workers.
+"""IST's VGG12 on CIFAR-10: channels and neurons are partitioned over 4 workers.
 
     ist-jax run --config experiments/ist/cifar10_vgg12.py --data.dir DIR --workdir runs/vgg12
 
-DIR is cifar-10-batches-bin, or the folder that holds it. The paper trains its VGG12 on all of
-ImageNet; which layers it has is not known (here nine convolutions, pooled before a classifier of
-three dense layers), nor its learning rate. This has not been run here.
+DIR is cifar-10-batches-bin or the folder above it. The paper trains its VGG12 on all of ImageNet,
+and gives neither its layers nor its learning rate. Here the network has nine convolutions with
+poolings between them, and a classifier of three dense layers. This has not been run.
 """
 
 import dataclasses

@@ -2,9 +2,8 @@
 
     ist-jax run --config experiments/ist/digits_filters.py --workdir runs/digits_filters
 
-The filters inside every further block are partitioned (LoFT's rule); each stage's first block is
-shared. The other methods: --method local_sgd, ensemble or single. README.md beside this file has
-the table.
+The filters inside all blocks but each stage's first are partitioned (LoFT's rule). The other
+methods: --method local_sgd, ensemble or single. README.md beside this file has the table.
 """
 
 from ist_jax.cli.config import Config, DataConfig, ModelConfig, OptimizerConfig, replace

@@ -1,11 +1,11 @@
-"""IST on Fashion-MNIST, two hidden layers of 1024, against baselines that have IST's seconds.
+"""IST on Fashion-MNIST, two hidden layers of 1024, against baselines with the same time.
 
     ist-jax run --config experiments/ist/equal_seconds.py --data.dir DIR --workdir runs/equal
 
-Methods have the same seconds on one machine, not the same samples: IST and the ensemble make 10
-passes, the others 4, 2 and 1 with --num-subnets 2, 4 and 8. For every S each method has its best of
-nine values on validation data: README.md beside this file has the tables and the grids. Expect a
-test accuracy of 88 % after some seconds of training on 2 CPU cores.
+Methods train for the same seconds on one machine, not on the same samples: IST and the ensemble
+make 10 passes, the others 4, 2 and 1 with --num-subnets 2, 4 and 8. For every S, each method has
+the values that are best on validation data among nine; README.md beside this file has the tables
+and the grids. Expect a test accuracy of 88 % after some seconds of training on 2 CPU cores.
 """
 
 import fashion_mnist
@@ -13,7 +13,7 @@ import fashion_mnist
 from ist_jax.cli.config import Config, ConfigError, replace
 
 PASSES = {2: 4.0, 4: 2.0, 8: 1.0}  # of the baselines
-LOCAL_STEPS = {"ist": 200, "local_sgd": 20, "diloco": 20}  # 100 of the others
+LOCAL_STEPS = {"ist": 200, "local_sgd": 20, "diloco": 20}  # the others: 100
 # method -> S -> (batch per worker, learning rate of Adam)
 TUNED = {
     "ist": {2: (64, 0.02), 4: (64, 0.02), 8: (64, 0.005)},

@@ -3,9 +3,9 @@
     ist-jax run --config experiments/ist/fashion_mnist.py --data.dir DIR --workdir runs/fashion
 
 DIR holds the four idx files. Expect a test accuracy of 89.8 % after 22 s of training on 2 CPU
-cores. The other methods: --method data_parallel, local_sgd, diloco, ensemble or single (data
-parallel's best form on one device: one batch of 4 x 128). README.md beside this file has the table,
-and says what was tuned and over which grid.
+cores. The other methods: --method data_parallel, local_sgd, diloco, ensemble or single (the best
+form of data parallel on one device: one batch of 4 x 128). README.md beside this file has the
+table, and says what was tuned over which grid.
 """
 
 from ist_jax.cli.config import Config, DataConfig, ModelConfig, OptimizerConfig, replace

@@ -2,9 +2,9 @@
 
     ist-jax run --config experiments/ist/fashion_mnist_10_passes.py --data.dir DIR --workdir runs/10
 
-As fashion_mnist.py, with the values that were tuned for 10 passes and 4 workers: a method's best of
-six on validation data. Expect a test accuracy of 88.0 % after 6 s of training on 2 CPU cores.
-README.md beside this file has the table.
+fashion_mnist.py with values that were tuned for 10 passes and 4 workers: the best of six on
+validation data for each method. Expect a test accuracy of 88.0 % after 6 s of training on 2 CPU
+cores. README.md beside this file has the table.
 """
 
 import fashion_mnist

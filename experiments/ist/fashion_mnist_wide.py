@@ -2,10 +2,10 @@
 
     ist-jax run --config experiments/ist/fashion_mnist_wide.py --data.dir DIR --workdir runs/wide
 
-Every method has its best of four to six values on validation data, their mean over 2, 4 and 8
-workers; `single`, which has one worker and batch 128, is S = 1. README.md beside this file has the
-table, tuning/README.md the grids. Expect a test accuracy of 87 % after some seconds of training on
-2 CPU cores.
+Every method has the best of four to six values: that with the best mean over 2, 4 and 8 workers on
+validation data. `single`, with one worker and batch 128, is S = 1. README.md beside this file has
+the table, tuning/README.md the grids. Expect a test accuracy of 87 % after some seconds of training
+on 2 CPU cores.
 """
 
 import fashion_mnist_10_passes

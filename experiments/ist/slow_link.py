@@ -2,9 +2,9 @@
 
     ist-jax run --config experiments/ist/slow_link.py --data.dir DIR --workdir runs/slow_link
 
-DIR holds the four idx files. Records have `simulated_seconds`: training as if every worker had this
-machine to itself, and every synchronisation over 1 Gbit/s. A second hidden layer:
---model.hidden 4096 4096. communication/README.md has the table, and says what was tuned.
+DIR holds the four idx files. Records have `simulated_seconds`: of training, as if every worker had
+its own machine like this one, and of every synchronisation over 1 Gbit/s. --model.hidden 4096 4096
+adds a hidden layer. communication/README.md has the table, and says what was tuned.
 """
 
 from ist_jax.cli.config import (

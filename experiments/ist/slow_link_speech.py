@@ -2,9 +2,9 @@
 
     ist-jax run --config experiments/ist/slow_link_speech.py --data.dir DIR --workdir runs/slow
 
-DIR holds a folder per word. The paper's network of two weight layers; slow_link_speech_3layer.py
-has three. Every method has its best values on validation data over 2, 4 and 8 workers;
-communication/README.md has the table, tuning/README.md the grids.
+DIR holds a folder per word. This is the paper's network with two weight layers;
+slow_link_speech_3layer.py has three. Every method has the values with the best mean over 2, 4 and 8
+workers on validation data. communication/README.md has the table, tuning/README.md the grids.
 """
 
 import speech_clips

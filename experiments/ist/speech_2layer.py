@@ -2,9 +2,9 @@
 
     ist-jax run --config experiments/ist/speech_2layer.py --data.dir DIR --workdir runs/speech2
 
-DIR holds the data set's native layout, a folder per word. The paper (Yuan et al., PVLDB 2022):
-81.53 % (data parallel 79.38, local SGD 79.98) on all 35 words of version 0.02, whose 105,829
-clips are not at hand here; README.md beside this file has what we measured on a few of them.
+DIR has the layout of the data set, a folder per word. The paper (Yuan et al., PVLDB 2022) has
+81.53 % (data parallel 79.38, local SGD 79.98) on all 35 words of version 0.02. Its 105,829 clips
+were not available; README.md beside this file has results on 600 of them.
 """
 
 from ist_jax.cli.config import Config, DataConfig, ModelConfig, OptimizerConfig
@@ -13,7 +13,7 @@ from ist_jax.cli.config import Config, DataConfig, ModelConfig, OptimizerConfig
 def get_config() -> Config:
     return Config(
         data=DataConfig(name="speech_commands"),
-        # 128 x 32 features - 4096 - words, bias-free, BatchNorm on the logits too
+        # widths: 128 x 32 features, 4096, words; no biases; BatchNorm also of the logits
         model=ModelConfig(hidden=(4096,)),
         num_subnets=8,
         local_steps=60,

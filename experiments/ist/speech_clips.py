@@ -2,8 +2,8 @@
 
     ist-jax run --config experiments/ist/speech_clips.py --data.dir DIR --workdir runs/speech_clips
 
-DIR holds a folder per word. A first look at real speech and no reproduction: the paper has 105,829
-clips of 35 words. README.md beside this file has the table, and says what was tuned.
+DIR holds a folder per word. This is a first look at real speech, not a reproduction: the paper has
+105,829 clips of 35 words. README.md beside this file has the table, and says what was tuned.
 """
 
 import speech_2layer

@@ -2,8 +2,8 @@
 
     ist-jax run --config experiments/resist/cifar100.py --data.dir DIR --workdir runs/cifar100
 
-DIR is cifar-100-binary, or the folder that holds it. The paper's accuracies are 70.06, 71.30 and
-70.26 % for S = 2, 4, 8; this has not been run here.
+DIR is cifar-100-binary or the folder above it. The paper's accuracies are 70.06, 71.30 and 70.26 %
+for S = 2, 4 and 8. This has not been run.
 """
 
 import cifar10

@@ -2,10 +2,10 @@
 
     ist-jax run --config experiments/resist/cifar10_halved.py --data.dir FILE --workdir runs/halved
 
-A pre-activation ResNet of 1, 1 and 9 blocks (8, 16, 32 channels). FILE is an .npz of x_train
-(10,000 x 16 x 16 x 3), y_train, x_test, y_test; README.md beside this file says how it is made of
-the 32 x 32 images, and has the tables, and what S = 2 was given. Expect 44 % with S = 4, 4 of 8
-blocks in each sub-ResNet, after a minute or two of training on a CPU core.
+The network is a pre-activation ResNet of 1, 1 and 9 blocks (8, 16 and 32 channels). FILE is an .npz
+of x_train (10,000 x 16 x 16 x 3), y_train, x_test and y_test. README.md beside this file says how
+to make it from the 32 x 32 images, and has the tables and the options for S = 2. Expect 44 % with
+S = 4, 4 of 8 blocks in each sub-ResNet, after a minute or two of training on a CPU core.
 """
 
 from ist_jax.cli.config import Config, DataConfig, ModelConfig, OptimizerConfig, replace
@@ -25,7 +25,7 @@ def get_config(method="ist") -> Config:
         num_subnets=4,
         batch_size=32,
         local_steps=10,
-        epochs=8.96,  # 630 local steps of 4 workers: whole rounds
+        epochs=8.96,  # 630 local steps of 4 workers: full rounds
         eval_every=21,
         checkpoint_every=42,
         placement="looped",

@@ -2,9 +2,9 @@
 
     ist-jax run --config experiments/resist/cifar10_small.py --data.dir FILE --workdir runs/small
 
-16 channels wide. FILE is an .npz of x_train (10,000 x 32 x 32 x 3), y_train, x_test, y_test. About
-0.35 GFLOP an image and step: hours on two CPU cores, which have not been spent here, so that no
-accuracy is known; `cifar10_halved.py` is what has been run instead.
+The network is 16 channels wide. FILE is an .npz of x_train (10,000 x 32 x 32 x 3), y_train, x_test
+and y_test. An image and step take about 0.35 GFLOP, so a run takes hours on two CPU cores. It has
+not been run, and no accuracy is known; `cifar10_halved.py` has been run instead.
 """
 
 from ist_jax.cli.config import Config, DataConfig, ModelConfig, OptimizerConfig

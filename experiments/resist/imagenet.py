@@ -2,16 +2,17 @@
 
     ist-jax run --config experiments/resist/imagenet.py --data.dir DIR --workdir runs/imagenet
 
-ResNet101, streamed from disk. DIR is a TFDS data_dir with `imagenet2012` prepared as array_record
-(`ist_jax.data.tfds.prepare`, from the two archives that image-net.org gives out). Batch 256 per
-worker, 90 passes of all workers together, 15 local steps, at least 10 of the 22 blocks, SGD with
-momentum 0.9 (reset every round), 0.1 divided by 10 after a third and two thirds. The paper begins
-with 'a few epochs' of local SGD: here 4 of 90. Its weight decay is not given: here that of CIFAR. A
-part of every image, of random size and place, is resized to 224; the middle of it is evaluated.
+DIR is a TFDS data_dir with `imagenet2012` prepared as array_record (by `ist_jax.data.tfds.prepare`,
+from the two archives that image-net.org distributes). The network is a ResNet101, with batch 256
+per worker, 90 passes of all workers together, 15 local steps, and at least 10 of the 22 blocks. SGD
+has momentum 0.9 (reset every round) and learning rate 0.1, divided by 10 after one third and two
+thirds. The paper begins with 'a few epochs' of local SGD, here 4 of 90. It does not give its weight
+decay, here that of CIFAR. Training resizes a random part of every image to 224; evaluation uses the
+centre.
 
-Images are held in memory round by round, 15 x 256 of them per worker, 0.76 GB: two rounds on the
-device, and one being read. The paper's top-1 accuracies are 71.60 and 70.74 % for S = 2 and 4; this
-has not been run here, for want of the data and of an accelerator.
+Images are streamed from disk round by round, 15 x 256 of them per worker, 0.76 GB: two rounds are
+on the device while another one is read. The paper's top-1 accuracies are 71.60 and 70.74 % for
+S = 2 and 4. Neither the data nor an accelerator were available, so this has not been run.
 """
 
 from ist_jax.cli.config import Config, DataConfig, ModelConfig, OptimizerConfig, replace

@@ -1,7 +1,7 @@
-"""Placement autotune: the faster of looped and vmapped, measured with the run's model and data.
+"""placement=autotune: the faster of looped and vmapped, measured with the run's model and data.
 
-Whether single products of one subnetwork after another, or batched products of all at once, are
-faster depends on sizes, on the model and on the machine.
+Whether it is faster to compute the subnetworks one by one or all at once, in batched products,
+depends on the model, its sizes and the machine.
 """
 
 import json
@@ -14,21 +14,22 @@ from jax.errors import JaxRuntimeError
 
 from ist_jax.cli.architectures import ARCHITECTURES
 from ist_jax.cli.benchmarks.timing import median_seconds, round_of
-from ist_jax.cli.config import one_line, replace
+from ist_jax.cli.config import replace
 from ist_jax.cli.experiment import Experiment, resolve
+from ist_jax.core.errors import first_line
 
-_STEPS, _REPEATS = 5, 3  # of the shorter of two rounds; their difference is local steps alone
+_STEPS, _REPEATS = 5, 3  # of the shorter of the two rounds that are timed
 
 
 def resolve_placement(experiment: Experiment, workdir: pathlib.Path) -> Experiment:
     """`experiment` with the placement that 'autotune' stands for.
 
-    The choice is written to config.json before any training, and a resumed run keeps it. Two fresh
-    runs may choose differently, and then agree to rounding only.
+    The choice is written to config.json before training, and a resumed run keeps it. Two fresh runs
+    may choose differently; their results then differ by rounding.
 
     Args:
-      experiment: with any placement; one that was not asked to be measured is returned as it is.
-      workdir: of the run; the choice in its config.json wins.
+      experiment: of the run. With any other placement, it is returned unchanged.
+      workdir: of the run; a placement in its config.json is kept.
     """
     if experiment.config.placement != "autotune":
         return experiment
@@ -38,7 +39,7 @@ def resolve_placement(experiment: Experiment, workdir: pathlib.Path) -> Experime
 
 
 def _kept(workdir: pathlib.Path) -> str | None:
-    """The placement that a resumed run was started with; None for a run that starts."""
+    """The placement with which a run was started; None for a run that starts now."""
     try:
         placement = json.loads((workdir / "config.json").read_text())["config"]["placement"]
     except (OSError, ValueError, TypeError, KeyError):
@@ -47,20 +48,20 @@ def _kept(workdir: pathlib.Path) -> str | None:
 
 
 def _measured(experiment: Experiment) -> str:
-    """The faster placement; 'auto' where there is nothing to choose from, or it does not fit."""
+    """The faster placement; 'auto' if there is no choice, or a round does not fit into memory."""
     one_device = experiment.placement.mesh is None and experiment.num_workers > 1
     batched = ARCHITECTURES[experiment.config.decomposition].batched(experiment.config)
     if not one_device or batched == "never":
         return "auto"
     try:
         seconds = _seconds(experiment)
-    except JaxRuntimeError as error:  # a model that fills the memory
-        print(f"placement is not measured ({one_line(error)})", file=sys.stderr)
+    except JaxRuntimeError as error:  # out of memory
+        print(f"placement is not measured ({first_line(error)})", file=sys.stderr)
         return "auto"
     shown = ", ".join(f"{name} {1e3 * value:.2f} ms" for name, value in seconds.items())
     chosen = min(seconds, key=seconds.__getitem__)
     print(
-        f"placement {chosen}: a local step of all workers, with its share of a round, takes "
+        f"placement {chosen}: a local step of all workers, with its share of the exchange, takes "
         f"{shown}",
         file=sys.stderr,
     )
@@ -68,16 +69,16 @@ def _measured(experiment: Experiment) -> str:
 
 
 def _seconds(experiment: Experiment) -> dict[str, float]:
-    """Placement -> seconds of a local step of all workers, in the phase of most samples.
+    """Placement -> seconds of a local step of all workers, in the phase with the most samples.
 
-    The round's exchange is shared out over its local steps.
+    A local step has an equal share of its round's exchange.
     """
     phases = {
         name: resolve(replace(experiment.config, placement=name), experiment.dataset).longest
         for name in ("looped", "vmapped")
     }
     lengths = (_STEPS, 3 * _STEPS)
-    state = [phases["looped"].method.fresh(jax.random.key(0))]  # one, used by every round
+    state = [phases["looped"].method.fresh(jax.random.key(0))]  # all rounds share one
     rounds = [
         round_of(phase.method, experiment.data, steps, state)
         for phase in phases.values()
@@ -91,11 +92,14 @@ def _seconds(experiment: Experiment) -> dict[str, float]:
 
 
 def _seconds_per_step(seconds: Mapping[int, float], local_steps: int) -> float:
-    """Seconds of a local step in rounds of `local_steps`, from those of a short and a long round.
+    """Seconds of a local step in rounds of `local_steps` steps.
 
-    A round is its exchange and its steps, so the difference of two rounds is steps alone.
+    Args:
+      seconds: local steps -> seconds of a round, for two numbers of local steps. The rounds differ
+        by their steps alone, since a round is an exchange and its steps.
+      local_steps: J.
     """
-    (short, of_short), (long, of_long) = sorted(seconds.items())
-    step = max(of_long - of_short, 0) / (long - short)  # below 0: noise
-    exchange = max(of_short - short * step, 0)
+    (short, short_seconds), (long, long_seconds) = sorted(seconds.items())
+    step = max(long_seconds - short_seconds, 0) / (long - short)  # noise may make it negative
+    exchange = max(short_seconds - short * step, 0)
     return step + exchange / local_steps

@@ -1,4 +1,4 @@
-"""From a validated configuration to the library's objects: data, decomposition, task, method."""
+"""The library's objects for a validated configuration: data, decomposition, task, method."""
 
 from collections.abc import Callable
 from typing import Any
@@ -21,7 +21,7 @@ from ist_jax.training.loop import LoopConfig
 
 
 def load_dataset(config: Config) -> Dataset:
-    """The data of the config. Raises DataError."""
+    """The data of the config. Raises DataError if they cannot be read."""
     d, graph = config.data, ARCHITECTURES[config.decomposition].graph
     return data.load(
         d.name,
@@ -29,7 +29,7 @@ def load_dataset(config: Config) -> Dataset:
         d.dataset,
         split=d.split,
         alpha=d.alpha,
-        validation_fraction=None if d.name in data.GRAPHS else d.validation_fraction,
+        validation_fraction=None if data.SOURCES[d.name].is_graph else d.validation_fraction,
         seed=config.seed,
         image_size=d.image_size,
         graph=graph(config) if graph else None,
@@ -68,7 +68,7 @@ def _node_classification(config: Config, spec: Spec) -> Task:
     return node_classification(config.data.layer_nodes, len(config.model.hidden))
 
 
-# Spec.task, the kind of data -> its task; a new one is a line here
+# Spec.task, the kind of data -> its task. A new task is a line here
 TASKS: dict[str, Callable[[Config, Spec], Task]] = {
     "classification": _classification,
     "node_classification": _node_classification,
@@ -76,7 +76,11 @@ TASKS: dict[str, Callable[[Config, Spec], Task]] = {
 
 
 def make_task(config: Config, spec: Spec) -> Task:
-    """Batch, loss and metrics for this kind of data. Raises ConfigError: an option of another."""
+    """The task for this kind of data.
+
+    Raises:
+      ConfigError: an option of the config is for another kind of data.
+    """
     return TASKS[spec.task](config, spec)
 
 
@@ -120,7 +124,7 @@ def dense(config: Config, *parts: Any, **options: Any) -> Method:
 
 
 def warmup(config: Config, *parts: Any, **options: Any) -> Method:
-    """Local SGD of the full model, before the method's own phases."""
+    """Local SGD of the full model, before the phases of the method."""
     opt_state = "carry" if config.opt_state == "carry" else "reset"
     return local_sgd(*parts, num_workers=num_workers(config), opt_state=opt_state, **options)
 
@@ -144,16 +148,16 @@ def make_method(
     tx: optax.GradientTransformation,
     **options: Any,
 ) -> Method:
-    """The method of the config; options are its batch size and placement.
+    """The method of the config; `options` are batch_size and placement.
 
     Raises:
-      ValueError: parts that do not fit together.
+      ValueError: the parts do not fit together.
     """
     return METHODS[config.method](config, decomposition, task, tx, **options)
 
 
 def loop_config(config: Config) -> LoopConfig:
-    """What the training loop needs to know of the config."""
+    """The options of the training loop that the config describes."""
     measures = config.model.eval_norm == "train"
     schedule = tuple(zip(config.failures.rounds, config.failures.workers))
     return LoopConfig(

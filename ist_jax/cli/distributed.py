@@ -1,8 +1,8 @@
-"""One run on several processes or hosts: the same command on each, and jax.distributed between.
+"""One run on several processes or hosts: each runs the same command, joined by jax.distributed.
 
-Under SLURM (srun), Open MPI 4 (mpirun) and on Cloud TPU, JAX finds the other processes. Elsewhere
-every process is given the flags of `Processes`. All read and write one workdir, on a file system
-that they share.
+Under SLURM (srun), Open MPI 4 (mpirun) and on Cloud TPU, JAX discovers the other processes.
+Elsewhere, every process is given the flags of `Processes`. All processes use one workdir, on a
+shared file system.
 """
 
 import contextlib
@@ -17,13 +17,14 @@ from typing import TypeVar
 import jax
 from jax.errors import JaxRuntimeError
 
-from ist_jax.cli.config import ConfigError, one_line
-from ist_jax.cli.config.parsing import ConfigFlags, own_flags
+from ist_jax.cli.config import ConfigError
+from ist_jax.cli.config.parsing import ConfigFlags, flags_only
 from ist_jax.cli.exit_status import FAILED, exit_status, is_out_of_memory
+from ist_jax.core.errors import first_line
 from ist_jax.training.checkpoint import committed_rounds
 
 TPU_HOSTS = ("TPU_PROCESS_ADDRESSES", "TPU_WORKER_HOSTNAMES")  # under Kubernetes
-HEARTBEAT = 30  # seconds without a sign of life after which a process counts as dead
+HEARTBEAT = 30  # seconds without a heartbeat after which a process counts as dead
 FLAGS = "--coordinator, --num-processes, --process-id"
 
 
@@ -40,20 +41,20 @@ class Processes:
 
 
 @dataclasses.dataclass(frozen=True)
-class RunFlags(Processes, ConfigFlags):
-    """What a command that trains takes beside the fields of the configuration."""
+class TrainingFlags(Processes, ConfigFlags):
+    """The flags of a command that trains, besides the fields of the configuration."""
 
     workdir: str = ""
     """Folder for the records. sweep: for the workdirs of its runs."""
 
 
-Flags = TypeVar("Flags", bound=RunFlags)
+Flags = TypeVar("Flags", bound=TrainingFlags)
 
 
 def is_detected(environ: Mapping[str, str]) -> bool:
-    """Whether JAX finds several processes in the environment that a launcher made."""
+    """Whether a launcher's environment variables tell JAX about several processes."""
     count = lambda name: int(environ[name]) if environ.get(name, "").isdigit() else 1
-    # of srun; sbatch alone may set the first
+    # srun sets both; sbatch alone may set the first
     in_step = {"SLURM_PROCID", "SLURM_STEP_NODELIST"} <= environ.keys()
     slurm = in_step and count("SLURM_NTASKS") > 1
     tpu = any("," in environ.get(name, "") for name in TPU_HOSTS)
@@ -64,8 +65,7 @@ def is_detected(environ: Mapping[str, str]) -> bool:
 def may_be_in_pod(environ: Mapping[str, str]) -> bool:
     """Whether this is a Cloud TPU VM, whose metadata server knows its other hosts, if any.
 
-    JAX, once imported, says in the environment whether there are TPUs, and whether there is no
-    server to ask.
+    Importing JAX sets the variables that say whether there are TPUs and a metadata server.
     """
     has_tpus = "TPU_ML_PLATFORM" in environ and "TPU_SKIP_MDS_QUERY" not in environ
     uses_tpus = "tpu" in (environ.get("JAX_PLATFORMS") or "tpu")
@@ -73,7 +73,7 @@ def may_be_in_pod(environ: Mapping[str, str]) -> bool:
 
 
 def _is_told(flags: Processes) -> bool:
-    """Whether the flags name this process. Raises ConfigError: only some are given, or wrong."""
+    """Whether the flags name this process. Raises ConfigError if some are missing or wrong."""
     names = [field.name for field in dataclasses.fields(Processes)]
     missing = [f"--{n.replace('_', '-')}" for n in names if getattr(flags, n) is None]
     if len(missing) == len(names):
@@ -83,24 +83,24 @@ def _is_told(flags: Processes) -> bool:
     assert flags.num_processes is not None and flags.process_id is not None
     if not 0 <= flags.process_id < flags.num_processes:
         raise ConfigError(
-            "--process-id is from 0 to num-processes - 1 = "
-            f"{flags.num_processes - 1}, not {flags.process_id}"
+            f"--process-id is from 0 to {flags.num_processes - 1} (num-processes - 1), not "
+            f"{flags.process_id}"
         )
     return True
 
 
 def join(flags: Processes, timeout: int = 300) -> None:
-    """Joins the run's other processes, if there are any.
+    """Connects this process to the other processes of its run, if there are any.
 
     Args:
       flags: of this process.
-      timeout: seconds in which all processes must have started.
+      timeout: seconds within which all processes must start.
 
     Raises:
-      ConfigError: flags that do not fit together, or the others do not answer.
+      ConfigError: the flags do not fit together, or the other processes do not answer.
     """
     is_told = _is_told(flags) or is_detected(os.environ)
-    if jax.distributed.is_initialized():  # joined for a sweep's run before this one
+    if jax.distributed.is_initialized():  # by an earlier run of a sweep
         return
     if not (is_told or may_be_in_pod(os.environ)):
         return
@@ -114,33 +114,33 @@ def join(flags: Processes, timeout: int = 300) -> None:
             shutdown_timeout_seconds=HEARTBEAT,
         )
     except (RuntimeError, ValueError, OSError) as error:
-        why = one_line(error)
+        why = first_line(error)
         if not is_told and not _is_of_a_pod(error):
-            print(f"this host trains alone ({why}); in a TPU pod give {FLAGS}", file=sys.stderr)
+            print(f"this host trains alone ({why}); in a TPU pod, give {FLAGS}", file=sys.stderr)
             return
         raise ConfigError(
             f"the processes of this run do not find each other ({why}): start all of them within "
-            f"{timeout} s, or, where a launcher does not say enough, give each {FLAGS}"
+            f"{timeout} s, or give each of them {FLAGS}"
         ) from error
 
 
 def _is_of_a_pod(error: Exception) -> bool:
-    """Whether JAX had found hosts when it failed.
+    """Whether JAX knew of other hosts when it failed with `error`.
 
-    It had not if no server answered, if no answer named a pod, or if it was too late to ask, as in
-    a notebook that has computed.
+    It did not if no server answered, if no answer named a pod, or if JAX was already in use, as in
+    a notebook.
     """
     asked_in_vain = re.search("coordinator_address should be|must be called before", str(error))
     return not isinstance(error, OSError) and asked_in_vain is None
 
 
 def is_one_of_several() -> bool:
-    """Whether this process has joined others."""
+    """Whether this process is connected to others."""
     return jax.distributed.is_initialized() and jax.process_count() > 1
 
 
 def how_to_resume(workdir: pathlib.Path) -> str:
-    """What to do when a process of a run is gone."""
+    """How to resume a run that has lost a process, for messages."""
     rounds = committed_rounds(workdir / "checkpoints")
     saved = f"it resumes from round {max(rounds)}" if rounds else "nothing is saved yet"
     return f"start the same command again everywhere; {saved}"
@@ -148,32 +148,32 @@ def how_to_resume(workdir: pathlib.Path) -> str:
 
 @contextlib.contextmanager
 def _together(workdir: pathlib.Path) -> Iterator[None]:
-    """Ends this process at once if another one of its run dies in what is done here."""
+    """Ends this process at once if another process of its run dies during the code inside."""
     try:
         yield
     except JaxRuntimeError as error:
         if not is_one_of_several() or is_out_of_memory(error):
             raise
         print(
-            f"error: another process of this run has ended ({one_line(error)}): "
+            f"error: another process of this run has ended ({first_line(error)}): "
             f"{how_to_resume(workdir)}",
             file=sys.stderr,
             flush=True,
         )
-        os._exit(FAILED)  # an orderly exit waits for the process that is gone
+        os._exit(FAILED)  # an orderly exit would wait for the dead process
 
 
 def exit_status_of(kind: type[Flags], argv: Sequence[str], action: Callable[[], object]) -> int:
-    """`exit_status` of `action`, once this process has joined the others of its run.
+    """Connects this process to the others of its run, runs `action`, and returns its exit status.
 
     Args:
-      kind: the command's flags.
-      argv: its command line, of which only these flags are read here.
+      kind: the class of the command's flags.
+      argv: the command line, of which only these flags are read here.
       action: what all processes do together.
     """
 
     def joined() -> None:
-        flags = own_flags(kind, argv)
+        flags = flags_only(kind, argv)
         join(flags)
         with _together(pathlib.Path(flags.workdir)):
             action()
@@ -182,5 +182,5 @@ def exit_status_of(kind: type[Flags], argv: Sequence[str], action: Callable[[], 
     if status and is_one_of_several():
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(status)  # an orderly exit waits for the others, who may not know yet
+        os._exit(status)  # an orderly exit would wait for the others, which may still be running
     return status

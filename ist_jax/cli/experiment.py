@@ -1,4 +1,4 @@
-"""An experiment: everything that a configuration stands for, resolved once."""
+"""An experiment: all objects that a configuration describes, resolved once."""
 
 import dataclasses
 from collections.abc import Callable
@@ -21,14 +21,14 @@ class Experiment:
     """A resolved configuration.
 
     Attributes:
-      config: validated, without the 'auto' of decomposition and scaling.
-      spec: describes the data.
+      config: validated; decomposition and scaling are no longer 'auto'.
+      spec: of the data.
       dataset: the data; None if only their spec was given.
       decomposition: the model, and how the method splits it.
       task: batch, loss and metrics.
       placement: where workers train.
       num_workers: S.
-      phases: warm-up, the method itself (a phase for every number of local steps), dense training;
+      phases: the warm-up, the method (a phase for every number of local steps) and dense training;
         those that have samples.
     """
 
@@ -43,37 +43,37 @@ class Experiment:
 
     @property
     def data(self) -> Dataset:
-        """The data, which were loaded."""
+        """The data. They must have been loaded."""
         assert self.dataset is not None
         return self.dataset
 
     @property
     def longest(self) -> Phase:
-        """The phase of most samples."""
+        """The phase with the most samples."""
         return max(self.phases, key=lambda phase: phase.samples)
 
     @property
     def local_steps(self) -> int:
-        """Local steps of the whole run."""
+        """Local steps of all phases."""
         return sum(map(phase_steps, self.phases))
 
-    def is_own_phase(self, number: int) -> bool:
-        """Whether a phase is the method's: neither its warm-up nor its dense training."""
+    def is_method_phase(self, number: int) -> bool:
+        """Whether the method trains phase `number`, so that it is neither warm-up nor dense."""
         first = int(self.config.warmup_fraction > 0)
         return first <= number <= first + len(self.config.local_steps_schedule)
 
 
 def resolve(config: Config, dataset: Dataset | None = None, spec: Spec | None = None) -> Experiment:
-    """The experiment of a configuration.
+    """Builds the experiment that a configuration describes.
 
     Args:
-      config: checked by type.
-      dataset: its data; loaded if neither they nor their spec are given.
-      spec: of the data, where they are not needed.
+      config: its values have passed `config.checked`.
+      dataset: the data. They are loaded if neither `dataset` nor `spec` is given.
+      spec: of the data, if the data are not needed.
 
     Raises:
-      ConfigError: a configuration that cannot run.
-      DataError: data that cannot be read.
+      ConfigError: the configuration cannot run.
+      DataError: the data cannot be read.
     """
     config = validate(config)
     if spec is None:
@@ -113,7 +113,7 @@ def _phases(
 
 
 def _planned(config: Config, spec: Spec) -> list[tuple[Callable[..., Method], int, int]]:
-    """(maker of its method, samples, local steps) of every phase that has samples."""
+    """(maker of the method, samples, local steps) of every phase that has samples."""
     local_steps = (config.local_steps, *config.local_steps_schedule)
     share = (1 - config.warmup_fraction - config.dense_fraction) / len(local_steps)
     parts = [
@@ -129,7 +129,7 @@ def _planned(config: Config, spec: Spec) -> list[tuple[Callable[..., Method], in
     if not all(samples for _, samples, _ in planned):
         shares = ", ".join(f"{share:g}" for _, share, _ in parts if share)
         raise ConfigError(
-            f"epochs={config.epochs:g} of {spec.num_train} examples leave a phase (shares "
-            f"{shares}) no sample: use more epochs"
+            f"epochs={config.epochs:g} of {spec.num_train} examples leave no sample for a phase "
+            f"(shares {shares}): use more epochs"
         )
     return planned

@@ -1,4 +1,4 @@
-"""The console command `ist-jax`: finds the subcommand, imports it alone, and runs it."""
+"""The console command `ist-jax`: imports and runs one subcommand."""
 
 import argparse
 import importlib
@@ -13,22 +13,22 @@ COMMANDS = {
     "run": "train one configuration",
     "sweep": "train a grid of configurations, and report",
     "report": "tables and pictures from records",
-    "export": "write a trained model, or one of its subnetworks, as a model",
-    "evaluate": "score an exported model on data",
-    "plan": "what a round would cost over a link, before training",
-    "memory": "what a device holds while a model trains, before training",
-    "benchmark": "times of rounds, graph networks and convolutions on this machine",
+    "export": "export a trained model, or one of its subnetworks",
+    "evaluate": "evaluate an exported model on a data set",
+    "plan": "estimate what a round costs over a network link",
+    "memory": "estimate a device's memory while a model trains",
+    "benchmark": "time rounds, graph networks and convolutions on this machine",
     "launch-local": "start one run as several processes on this machine",
 }
 
 
 def dispatch(prog: str, commands: Mapping[str, str], package: str, argv: Sequence[str]) -> int:
-    """Runs the command that is named first in `argv`; its exit status.
+    """Runs the command that `argv` names, and returns its exit status.
 
     Args:
-      prog: the words of the command line before it.
-      commands: name -> help; each is a module of `package` with main(argv), the name first in argv.
-      package: where the modules are.
+      prog: the words of the command line before `argv`.
+      commands: name -> help. Each is a module of `package` with a function main(argv).
+      package: the package of the modules.
       argv: the name of a command, then its arguments.
     """
     parser = argparse.ArgumentParser(
@@ -44,9 +44,9 @@ def dispatch(prog: str, commands: Mapping[str, str], package: str, argv: Sequenc
 
 
 def keep_compiled_programs() -> None:
-    """Compiled programs are kept in the user's cache folder, unless JAX's own variable says where.
+    """Keeps compiled programs in the user's cache folder, unless JAX's variables say otherwise.
 
-    Variables, so that processes that this one starts do the same, and JAX is not imported for it.
+    It sets environment variables: child processes inherit them, and JAX need not be imported.
     """
     caches = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(pathlib.Path(caches, "ist_jax", "jax")))
@@ -54,7 +54,7 @@ def keep_compiled_programs() -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The exit status of the command line."""
+    """Runs a command line, by default that of this process, and returns the exit status."""
     end_at_once()  # before imports that take seconds
     keep_compiled_programs()
     arguments = sys.argv[1:] if argv is None else argv

@@ -1,4 +1,4 @@
-"""From the configuration to optax: the local optimizer with its schedules, the outer optimizer."""
+"""The optax optimizers that a configuration describes."""
 
 import jax
 import jax.numpy as jnp
@@ -8,12 +8,13 @@ from ist_jax.cli.config import Config, OptimizerConfig
 
 
 def schedule(o: OptimizerConfig, total_steps: int) -> optax.Schedule:
-    """The learning rate over the local steps of the whole run."""
+    """The learning rate over all local steps of a run."""
     warmup = round(o.warmup * total_steps)
     rest = max(total_steps - warmup, 1)
-    falls = lambda *steps: optax.piecewise_constant_schedule(
-        o.learning_rate, dict.fromkeys(steps, 0.1)
-    )
+
+    def falls(*steps: int) -> optax.Schedule:
+        return optax.piecewise_constant_schedule(o.learning_rate, dict.fromkeys(steps, 0.1))
+
     after = {
         "constant": optax.constant_schedule(o.learning_rate),
         "cosine": optax.cosine_decay_schedule(o.learning_rate, rest),
@@ -26,7 +27,7 @@ def schedule(o: OptimizerConfig, total_steps: int) -> optax.Schedule:
 
 
 def demon(momentum: float, total_steps: int) -> optax.Schedule:
-    """Momentum that decays to 0 (Chen, Wolfe, Li, Kyrillidis: Demon, arXiv 1910.04952, eq. 1)."""
+    """Momentum that decays to 0 (Chen et al.: Demon, arXiv 1910.04952, equation 1)."""
 
     def at(step: jax.typing.ArrayLike) -> jax.Array:
         left = jnp.maximum(1 - step / total_steps, 0)
@@ -47,7 +48,7 @@ def _sgd(
 
 
 def local_optimizer(o: OptimizerConfig, total_steps: int) -> optax.GradientTransformation:
-    """The local optimizer; its schedules run over `total_steps` local steps."""
+    """The local optimizer, with schedules over `total_steps` local steps."""
     rate = schedule(o, total_steps)
     if o.name == "adamw":
         tx = optax.adamw(rate, weight_decay=o.weight_decay)
@@ -60,7 +61,7 @@ def local_optimizer(o: OptimizerConfig, total_steps: int) -> optax.GradientTrans
 
 
 def outer_optimizer(config: Config) -> optax.GradientTransformation | None:
-    """The outer optimizer, None if merged parameters are taken as they are."""
+    """The outer optimizer; None if merged parameters are used unchanged."""
     if config.outer.name != "sgd" and config.method != "diloco":
         return None
     momentum = config.outer.momentum

@@ -24,7 +24,11 @@ def _number(name: str, text: str, units: dict[str, float]) -> float:
 
 
 def bytes_per_second(text: str, name: str = "link.bandwidth") -> float:
-    """'1Gbps' as 1.25e8 bytes per second. Raises ConfigError if it is no speed above 0."""
+    """'1Gbps' as 1.25e8 bytes per second.
+
+    Raises:
+      ConfigError: `text` is not a positive speed; the message names the field or flag `name`.
+    """
     speed = _number(name, text, _BITS) / 8
     if speed <= 0:
         raise ConfigError(f"{name} is above 0, not {text!r}")
@@ -32,10 +36,14 @@ def bytes_per_second(text: str, name: str = "link.bandwidth") -> float:
 
 
 def seconds(text: str, name: str = "link.latency") -> float:
-    """'1ms' as 0.001. Raises ConfigError if it is no time."""
+    """'1ms' as 0.001.
+
+    Raises:
+      ConfigError: `text` is not a time; the message names the field or flag `name`.
+    """
     return _number(name, text, _SECONDS)
 
 
 def link(bandwidth: str, latency: str) -> Link | None:
-    """The link of a config, None without a bandwidth."""
+    """The link with this bandwidth and latency; None if `bandwidth` is ''. Raises ConfigError."""
     return Link(bytes_per_second(bandwidth), seconds(latency)) if bandwidth else None

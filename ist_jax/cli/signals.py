@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM end the command; while it trains, they ask it to save first."""
+"""SIGINT and SIGTERM end a command. If it is training, it saves first."""
 
 import contextlib
 import os
@@ -14,27 +14,26 @@ STOPPED = 3  # exit status
 
 
 def end_at_once() -> None:
-    """Both signals end this process from now on, even during an import that swallows errors."""
+    """Makes both signals end this process, even during an import that swallows exceptions."""
     for number in SIGNALS:
         signal.signal(number, _end)
 
 
 def _end(number: int, frame: FrameType | None) -> None:
-    os.write(2, f"{signal.Signals(number).name}: ended before anything was read\n".encode())
+    os.write(2, f"{signal.Signals(number).name}: ended before the command began\n".encode())
     os._exit(STOPPED)
 
 
 class Signals:
-    """A context manager that catches both signals; a second one ends the command at once."""
+    """A context manager that handles both signals. A second signal ends the command at once."""
 
     def __init__(self) -> None:
         self._deferred, self._received = False, False
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> "Signals":
-        if (
-            threading.current_thread() is threading.main_thread()
-        ):  # Python handles signals nowhere else
+        # Python allows signal handlers only in the main thread
+        if threading.current_thread() is threading.main_thread():
             self._before = {number: signal.signal(number, self._handle) for number in SIGNALS}
         return self
 
@@ -49,13 +48,13 @@ class Signals:
             )
         self._received = True
         print(
-            f"{signal.Signals(number).name}: saving after this round; once more ends at once",
+            f"{signal.Signals(number).name}: saving after this round; a second signal ends at once",
             file=sys.stderr,
         )
 
     @contextlib.contextmanager
     def deferred(self) -> Iterator[None]:
-        """While it lasts, the first signal is only noted."""
+        """Inside, the first signal is only noted, for `received`."""
         self._deferred = True
         try:
             yield

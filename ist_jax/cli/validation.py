@@ -1,4 +1,4 @@
-"""What makes a configuration impossible, said before anything is loaded: rule, value, remedy."""
+"""Refuses configurations that cannot run, before anything is loaded."""
 
 from collections.abc import Callable
 
@@ -8,10 +8,10 @@ from ist_jax.cli.config.fields import not_among
 from ist_jax.cli.quantities import link
 from ist_jax.core.partition import EQUAL_BLOCKS
 from ist_jax.core.placement import Placement, make_placement
-from ist_jax.data import EMBEDDED, FILES, GRAPHS
+from ist_jax.data import SOURCES
 
 GRAPH_MODELS = ("gcn", "sage", "gat")
-# fields that only some models have
+# field -> the models that have it
 FIELDS_OF = {
     "model.dropout": GRAPH_MODELS,
     "model.input_dropout": GRAPH_MODELS,
@@ -34,7 +34,7 @@ def _is_outer(c: Config) -> bool:
     return c.outer.name == "sgd" or (c.outer.name == "auto" and c.method == "diloco")
 
 
-# fields that do something only beside others -> (whether they do, what they belong to)
+# field that needs another part of the run -> (whether the run has that part, its name)
 _OUTER = (_is_outer, "an outer optimizer (outer.name=sgd, or method=diloco)")
 BESIDE: dict[str, tuple[Callable[[Config], bool], str]] = {
     "outer.learning_rate": _OUTER,
@@ -52,13 +52,16 @@ BESIDE: dict[str, tuple[Callable[[Config], bool], str]] = {
 
 
 def validate(config: Config) -> Config:
-    """`config` with the decomposition and the scaling that 'auto' stands for.
+    """Checks what the fields of a configuration say together.
 
     Args:
-      config: whose values have passed `config.checked`.
+      config: its values have passed `config.checked`.
+
+    Returns:
+      `config` with the decomposition and the scaling that 'auto' stands for.
 
     Raises:
-      ConfigError: one line on what is wrong, where, and what would be right.
+      ConfigError: the configuration cannot run. The message is one line: rule, value, remedy.
     """
     _check_method(config)
     config = with_autos(config)
@@ -71,12 +74,12 @@ def validate(config: Config) -> Config:
 
 
 def num_workers(config: Config) -> int:
-    """S of the method: 'single' has one worker whatever num_subnets says."""
+    """S: num_subnets, except for 'single', which always has one worker."""
     return 1 if config.method == "single" else config.num_subnets
 
 
 def placement_of(config: Config) -> Placement:
-    """Where the config's workers train; 'autotune' before it has measured is 'auto'.
+    """Where the config's workers train. 'autotune' stands for 'auto' until it has measured.
 
     Raises:
       ConfigError: this machine has no such placement.
@@ -187,27 +190,27 @@ def _check_phases(c: Config) -> None:
     schedule = c.local_steps_schedule
     if any(steps < 1 for steps in schedule):
         raise ConfigError(
-            f"local_steps_schedule={schedule} are local steps of a round, each at least 1"
+            f"local_steps_schedule={schedule} has local steps of rounds, each at least 1"
         )
     if schedule and c.method in ("ensemble", "diloco"):
         raise ConfigError(
-            f"local_steps_schedule={schedule} begin a phase each, where members of an ensemble "
-            "would meet and diloco would lose its momentum: leave them out for "
+            f"each of local_steps_schedule={schedule} begins a phase, where members of an ensemble "
+            "would be merged and diloco would lose its momentum: leave it out for "
             f"method={c.method!r}"
         )
     shares = f"warmup_fraction={c.warmup_fraction} and dense_fraction={c.dense_fraction}"
     if (c.warmup_fraction or c.dense_fraction) and c.method == "ensemble":
-        raise ConfigError(f"the members of an ensemble never meet: {shares} must be 0")
+        raise ConfigError(f"the members of an ensemble are never merged: {shares} must be 0")
     if c.warmup_fraction + c.dense_fraction >= 1:
-        raise ConfigError(f"{shares} leave no samples for {c.method}: use less than 1 in all")
+        raise ConfigError(f"{shares} leave no samples for {c.method}: their sum is less than 1")
 
 
 def _check_failures(c: Config) -> None:
     rounds, workers = c.failures.rounds, c.failures.workers
     if len(rounds) != len(workers):
         raise ConfigError(
-            "failures.workers names a worker for every round of failures.rounds: "
-            f"{len(workers)} and {len(rounds)}"
+            "failures.workers names one worker for each of failures.rounds, not "
+            f"{len(workers)} for {len(rounds)}"
         )
     last = num_workers(c) - 1
     if rounds and (min(rounds) < 1 or min(workers) < 0 or max(workers) > last):
@@ -217,16 +220,15 @@ def _check_failures(c: Config) -> None:
 
 
 def _check_data(c: Config) -> None:
-    name = c.data.name
+    name, source = c.data.name, SOURCES[c.data.name]
     if c.batch_size == 0 and c.data.split != "shared" and num_workers(c) > 1:
         raise ConfigError(
-            "batch_size=0 (the whole set) needs data.split=shared, not "
+            "batch_size=0 (the full training set) needs data.split=shared, not "
             f"{c.data.split!r}, whose shards differ in size"
         )
-    if name not in EMBEDDED and not c.data.dir:
-        place = "file" if name in FILES else "folder"
-        raise ConfigError(f"data.name={name!r} needs data.dir, the {place} it reads")
-    if name in GRAPHS:
+    if source.reads != "nothing" and not c.data.dir:
+        raise ConfigError(f"data.name={name!r} needs data.dir, the {source.reads} it reads")
+    if source.is_graph:
         _check_graph(c)
     else:
         _check_no_graph(c)

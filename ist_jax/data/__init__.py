@@ -1,18 +1,19 @@
-"""Data sources: one file each; a new one is that file and a line here.
+"""Data sources, one file each. A new source is its file and its line in `SOURCES`.
 
-Importing this package imports none of them, nor what they read files with.
+Importing this package imports no source, and none of the libraries that sources read files with.
 """
 
 import functools
 import importlib
 import pathlib
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import jax
 
-from ist_jax.data.base import Dataset, Spec, make_dataset
+from ist_jax.data.base import Dataset, make_dataset
 from ist_jax.data.raw import DataError, Raw, reraise_as
+from ist_jax.data.spec import Spec
 from ist_jax.data.splits import SPLITS, shards_of
 from ist_jax.data.streamed import RawStream, Streamed, make_streamed
 
@@ -25,43 +26,46 @@ _LAZY = {
     "make_graph_dataset": "graph_dataset",
     "RawGraph": "graphs",
 }
-SOURCES = {  # name -> the module here, and its function
-    "digits": "digits.load",
-    "idx": "idx.load",
-    "npz": "npz.load",
-    "tfds": "tfds.load",
-    "cifar10": "cifar.load10",
-    "cifar100": "cifar.load100",
-    "speech_commands": "speech_commands.load",
-    "digits_graph": "digits_graph.load",
-    "planetoid": "planetoid.load",
-    "graph_npz": "graph_npz.load",
-    "ogbn_arxiv": "ogbn.load_arxiv",
-    "ogbn_products": "ogbn.load_products",
-    "reddit": "reddit.load",
+
+
+class Source(NamedTuple):
+    """A source of data: where its reader is, and which arguments of `load` it takes.
+
+    Attributes:
+      load: "module.function" in this package: (directory, dataset) -> Raw or RawGraph.
+      reads: what `directory` is: a folder, a file, or nothing if the data ship with a library.
+      has_datasets: whether `dataset` chooses among several data sets.
+      is_graph: whether it is a graph, which has a validation split.
+      stream: "module.function": (directory, dataset, image_size) -> RawStream; "" if the source
+        cannot be streamed.
+    """
+
+    load: str
+    reads: Literal["folder", "file", "nothing"] = "folder"
+    has_datasets: bool = False
+    is_graph: bool = False
+    stream: str = ""
+
+
+SOURCES = {
+    "digits": Source("digits.load", reads="nothing", has_datasets=True),
+    "idx": Source("idx.load"),
+    "npz": Source("npz.load", reads="file"),
+    "tfds": Source("tfds.load", has_datasets=True, stream="tfds.stream"),
+    "cifar10": Source("cifar.load10"),
+    "cifar100": Source("cifar.load100"),
+    "speech_commands": Source("speech_commands.load", has_datasets=True),
+    "digits_graph": Source("digits_graph.load", reads="nothing", is_graph=True),
+    "planetoid": Source("planetoid.load", has_datasets=True, is_graph=True),
+    "graph_npz": Source("graph_npz.load", reads="file", has_datasets=True, is_graph=True),
+    "ogbn_arxiv": Source("ogbn.load_arxiv", is_graph=True),
+    "ogbn_products": Source("ogbn.load_products", is_graph=True),
+    "reddit": Source("reddit.load", is_graph=True),
 }
-STREAMS = {"tfds": "tfds.stream"}  # with `image_size`
-EMBEDDED = ("digits", "digits_graph")  # sources that read no files
-SETS = (  # sources with several data sets, which `dataset` names
-    "digits",
-    "tfds",
-    "speech_commands",
-    "planetoid",
-    "graph_npz",
-)
-FILES = ("npz", "graph_npz")  # sources whose `directory` is a file
-GRAPHS = (  # sources with a validation split
-    "digits_graph",
-    "planetoid",
-    "graph_npz",
-    "ogbn_arxiv",
-    "ogbn_products",
-    "reddit",
-)
 
 
 def __getattr__(name: str) -> Any:
-    """Imports graphs when they are first asked for (PEP 562)."""
+    """Imports the modules of graphs on first use (PEP 562)."""
     if name not in _LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f"{__name__}.{_LAZY[name]}"), name)
@@ -71,46 +75,50 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *_LAZY})
 
 
-def _function(place: str) -> Callable[..., Any]:
-    module, name = place.split(".")
+def _imported(reader: str) -> Callable[..., Any]:
+    """The function that "module.function" names, its module imported."""
+    module, name = reader.split(".")
     return getattr(importlib.import_module(f"{__name__}.{module}"), name)
 
 
 def _check(name: str, directory: str, dataset: str) -> None:
-    """An argument that a source does not read would only mislabel the records."""
-    if name in EMBEDDED and directory:
+    """Refuses arguments that the source does not read: they would only mislabel the records."""
+    source = SOURCES[name]
+    if source.reads == "nothing" and directory:
         raise DataError(
             f"data.dir={directory!r}: data.name={name!r} is embedded and reads no files: "
             f"set data.dir to nothing"
         )
-    if name not in SETS and dataset:
+    if not source.has_datasets and dataset:
         raise DataError(
             f"data.dataset={dataset!r}: data.name={name!r} is one data set: "
             f"set data.dataset to nothing"
         )
 
 
-def _held_out(name: str, validation_fraction: float | None) -> float:
+def _fraction(name: str, validation_fraction: float | None) -> float:
+    """The share to hold out for validation; by default a tenth."""
     if validation_fraction is None:
         return 0.1
-    if name in GRAPHS:
+    if SOURCES[name].is_graph:
         raise DataError(
-            f"data.name={name!r} has a validation split of its own: "
+            f"data.name={name!r} has its own validation split: "
             f"leave validation_fraction={validation_fraction} out"
         )
     return validation_fraction
 
 
 def _check_streamed(name: str, split: str, image_size: int) -> None:
-    if name not in STREAMS:
+    if not SOURCES[name].stream:
+        streamed = sorted(name for name, source in SOURCES.items() if source.stream)
         raise DataError(
-            f"data.image_size={image_size} streams images of {sorted(STREAMS)}, "
+            f"data.image_size={image_size} streams images of {streamed}, "
             f"and not of data.name={name!r}"
         )
     if split == "dirichlet":
         raise DataError(
-            "data.split='dirichlet' looks at all labels, which a streamed set has on disk: "
-            "use disjoint or shared"
+            "data.split='dirichlet' needs all labels in memory, and a streamed set has them on "
+            "disk: use disjoint or shared"
         )
 
 
@@ -127,45 +135,46 @@ def load(
     stored: bool | None = None,
     image_size: int = 0,
 ) -> Dataset:
-    """A data set by name.
+    """Loads a data set by the name of its source.
 
     Args:
-      name: a name of `SOURCES`.
-      directory: the folder or file with the data, where the source needs one.
-      dataset: which of a source's data sets, where it has several.
-      split: how workers see the training data: 'shared', 'disjoint' or 'dirichlet'.
+      name: a key of `SOURCES`.
+      directory: the folder or file with the data, where the source reads one.
+      dataset: which data set, where the source has several.
+      split: which training examples workers draw from: 'shared' (all of them), 'disjoint' (a random
+        shard each) or 'dirichlet' (a non-IID shard each).
       alpha: concentration of the Dirichlet split; smaller is less IID.
       validation_fraction: share of the training examples held out for validation, by default a
-        tenth. Graphs have a validation split.
+        tenth. Graphs come with a validation split.
       seed: of the disjoint and Dirichlet splits.
       graph: how a graph is laid out.
       stored: whether training inputs stay in their files until rows of them are read; by default,
-        where several processes train workers with disjoint shards.
-      image_size: 0, or the side of a model's images. The data set, of a source in `STREAMS`, is
-        then streamed from disk.
+        only if several processes train workers with disjoint shards.
+      image_size: side of the model's images in pixels; the data set is then streamed from disk. 0
+        reads it into memory.
 
     Raises:
-      DataError: files are missing, empty, truncated, of the wrong shape, or have labels that do
-        not fit.
+      DataError: files are missing, empty, truncated, of the wrong shape, or have invalid labels; or
+        the source does not take one of the arguments.
       ValueError: there is no source called `name`.
     """
     if name not in SOURCES:
         raise ValueError(f"data.name is one of {sorted(SOURCES)}, not {name!r}")
     _check(name, directory, dataset)
-    held_out = _held_out(name, validation_fraction)
+    source, place = SOURCES[name], directory or name
     label = dataset or (directory.rstrip("/").rsplit("/", 1)[-1] if directory else name)
     shards = functools.partial(shards_of, split, seed, alpha)
-    source = directory or name
-    options: dict[str, Any] = dict(source=source, validation_fraction=held_out, shards=shards)
+    fraction = _fraction(name, validation_fraction)
+    options = dict(source=place, validation_fraction=fraction, shards=shards)
     if image_size:
         _check_streamed(name, split, image_size)
-        stream = _function(STREAMS[name])(directory, dataset, image_size)
+        stream = _imported(source.stream)(directory, dataset, image_size)
         return make_streamed(stream, label, **options)
-    with reraise_as(source):
-        raw = _function(SOURCES[name])(directory, dataset)
+    with reraise_as(place):
+        raw = _imported(source.load)(directory, dataset)
     if not isinstance(raw, Raw):
-        cache = str(pathlib.Path(directory).parent) if name in FILES else directory
-        return _graph(raw, label, source=source, graph=graph, shards=shards, cache=cache)
+        cache = str(pathlib.Path(directory).parent) if source.reads == "file" else directory
+        return _graph(raw, label, source=place, graph=graph, shards=shards, cache=cache)
     if stored is None:
         stored = split != "shared" and jax.process_count() > 1
     return make_dataset(raw, label, stored=stored, **options)
@@ -178,19 +187,15 @@ def _graph(raw: "RawGraph", label: str, *, graph: "GraphOptions | None", **optio
 
 
 __all__ = [
-    "EMBEDDED",
-    "FILES",
-    "GRAPHS",
-    "SETS",
     "SOURCES",
     "SPLITS",
-    "STREAMS",
     "DataError",
     "Dataset",
     "GraphOptions",
     "Raw",
     "RawGraph",
     "RawStream",
+    "Source",
     "Spec",
     "Streamed",
     "load",

@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import hashlib
-import math
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -16,12 +15,18 @@ from ist_jax.core.types import Key
 from ist_jax.data.progress import busy
 from ist_jax.data.raw import DataError, Raw, check, reraise_as
 from ist_jax.data.rows import RowStore, blocks, in_memory, mapped, mean_and_std
+from ist_jax.data.spec import Spec
 
 Arrays = Mapping[str, np.ndarray | RowStore]  # {'x': [N, ...], 'y': int32[N]}
 
 
 class Chunk(NamedTuple):
-    """What one call of a program evaluates: the first `num_examples` of `arrays`; None: all."""
+    """Examples that one call of a program evaluates.
+
+    Attributes:
+      arrays: of a split.
+      count: int32[]; only the first `count` examples are evaluated. None: all of them.
+    """
 
     arrays: Mapping[str, Any]
     num_examples: jax.Array | None = None
@@ -31,75 +36,36 @@ Chunks = Mapping[str, Chunk]  # by split
 
 
 def strided_indices(num_examples: int, size: int) -> np.ndarray:
-    """`size` rows, or all, at equal distances: a data set may be sorted by label."""
+    """int32[n]: `size` evenly spaced rows, or all rows if there are fewer.
+
+    They are spaced because a data set may be sorted by label.
+    """
     return np.linspace(0, num_examples - 1, min(size, num_examples)).astype(np.int32)
 
 
 def strided_rows(arrays: Arrays, size: int) -> Arrays:
-    """`size` examples, or all, at equal distances."""
+    """`size` evenly spaced examples, or all examples if there are fewer."""
     rows = strided_indices(len(next(iter(arrays.values()))), size)
     return {name: array[rows] for name, array in arrays.items()}
 
 
-class Spec(NamedTuple):
-    """What a model and a task must know about a data set: plain values, kept in a run's record.
-
-    Attributes:
-      example_shape: of one input, without a batch axis.
-      num_classes: C.
-      num_train: training examples.
-      mean, std: of all training inputs, for the task's normalisation.
-      task: the kind of data, and so of loss and metrics.
-    """
-
-    example_shape: tuple[int, ...]
-    num_classes: int
-    num_train: int
-    mean: float
-    std: float
-    task: str = "classification"
-
-    @classmethod
-    def of(cls, kept: Mapping[str, Any]) -> "Spec":
-        """The spec whose `_asdict()` JSON kept as `kept`.
-
-        Raises:
-          TypeError, ValueError, KeyError: it is none.
-        """
-        fields: dict[str, Any] = dict(kept) | {"example_shape": tuple(kept["example_shape"])}
-        spec = cls(**fields)
-        counts = (*spec.example_shape, spec.num_classes, spec.num_train)
-        if not all(type(count) is int and count > 0 for count in counts):
-            raise ValueError(f"shapes and counts of data are integers above 0, not {counts}")
-        if not (math.isfinite(spec.mean) and math.isfinite(spec.std) and spec.std > 0):
-            raise ValueError(
-                f"mean and std of data are finite, and std above 0, not {spec.mean} and {spec.std}"
-            )
-        return spec
-
-    @property
-    def example(self) -> jax.ShapeDtypeStruct:
-        """One input as a model sees it, shape (1, ...)."""
-        return jax.ShapeDtypeStruct((1, *self.example_shape), np.float32)
-
-
 @dataclasses.dataclass(frozen=True, eq=False)
 class Dataset:
-    """Arrays in memory, with what a run must know about them.
+    """A data set in memory, and what a run needs to know about it.
 
     Attributes:
       name: for records.
-      train, validation, test: {'x': [N, ...], 'y': int32[N]}; of a graph, its clusters. 'x' of
-        `train` may be a `RowStore`.
+      train, validation, test: the examples, {'x': [N, ...], 'y': int32[N]}; the examples of a graph
+        are its clusters. 'x' of `train` may be a `RowStore`.
       num_classes: C.
       mean, std: of all training inputs, for the task's normalisation.
       fingerprint: SHA-256 of all arrays.
-      shards: num_workers -> which examples each worker draws from.
+      shards: num_workers -> the shard of examples that each worker draws from.
       notes: what the source did to the data, for records.
-      task: the kind of data.
-      example_shape: of one input, without a batch axis; (): that of 'x'.
-      resident: part -> arrays that belong to no single example, such as the graph whose parts are
-        the examples; every device holds them.
+      task: the kind of data, as in `Spec`.
+      example_shape: of one input, without a batch axis; () stands for the shape in 'x'.
+      common: split -> arrays that belong to no single example, such as the graph whose clusters are
+        the examples. Every device holds them.
     """
 
     name: str
@@ -114,7 +80,7 @@ class Dataset:
     notes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     task: str = "classification"
     example_shape: tuple[int, ...] = ()
-    resident: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+    common: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     _cache: dict[Any, Any] = dataclasses.field(default_factory=dict, repr=False)
 
     def views(
@@ -124,22 +90,22 @@ class Dataset:
         sharding: jax.sharding.Sharding,
         draws: Iterable[range],
     ) -> Generator[View, None, None]:
-        """What each round of a phase may index.
+        """The training examples that each round of a phase draws from.
 
-        On a mesh whose workers draw from disjoint shards, every device has the shards of its
-        workers. Otherwise every device has the whole training set. A streamed set (`data.streamed`)
-        has the examples of one round at a time, and reads those of the next round meanwhile.
+        On a mesh whose workers draw from disjoint shards, every device holds its workers' shards.
+        Otherwise every device holds the full training set. A streamed set (`data.streamed`) holds
+        the examples of one round, and reads those of the next round meanwhile.
 
         Args:
-          key: of the data order, one for the whole phase.
+          key: of the data order, one for all rounds of the phase.
           num_workers: S.
           sharding: of values that every device holds.
-          draws: for each round, the positions in every worker's stream that it draws.
+          draws: for each round, the positions that it draws from every worker's stream.
 
         Yields:
           One view per round.
         """
-        arrays, shards = self._once(
+        arrays, shards = self._cached(
             (num_workers, sharding), lambda: self._place_train(num_workers, sharding)
         )
         view = View(arrays, shards, key_on(sharding, key))
@@ -148,8 +114,8 @@ class Dataset:
 
     def _place_train(self, num_workers: int, sharding: jax.sharding.Sharding) -> tuple[Any, Shards]:
         shards, devices = self.shards(num_workers), len(sharding.device_set)
-        overlap = shards.size_S.sum() > self.num_train  # workers draw from everything
-        if devices == 1 or overlap:
+        is_shared = shards.size_S.sum() > self.num_train  # every worker draws from all examples
+        if devices == 1 or is_shared:
             return self.on_device("train", sharding), jax.device_put(shards, sharding)
         parts, local = split_by_device(shards, devices)
         over = over_devices(sharding)
@@ -159,47 +125,58 @@ class Dataset:
             return jax.make_array_from_callback((parts.size, *array.shape[1:]), over, part)
 
         arrays = {name: ByDevice(place(array)) for name, array in self.train.items()}
-        return arrays | self._resident("train", sharding), jax.device_put(local, sharding)
+        return arrays | self._common("train", sharding), jax.device_put(local, sharding)
 
     def on_device(self, part: str, sharding: jax.sharding.Sharding) -> Mapping[str, jax.Array]:
         """The arrays of 'train', 'validation' or 'test' on the devices, copied there once."""
-        arrays = lambda: {name: np.asarray(array) for name, array in getattr(self, part).items()}
-        put = lambda: jax.device_put(arrays(), sharding) | self._resident(part, sharding)
-        return self._once((part, sharding), put)
+
+        def put() -> Mapping[str, jax.Array]:
+            arrays = {name: np.asarray(array) for name, array in getattr(self, part).items()}
+            return jax.device_put(arrays, sharding) | self._common(part, sharding)
+
+        return self._cached((part, sharding), put)
 
     def chunks(
         self, parts: Sequence[str], sharding: jax.sharding.Sharding, batch_size: int
     ) -> Iterator[Chunks]:
-        """The splits `parts` in the pieces that an evaluation takes, on the devices of `sharding`.
+        """The splits `parts` on the devices of `sharding`, in the chunks that are evaluated.
 
-        All splits are one piece; a streamed set gives one chunk after another, cut for batches of
-        `batch_size`.
+        A data set in memory yields all splits at once. A streamed set yields one chunk of one split
+        at a time, of several batches of `batch_size`.
         """
         del batch_size
         yield {part: Chunk(self.on_device(part, sharding)) for part in parts}
 
     def arrays(self, part: str) -> Mapping[str, Any]:
-        """All arrays of 'train', 'validation' or 'test'."""
-        return {**getattr(self, part), **self.resident.get(part, {})}
+        """All arrays of 'train', 'validation' or 'test', on the host."""
+        return {**getattr(self, part), **self.common.get(part, {})}
 
-    def _resident(self, part: str, sharding: jax.sharding.Sharding) -> dict[str, Any]:
-        """The arrays that belong to no single example; what several parts share is copied once."""
-        put = lambda leaf: self._once((id(leaf), sharding), lambda: jax.device_put(leaf, sharding))
-        return jax.tree.map(put, dict(self.resident.get(part, {})))
+    def _common(self, part: str, sharding: jax.sharding.Sharding) -> dict[str, Any]:
+        """A split's `common` arrays on the devices. Arrays that splits share are copied once."""
+
+        def put(leaf: Any) -> Any:
+            return self._cached((id(leaf), sharding), lambda: jax.device_put(leaf, sharding))
+
+        return jax.tree.map(put, dict(self.common.get(part, {})))
 
     def calibration(self, size: int) -> Arrays:
-        """`size` training examples to measure normalisation statistics on, always the same."""
+        """The `size` training examples on which normalisation statistics are measured.
+
+        They are the same in every call.
+        """
         return strided_rows(self.train, size)
 
     def calibration_batch(
         self, size: int, sharding: jax.sharding.Sharding
     ) -> Mapping[str, jax.Array]:
-        """`calibration(size)` on the devices, with the arrays that belong to no single example."""
-        put = lambda: jax.device_put(self.calibration(size), sharding)
-        resident = self._resident("train", sharding)
-        return self._once(("calibration", size, sharding), put) | resident
+        """`calibration(size)` and the training split's `common` arrays, on the devices."""
+        examples = self._cached(
+            ("calibration", size, sharding),
+            lambda: jax.device_put(self.calibration(size), sharding),
+        )
+        return examples | self._common("train", sharding)
 
-    def _once(self, name: Any, make: Callable[[], Any]) -> Any:
+    def _cached(self, name: Any, make: Callable[[], Any]) -> Any:
         if name not in self._cache:
             self._cache[name] = make()
         return self._cache[name]
@@ -222,7 +199,7 @@ class Dataset:
 def _arrays(
     x: np.ndarray | RowStore, y: np.ndarray, rows: np.ndarray, *, stored: bool = False
 ) -> Arrays:
-    """Some rows as a split; with `stored`, inputs stay in their file until rows are read."""
+    """Some rows as a split. With `stored`, inputs stay in their file until rows are read."""
     dtype = np.uint8 if x.dtype == np.uint8 else np.float32  # batches are cast, not the data set
     if stored:
         inputs = RowStore(x, rows, dtype)
@@ -242,13 +219,13 @@ def _fingerprint(*parts: Arrays) -> str:
 
 
 def random_share(size: int, fraction: float) -> np.ndarray:
-    """bool[size]: a random share of so many examples, always the same."""
+    """bool[size]: a random share of `size` examples, the same in every call."""
     chosen = np.random.default_rng(0).permutation(size)[: round(fraction * size)]
     return np.isin(np.arange(size), chosen)
 
 
 def _held_out(raw: Raw, fraction: float) -> np.ndarray:
-    """bool[N]: a random share of the training examples, in whole groups where there are any."""
+    """bool[N]: a random share of the training examples. Groups are never divided."""
     rng, size = np.random.default_rng(0), len(raw.y_train)
     if raw.group_train is None:
         return random_share(size, fraction)
@@ -267,10 +244,10 @@ def make_dataset(
     shards: Callable[[np.ndarray, int], Shards],
     stored: bool = False,
 ) -> Dataset:
-    """Checks raw arrays and takes the validation split off the training examples.
+    """Checks raw arrays and holds out the validation split from the training examples.
 
-    The split is random (by groups where the source names them). It is the same for every seed, so
-    that runs with several seeds are validated alike.
+    The split is random, by groups if the source names them. It is the same for every seed, so that
+    runs with several seeds are validated alike.
 
     Args:
       raw: what a source read.
@@ -278,8 +255,8 @@ def make_dataset(
       source: file or folder, for errors.
       validation_fraction: share of the training examples, in (0, 1).
       shards: (labels of the training examples, num_workers) -> Shards.
-      stored: whether training inputs stay in their file until rows of them are read, for a process
-        that needs few.
+      stored: whether training inputs stay in their file until rows of them are read. This saves
+        memory in a process that reads only some rows.
 
     Raises:
       DataError: the arrays do not fit together, or a split is empty.

@@ -21,9 +21,9 @@ class RecordFormat(NamedTuple):
     """The files of a set and the format of their records.
 
     Attributes:
-      folder: of the archive; data.dir is this folder or the one above it.
+      folder: its name in the archive; data.dir is this folder or the one above it.
       train, test: names of files.
-      label_bytes: at the begin of a record; the last of them is the label.
+      label_bytes: number of bytes before the image; the last of them is the label.
       num_classes: C.
     """
 
@@ -40,10 +40,10 @@ CIFAR100 = RecordFormat("cifar-100-binary", ("train.bin",), "test.bin", 2, 100)
 
 
 def load10(directory: str, dataset: str) -> Raw:
-    """CIFAR-10 from `cifar-10-batches-bin` or the folder above it; `dataset` is not used.
+    """CIFAR-10 from `cifar-10-batches-bin` or the folder above it. `dataset` is not used.
 
     Raises:
-      DataError: the folder or a file is missing, or as `read_records`.
+      DataError: the folder or a file is missing, or any error of `read_records`.
     """
     del dataset
     return _load(directory, CIFAR10)
@@ -55,7 +55,7 @@ def load100(directory: str, dataset: str) -> Raw:
     `dataset` is not used.
 
     Raises:
-      DataError: the folder or a file is missing, or as `read_records`.
+      DataError: the folder or a file is missing, or any error of `read_records`.
     """
     del dataset
     return _load(directory, CIFAR100)
@@ -63,10 +63,10 @@ def load100(directory: str, dataset: str) -> Raw:
 
 def _load(directory: str, record_format: RecordFormat) -> Raw:
     folder = pathlib.Path(directory)
-    folder = folder / record_format.folder if (folder / record_format.folder).is_dir() else folder
-    if missing := [
-        name for name in (*record_format.train, record_format.test) if not (folder / name).is_file()
-    ]:
+    if (folder / record_format.folder).is_dir():
+        folder /= record_format.folder
+    files = (*record_format.train, record_format.test)
+    if missing := [name for name in files if not (folder / name).is_file()]:
         raise DataError(
             f"data.dir={directory!r} is not the folder {record_format.folder}: "
             f"{', '.join(missing)} missing"
@@ -93,8 +93,8 @@ def read_records(path: pathlib.Path, record_format: RecordFormat) -> tuple[np.nd
     length = record_format.label_bytes + _PIXELS
     if len(content) == 0 or len(content) % length:
         raise DataError(
-            f"{path}: {len(content)} bytes are no whole number of records of {length}; "
-            "it is empty or truncated"
+            f"{path}: a file is one or more records of {length} bytes, and it has {len(content)}: "
+            "it is empty or truncated; fetch it again"
         )
     records = content.reshape(-1, length)
     label = records[:, record_format.label_bytes - 1].astype(np.int64)
@@ -103,6 +103,5 @@ def read_records(path: pathlib.Path, record_format: RecordFormat) -> tuple[np.nd
             f"{path}: labels are below {record_format.num_classes}, and one is {label.max()}; "
             "is it the other CIFAR?"
         )
-    return records[:, record_format.label_bytes :].reshape(-1, 3, 32, 32).transpose(
-        0, 2, 3, 1
-    ), label
+    images = records[:, record_format.label_bytes :].reshape(-1, 3, 32, 32)
+    return images.transpose(0, 2, 3, 1), label

@@ -1,4 +1,4 @@
-"""Cuts a graph into clusters with few edges between them, by METIS where pymetis is installed."""
+"""Cuts a graph into clusters with few edges between them, by METIS if pymetis is installed."""
 
 import hashlib
 import os
@@ -10,7 +10,10 @@ import numpy as np
 from ist_jax.core.types import CsrMatrix
 from ist_jax.data.progress import busy
 
-LARGE = 50_000  # nodes; METIS cuts smaller graphs within seconds
+if TYPE_CHECKING:
+    import scipy.sparse as sp
+
+LARGE = 50_000  # nodes; METIS cuts smaller graphs in seconds
 
 
 def has_metis() -> bool:
@@ -40,8 +43,8 @@ def by_bandwidth(adjacency: CsrMatrix, num_clusters: int) -> np.ndarray:
     return cluster_N
 
 
-def cutting_method() -> Callable[[CsrMatrix, int], np.ndarray]:
-    """How graphs are cut on this machine."""
+def cutting_method() -> Callable[["sp.csr_matrix", int], np.ndarray]:
+    """The function that cuts graphs on this machine: `by_metis` or `by_bandwidth`."""
     return by_metis if has_metis() else by_bandwidth
 
 
@@ -52,9 +55,9 @@ def clusters_of(
 
     Args:
       adjacency: symmetric adjacency matrix.
-      num_clusters: how many to cut; METIS may leave some empty, and there are fewer then.
-      cache: a folder that keeps the clusters; '' or a folder that cannot be written keeps none.
-      name: of the data, for the file in the cache.
+      num_clusters: how many to cut. METIS may leave some empty; the result then has fewer.
+      cache: a folder that keeps the clusters. '' or a folder that cannot be written keeps none.
+      name: of the data, which is part of the name of the file in the cache.
     """
     if num_clusters == 1:
         return np.zeros(adjacency.shape[0], int)
@@ -71,7 +74,7 @@ def clusters_of(
 
 
 def _without_gaps(cluster_N: np.ndarray) -> np.ndarray:
-    """The same clusters, counted without the empty ones."""
+    """The same clusters, renumbered without the empty ones."""
     return np.unique(cluster_N, return_inverse=True)[1].reshape(-1)
 
 
@@ -103,7 +106,7 @@ def _are_clusters(cluster_N: np.ndarray, num_clusters: int) -> bool:
 
 
 def _save(file: pathlib.Path, cluster_N: np.ndarray) -> None:
-    """Writes the file as a whole or not at all. A folder that cannot be written is no error."""
+    """Writes the file completely or not at all. A folder that cannot be written is no error."""
     unfinished = file.with_suffix(f".{os.getpid()}.npy")
     try:
         np.save(unfinished, cluster_N)

@@ -1,4 +1,4 @@
-"""The digits inside scikit-learn as a graph: edges from every image to its nearest; no download.
+"""The digits inside scikit-learn as a nearest-neighbour graph of their images; no download.
 
 The split is semi-supervised, as in Planetoid's graphs: 20 training nodes per class, 300 validation
 nodes, and all others for testing.
@@ -12,7 +12,7 @@ NEIGHBOURS, PER_CLASS, VALIDATION = 6, 20, 300
 
 
 def load(directory: str, dataset: str) -> RawGraph:
-    """The graph; `directory` and `dataset` are not used."""
+    """The nearest-neighbour graph. `directory` and `dataset` are not used."""
     del directory, dataset
     from sklearn.datasets import load_digits
     from sklearn.neighbors import kneighbors_graph

@@ -36,18 +36,19 @@ class GraphOptions(NamedTuple):
     """How a graph is prepared for a model.
 
     Attributes:
-      first_product: which constant product of the first layer is computed with the data, see
-        `graphs.first_product`: 'symmetric' for GCN, 'mean' for GraphSAGE, 'none' for GAT.
+      first_product: the constant product of the first layer, computed once with the data (see
+        `graphs.first_product`): 'symmetric' for GCN, 'mean' for GraphSAGE, 'none' for GAT.
       clusters: number of clusters that the graph is cut into. Batches are unions of clusters
         (Cluster-GCN; Chiang et al., KDD 2019).
-      layers: restricts training to the training nodes' receptive field of this depth, if there is
-        one cluster; with a first product, layer by layer (`core.graphs.Layered`). None keeps all
+      layers: with one cluster, training is restricted to the training nodes' receptive field of
+        this depth; with a first product, layer by layer (`core.graphs.Layered`). None keeps all
         nodes, which norms over all nodes need.
-      sparse_below: features with a smaller share of nonzeros are stored as a `SparseMatrix`,
-        without a first product, if there is one cluster. Which share pays depends on the machine.
+      sparse_below: with one cluster, features with a smaller share of nonzeros are stored as a
+        `SparseMatrix`, without a first product. The share below which this pays depends on the
+        machine.
       layer_nodes: number of nodes sampled for every layer below a batch of training nodes
         (`tasks.layer_sampling`). Examples are then training nodes. 0: examples are clusters.
-      projection: number of random projections that replace the features (`graphs.project`); 0 keeps
+      projection: number of random projections that replace the features (`graphs.project`). 0 keeps
         the features.
       seed: of the projection.
     """
@@ -70,7 +71,7 @@ def make_graph_dataset(
     shards: Callable[[np.ndarray, int], Shards],
     cache: str = "",
 ) -> Dataset:
-    """Checks a raw graph, makes its edges symmetric and lays it out for training and evaluation.
+    """Checks a raw graph, makes its edges symmetric, and lays it out for training and evaluation.
 
     Args:
       raw: what a source read.
@@ -78,11 +79,11 @@ def make_graph_dataset(
       source: file or folder, for errors.
       options: what the model needs.
       shards: (labels of the examples, num_workers) -> Shards.
-      cache: folder that keeps the clusters of large graphs, '' for none.
+      cache: folder that keeps the clusters; '' keeps none.
 
     Raises:
       DataError: the arrays do not fit together, or a split is empty.
-      ValueError: options that exclude each other.
+      ValueError: the options exclude each other.
     """
     splits = check(raw, source)
     _check_options(options, int(splits.train.sum()), source)
@@ -94,7 +95,7 @@ def make_graph_dataset(
     digest = fingerprint(raw)
     cut = functools.partial(clusters_of, num_clusters=options.clusters, cache=cache, name=digest)
     split_arrays = _split_arrays(graph, splits, options, raw.inductive, cut)
-    examples, labels, resident = _examples(split_arrays, splits, options)
+    examples, labels, common = _examples(split_arrays, splits, options)
     cut_notes = _cut_notes(options, split_arrays["test"], split_arrays["train"])
     size_notes = {"nodes": len(label_N), "edges": int(adjacency.nnz)}
     return Dataset(
@@ -108,7 +109,7 @@ def make_graph_dataset(
         notes={**raw.notes, **edge_notes, **size_notes, **cut_notes, **class_notes},
         task="node_classification",
         example_shape=features_NxD.shape[1:],
-        resident=resident,
+        common=common,
     )
 
 
@@ -130,9 +131,10 @@ def _check_options(options: GraphOptions, num_train: int, source: str) -> None:
 
 
 def _classes(raw: RawGraph, train_N: np.ndarray) -> tuple[int, np.ndarray, dict[str, int]]:
-    """(C, labels in 0..C-1, notes for records).
+    """(C, int[N] labels from 0 to C - 1, notes for records).
 
-    Nodes in no split may have any label. They get label 0, so that their unused loss is finite.
+    Nodes outside all splits may have any label. They get label 0, so that their unused loss is
+    finite.
     """
     num_classes = raw.num_classes or int(raw.labels_N[train_N].max()) + 1
     untrained = num_classes - len(np.unique(raw.labels_N[train_N]))
@@ -147,7 +149,7 @@ def _split_arrays(
     inductive: bool,
     cut: Callable[..., np.ndarray],
 ) -> dict[str, SplitArrays]:
-    """The arrays of every split. Evaluation has all nodes; training may see or need fewer."""
+    """The arrays of every split. Evaluation has all nodes; training may use fewer."""
 
     def lay_out(graph: NodeGraph) -> SplitArrays:
         return full_graph(graph) if options.clusters == 1 else clusters(graph, cut(graph.adjacency))
@@ -185,26 +187,26 @@ def _training_field(
 def _examples(
     split_arrays: dict[str, SplitArrays], splits: Splits, options: GraphOptions
 ) -> tuple[dict[str, Any], np.ndarray, dict[str, Any]]:
-    """(each split's examples, labels of the training examples, each split's resident arrays)."""
-    examples, resident = {}, {}
+    """(each split's examples, labels of the training examples, each split's common arrays)."""
+    examples, common = {}, {}
     for part, split in split_arrays.items():
         counted_N = getattr(splits, part)[split.node_N].astype(np.float32)
-        resident[part] = {**split.arrays, "counted_N": counted_N}
+        common[part] = {**split.arrays, "counted_N": counted_N}
         num_clusters = len(split.arrays["start"]) - 1
         examples[part] = {"cluster": np.arange(num_clusters, dtype=np.int32)}
     labels = examples["train"]["cluster"]  # clusters have no labels
     if options.layer_nodes:
-        train = resident["train"]
+        train = common["train"]
         examples["train"] = {"node": np.flatnonzero(train["counted_N"]).astype(np.int32)}
         train |= _sampling_weights(options.first_product, train["graph"].degree_N)
         labels = train["label_N"][examples["train"]["node"]]
-    return examples, labels, resident
+    return examples, labels, common
 
 
 def _sampling_weights(kind: str, degree_N: np.ndarray) -> dict[str, np.ndarray]:
     """The propagation matrix P of `kind` in three vectors, for `tasks.layer_sampling`.
 
-    P_ji is take_j give_i between neighbours, and own_j on the diagonal.
+    P_ji is take_j give_i between neighbours, and self_j on the diagonal.
     """
     if kind == "mean":
         take_N = 1 / np.maximum(degree_N, 1)
@@ -217,9 +219,9 @@ def _sampling_weights(kind: str, degree_N: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def _cut_notes(options: GraphOptions, whole: SplitArrays, training: SplitArrays) -> dict[str, Any]:
-    """What records say of how the graph was prepared.
+    """What records say about how the graph was prepared.
 
-    Batches depend on how the graph was cut, so that a digest of the cut is recorded.
+    A digest of the cut is recorded because batches depend on the cut.
     """
     optional = {"layer_nodes": options.layer_nodes, "projection": options.projection}
     notes = {"clusters": options.clusters} | {k: value for k, value in optional.items() if value}
@@ -237,5 +239,5 @@ def _cut_notes(options: GraphOptions, whole: SplitArrays, training: SplitArrays)
 
 
 def _fingerprint(data: str, cut: str) -> str:
-    """Of the data and the cut: a run whose graph is cut differently sees other batches."""
+    """SHA-256 of data and cut: a run whose graph is cut differently sees other batches."""
     return hashlib.sha256(f"{data} {cut}".encode()).hexdigest() if cut else data

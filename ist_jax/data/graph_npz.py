@@ -14,10 +14,11 @@ ARRAYS = ("node_features", "node_labels", "edges", "train_mask", "val_mask", "te
 def load(directory: str, dataset: str) -> RawGraph:
     """Reads the file `directory`. Edges are (2, E) or (E, 2), in any direction.
 
-    With `dataset` 'inductive', training sees the training nodes alone.
+    With `dataset` 'inductive', training sees only the training nodes.
 
     Raises:
-      DataError: another `dataset`; the file or an array is missing, empty, damaged or pickled.
+      DataError: `dataset` is neither '' nor 'inductive'; or the file or an array is missing, empty,
+        damaged or pickled.
     """
     if dataset not in ("", "inductive"):
         raise DataError(f"data.dataset of graph_npz is empty or 'inductive', not {dataset!r}")

@@ -1,4 +1,4 @@
-"""The shapes of a graph that is not available, from four numbers: enough to compile programs."""
+"""The shapes of a graph that is not available, from its sizes: enough to compile programs."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -30,11 +30,11 @@ def _integers(*shape: int) -> jax.ShapeDtypeStruct:
 
 
 def graph_shapes(size: GraphSize, options: GraphOptions) -> tuple[Spec, Mapping[str, Any]]:
-    """The spec and training arrays of such a graph, as ShapeDtypeStructs.
+    """The spec of a graph of this size, and its training arrays as ShapeDtypeStructs.
 
-    They stand for what `make_graph_dataset` returns, with dense features. All nodes get equal
-    numbers of neighbours, and all clusters equal numbers of nodes; a real graph takes somewhat more
-    memory. With one cluster, all nodes are training nodes.
+    They stand in for what `make_graph_dataset` returns, with dense features. All nodes have equally
+    many neighbours, and all clusters equally many nodes; a real graph takes somewhat more memory.
+    With one cluster, all nodes are training nodes.
     """
     nodes, clusters = size.nodes, options.clusters
     degree, in_cluster = -(-2 * size.edges // nodes), -(-nodes // clusters)

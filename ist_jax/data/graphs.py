@@ -1,4 +1,4 @@
-"""What a source of graphs reads, its checks, and the constant products of its adjacency matrix."""
+"""The raw graph that a source reads, its checks, and constant products of its adjacency matrix."""
 
 import hashlib
 from collections.abc import Mapping
@@ -20,8 +20,8 @@ class RawGraph(NamedTuple):
       train_N, validation_N, test_N: bool, the splits.
       inductive: whether training sees only the graph of the training nodes.
       notes: what was done to the data, for records.
-      num_classes: C where the source knows it, as a class may have no training node; 0: one more
-        than the largest training label.
+      num_classes: C, given if a class may have no training node. 0 stands for the largest training
+        label plus one.
     """
 
     features_NxD: np.ndarray
@@ -44,7 +44,11 @@ class Splits(NamedTuple):
 
 
 def check(raw: RawGraph, source: str) -> Splits:
-    """The splits. Raises DataError if the arrays do not fit together."""
+    """Checks the arrays and returns the splits.
+
+    Raises:
+      DataError: the arrays do not fit together; the message starts with `source`.
+    """
     _check_features(raw.features_NxD, source)
     _check_labels_and_edges(raw, source)
     splits = Splits(raw.train_N, raw.validation_N, raw.test_N)
@@ -62,7 +66,9 @@ def _check_features(x: np.ndarray, source: str) -> None:
     if not (np.issubdtype(x.dtype, np.floating) or np.issubdtype(x.dtype, np.integer)):
         raise DataError(f"{source}: features are numbers; they have dtype {x.dtype}")
     if not (np.abs(x) <= np.finfo(np.float32).max).all():
-        raise DataError(f"{source}: features are finite in float32, and they hold nan, inf or more")
+        raise DataError(
+            f"{source}: features are finite in float32, and some are nan, infinite or larger"
+        )
 
 
 def _check_labels_and_edges(raw: RawGraph, source: str) -> None:
@@ -143,10 +149,10 @@ def adjacency_of(raw: RawGraph) -> tuple[CsrMatrix, dict[str, int]]:
 
 
 def project(features_NxD: np.ndarray, components: int, seed: int) -> np.ndarray:
-    """float32[N, components]: random projections of the features; with 0 the features themselves.
+    """float32[N, components]: random projections of the features; 0 components keep the features.
 
-    The matrix has entries of variance 1 / components, which keeps distances. The authors'
-    small-scale script projects every graph, so that no feature is zero for most nodes.
+    The entries of the matrix have variance 1 / components, which keeps distances. As in the
+    authors' small-scale script, features that are zero for most nodes become dense.
     """
     if not components:
         return features_NxD.astype(np.float32)
@@ -159,8 +165,12 @@ def project(features_NxD: np.ndarray, components: int, seed: int) -> np.ndarray:
     return projection.fit_transform(features_NxD).astype(np.float32)
 
 
-def propagation(kind: str, adjacency: CsrMatrix) -> CsrMatrix:
-    """The matrix of a sum over neighbours: 'symmetric', D^-1/2 (A + I) D^-1/2; 'mean', D^-1 A."""
+def propagation(kind: str, adjacency: "sp.csr_matrix") -> "sp.csr_matrix":
+    """[N, N], the matrix of a sum over neighbours.
+
+    'symmetric' is D^-1/2 (A + I) D^-1/2, where D has the degrees of A + I. 'mean' is D^-1 A, where
+    D has those of A.
+    """
     import scipy.sparse as sp
 
     degree_N = np.diff(adjacency.indptr).astype(np.float32)
@@ -171,10 +181,10 @@ def propagation(kind: str, adjacency: CsrMatrix) -> CsrMatrix:
     return sp.csr_matrix(scale @ with_loops @ scale)
 
 
-def first_product(kind: str, adjacency: CsrMatrix, features_NxD: np.ndarray) -> np.ndarray:
-    """The constant input of the first layer, with P the `propagation` of the adjacency matrix.
+def first_product(kind: str, adjacency: "sp.csr_matrix", features_NxD: np.ndarray) -> np.ndarray:
+    """The constant input of the first layer, where P is `propagation(kind, adjacency)`.
 
-    'none': the features X; 'symmetric': P X; 'mean': (X, P X), of shape [N, 2, D].
+    'none' gives the features X [N, D]; 'symmetric' P X [N, D]; 'mean' (X, P X) [N, 2, D].
     """
     if kind == "none":
         return features_NxD

@@ -27,7 +27,7 @@ FILES = (
 
 
 def load(directory: str, dataset: str) -> Raw:
-    """Reads the four files in `directory`; `dataset` is not used.
+    """Reads the four files in `directory`. `dataset` is not used.
 
     Raises:
       DataError: the folder or a file is missing, empty, truncated or of the wrong shape.
@@ -42,28 +42,28 @@ def load(directory: str, dataset: str) -> Raw:
     arrays = [stored_idx(path) for path in paths]
     for path, array, axes in zip(paths, arrays, (3, 1, 3, 1)):
         if len(array.shape) != axes:
-            raise DataError(f"{path}: expected {axes} axes, found shape {array.shape}")
+            raise DataError(f"{path}: an array of {axes} axes is expected, not shape {array.shape}")
     x_train, *others = arrays
     y_train, x_test, y_test = map(in_memory, others)
     return Raw(x_train, y_train, x_test, y_test)
 
 
 def read_idx(path: pathlib.Path) -> np.ndarray:
-    """The array in an idx file of unsigned bytes. Raises DataError as `stored_idx`."""
+    """The array in an idx file of unsigned bytes, in memory. Raises DataError as `stored_idx`."""
     return in_memory(stored_idx(path))
 
 
 def stored_idx(path: pathlib.Path) -> np.ndarray | Blocks:
-    """The array in an idx file of unsigned bytes: mapped from it, or as blocks if it is gzipped.
+    """The array in an idx file of unsigned bytes: memory-mapped, or as blocks if it is gzipped.
 
     Raises:
-      DataError: the file is empty, is no idx file of unsigned bytes, or has the wrong length; the
-        length of a gzipped file is checked when its blocks are read.
+      DataError: the file is empty, is no idx file of unsigned bytes, or has the wrong length. The
+        length of a gzipped file is checked only when its blocks are read.
     """
     with _open_unpacked(path) as file:
         shape, header = _read_shape(file, path), file.tell()
-    is_whole = path.stat().st_size - header == math.prod(shape)
-    if path.suffix != ".gz" and is_whole:
+    is_complete = path.stat().st_size - header == math.prod(shape)
+    if path.suffix != ".gz" and is_complete:
         return np.memmap(path, np.uint8, "r", header, shape)
     return Blocks(shape, np.dtype(np.uint8), lambda: _blocks(path))
 
@@ -115,6 +115,6 @@ def _blocks(path: pathlib.Path) -> Iterator[np.ndarray]:
             yield from blocks_of_stream(file, shape, np.dtype(np.uint8))
         except LengthError as error:
             raise DataError(
-                f"{path}: truncated or damaged: the header promises shape {shape}, "
-                f"{math.prod(shape)} bytes, and {error.found} follow"
+                f"{path}: truncated or damaged: the header announces shape {shape}, "
+                f"{math.prod(shape)} bytes, and {error.num_bytes} follow"
             ) from error

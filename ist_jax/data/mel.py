@@ -1,9 +1,11 @@
 """Log-mel features of short clips, computed with NumPy as the authors' release computes them.
 
-The release uses `power_to_db(melspectrogram(clip), ref=max)` of librosa 0.7 with its defaults:
-frames of 2,048 samples, 512 apart and centred (the clip is reflected at its ends); a periodic Hann
-window; squared magnitudes; triangular filters on Slaney's mel scale from 0 to half the sampling
-rate, each of area 1; decibels below the clip's loudest entry, at least -80.
+The release calls `power_to_db(melspectrogram(clip), ref=max)` of librosa 0.7 with its defaults:
+
+- centred frames of 2,048 samples, every 512 samples; the clip is reflected at its ends;
+- a periodic Hann window, and squared magnitudes of the Fourier transform;
+- triangular filters of area 1 on Slaney's mel scale, from 0 to half the sampling rate;
+- decibels relative to the clip's loudest entry, clipped at -80.
 """
 
 import functools
@@ -18,14 +20,14 @@ _HZ_PER_MEL, _BREAK_HZ, _LOG_STEP = 200 / 3, 1000.0, np.log(6.4) / 27
 
 
 def hz_to_mel(hz: np.ndarray) -> np.ndarray:
-    """Slaney's mel scale."""
+    """Frequencies in Hz on Slaney's mel scale."""
     hz = np.asarray(hz, np.float64)
     above = _BREAK_HZ / _HZ_PER_MEL + np.log(np.maximum(hz, _BREAK_HZ) / _BREAK_HZ) / _LOG_STEP
     return np.where(hz < _BREAK_HZ, hz / _HZ_PER_MEL, above)
 
 
 def mel_to_hz(mel: np.ndarray) -> np.ndarray:
-    """The inverse of `hz_to_mel`."""
+    """Frequencies in Hz of points on Slaney's mel scale; the inverse of `hz_to_mel`."""
     mel = np.asarray(mel, np.float64)
     above = _BREAK_HZ * np.exp(_LOG_STEP * np.maximum(mel - _BREAK_HZ / _HZ_PER_MEL, 0))
     return np.where(mel < _BREAK_HZ / _HZ_PER_MEL, mel * _HZ_PER_MEL, above)

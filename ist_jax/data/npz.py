@@ -10,8 +10,9 @@ from typing import IO, Any, NamedTuple
 
 import numpy as np
 
+from ist_jax.core.errors import first_line
 from ist_jax.data.progress import open_with_progress, progress
-from ist_jax.data.raw import DataError, Raw, first_line
+from ist_jax.data.raw import DataError, Raw
 from ist_jax.data.rows import Blocks, blocks_of_stream
 
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
@@ -24,7 +25,7 @@ _BYTES = 1 << 22  # read at once while a checksum is compared
 
 
 def load(directory: str, dataset: str) -> Raw:
-    """Reads the file `directory`; `dataset` is not used.
+    """Reads the file `directory`. `dataset` is not used.
 
     Raises:
       DataError: the file or an array is missing, empty, damaged or pickled.
@@ -43,7 +44,7 @@ def read_npz(
       path: of the file.
       names: of its arrays.
       source: for errors.
-      stored: the arrays that stay in the file, to be read by rows, where the file allows it.
+      stored: the arrays that stay in the file and are read by rows, if the file allows it.
 
     Raises:
       DataError: the file or an array is missing, empty, damaged or pickled.
@@ -62,9 +63,8 @@ def read_npz(
         if not isinstance(archive, np.lib.npyio.NpzFile):
             raise DataError(f"{path}: not an .npz archive")
         if missing := [name for name in names if name not in archive.files]:
-            held = ", ".join(archive.files) or "nothing"
-            raise DataError(f"{path}: {', '.join(missing)} missing; it holds {held}")
-        assert archive.zip is not None  # it is open
+            present = ", ".join(archive.files) or "nothing"
+            raise DataError(f"{path}: {', '.join(missing)} missing; it holds {present}")
         by_rows = {name: _stored_array(path, archive.zip, f"{name}.npy") for name in stored}
         kept = {name: array for name, array in by_rows.items() if array is not None}
         return {name: kept[name] if name in kept else archive[name] for name in names}
@@ -84,7 +84,12 @@ def _reraise_as_data_error(path: pathlib.Path) -> Iterator[None]:
 
 
 class _Header(NamedTuple):
-    """The header of a .npy member: the array's shape and dtype, and how many bytes it takes."""
+    """The header of a .npy member.
+
+    Attributes:
+      shape, dtype: of the array.
+      length: of the header, in bytes.
+    """
 
     shape: tuple[int, ...]
     dtype: np.dtype
@@ -94,9 +99,9 @@ class _Header(NamedTuple):
 def _stored_array(
     path: pathlib.Path, archive: zipfile.ZipFile, name: str
 ) -> np.ndarray | Blocks | None:
-    """A member of the archive at `path`: mapped from the file, or as blocks if it is compressed.
+    """The array `name` of the archive: memory-mapped, or as blocks if it is compressed.
 
-    None if it cannot be read by rows.
+    None if its rows cannot be read one by one.
     """
     member = archive.getinfo(name)
     with archive.open(name) as file:
@@ -113,8 +118,8 @@ def _stored_array(
     return np.memmap(path, header.dtype, "r", begin, header.shape)
 
 
-def _read_header(file: IO[bytes]) -> _Header | None:
-    """The header; None if rows of the array do not follow each other, or are pickled."""
+def _read_header(file: zipfile.ZipExtFile) -> _Header | None:
+    """The header; None if the array is not stored row by row, or is pickled."""
     version = np.lib.format.read_magic(file)
     if version not in _HEADERS:
         return None
@@ -125,7 +130,7 @@ def _read_header(file: IO[bytes]) -> _Header | None:
 
 
 def _content_begin(path: pathlib.Path, member: zipfile.ZipInfo) -> int:
-    """Where in the archive the content of a member begins."""
+    """The position in the archive, in bytes, at which the content of a member begins."""
     with path.open("rb") as file:
         file.seek(member.header_offset)
         name_and_extra = struct.unpack("<26xHH", file.read(_LOCAL_HEADER))

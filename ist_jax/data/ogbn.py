@@ -2,7 +2,7 @@
 
 A folder, as the ogb package unpacks it, holds raw/{node-feat,node-label,edge}.csv.gz and
 split/KIND/{train,valid,test}.csv.gz. The real files were not available: the reader follows their
-documentation, and its test writes a small folder in that format.
+documentation, and is tested on a small folder in that format.
 """
 
 import gzip
@@ -11,13 +11,14 @@ import zlib
 
 import numpy as np
 
+from ist_jax.core.errors import first_line
 from ist_jax.data.graphs import RawGraph
 from ist_jax.data.progress import open_with_progress
-from ist_jax.data.raw import DataError, first_line
+from ist_jax.data.raw import DataError
 
 
 def load_arxiv(directory: str, dataset: str) -> RawGraph:
-    """ogbn-arxiv; `dataset` is not used. Citations become edges in both directions.
+    """ogbn-arxiv. Citations become edges in both directions. `dataset` is not used.
 
     Raises:
       DataError: files are missing or damaged.
@@ -27,7 +28,7 @@ def load_arxiv(directory: str, dataset: str) -> RawGraph:
 
 
 def load_products(directory: str, dataset: str) -> RawGraph:
-    """ogbn-products, which replaces Amazon2M; `dataset` is not used.
+    """ogbn-products, which stands in for the GIST paper's Amazon2M. `dataset` is not used.
 
     It has the nodes, features and classes of Amazon2M. Some classes have no training node.
 
@@ -48,7 +49,8 @@ def _load(directory: str, split: str, num_classes: int, inductive: bool) -> RawG
         nodes = _table(folder / "split" / split / f"{part}.csv.gz", np.int64).reshape(-1)
         if not len(nodes) or nodes.min() < 0 or nodes.max() >= len(x):
             raise DataError(
-                f"{folder}: the {part} split names nodes 0 to {len(x) - 1}, at least one of them"
+                f"{folder}: the {part} split names at least one node, from 0 to {len(x) - 1}, and "
+                "no others: fetch it again"
             )
         splits.append(np.isin(np.arange(len(x)), nodes))
     options = dict(inductive=inductive, num_classes=num_classes)
@@ -56,7 +58,7 @@ def _load(directory: str, split: str, num_classes: int, inductive: bool) -> RawG
 
 
 def _table(path: pathlib.Path, dtype: type) -> np.ndarray:
-    """[rows, columns] of a gzipped file of numbers between commas."""
+    """[rows, columns]: the numbers in a gzipped CSV file."""
     if not path.is_file():
         raise DataError(
             f"{path} is missing; data.dir is a folder with raw/ and split/, as ogb unpacks it"
@@ -66,6 +68,6 @@ def _table(path: pathlib.Path, dtype: type) -> np.ndarray:
             return np.loadtxt(text, dtype=dtype, delimiter=",", ndmin=2)
     except (OSError, EOFError, ValueError, zlib.error) as error:
         raise DataError(
-            f"{path}: cannot be read as numbers between commas ({first_line(error)}); "
+            f"{path}: cannot be read as comma-separated numbers ({first_line(error)}); "
             "fetch it again"
         ) from error

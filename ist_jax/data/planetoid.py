@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from ist_jax.core.errors import first_line
 from ist_jax.data.graphs import RawGraph
 from ist_jax.data.progress import open_with_progress
-from ist_jax.data.raw import DataError, first_line
+from ist_jax.data.raw import DataError
 
 NAMES = ("cora", "citeseer", "pubmed")
 PARTS = ("x", "tx", "allx", "y", "ty", "ally", "graph")
@@ -39,8 +40,8 @@ def load(directory: str, dataset: str) -> RawGraph:
     (CiteSeer has 15) get a row of zeros, and are in no split.
 
     Raises:
-      DataError: another `dataset`; files are missing, damaged, name code that is not admitted, or
-        do not fit together.
+      DataError: `dataset` has another name; or files are missing or damaged, name code that is not
+        admitted, or do not fit together.
     """
     if dataset not in NAMES:
         raise DataError(f"data.dataset of planetoid is one of {', '.join(NAMES)}, not {dataset!r}")
@@ -84,7 +85,7 @@ def unpickle(path: pathlib.Path) -> Any:
     try:
         with open_with_progress(path) as file:
             content = _RestrictedUnpickler(io.BytesIO(file.read()), encoding="latin1").load()
-        if isinstance(content, sp.csr_matrix):  # SciPy would read wherever a damaged one points
+        if isinstance(content, sp.csr_matrix):  # SciPy follows a damaged one's indices unchecked
             content.check_format(full_check=True)
         return content
     except Exception as error:  # what a damaged pickle raises depends on the damaged byte
@@ -99,7 +100,10 @@ def _test_nodes(path: pathlib.Path) -> np.ndarray:
             f"{path}: cannot be read as a list of nodes ({error}); fetch it again"
         ) from error
     if not len(nodes) or len(np.unique(nodes)) < len(nodes):
-        raise DataError(f"{path}: it names every test node once")
+        raise DataError(
+            f"{path}: it names every test node once, and at least one; it is empty or repeats one: "
+            "fetch it again"
+        )
     return nodes
 
 
@@ -141,7 +145,7 @@ def _check_sizes(parts: dict[str, Any], test: np.ndarray, size: int) -> None:
 
 
 def _edges(graph: Any, source: str) -> np.ndarray:
-    """int64[2, E] of a dictionary node -> neighbours."""
+    """int64[2, E]: the edges of a dictionary node -> neighbours."""
     if not isinstance(graph, dict):
         raise DataError(
             f"{source}: the graph is a dictionary of neighbours, not {type(graph).__name__}"

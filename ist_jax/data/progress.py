@@ -13,7 +13,7 @@ _OPTIONS: dict[str, Any] = {"delay": _DELAY, "leave": False, "disable": None}  #
 
 
 def progress(items: Iterable[T], what: str, total: int | None = None) -> Iterable[T]:
-    """`items`, with a bar called `what` after 2 s."""
+    """Yields `items`; a progress bar named `what` appears after 2 s."""
     from tqdm import tqdm
 
     return tqdm(items, desc=what, total=total, **_OPTIONS)
@@ -21,10 +21,16 @@ def progress(items: Iterable[T], what: str, total: int | None = None) -> Iterabl
 
 @contextlib.contextmanager
 def busy(what: str, holds_gil: bool = False) -> Iterator[None]:
-    """Shows elapsed time after 2 s; if the call holds the GIL, prints its name at once."""
+    """Shows the elapsed time of the code inside after 2 s.
+
+    Args:
+      what: the name that is shown.
+      holds_gil: whether the code holds the GIL. No other thread could then show the time, so the
+        name is printed at once.
+    """
     if not sys.stderr.isatty():
         yield
-    elif holds_gil:  # no other thread could show the time
+    elif holds_gil:
         print(f"{what} ...", file=sys.stderr, flush=True)
         yield
     else:
@@ -57,7 +63,7 @@ def _elapsed_time(what: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def open_with_progress(path: pathlib.Path) -> Iterator[BinaryIO]:
-    """Opens the file for reading bytes, with a bar over the bytes read after 2 s."""
+    """Opens the file for reading bytes; a bar over the bytes read appears after 2 s."""
     from tqdm import tqdm
 
     with path.open("rb") as file:

@@ -1,4 +1,4 @@
-"""What a source of independent examples reads, and its checks."""
+"""The raw arrays that a source of independent examples reads, and their checks."""
 
 import contextlib
 from collections.abc import Iterator, Mapping
@@ -6,23 +6,20 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ist_jax.core.errors import first_line
 from ist_jax.data.rows import Blocks, RowStore, blocks
 
 
 class DataError(ValueError):
-    """The data do not fit; the message names the file and the remedy."""
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of another library's error message, for an error message of one line."""
-    return (str(error) or type(error).__name__).splitlines()[0]
+    """The data cannot be used. The message is one line: the file, the fault and the remedy."""
 
 
 @contextlib.contextmanager
 def reraise_as(source: str) -> Iterator[None]:
-    """Re-raises allocation errors while reading as DataError.
+    """Re-raises errors of allocating arrays as DataError: a damaged header may ask for any size.
 
-    A damaged header may ask for an array of any size.
+    Args:
+      source: file or folder, for the message.
     """
     try:
         yield
@@ -30,19 +27,19 @@ def reraise_as(source: str) -> Iterator[None]:
         raise
     except (MemoryError, OverflowError, ValueError) as error:
         raise DataError(
-            f"{source}: its files promise arrays that cannot be ({first_line(error)}): "
-            "damaged, or too large here"
+            f"{source}: its files announce arrays that cannot be made ({first_line(error)}): "
+            "they are damaged, or too large for this machine"
         ) from error
 
 
 class Raw(NamedTuple):
-    """What a source reads.
+    """The arrays that a source reads.
 
     Attributes:
-      x_train, x_test: inputs [N, ...]; training inputs may stay in their file, to be read by rows.
+      x_train, x_test: inputs [N, ...]. Training inputs may stay in their file and be read by rows.
       y_train, y_test: labels int[N].
-      group_train: for each training example, whom it is from. All examples of a group are either
-        trained on or held out for validation.
+      group_train: [N], the group of each training example, such as its speaker. A group is either
+        trained on or held out for validation. None: there are no groups.
       notes: what was done to the data, for records.
     """
 
@@ -55,7 +52,7 @@ class Raw(NamedTuple):
 
 
 def check(raw: Raw, source: str) -> None:
-    """Raises DataError if the arrays do not fit together."""
+    """Raises DataError, its message starting with `source`, if the arrays do not fit together."""
     for part, x, y in (("train", raw.x_train, raw.y_train), ("test", raw.x_test, raw.y_test)):
         assert not isinstance(x, Blocks)  # the caller has read or mapped them
         _check_lengths(x, y, part, source)
@@ -111,5 +108,6 @@ def _check_inputs(x: np.ndarray | RowStore, part: str, source: str) -> None:
     is_finite = lambda block: (np.abs(block) <= np.finfo(np.float32).max).all()
     if is_floating and not all(map(is_finite, blocks(x, "checking"))):
         raise DataError(
-            f"{source}: inputs are finite in float32; {part} inputs hold nan, inf or more"
+            f"{source}: inputs are finite in float32; some {part} inputs are nan, infinite or "
+            "larger"
         )

@@ -1,7 +1,7 @@
 """Reddit posts of GraphSAGE (Hamilton et al., 2017) as DGL packs them: reddit_{data,graph}.npz.
 
-The real files were not available: the reader follows their documentation, and its test writes a
-small set in that format.
+The real files were not available: the reader follows their documentation, and is tested on a small
+set in that format.
 """
 
 import pathlib
@@ -16,9 +16,10 @@ TRAIN, VALIDATION, TEST = 1, 2, 3  # of node_types
 
 
 def load(directory: str, dataset: str) -> RawGraph:
-    """Reads the folder `directory`; `dataset` is not used.
+    """Reads the folder `directory`. `dataset` is not used.
 
-    Features are standardised by the training nodes. Training sees these alone (inductive).
+    Features are standardised by the mean and deviation of the training nodes. Training sees only
+    the training nodes (inductive).
 
     Raises:
       DataError: files are missing or damaged.
@@ -29,17 +30,17 @@ def load(directory: str, dataset: str) -> RawGraph:
     edges = read_npz(folder / "reddit_graph.npz", ("row", "col"), "reddit")
     if edges["row"].shape != edges["col"].shape:
         raise DataError(
-            f"{folder}: edges have as many rows as columns, "
-            f"not {edges['row'].shape} and {edges['col'].shape}"
+            f"{folder}: row and col have one shape, "
+            f"not {edges['row'].shape} and {edges['col'].shape}: fetch the set again"
         )
     types, x = nodes["node_types"], nodes["feature"].astype(np.float32)
     if types.shape != x.shape[:1] or x.ndim != 2:
         raise DataError(
-            f"{folder}: a type and features of every node, not of shapes {types.shape} "
-            f"and {x.shape}"
+            f"{folder}: every node has a type and a row of features, and their shapes are "
+            f"{types.shape} and {x.shape}: fetch the set again"
         )
     if not (types == TRAIN).any():
-        raise DataError(f"{folder}: node_types name no training node ({TRAIN})")
+        raise DataError(f"{folder}: node_types has no training node ({TRAIN}): fetch the set again")
     train = x[types == TRAIN]
     x = (x - train.mean(axis=0)) / np.maximum(train.std(axis=0), 1e-6)
     splits = types == TRAIN, types == VALIDATION, types == TEST

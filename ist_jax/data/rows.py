@@ -1,11 +1,11 @@
 """Training inputs that stay in their file until rows of them are read.
 
-Where several processes train workers with disjoint shards, each process keeps the rows that its
-workers draw. Checks, mean and deviation, and the fingerprint need all rows: every process reads the
-whole file, one block at a time. To read less would not pay, as a shard's rows are random, and
-nearly every page of a file of small rows has one.
+If several processes train workers with disjoint shards, each process keeps only the rows that its
+workers draw. The checks, the mean and deviation and the fingerprint need all rows, so every process
+reads the full file, one block at a time. Reading less would save nothing: a shard's rows are
+random, and nearly every page of a file of small rows contains one of them.
 
-A source returns its training inputs as an array, mapped from a file if possible, or as `Blocks`.
+A source returns its training inputs as an array, memory-mapped if possible, or as `Blocks`.
 """
 
 import contextlib
@@ -19,8 +19,8 @@ import numpy as np
 
 from ist_jax.data.progress import progress
 
-ROWS = 4096  # of a block
-_BYTES = 1 << 22  # read from a stream at once
+ROWS = 4096  # rows of a block
+_BYTES = 1 << 22  # bytes read from a stream at once
 _LEAF = 1 << 20  # entries added up at once: a multiple of the 8192 that numpy casts at once
 
 
@@ -28,12 +28,12 @@ class LengthError(ValueError):
     """A file holds more or fewer bytes than its header says.
 
     Attributes:
-      found: bytes that follow the header.
+      num_bytes: how many bytes follow the header.
     """
 
-    def __init__(self, found: int):
-        super().__init__(f"{found} bytes follow the header, which announces another number")
-        self.found = found
+    def __init__(self, num_bytes: int):
+        super().__init__(f"{num_bytes} bytes follow the header, which announces another number")
+        self.num_bytes = num_bytes
 
 
 @contextlib.contextmanager
@@ -44,9 +44,9 @@ def _in_tmpdir(num_bytes: int) -> Iterator[BinaryIO]:
             yield file
     except OSError as error:
         raise OSError(
-            f"training inputs are unpacked into a file in TMPDIR ({tempfile.tempdir}), which does "
-            f"not take their {num_bytes:,} bytes ({error.strerror}): set TMPDIR to a folder with "
-            f"more room, or unpack the data"
+            f"training inputs are unpacked into a file in TMPDIR ({tempfile.tempdir}), which has "
+            f"no room for their {num_bytes:,} bytes ({error.strerror}): set TMPDIR to a folder "
+            f"with more room, or unpack the data"
         ) from error
 
 
@@ -56,7 +56,7 @@ class Blocks(NamedTuple):
     Attributes:
       shape: [N, ...].
       dtype: of the entries.
-      read: starts at the beginning, and yields blocks.
+      read: yields the blocks, from the beginning in every call.
     """
 
     shape: tuple[int, ...]
@@ -64,7 +64,7 @@ class Blocks(NamedTuple):
     read: Callable[[], Iterable[np.ndarray]]
 
     def into_memory(self) -> np.ndarray:
-        """All rows."""
+        """All rows, as an array in memory."""
         rows, begin = np.empty(self.shape, self.dtype), 0
         for block in self.read():
             rows[begin : begin + len(block)] = block
@@ -72,29 +72,27 @@ class Blocks(NamedTuple):
         return rows
 
     def into_file(self) -> np.ndarray:
-        """All rows, mapped from an unnamed file in TMPDIR, which disappears with the array.
+        """All rows, memory-mapped from an unnamed file in TMPDIR that disappears with the array.
 
         Raises:
           OSError: TMPDIR has no room; the message says how many bytes are needed, and the remedy.
         """
+        if not math.prod(self.shape):  # an empty file cannot be mapped
+            return self.into_memory()
         with _in_tmpdir(math.prod(self.shape) * self.dtype.itemsize) as file:
             for block in self.read():
                 file.write(np.ascontiguousarray(block).data)
             file.flush()
-            return (
-                np.memmap(file, self.dtype, "r", shape=self.shape)
-                if math.prod(self.shape)
-                else self.into_memory()
-            )
+            return np.memmap(file, self.dtype, "r", shape=self.shape)
 
 
 class RowStore:
-    """Some rows of a stored array: `store[index]` reads a few, `np.asarray(store)` reads all.
+    """Rows of a stored array: `store[index]` reads some of them, `np.asarray(store)` all.
 
     Args:
-      stored: [N, ...], an array (mapped from a file), or the store of one.
-      index: int[n], which of its rows.
-      dtype: rows are cast to it when they are read; by default the stored one.
+      stored: [N, ...], an array, usually memory-mapped, or another store.
+      index: int[n], the rows of `stored` that this store has.
+      dtype: rows are cast to it when they are read; by default, that of `stored`.
     """
 
     def __init__(self, stored: "np.ndarray | RowStore", index: np.ndarray, dtype: Any = None):
@@ -120,7 +118,7 @@ class RowStore:
 
 
 def mapped(x: "np.ndarray | Blocks | RowStore") -> "np.ndarray | RowStore":
-    """`x` in a file, so that only the rows that are read take memory."""
+    """`x`, memory-mapped, so that only the rows that are read take memory."""
     if isinstance(x, RowStore | np.memmap):
         return x
     if not isinstance(x, Blocks):
@@ -129,12 +127,12 @@ def mapped(x: "np.ndarray | Blocks | RowStore") -> "np.ndarray | RowStore":
 
 
 def in_memory(x: "np.ndarray | Blocks | RowStore") -> np.ndarray:
-    """`x` as an array, in memory or mapped from its file."""
+    """`x` as an array, in memory or still memory-mapped."""
     return x.into_memory() if isinstance(x, Blocks) else np.asarray(x)
 
 
 def blocks(x: "np.ndarray | RowStore", what: str = "") -> Iterator[np.ndarray]:
-    """`x` in blocks of rows, with a progress bar called `what` if it takes long."""
+    """`x` in blocks of rows. If `what` is given, it names a progress bar."""
     begins = range(0, len(x), ROWS)
     for begin in progress(begins, what) if what else begins:
         yield x[begin : begin + ROWS]
@@ -146,16 +144,16 @@ def blocks_of_stream(
     """The rows of an array that fills the rest of `file`.
 
     Raises:
-      LengthError: the rest has another length than `shape` says.
+      LengthError: the rest of the file is not as long as `shape` says.
     """
     row = math.prod(shape[1:]) * dtype.itemsize
-    found, announced = 0, shape[0] * row
+    num_bytes, announced = 0, shape[0] * row
     while content := file.read(row * max(1, _BYTES // max(row, 1)) or 1):
-        found += len(content)
-        if row and found <= announced and len(content) % row == 0:
+        num_bytes += len(content)
+        if row and num_bytes <= announced and len(content) % row == 0:
             yield np.frombuffer(content, dtype).reshape(-1, *shape[1:])
-    if found != announced:
-        raise LengthError(found)
+    if num_bytes != announced:
+        raise LengthError(num_bytes)
 
 
 def _entries(x: "np.ndarray | RowStore", begin: int, end: int) -> np.ndarray:
@@ -166,9 +164,9 @@ def _entries(x: "np.ndarray | RowStore", begin: int, end: int) -> np.ndarray:
 
 
 def mean_and_std(x: "np.ndarray | RowStore") -> tuple[float, float]:
-    """Mean and deviation of all entries, in float64, computed a block at a time.
+    """Mean and standard deviation of all entries, in float64, computed a block at a time.
 
-    They are equal to numpy's `x.mean` and `x.std` to the last bit.
+    They equal NumPy's `x.mean` and `x.std` with dtype float64 to the last bit.
     """
     total, size = np.float64(0), math.prod(x.shape)
     for begin in range(0, size, _LEAF):

@@ -1,10 +1,11 @@
 """Google Speech Commands: a folder per word, with wav files named SPEAKER_nohash_N.wav.
 
 This is the task of IST's speech experiments (Yuan et al., PVLDB 2022): log-mel features of 128
-bands x 32 frames. A hash of the speaker decides whether a clip is a test clip: its first 20 % are
-(Warden, arXiv 1804.03209). Validation speakers are taken from the others. Clips that are not 16,000
-samples long are left out, as the authors do, and counted. A subset drawn from the published test
-list has test speakers only; data.dataset='resplit' hashes its speakers differently.
+bands x 32 frames. A hash of the speaker's name decides whether a clip is a test clip; about 20 % of
+the speakers are test speakers (Warden, arXiv 1804.03209). Validation speakers are taken from the
+others. Clips that are not 16,000 samples long are left out, as in the authors' release, and
+counted. A subset drawn from the published test list has only test speakers;
+data.dataset='resplit' hashes its speakers differently.
 """
 
 import contextlib
@@ -29,24 +30,24 @@ _TEST_PERCENT = 20.0
 _LARGEST = 2**27 - 1  # of Warden's which_set
 _ARRAYS = ("x", "y", "speaker", "dropped")
 _SALTS = {"": "", "resplit": "resplit "}
-# part of the cache file's name: to be changed when the features change
+# part of the cache file's name; change it when the features change
 _FEATURES = f"log_mel 1, {RATE} Hz, {FRAME}/{HOP}, {BANDS} bands"
 
 _Files = Sequence[tuple[pathlib.Path, int]]  # (file, label)
 
 
 def load(directory: str, dataset: str) -> Raw:
-    """Features float32[N, 128, 32] of the clips in `directory`.
+    """The clips in `directory`; inputs are their features, float32[N, 128, 32].
 
-    They are cached in IST_CACHE_DIR, by default ~/.cache/ist_jax.
+    Features are cached in IST_CACHE_DIR, by default ~/.cache/ist_jax.
 
     Args:
-      directory: a folder per word.
-      dataset: '' for the published split of speakers, 'resplit' for another one of the same kind.
+      directory: has a folder per word.
+      dataset: '' for the published split of speakers, 'resplit' for another random one.
 
     Raises:
-      DataError: no such folder, fewer than two words, a file that is no 16 kHz wav clip, no clip of
-        one second, or speakers of one part only.
+      DataError: there is no such folder, it has fewer than two words, a file is not a 16 kHz wav
+        clip, no clip is one second long, or all speakers are in one split.
     """
     if dataset not in _SALTS:
         raise DataError(
@@ -61,33 +62,33 @@ def load(directory: str, dataset: str) -> Raw:
     arrays = _cached_arrays(_cache_file(folder, files), files)
     if not len(arrays["x"]):
         raise DataError(
-            f"{folder}: none of its {len(files)} clips is one second long ({_CLIP} samples), "
-            "as those of this set are"
+            f"{folder}: clips are one second long ({_CLIP} samples), and none of these "
+            f"{len(files)} is"
         )
     return _split_by_speaker(arrays, _SALTS[dataset], folder)
 
 
 def speaker(file: pathlib.Path) -> str:
-    """'0a7c2a8d' of '0a7c2a8d_nohash_0.wav'."""
+    """The speaker in a file's name: '0a7c2a8d' in '0a7c2a8d_nohash_0.wav'."""
     return file.name.split("_nohash_")[0]
 
 
 def is_test_speaker(name: str, salt: str = "") -> bool:
-    """Whether this speaker's clips are test clips. It does not depend on what is in the folder."""
+    """Whether this speaker's clips are test clips, by Warden's hash of the salted name."""
     number = int(hashlib.sha1((salt + name).encode()).hexdigest(), 16) % (_LARGEST + 1)
     return number * 100.0 / _LARGEST < _TEST_PERCENT
 
 
 def read_clip(file: pathlib.Path) -> np.ndarray:
-    """float32[samples] in [-1, 1).
+    """float32[samples]: the samples of a clip, in [-1, 1).
 
     Raises:
-      DataError: no wav file of 16 bits, one channel and 16 kHz, or one that is cut off.
+      DataError: the file is not a wav file of 16 bits, one channel and 16 kHz, or is truncated.
     """
     with _open_clip(file) as clip:
-        promised = clip.getnframes()
-        content = clip.readframes(promised)
-    _check_length(file, promised, len(content) // 2)
+        announced = clip.getnframes()
+        content = clip.readframes(announced)
+    _check_length(file, announced, len(content) // 2)
     return np.frombuffer(content, "<i2").astype(np.float32) / 2**15
 
 
@@ -120,8 +121,7 @@ def _words(folder: pathlib.Path) -> list[pathlib.Path]:
     words = [path for path in words if any(path.glob("*.wav"))]
     if len(words) < 2:
         raise DataError(
-            f"{folder}: a folder per word with its wav files, at least two words; "
-            f"found {len(words)}"
+            f"{folder}: at least two words have a folder with wav files, and here are {len(words)}"
         )
     return words
 
@@ -139,20 +139,20 @@ def _open_clip(file: pathlib.Path) -> Iterator[wave.Wave_read]:
             yield clip
     except (OSError, EOFError, wave.Error) as error:
         raise DataError(
-            f"{file}: not a wav file ({str(error) or 'it is cut off'}); fetch it again"
+            f"{file}: not a wav file ({str(error) or 'it is truncated'}); fetch it again"
         ) from error
 
 
-def _check_length(file: pathlib.Path, promised: int, follow: int) -> None:
-    if follow < promised:
+def _check_length(file: pathlib.Path, announced: int, following: int) -> None:
+    if following < announced:
         raise DataError(
-            f"{file}: cut off: its header promises {promised} samples, and {follow} follow; "
+            f"{file}: truncated: its header announces {announced} samples, and {following} follow; "
             "fetch it again"
         )
 
 
 def _check_headers(files: _Files) -> None:
-    """Raises DataError for a wrong clip, before features are computed for a long time."""
+    """Raises DataError for a wrong clip, before features are computed, which takes minutes."""
     for file, _ in progress(files, "headers of clips"):
         with _open_clip(file) as clip:
             _check_length(file, clip.getnframes(), (file.stat().st_size - _MIN_HEADER) // 2)
@@ -176,7 +176,7 @@ def _compute(files: _Files) -> dict[str, np.ndarray]:
 
 
 def _cache_file(folder: pathlib.Path, files: _Files) -> pathlib.Path:
-    """Named by a digest of the features' definition and every file's name, size and change time."""
+    """Its name is a digest of the features' definition and every file's name, size and mtime."""
     digest = hashlib.sha256(_FEATURES.encode())
     for file, _ in files:
         try:
@@ -199,8 +199,8 @@ def _cached_arrays(cache: pathlib.Path, files: _Files) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _save(cache: pathlib.Path, arrays: Mapping[str, Any]) -> None:
-    """Writes the file as a whole or not at all."""
+def _save(cache: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Writes the file completely or not at all."""
     cache.parent.mkdir(parents=True, exist_ok=True)
     unfinished = cache.with_name(f"{cache.stem}.{os.getpid()}.npz")
     try:

@@ -1,4 +1,4 @@
-"""The part of a graph that a split reads: the full graph, its clusters, or a receptive field."""
+"""The part of a graph that a split uses: the full graph, its clusters, or a receptive field."""
 
 import functools
 import itertools
@@ -19,8 +19,8 @@ class NodeGraph(NamedTuple):
       node_N: int, each node's number in the raw graph.
       adjacency: [N, N], symmetric, of zeros and ones.
       features: [N, D], or [N, 2, D] after the first product 'mean'.
-      label_N: integers.
-      degree_N: neighbours of every node, those outside of this graph included.
+      label_N: int, the labels.
+      degree_N: int, neighbours of every node, including those outside this graph.
       has_sparse_features: whether splits store the features as a `SparseMatrix`.
     """
 
@@ -42,10 +42,7 @@ class NodeGraph(NamedTuple):
         )
 
     def isolated(self, index_n: np.ndarray) -> "NodeGraph":
-        """The graph of these nodes as if there were no others.
-
-        Unlike in `induced`, degrees count the edges between these nodes only.
-        """
+        """The graph of these nodes as if there were no others: degrees count their edges only."""
         alone = self.induced(index_n)
         return alone._replace(degree_N=np.diff(alone.adjacency.indptr))
 
@@ -63,9 +60,9 @@ class SplitArrays(NamedTuple):
     """The arrays of a split.
 
     Attributes:
-      node_N: int, the raw graph's number of each node whose label is in the arrays.
-      arrays: 'graph', 'label_N' and 'start', where each cluster begins; and more where
-        batches are unions of clusters.
+      node_N: int, the number in the raw graph of each node whose label is in `arrays`.
+      arrays: 'graph', 'label_N' and 'start' (the first node of each cluster); and the others of
+        `_sorted_clusters`, if batches are unions of clusters.
     """
 
     node_N: np.ndarray
@@ -92,11 +89,11 @@ def receptive_field(graph: NodeGraph, train_N: np.ndarray, depth: int) -> SplitA
 def receptive_field_by_layer(
     graph: NodeGraph, propagation: CsrMatrix, train_N: np.ndarray, depth: int
 ) -> SplitArrays:
-    """The same as a `Layered` graph: every layer has only the nodes that the next one reads.
+    """`receptive_field` as a `Layered` graph: a layer has only the nodes that the next one reads.
 
     Args:
       graph: the full graph.
-      propagation: [N, N], what a sum over neighbours multiplies by.
+      propagation: [N, N], the matrix of a sum over neighbours (`graphs.propagation`).
       train_N: bool, the nodes whose logits the loss reads.
       depth: number of sums over neighbours.
     """
@@ -119,8 +116,8 @@ def receptive_field_by_layer(
     return SplitArrays(graph.node_N[train_n], arrays)
 
 
-def _distance(adjacency: CsrMatrix, train_N: np.ndarray, depth: int) -> np.ndarray:
-    """int[N]: edges to the nearest training node, or depth + 1 if there are more than `depth`."""
+def _distance(adjacency: "sp.csr_matrix", train_N: np.ndarray, depth: int) -> np.ndarray:
+    """int[N]: hops to the nearest training node, or depth + 1 if there are more than `depth`."""
     distance_N = np.where(train_N, 0, depth + 1)
     for hop in range(1, depth + 1):
         is_reached_N = adjacency @ (distance_N < hop).astype(np.float32) > 0
@@ -129,9 +126,9 @@ def _distance(adjacency: CsrMatrix, train_N: np.ndarray, depth: int) -> np.ndarr
 
 
 def _sorted_clusters(graph: NodeGraph, cluster_N: np.ndarray) -> SplitArrays:
-    """The arrays of nodes whose cluster numbers ascend.
+    """The arrays of nodes that are sorted by cluster.
 
-    'slot' and 'row_slot' count the nodes and the overflow rows of the largest cluster.
+    'slot' and 'row_slot' are ranges over the nodes and the overflow rows of the largest cluster.
     """
     mask_N = np.ones(len(cluster_N), np.float32)
     degree_N = graph.degree_N.astype(np.float32)

@@ -12,7 +12,7 @@ def _from_parts(parts: list[np.ndarray]) -> Shards:
     size_S = np.array([len(part) for part in parts], np.int32)
     if not size_S.all():
         raise DataError(
-            f"every worker needs an example, and the split gives them {size_S.tolist()}: "
+            f"every worker needs an example, and the split gives the workers {size_S.tolist()}: "
             f"use fewer workers"
         )
     start_S = (np.cumsum(size_S) - size_S).astype(np.int32)
@@ -20,18 +20,22 @@ def _from_parts(parts: list[np.ndarray]) -> Shards:
 
 
 def shared(y: np.ndarray, num_workers: int) -> Shards:
-    """Every worker draws from all examples, each in another order."""
+    """Every worker draws from all examples, each in a different order."""
     start_S, size_S = np.zeros(num_workers, np.int32), np.full(num_workers, len(y), np.int32)
     return Shards(np.arange(len(y), dtype=np.int32), start_S, size_S)
 
 
 def disjoint(y: np.ndarray, num_workers: int, seed: int) -> Shards:
-    """Every worker draws from a random shard; sizes differ by one at most."""
+    """Every worker draws from a random shard. Sizes differ by one at most.
+
+    Raises:
+      DataError: there are fewer examples than workers.
+    """
     return _from_parts(np.array_split(np.random.default_rng(seed).permutation(len(y)), num_workers))
 
 
 def dirichlet(y: np.ndarray, num_workers: int, seed: int, alpha: float) -> Shards:
-    """Non-IID shards: Dirichlet(alpha) says how each class is shared out (Hsu et al., 2019).
+    """Non-IID shards: every class is divided by a draw from Dirichlet(alpha) (Hsu et al., 2019).
 
     Draws that leave a worker without examples are repeated.
 
@@ -56,7 +60,12 @@ def dirichlet(y: np.ndarray, num_workers: int, seed: int, alpha: float) -> Shard
 
 
 def shards_of(split: str, seed: int, alpha: float, y: np.ndarray, num_workers: int) -> Shards:
-    """The shards of `split`, one of `SPLITS`."""
+    """The workers' shards of training examples with labels `y`.
+
+    Raises:
+      DataError: a worker would get no examples.
+      ValueError: `split` is not one of `SPLITS`.
+    """
     if split == "shared":
         return shared(y, num_workers)
     if split == "disjoint":

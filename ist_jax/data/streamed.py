@@ -1,8 +1,8 @@
-"""Data sets that are read from disk during training, and are never whole in memory.
+"""Data sets that are streamed from disk during training, for those that do not fit into memory.
 
-Order and shards are those of resident training, so a round draws the same examples, and a run
-that resumes reads on where it stopped. A thread reads one round ahead: while a round trains, memory
-holds its examples and those of the next round, twice for a moment (on host and device).
+Order and shards are those of a data set in memory: a round draws the same examples, and a resumed
+run continues where it stopped. A thread reads one round ahead. While a round trains, memory holds
+its examples and those of the next round, the latter briefly twice (on host and device).
 """
 
 import dataclasses
@@ -24,12 +24,12 @@ from ist_jax.data.raw import DataError
 
 Rows = Mapping[str, np.ndarray]  # some rows of all columns
 _CHUNK = 4096  # examples evaluated at once; normalisation statistics are measured again for each
-_SAMPLE = 512  # training examples whose mean and deviation stand for those of all
+_SAMPLE = 512  # training examples whose mean and deviation estimate those of all
 
 
 @dataclasses.dataclass(frozen=True)
 class Column:
-    """One of several columns that are read together; `column[rows]` reads all and returns one."""
+    """One of several columns that are read together. `column[rows]` reads all and returns one."""
 
     columns: "Columns"
     name: str
@@ -42,11 +42,11 @@ class Column:
 
 
 class Columns(Mapping[str, Column]):
-    """What stands for the arrays of a split that are not in memory.
+    """The columns of a split that stays on disk, in place of its arrays.
 
     Attributes:
-      count: examples.
-      read: rows -> these rows of all columns, every record read once.
+      count: number of examples.
+      read: rows -> these rows of all columns; every record is read once.
     """
 
     def __init__(
@@ -54,8 +54,8 @@ class Columns(Mapping[str, Column]):
     ):
         self.count, self.read, self._names = count, read, tuple(names)
 
-    def chosen(self, row_N: np.ndarray) -> "Columns":
-        """Some rows as another split."""
+    def take(self, row_N: np.ndarray) -> "Columns":
+        """The columns of these rows alone, as another split."""
         return Columns(len(row_N), lambda rows: self.read(row_N[rows]), self._names)
 
     def __getitem__(self, name: str) -> Column:
@@ -73,14 +73,17 @@ class Columns(Mapping[str, Column]):
 @jax.jit
 def _orders(view: View, position_P: jax.Array) -> jax.Array:
     """int32[S, P]: the examples at these positions of every worker's stream."""
+
+    def at(worker: jax.Array, position: jax.Array) -> jax.Array:
+        return draw(view, worker, position, 1)[0]
+
     worker_S = jnp.arange(view.shards.start_S.shape[0])
-    at = lambda worker, position: draw(view, worker, position, 1)[0]
     return jax.vmap(jax.vmap(at, (None, 0)), (0, None))(worker_S, position_P)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Streamed(Dataset):
-    """A `Dataset` whose train, validation and test have columns on disk in the place of arrays."""
+    """A `Dataset` whose train, validation and test are `Columns` on disk instead of arrays."""
 
     train: Columns
     validation: Columns
@@ -101,9 +104,9 @@ class Streamed(Dataset):
                 yield self._place(reading.result(), key, num_workers, sharding, drawn)
 
     def _orders(self, key: Key, num_workers: int, draws: Iterable[range]) -> Iterator[jax.Array]:
-        """int32[S, P] of each round: the examples that every worker draws.
+        """For each round, int32[S, P]: the examples that every worker draws.
 
-        The device computes it before the round that trains meanwhile, as it is dispatched before.
+        It is dispatched before the round that trains meanwhile, so the device computes it first.
         """
         device = jax.local_devices()[0]  # there may be no CPU device: JAX_PLATFORMS=cuda
         shards = jax.device_put(self.shards(num_workers), device)
@@ -116,8 +119,11 @@ class Streamed(Dataset):
             position_P = jax.device_put(np.arange(drawn.start, drawn.stop, dtype=np.int32), device)
             yield _orders(View((), shards, seed), position_P)
 
-    def _read(self, order_SxP: jax.Array, sharding: jax.sharding.Sharding) -> Mapping[int, Rows]:
-        """What workers here draw in a round, by the place of their device's first example in it."""
+    def _read(self, order_SxP: jax.Array, sharding: jax.sharding.Sharding) -> Mapping[int, Arrays]:
+        """The examples that this process's workers draw in a round, one part per device.
+
+        The key of a part is the position of its first example among those of all workers.
+        """
         order_N = np.asarray(order_SxP).reshape(-1)
         indices = over_devices(sharding).addressable_devices_indices_map(order_N.shape).values()
         parts = [index[0] for index in indices if index is not None]
@@ -139,7 +145,7 @@ class Streamed(Dataset):
             array = jax.make_array_from_callback(shape, over, part)
             return array if devices == 1 else ByDevice(array)
 
-        workers = num_workers // devices  # of one device
+        workers = num_workers // devices  # workers of one device
         start_S = np.tile(np.arange(workers, dtype=np.int32) * count, devices)
         member_N = np.arange(workers * count, dtype=np.int32)
         shards = Shards(member_N, start_S, np.full(num_workers, count, np.int32))
@@ -150,9 +156,9 @@ class Streamed(Dataset):
     def chunks(
         self, parts: Sequence[str], sharding: jax.sharding.Sharding, batch_size: int
     ) -> Iterator[Chunks]:
-        """Chunks of equal size, in whole batches if there are several; one is read ahead."""
+        """Chunks of equal size, of several full batches each; one chunk is read ahead."""
         pieces = [piece for part in parts for piece in self._pieces(part, batch_size)]
-        # without comparing it between processes over the network
+        # device_put would compare the values of all processes over the network
         put = lambda value: replicate(sharding, np.asarray(value))
         with ThreadPoolExecutor(1, "reading ahead") as thread:
             reads = (thread.submit(getattr(self, part).read, rows) for part, rows, _ in pieces)
@@ -160,7 +166,7 @@ class Streamed(Dataset):
                 yield {part: Chunk(*jax.tree.map(put, (reading.result(), np.int32(count))))}
 
     def _pieces(self, part: str, batch_size: int) -> Iterator[tuple[str, np.ndarray, int]]:
-        """(part, rows, how many count). The last piece is filled with rows that do not count."""
+        """(part, rows, number of rows to count). Rows that do not count fill the last piece."""
         length = getattr(self, part).count
         size = min(length, max(_CHUNK // batch_size, 1) * batch_size)
         for start in range(0, length, size):
@@ -170,25 +176,32 @@ class Streamed(Dataset):
         return self.train.read(strided_indices(self.num_train, size))
 
     def arrays(self, part: str) -> Mapping[str, Any]:
-        """Arrays in memory: none."""
+        """{}: no arrays are in memory."""
         return {}
 
 
-def _one_ahead(reads: Iterable[Any]) -> Iterator[Any]:
-    """`reads`, each of which is made before the one in front of it is used."""
+def _one_ahead(reads: Iterable[T]) -> Iterator[T]:
+    """Yields `reads`; each one is started before the one before it is used."""
     for read, _ in itertools.pairwise(itertools.chain(reads, [None])):
         yield read
 
 
+def _over_devices(sharding: jax.sharding.Sharding) -> jax.sharding.Sharding:
+    """The sharding of an array in parts of equal length, one on every device of `sharding`."""
+    if len(sharding.device_set) == 1:
+        return sharding
+    return NamedSharding(sharding.mesh, PartitionSpec(sharding.mesh.axis_names[0]))
+
+
 class RawStream(NamedTuple):
-    """What a source of a streamed set opens.
+    """A streamed set as its source opens it.
 
     Attributes:
       train, test: columns 'x' and 'y'.
       num_classes: C.
-      example_shape: of one input as a model sees it; stored inputs may be larger.
+      example_shape: of one input as a model sees it; inputs on disk may be larger.
       fingerprint: of the files.
-      notes: for records.
+      notes: what the source does to the data, for records.
     """
 
     train: Columns
@@ -210,12 +223,12 @@ def make_streamed(
     """The data set of `raw`, with the validation split of `make_dataset`.
 
     Args:
-      raw: what a source opened.
+      raw: as its source opened it.
       name: for records.
       source: folder, for errors.
       validation_fraction: share of the training examples, in (0, 1).
-      shards: (one number per training example, num_workers) -> Shards. It may not look at the
-        numbers, as labels are on disk.
+      shards: (labels of the training examples, num_workers) -> Shards. Labels are on disk, so it
+        is given zeros in their place.
 
     Raises:
       DataError: a split is empty.
@@ -227,13 +240,13 @@ def make_streamed(
             f"{source}: {len(rest)} training, {len(chosen)} validation and {raw.test.count} test "
             f"examples; every split needs one"
         )
-    train = raw.train.chosen(rest)
+    train = raw.train.take(rest)
     sample = train.read(strided_indices(train.count, _SAMPLE))["x"]
     std = float(sample.std(dtype=np.float64))
     return Streamed(
         name=name,
         train=train,
-        validation=raw.train.chosen(chosen),
+        validation=raw.train.take(chosen),
         test=raw.test,
         num_classes=raw.num_classes,
         mean=float(sample.mean(dtype=np.float64)),

@@ -1,10 +1,10 @@
-"""Any prepared TFDS image classification builder, by name.
+"""Any prepared TFDS builder of an image classification set, by name.
 
-`data.dataset` is the builder ('fashion_mnist', 'cifar10', 'NAME/CONFIG', 'NAME:VERSION'),
-`data.dir` the data_dir in which it is prepared. Files of the format array_record (`prepare(name,
-data_dir)` makes them, with TensorFlow) are read without TensorFlow; tfrecord, the default of TFDS,
-needs it. Images of one size are read into memory. With `data.image_size`, images of any size are
-streamed from disk, which needs array_record.
+`data.dataset` is the builder ('fashion_mnist', 'cifar10', 'NAME/CONFIG', 'NAME:VERSION'), and
+`data.dir` the data_dir in which it is prepared. Files in the format array_record, which `prepare`
+makes with TensorFlow, are read without TensorFlow; reading tfrecord, the default of TFDS, needs it.
+Images of one size are read into memory. With `data.image_size`, images of any size are streamed;
+they have to be prepared as array_record.
 """
 
 import contextlib
@@ -19,8 +19,9 @@ from typing import Any
 
 import numpy as np
 
+from ist_jax.core.errors import first_line
 from ist_jax.data.progress import progress
-from ist_jax.data.raw import DataError, Raw, first_line
+from ist_jax.data.raw import DataError, Raw
 from ist_jax.data.streamed import Columns, RawStream
 from ist_jax.data.tfds_images import TEST_SPLITS, Records, fingerprint
 
@@ -30,14 +31,14 @@ _TFDS_FEATURES = "tensorflow_datasets.core.features."
 def load(directory: str, dataset: str) -> Raw:
     """Reads the builder `dataset` in `directory`.
 
-    The test split is 'test', or 'validation' where there is none.
+    The test split is 'test', or 'validation' if there is no 'test' with labels.
 
     Raises:
       DataError: the builder is not prepared there, is no image classification set, or has images of
         several sizes.
     """
     _check_prepared(directory, dataset, may_be_tfrecord=True)
-    import tensorflow_datasets as tfds  # takes seconds: only readers of TFDS pay
+    import tensorflow_datasets as tfds  # here, because it takes seconds
 
     with _reraise_as_data_error(directory, dataset):
         builder = tfds.builder(dataset, data_dir=directory)
@@ -57,9 +58,9 @@ def stream(directory: str, dataset: str, image_size: int) -> RawStream:
 
     Args:
       directory: the data_dir.
-      dataset: the builder. Its test split is 'test', or 'validation' where there is no 'test' with
+      dataset: the builder. Its test split is 'test', or 'validation' if there is no 'test' with
         labels (`tfds_images.TEST_SPLITS`).
-      image_size: side of the images of the model.
+      image_size: side of the model's images, in pixels.
 
     Raises:
       DataError: the builder is not prepared there, or is no image classification set.
@@ -81,7 +82,7 @@ def stream(directory: str, dataset: str, image_size: int) -> RawStream:
             return Columns(len(records), records.read)
 
         splits = columns("train"), columns(test)
-        for split in splits:  # finds a test split without labels before training
+        for split in splits:  # a test split without labels is an error before training
             split.read(np.array([0, split.count - 1]))
     shape = (image_size, image_size, channels)
     notes = {"test split": test, "images are resized to": side}
@@ -90,16 +91,16 @@ def stream(directory: str, dataset: str, image_size: int) -> RawStream:
 
 
 def is_prepared(dataset: str, directory: str) -> bool:
-    """Whether `directory` holds the complete builder as array_record."""
+    """Whether `directory` has the complete builder as array_record."""
     return "array_record" in _formats(dataset, directory)
 
 
 def prepare(dataset: str, directory: str) -> None:
-    """Downloads and prepares a builder as array_record, unless `load` can read what is there.
+    """Downloads a builder and prepares it as array_record, unless `load` can read what is there.
 
     Raises:
-      DataError: TensorFlow, which TFDS prepares with, is not installed; or the files that are there
-        need it.
+      DataError: TensorFlow, which TFDS needs to prepare a builder, is not installed; or the folder
+        has the builder in a format that cannot be read without it.
     """
     formats = _formats(dataset, directory)
     if "array_record" in formats or (formats and _has_tensorflow()):
@@ -125,7 +126,7 @@ def _has_tensorflow() -> bool:
 def _infos(dataset: str, directory: str) -> list[pathlib.Path]:
     """The dataset_info.json of every version of a builder: NAME/[CONFIG/]VERSION.
 
-    TFDS writes this file last, so that a version with it is complete.
+    TFDS writes this file last, so a version that has it is complete.
     """
     folder = pathlib.Path(directory, dataset.replace(":", "/"))
     depths = ("", "*/", "*/*/")
@@ -143,7 +144,7 @@ def _formats(dataset: str, directory: str) -> set[str]:
 
 
 def _check_prepared(directory: str, dataset: str, *, may_be_tfrecord: bool = False) -> None:
-    """Raises DataError if the builder is not prepared in `directory` as it is read."""
+    """Raises DataError if the builder is not in `directory` in a format that can be read."""
     _check_name(dataset)
     formats = _formats(dataset, directory)
     can_read_tfrecord = may_be_tfrecord and _has_tensorflow()
@@ -194,10 +195,7 @@ def _not_prepared(directory: str, dataset: str) -> DataError:
 
 
 def _check_features(dataset: str, directory: str) -> None:
-    """Raises DataError if a builder's files name Python modules other than those of TFDS.
-
-    TFDS would import them.
-    """
+    """Raises DataError if a builder's files name a module outside TFDS, which would import it."""
     for file in (info.with_name("features.json") for info in _infos(dataset, directory)):
         names: list[str] = []
         with contextlib.suppress(OSError, ValueError, RecursionError):  # TFDS explains damage
@@ -220,13 +218,13 @@ def _class_names(tree: Any) -> Iterator[str]:
 
 
 def _test_split(builder: Any) -> str:
-    """'test', or 'validation' where no 'test' has labels. Raises ValueError without both."""
+    """'test', or 'validation' if no 'test' has labels. Raises ValueError if a split is missing."""
     default = "test" if "test" in builder.info.splits else "validation"
     name = TEST_SPLITS.get(builder.name, default)
     if missing := {"train", name} - set(builder.info.splits):
-        held = f"it has {', '.join(builder.info.splits)}, and no {' and no '.join(sorted(missing))}"
+        present = f"{', '.join(builder.info.splits)}, and no {' and no '.join(sorted(missing))}"
         raise ValueError(
-            f"a set is trained on its split train and tested on test or validation; {held}"
+            f"a set has a split train, and a split test or validation; this one has {present}"
         )
     return name
 

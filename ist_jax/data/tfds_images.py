@@ -1,9 +1,9 @@
 """Images of varied sizes from a prepared TFDS builder, such as imagenet2012, decoded while reading.
 
 The host cuts out an image's largest central square and resizes it to 8/7 of the model's side (256
-for 224: the usual 'shorter side to 256'). This depends on the example alone. The crop is drawn on
-the device, in the local step and from its key, as all augmentation (`ist_jax.tasks.augment`). So
-what is read does not depend on the round, and a resumed run is exact.
+for 224, the usual 'shorter side to 256'). The result depends on the example alone, not on the
+round, so a resumed run is exact. Like all augmentation (`ist_jax.tasks.augment`), the crop is drawn
+on the device, from the key of the local step.
 """
 
 import hashlib
@@ -17,9 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from ist_jax.data.raw import DataError, first_line
+from ist_jax.core.errors import first_line
+from ist_jax.data.raw import DataError
 
-_AT_ONCE = 256  # files that are in memory at once, beside the decoded images
+_AT_ONCE = 256  # encoded files in memory at once, besides the decoded images
 _THREADS = min(32, os.cpu_count() or 1)
 TEST_SPLITS = {"imagenet2012": "validation"}  # of builders whose 'test' has no labels
 
@@ -46,11 +47,11 @@ class Records:
     """The images and labels of a split. Every record is read once for both.
 
     Args:
-      source: of TFDS, its images not decoded.
+      source: a TFDS data source whose images are not decoded.
       name: of the split, for errors.
-      side: in pixels, to which images are resized.
-      channels: of an image.
-      classes: number of labels.
+      side: of the resized images, in pixels.
+      channels: of an image, 1 or 3.
+      classes: number of classes.
       lock: held while reading, as splits may share one reader.
     """
 
@@ -120,7 +121,7 @@ class Records:
 
 
 def fingerprint(folder: pathlib.Path, side: int) -> str:
-    """SHA-256 of the builder's description, every file's name and length, and the resized side."""
+    """SHA-256 of the builder's description, every file's name and length, and the images' side."""
     digest = hashlib.sha256(f"side {side}\n".encode())
     for file in sorted(folder.iterdir()):
         digest.update(f"{file.name} {file.stat().st_size}\n".encode())

@@ -1,4 +1,4 @@
-"""Checkpoints, so that a run can resume. The only module that knows orbax."""
+"""Checkpoints, from which a run resumes. No other module knows orbax."""
 
 import errno
 import functools
@@ -18,11 +18,12 @@ import numpy as np
 from jax.errors import JaxRuntimeError
 from jax.sharding import SingleDeviceSharding
 
+from ist_jax.core.errors import first_line
 from ist_jax.core.processes import all_succeed, broadcast_from_first
 from ist_jax.core.trees import leaf_shapes, map_with_names, shape_difference
 from ist_jax.training.files import write_whole
 
-_KEEP = 2
+_KEEP = 2  # checkpoints
 _DIGEST = ".sha256"  # DIR/12.sha256 is written after DIR/12, and commits it
 _WRITTEN_EARLIER = (
     "{path} was written by an earlier version of this software: finish the run with that version, "
@@ -32,18 +33,18 @@ _METADATA_BYTES = 2**16  # more than the names, shapes and digests of a checkpoi
 
 
 class CheckpointError(RuntimeError):
-    """No committed checkpoint can be read, or one does not fit this run or cannot be written."""
+    """A checkpoint cannot be read or written, or does not fit this run."""
 
 
 def committed_rounds(folder: pathlib.Path) -> list[int]:
-    """The rounds whose checkpoints were committed in `folder`, damaged or not, oldest first."""
+    """The rounds with a committed checkpoint in `folder`, damaged or not, oldest first."""
     return sorted(int(file.stem) for file in folder.glob(f"*{_DIGEST}") if file.stem.isdigit())
 
 
 def _digest(folder: pathlib.Path, *, durable: bool = False) -> str:
-    """SHA-256 of every file below `folder`, in the format of sha256sum, run in the folder above.
+    """SHA-256 of every file below `folder`, as sha256sum prints it in the folder above.
 
-    With `durable`, the files are on the disk when it returns.
+    With `durable`, the files are on the disk when the function returns.
     """
     lines = []
     for file in sorted(path for path in folder.rglob("*") if path.is_file()):
@@ -58,18 +59,18 @@ def _digest(folder: pathlib.Path, *, durable: bool = False) -> str:
 class Checkpoints:
     """The checkpoints in one folder, numbered by round; the newest two are kept.
 
-    A checkpoint is the method's state in storage order, sharded or not, with a JSON object beside
-    it. A file of digests commits it: that file is written last, and verified before the checkpoint
-    is read. Orbax alone loads a damaged array without an error.
+    A checkpoint is the method's state in storage order, sharded or not, and a JSON object. A file
+    of digests commits it: that file is written last, and verified before the checkpoint is read.
+    Without it, orbax would load a damaged array without an error.
 
     Args:
-      folder: where they are; made if it is missing.
-      say: takes a message about each damaged checkpoint.
+      folder: where the checkpoints are; made if it is missing.
+      say: is called with a message about each damaged checkpoint.
       tidy: whether to remove what a dead process left unfinished, and to rename damaged
-        checkpoints. Only the run that writes here may do that.
+        checkpoints. Only the run that writes in `folder` may do that.
 
     Raises:
-      CheckpointError: some were committed, and all of them are damaged.
+      CheckpointError: checkpoints were committed, and all of them are damaged.
       OSError: the folder cannot be read or written.
     """
 
@@ -90,7 +91,7 @@ class Checkpoints:
             self._folder.mkdir(parents=True, exist_ok=True)
             self._remove_unfinished(committed)
         for round in reversed(committed):
-            if self._is_whole(round):
+            if self._is_undamaged(round):
                 return round
             self._say(f"{self._folder / str(round)} is damaged: resuming from the one before it")
             if self._tidy:
@@ -102,7 +103,7 @@ class Checkpoints:
             )
         return -1
 
-    def _is_whole(self, round: int) -> bool:
+    def _is_undamaged(self, round: int) -> bool:
         try:
             digest = self._digest_file(round).read_bytes()
             return digest == _digest(self._folder / str(round)).encode()
@@ -113,12 +114,13 @@ class Checkpoints:
         return self._folder / f"{round}{_DIGEST}"
 
     def _remove_unfinished(self, committed: Sequence[int]) -> None:
-        """Removes what a process left that died while it wrote or removed a checkpoint."""
+        """Removes what a process left behind if it died writing or removing a checkpoint."""
         for path in self._folder.iterdir():
-            ours = path.name.split(".")[0].isdigit() and path.suffix != ".damaged"
-            if ours and path.is_dir() and path.name not in map(str, committed):
+            if not path.name.split(".")[0].isdigit() or path.suffix == ".damaged":
+                continue
+            if path.is_dir() and path.name not in map(str, committed):
                 shutil.rmtree(path)
-            elif ours and path.suffix == ".tmp":
+            elif path.suffix == ".tmp":
                 path.unlink()
 
     def _set_aside(self, round: int) -> None:
@@ -130,16 +132,16 @@ class Checkpoints:
                 path.replace(aside)
 
     def save(self, round: int, state: Any, params: Any, run_state: Mapping[str, Any]) -> None:
-        """Commits the checkpoint of `round`, unless that is the newest one.
+        """Commits the checkpoint of `round`, unless it is the newest one already.
 
         Args:
-          round: its number.
+          round: the number of rounds done.
           state: of the method, in storage order.
           params: of the full model, arrays or their shapes; `restore` compares names and shapes.
           run_state: a JSON object.
 
         Raises:
-          CheckpointError: it cannot be written; earlier ones are kept.
+          CheckpointError: the checkpoint cannot be written. Earlier ones are kept.
         """
         from orbax.checkpoint import v1 as ocp
 
@@ -157,37 +159,37 @@ class Checkpoints:
             ocp.save(str(path), state, custom_metadata=metadata, overwrite=True)
             all_succeed(lambda: self._commit(round))
         except Exception as error:  # a full disk raises many kinds of error in orbax
-            if (gone := _of_another_process(error)) is not None:
-                raise gone from None
+            if (lost := _lost_process_error(error)) is not None:
+                raise lost from None
             raise CheckpointError(
-                f"{path}: cannot be written ({_first_line(error)}); earlier checkpoints are kept"
+                f"{path}: cannot be written ({first_line(error)}); earlier checkpoints are kept"
             ) from error
         self._round = round
 
     def _check_space(self, state: Any) -> None:
-        """Checked first: on a full disk, each of orbax's threads would complain in its own way."""
+        """Raises OSError if the disk is too full, on which orbax's threads report many errors."""
         if jax.process_index() != 0:
             return
         needed = _METADATA_BYTES + sum(leaf.nbytes for leaf in jax.tree.leaves(state))
         free = shutil.disk_usage(self._folder).free
         if needed > free:
             full = os.strerror(errno.ENOSPC)
-            raise OSError(errno.ENOSPC, f"{full}: it takes {needed:,} bytes of {free:,} free")
+            raise OSError(errno.ENOSPC, f"{full}: {needed:,} bytes are needed, {free:,} are free")
 
     def _commit(self, round: int) -> None:
         if jax.process_index() != 0:
             return
         write_whole(self._digest_file(round), _digest(self._folder / str(round), durable=True))
         for old in committed_rounds(self._folder)[:-_KEEP]:
-            self._digest_file(old).unlink()  # first: without it, the rest counts as unfinished
+            self._digest_file(old).unlink()  # first: without it, the checkpoint is unfinished
             shutil.rmtree(self._folder / str(old))
 
     def run_state(self) -> dict[str, Any] | None:
-        """That of the newest undamaged checkpoint, None if there is none."""
+        """The run state in the newest undamaged checkpoint; None if there is no checkpoint."""
         return None if self._round < 0 else self._metadata()["run_state"]
 
     def _metadata(self) -> dict[str, Any]:
-        """{"run_state", "shapes", "model"}, checked: digests do not say what is in a file."""
+        """{"run_state", "shapes", "model"}; checked, because undamaged files may hold anything."""
         from orbax.checkpoint import v1 as ocp
 
         path = self._folder / str(self._round)
@@ -198,7 +200,7 @@ class Checkpoints:
             parts = {name: dict(metadata[name]) for name in names}
         except Exception as error:  # whatever orbax raises for a file that is not a checkpoint
             raise CheckpointError(
-                f"{path} is no checkpoint of this software ({_first_line(error)})"
+                f"{path} is no checkpoint of this software ({first_line(error)})"
             ) from error
         if earlier:
             raise CheckpointError(_WRITTEN_EARLIER.format(path=path))
@@ -207,15 +209,15 @@ class Checkpoints:
     def restore(self, like: Any, params: Any) -> Any:
         """The state of the newest undamaged checkpoint, with the structure and shardings of `like`.
 
-        An axis may have another length if only zeros are added or cut off: a mesh stores groups
-        with padding.
+        An axis may have another length if only zeros are added or removed: a mesh pads groups.
 
         Args:
           like: a state, or the shapes, dtypes and shardings of one.
           params: of the full model, arrays or their shapes.
 
         Raises:
-          CheckpointError: the checkpoint is of another model, or of a run with other arrays.
+          CheckpointError: the checkpoint is damaged, is of another model, or is of a run whose
+            state has other arrays.
         """
         from orbax.checkpoint import v1 as ocp
 
@@ -224,20 +226,15 @@ class Checkpoints:
         self._check("run", dict.fromkeys(saved), dict.fromkeys(wanted))
 
         def abstract(name: str, leaf: Any) -> jax.ShapeDtypeStruct:
-            sharding = (
-                leaf.sharding
-                if saved[name] == wanted[name]
-                else SingleDeviceSharding(jax.local_devices()[0])
-            )
+            fits = saved[name] == wanted[name]
+            sharding = leaf.sharding if fits else SingleDeviceSharding(jax.local_devices()[0])
             return jax.ShapeDtypeStruct(saved[name], leaf.dtype, sharding=sharding)
 
         path = self._folder / str(self._round)
         try:
-            state = ocp.load(str(path), map_with_names(abstract, like))
-        except (
-            Exception
-        ) as error:  # whatever orbax raises; the digest says that the files are whole
-            raise CheckpointError(f"{path} cannot be loaded: {_first_line(error)}") from error
+            state = ocp.load(path, map_with_names(abstract, like))
+        except Exception as error:  # whatever orbax raises, although the digests are right
+            raise CheckpointError(f"{path} cannot be loaded: {first_line(error)}") from error
         return map_with_names(self._fitted, like, state)
 
     def _check(self, what: str, saved: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
@@ -248,15 +245,16 @@ class Checkpoints:
             )
 
     def _fitted(self, name: str, like: Any, saved: Any) -> Any:
-        """`saved` with the shape of `like`: zeros at the end of its axes are added or cut off."""
+        """`saved` with the shape of `like`: zeros are added or removed at the end of its axes."""
         if saved.shape == like.shape:
             return saved
         same_rank = saved.ndim == like.ndim
         kept = np.asarray(saved)[tuple(map(slice, like.shape))] if same_rank else np.zeros(0)
         if np.count_nonzero(kept) != np.count_nonzero(saved):
             raise CheckpointError(
-                f"{self._folder}: {name} has shape {list(saved.shape)} there and "
-                f"{list(like.shape)} here, and not because of zero padding: use another workdir"
+                f"{self._folder}: {name} has shape {list(saved.shape)} in the checkpoint and "
+                f"{list(like.shape)} in this run, and zero padding is not the reason: use another "
+                "workdir"
             )
         padding = [(0, wanted - length) for wanted, length in zip(like.shape, kept.shape)]
         return jax.device_put(np.pad(kept, padding), like.sharding)
@@ -266,7 +264,8 @@ def _is_of_orbax(trace: types.TracebackType | None) -> bool:
     return any("orbax" in frame.f_code.co_filename for frame, _ in traceback.walk_tb(trace))
 
 
-def _is_news(record: logging.LogRecord) -> bool:
+def _is_not_from_orbax(record: logging.LogRecord) -> bool:
+    """Whether a log record is to be shown: anything but an error of orbax."""
     raised = record.exc_info[2] if record.exc_info else None
     return record.levelno < logging.ERROR or not (
         "orbax" in record.pathname or _is_of_orbax(raised)
@@ -275,28 +274,24 @@ def _is_news(record: logging.LogRecord) -> bool:
 
 @functools.cache
 def _silence_orbax() -> None:
-    """Stops orbax and its threads from logging errors that it raises: ours is one line."""
+    """Stops orbax and its threads from logging errors that it also raises."""
     for name in ("absl", "asyncio"):
-        logging.getLogger(name).addFilter(_is_news)
+        logging.getLogger(name).addFilter(_is_not_from_orbax)
     hook = sys.unraisablehook
 
     def without_closed_loops(raised: Any) -> None:
-        """Threads that outlive a failed save report to an event loop that is gone."""
+        """Hides the errors of threads that outlive a failed save and its event loop."""
         if "Event loop is closed" not in str(raised.exc_value):
             hook(raised)
 
     sys.unraisablehook = without_closed_loops
 
 
-def _of_another_process(error: BaseException | None) -> BaseException | None:
-    """JAX's error at the bottom of `error`, if a process waited for another one that is gone."""
+def _lost_process_error(error: BaseException | None) -> JaxRuntimeError | None:
+    """The JAX error that caused `error` if this process waited for one that had died, else None."""
     cause = error
     while cause is not None and not isinstance(cause, JaxRuntimeError):
         cause = cause.__cause__ or cause.__context__
     if cause is None and jax.process_count() > 1 and "barrier" in str(error):
         return JaxRuntimeError(str(error))  # sometimes orbax keeps only the message
     return cause
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,4 +1,4 @@
-"""What the training loop is given: phases, and how to record them."""
+"""The arguments of the training loop: phases, and how to evaluate and record them."""
 
 import dataclasses
 
@@ -9,12 +9,12 @@ from ist_jax.training.failures import Failures
 
 @dataclasses.dataclass(frozen=True)
 class Phase:
-    """A part of a run.
+    """A part of a run that is trained by one method.
 
     Attributes:
-      method: what trains.
-      samples: of all workers together; rounded up to whole local steps.
-      local_steps: J, of every worker in a round; the last round may be shorter.
+      method: trains.
+      samples: how many all workers train on together; rounded up to full local steps.
+      local_steps: J, of every worker in a round. The last round may be shorter.
 
     Raises:
       ValueError: there are no samples or no local steps.
@@ -37,14 +37,14 @@ class Phase:
         return self.method.num_workers * self.method.batch_size
 
     def rounds(self, done: int) -> list[int]:
-        """Local steps of each round that is left after `done` local steps."""
+        """The local steps of each remaining round, after `done` local steps of the phase."""
         total = phase_steps(self)
         return [
             min(self.local_steps, total - step) for step in range(done, total, self.local_steps)
         ]
 
     def draws(self, done: int) -> list[range]:
-        """The positions in every worker's stream that each of these rounds draws."""
+        """The positions that each remaining round draws from every worker's stream of examples."""
         batch_size = self.method.batch_size
         starts = range(done, phase_steps(self), self.local_steps)
         return [
@@ -54,25 +54,25 @@ class Phase:
 
 
 def phase_steps(phase: Phase) -> int:
-    """Local steps of a phase: its samples, rounded up to whole steps of all workers."""
+    """Local steps of a phase: its samples, rounded up to full steps of all workers."""
     return -(-phase.samples // phase.samples_per_step)
 
 
 @dataclasses.dataclass(frozen=True)
 class LoopConfig:
-    """What the loop needs to know.
+    """Options of the training loop.
 
     Attributes:
-      seed: of the one root key.
+      seed: of the root key, from which all keys are derived.
       name: printed in front of progress lines.
       eval_every: rounds between evaluations; 0: only at the end.
       checkpoint_every: rounds between checkpoints; 0: only at the end.
       eval_batch_size: examples per evaluation batch.
       calibration_examples: training examples on which normalisation statistics are measured; 0:
-        each test batch is normalised by its own statistics (the authors' protocol).
+        each batch is normalised by its own statistics (the authors' protocol).
       eval_subnets: whether every subnetwork is evaluated as well.
       failures: which workers fail in which round.
-      link: what synchronisations are simulated over, for "simulated_seconds" in the records.
+      link: over which synchronisations are simulated, for "simulated_seconds" in the records.
       time_syncs: whether every phase begins by timing a synchronisation, on a copy of the state.
     """
 

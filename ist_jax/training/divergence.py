@@ -10,11 +10,11 @@ from ist_jax.methods import State
 
 
 class NonFiniteLossError(RuntimeError):
-    """Training diverged."""
+    """Training diverged: a loss or a parameter is not finite."""
 
 
 def check_loss(loss_SxJ: np.ndarray, round: int) -> None:
-    """Raises NonFiniteLossError if a loss of round `round` is nan or infinite."""
+    """Raises NonFiniteLossError if a loss of `round` is nan or infinite."""
     if np.isfinite(loss_SxJ).all():
         return
     worker, step = np.argwhere(~np.isfinite(loss_SxJ))[0]
@@ -26,22 +26,23 @@ def check_loss(loss_SxJ: np.ndarray, round: int) -> None:
 
 def check_state(state: State, round: int) -> None:
     """Raises NonFiniteLossError if parameters are not finite, or an optimizer's state has nan."""
-    if not _is_sound(state):
+    if not _is_finite(state):
         raise NonFiniteLossError(
-            f"{_unsound(state)} became nan or infinite in round {round}: lower the learning rate"
+            f"{_nonfinite_names(state)} became nan or infinite in round {round}: "
+            "lower the learning rate"
         )
 
 
 @jax.jit
-def _is_sound(state: State) -> Array:
-    """bool[]; some optimizers hold infinity by design."""
+def _is_finite(state: State) -> Array:
+    """bool[]. An optimizer's state may be infinite: some optimizers start with infinity."""
     finite = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(state.store)]
     optimizers = jax.tree.leaves((state.opt_state, state.outer_state))
     return jnp.array(finite + [~jnp.isnan(leaf).any() for leaf in optimizers]).all()
 
 
-def _unsound(state: State) -> str:
-    """The names of the leaves that fail the check."""
+def _nonfinite_names(state: State) -> str:
+    """The names of the leaves that are not finite."""
     leaves = zip(leaf_names(state.store), jax.tree.leaves(state.store))
     names = [name for name, leaf in leaves if not jnp.isfinite(leaf).all()]
     return " and ".join(names) or "the optimizer's state"

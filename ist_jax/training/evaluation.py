@@ -1,4 +1,4 @@
-"""Evaluation of a state on whole splits, as one program."""
+"""Evaluation of a state on full splits, as one program."""
 
 import functools
 from collections.abc import Callable, Mapping
@@ -14,13 +14,13 @@ from ist_jax.data.base import Chunk, Dataset
 from ist_jax.methods import Method, State
 from ist_jax.methods.predictor import Predictor
 
-SUBNETS = "_subnets"  # ends the name under which subnetworks' metrics on a split are reported
+SUBNETS = "_subnets"  # suffix of a split's name under which subnetworks' metrics are reported
 
 
 def _batches(num_examples: int, batch_size: int) -> tuple[Array, Array]:
-    """(index_KxB, weight_KxB): batches that cover every example once.
+    """(int32[K, B], float32[K, B]): indices and weights of batches that cover every example once.
 
-    The last batch is filled up with examples from the start, of weight 0.
+    Examples from the start, of weight 0, fill up the last batch.
     """
     batch_size = min(batch_size, num_examples)
     position = jnp.arange(-(-num_examples // batch_size) * batch_size)
@@ -29,12 +29,12 @@ def _batches(num_examples: int, batch_size: int) -> tuple[Array, Array]:
 
 
 def means(sums: Sums) -> dict[str, Array]:
-    """The value of every metric; of subnetworks' metrics, the S values."""
+    """The value of every metric: a scalar, or S values for metrics of subnetworks."""
     return {name: total / weight for name, (total, weight) in sums.items()}
 
 
 def plus(one: Sums, other: Sums) -> Sums:
-    """The sums over two chunks together."""
+    """The sums over both of two chunks."""
     return jax.tree.map(lambda a, b: a + b, one, other)
 
 
@@ -44,7 +44,14 @@ def whole_batch(task: Task, arrays: Any) -> Batch:
 
 
 def add_up(sums: Callable[[Batch, Array], Any], task: Task, chunk: Chunk, batch_size: int) -> Any:
-    """Adds up over a chunk of a split what `sums` gives for a batch and its examples' weights."""
+    """The total of `sums` over all batches of a chunk.
+
+    Args:
+      sums: (batch, float32[B] weights of its examples) -> tree of sums.
+      task: makes the batches.
+      chunk: of a split.
+      batch_size: examples per batch.
+    """
     index_KxB, weight_KxB = _batches(task.num_examples(chunk.arrays), batch_size)
     if chunk.num_examples is not None:
         weight_KxB *= jnp.arange(weight_KxB.size).reshape(weight_KxB.shape) < chunk.num_examples
@@ -57,8 +64,8 @@ def add_up(sums: Callable[[Batch, Array], Any], task: Task, chunk: Chunk, batch_
     return jax.tree.map(lambda leaf_K: leaf_K.sum(axis=0), sums_K)
 
 
-def _with_selected(task: Task, sums: Sums) -> Sums:
-    """`sums`, checked. Raises ValueError if the metric that selects is not among them."""
+def _checked(task: Task, sums: Sums) -> Sums:
+    """`sums`. Raises ValueError if the metric that selects an evaluation is not among them."""
     if task.selects.metric not in sums:
         raise ValueError(
             f"the task selects by {task.selects.metric!r}, and its metrics are {sorted(sums)}: "
@@ -82,8 +89,10 @@ def evaluate_model(
 
     @jax.jit
     def sums(predictor: Predictor, chunk: Chunk) -> Sums:
-        one = lambda batch, weight_B: task.metrics(predictor(batch), batch, weight_B)
-        return add_up(one, task, chunk, batch_size)
+        def sums_of_batch(batch: Batch, weight_B: Array) -> Sums:
+            return task.metrics(predictor(batch), batch, weight_B)
+
+        return add_up(sums_of_batch, task, chunk, batch_size)
 
     chunks = dataset.chunks((part,), SingleDeviceSharding(jax.devices()[0]), batch_size)
     sums_of_chunks = (jax.device_get(sums(predictor, chunk[part])) for chunk in chunks)
@@ -101,18 +110,18 @@ def evaluate(
     batch_size: int,
     subnets: bool,
 ) -> dict[str, dict[str, Array]]:
-    """The task's metrics on every split. To be jitted.
+    """The task's metrics on every split; to be called inside `jax.jit`.
 
     Args:
-      method: whose full model is evaluated.
+      method: its full model is evaluated.
       task: batch and metrics.
       state: of the method.
       splits: name -> arrays.
       calibration: arrays of the training examples on which normalisation statistics are measured.
-        None: every test batch is normalised with its own statistics, as in the authors' code, and
-        the result depends on `batch_size`.
+        None: every batch is normalised by its own statistics, as in the authors' code, and the
+        result depends on `batch_size`.
       batch_size: examples per batch.
-      subnets: whether to evaluate every subnetwork as a model of its own, too.
+      subnets: whether to evaluate every subnetwork as a model, too.
 
     Returns:
       split -> {name: value}; with `subnets` also split + '_subnets' -> {name: the S values}.
@@ -134,7 +143,9 @@ def evaluate_chunks(
     batch_size: int,
     subnets: bool,
 ) -> dict[str, Sums]:
-    """The sums from which `means` makes metrics. To be jitted; arguments as of `evaluate`.
+    """The sums from which `means` computes metrics; to be called inside `jax.jit`.
+
+    Arguments are those of `evaluate`, with chunks in place of splits.
 
     Raises:
       ValueError: `task.selects` names a metric that the task does not have.
@@ -145,11 +156,11 @@ def evaluate_chunks(
 
     def sums(batch: Batch, weight_B: Array) -> dict[str, Sums]:
         one = lambda outputs: task.metrics(outputs, batch, weight_B)
-        full = {"": _with_selected(task, one(predictor(batch)))}
+        full = {"": _checked(task, one(predictor(batch)))}
         return full if of_subnets is None else full | {SUBNETS: jax.vmap(one)(of_subnets(batch))}
 
     return {
-        split + which: sums_of_split
+        split + suffix: sums_of_split
         for split, chunk in chunks.items()
-        for which, sums_of_split in add_up(sums, task, chunk, batch_size).items()
+        for suffix, sums_of_split in add_up(sums, task, chunk, batch_size).items()
     }

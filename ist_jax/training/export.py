@@ -1,4 +1,4 @@
-"""A trained model as a folder: model.json (data, no code) and variables.npz (arrays, no pickle)."""
+"""Exported models: a folder with model.json (data, no code) and variables.npz (no pickles)."""
 
 import dataclasses
 import json
@@ -26,12 +26,12 @@ class ExportError(ValueError):
 
 
 class Exported(NamedTuple):
-    """What `read` returns: `model.apply(variables, x)` are the logits.
+    """An exported model: `model.apply(variables, x)` are the logits of x.
 
     Attributes:
       model: the Flax module.
-      variables: {'params': ...}, and 'norm_stats' where statistics were measured.
-      about: the JSON object that was written with it.
+      variables: {'params': ...}, and 'norm_stats' if normalisation statistics were measured.
+      about: the JSON object that was written with the model.
     """
 
     model: nn.Module
@@ -44,22 +44,23 @@ class Exported(NamedTuple):
 
     @property
     def stats(self) -> Stats | None:
-        """The normalisation statistics; None where none were measured."""
+        """The normalisation statistics; None if they were not measured."""
         return self.variables.get(STATS)
 
 
 def variables_of(params: Params, stats: Stats | None) -> dict[str, Any]:
-    """What a Flax module is applied to."""
+    """The variables of a Flax module."""
     return {"params": params} | ({STATS: stats} if stats else {})
 
 
 def _to_json(value: Any) -> Any:
-    """A field of a Flax module as JSON keeps it: dtypes by name."""
+    """A field of a Flax module for JSON: a dtype is written by its name."""
     try:
         return {"dtype": jnp.dtype(value).name} if isinstance(value, type | np.dtype) else value
     except TypeError as error:
         raise ExportError(
-            f"a model's fields are plain values, not {value!r}: save its variables yourself"
+            f"an exported model's fields are plain values, not {value!r}: save its variables "
+            "yourself"
         ) from error
 
 
@@ -79,11 +80,11 @@ def write(
     """Writes a model whose class is in `ist_jax.models.MODELS` to a new folder.
 
     Args:
-      folder: appears complete or not at all.
+      folder: new; it appears complete or not at all.
       model: the model.
       params: its parameters.
-      stats: its normalisation statistics, None where it has none.
-      about: a JSON object to keep with it.
+      stats: its normalisation statistics; None if it has none.
+      about: a JSON object to keep with the model.
 
     Raises:
       ExportError: the folder exists, or the model is of another class.
@@ -94,7 +95,7 @@ def write(
     names = {kind: name for name, kind in MODELS.items()}
     if type(module) not in names:
         raise ExportError(
-            f"{type(module).__name__} is none of the models {', '.join(MODELS)}; "
+            f"an exported model is one of {', '.join(MODELS)}, not {type(module).__name__}: "
             "save its variables yourself"
         )
     fields = {
@@ -120,7 +121,7 @@ def write(
 def check_new(folder: str | pathlib.Path) -> None:
     """Raises ExportError if `folder` exists."""
     if pathlib.Path(folder).exists():
-        raise ExportError(f"{folder} is there already: export to a new folder")
+        raise ExportError(f"{folder} exists already: export to a new folder")
 
 
 def read(folder: str | pathlib.Path) -> Exported:

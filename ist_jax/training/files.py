@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def with_path(path: pathlib.Path) -> Iterator[None]:
-    """Adds `path` to an OSError raised inside: that of a full disk names no file."""
+    """Adds `path` to an OSError raised inside: the error of a full disk names no file."""
     try:
         yield
     except OSError as error:
@@ -18,10 +18,10 @@ def with_path(path: pathlib.Path) -> Iterator[None]:
 
 
 def write_whole(path: pathlib.Path, text: str) -> None:
-    """Replaces `path` by a file with `text`. A crash at any moment leaves the old file or the new.
+    """Replaces the content of `path` by `text`. A crash leaves the old content or the new.
 
     Raises:
-      OSError: it cannot be written; the error names `path`, which keeps its old content.
+      OSError: the file cannot be written; the error names `path`, which keeps its old content.
     """
     # named by process, as two sweeps may write the same table
     unfinished = path.with_name(f"{path.name}.{os.getpid()}.tmp")

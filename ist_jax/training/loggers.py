@@ -1,12 +1,12 @@
-"""Where the rows of a run go: JSON lines, TensorBoard events, the terminal.
+"""Loggers, which take the rows of a run: JSON lines, TensorBoard events, the terminal.
 
-A row is nested by split and metric. After every round it says where the run stands:
+A row is nested by split and metric. There is one after every round:
 
     {"round": 3, "phase": 0, "samples_seen": 960, "seconds": 1.5, ..., "train": {"loss": 0.7}}
 
 The row of an evaluated round also has `"validation": {"loss": 0.6, "accuracy": 0.8}` and `"test"`.
-Where subnetworks are evaluated, `"validation_subnets": {"accuracy": [0.7, 0.8]}` and
-`"test_subnets"` have a value for each.
+If subnetworks are evaluated, it has `"validation_subnets": {"accuracy": [0.7, 0.8]}` and
+`"test_subnets"`, with a value for each subnetwork.
 """
 
 import contextlib
@@ -24,31 +24,31 @@ Row = Mapping[str, Any]
 
 
 class Logger(Protocol):
-    """Takes the rows of a run, one per round, on the first process alone."""
+    """Takes the rows of a run, one per round. Only the first process calls it."""
 
     def log(self, row: Row, text: str | None = None) -> None:
         """Takes one row.
 
         Args:
-          row: nested by split and metric; see the module.
-          text: a message for people, such as that the run resumes. Its row only says where the run
-            stands and belongs to no record.
+          row: nested by split and metric; see the module's docstring.
+          text: a message for people, such as that the run resumes. The row then only says where the
+            run stands, and is not to be recorded.
         """
         ...
 
     def close(self) -> None:
-        """Releases files. Called once, also when the run fails."""
+        """Releases files. It is called once, even if the run fails."""
         ...
 
 
 def evaluation(row: Row) -> dict[str, Mapping[str, Any]]:
-    """The metrics of a row by split, training apart; {} if its round was not evaluated."""
+    """The metrics of a row by split, without training; {} if its round was not evaluated."""
     splits = {name: value for name, value in row.items() if isinstance(value, Mapping)}
     return {name: value for name, value in splits.items() if name.split("_")[0] != "train"}
 
 
 def flatten(row: Row, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """The values of a nested row by joined names, such as ("test/accuracy", 0.9)."""
+    """The (name, value) pairs of a nested row, names joined by "/": ("test/accuracy", 0.9)."""
     for name, value in row.items():
         if isinstance(value, Mapping):
             yield from flatten(value, f"{prefix}{name}/")
@@ -59,12 +59,12 @@ def flatten(row: Row, prefix: str = "") -> Iterator[tuple[str, Any]]:
 class JsonLines:
     """One JSON object per line.
 
-    A line reaches the operating system at once, and the disk with the next evaluation or `sync`:
-    a row per round must stay cheap.
+    A line is passed to the operating system at once. It reaches the disk with the next evaluation
+    or `sync`, so that a row per round stays cheap.
 
     Args:
-      path: the file, written anew.
-      history: the rows so far, written first.
+      path: the file, which is replaced.
+      history: the rows so far, which are written first.
     """
 
     def __init__(self, path: pathlib.Path, history: Sequence[Row] = ()):
@@ -85,19 +85,19 @@ class JsonLines:
             os.fsync(self._file.fileno())
 
     def close(self) -> None:
-        with contextlib.suppress(OSError):  # reported when it was written; closing only retries
+        with contextlib.suppress(OSError):  # `log` has raised it; closing only retries
             self._file.close()
 
 
 class TensorBoard:
     """Scalars over samples seen, with names joined by "/", as one TensorBoard event file.
 
-    It is synchronous: tensorboardX's own writer thread dies on a full disk, and its caller then
-    waits forever.
+    It writes without a thread: tensorboardX's writer thread dies on a full disk, and its caller
+    then waits forever.
 
     Args:
-      folder: made if it is missing; event files in it are replaced.
-      history: the rows so far, written first.
+      folder: made if it is missing. Event files in it are replaced.
+      history: the rows so far, which are written first.
     """
 
     def __init__(self, folder: pathlib.Path, history: Sequence[Row] = ()):
@@ -132,17 +132,17 @@ class TensorBoard:
             self._writer.flush()
 
     def close(self) -> None:
-        with contextlib.suppress(OSError):  # as above
+        with contextlib.suppress(OSError):  # `log` has raised it
             self._writer.close()
-        with contextlib.suppress(OSError):  # the line above leaves it open if it cannot flush
+        with contextlib.suppress(OSError):  # if it cannot flush, `close` leaves this file open
             self._writer._py_recordio_writer.close()
 
 
 class Terminal:
-    """A progress bar on a terminal; elsewhere a line per evaluation.
+    """A progress bar on a terminal; elsewhere, a line per evaluation.
 
     Args:
-      total: samples of the whole run.
+      total: samples of the run.
       name: printed in front of every line.
       file: where to print; standard error by default.
     """
@@ -174,7 +174,7 @@ class Terminal:
             self._print(row)
 
     def _say(self, row: Row, text: str) -> None:
-        """Prints a line, above the bar if there is one, which then starts at the row's samples."""
+        """Prints a line. A bar stays below it, and advances to the row's samples."""
         if self._bar is None:
             print(f"{self._name}: {text}", file=self._file, flush=True)
             return
@@ -201,7 +201,7 @@ class Terminal:
 
 
 def _as_text(metrics: Mapping[str, Mapping[str, Any]]) -> str:
-    """Such as 'validation loss 0.1234 accuracy 0.9000'; lists (of subnetworks) are left out."""
+    """The scalar metrics of all splits, such as 'validation loss 0.1234 accuracy 0.9000'."""
     numbers = {
         split: [f"{name} {value:.4f}" for name, value in values.items() if isinstance(value, float)]
         for split, values in metrics.items()
@@ -210,7 +210,7 @@ def _as_text(metrics: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def rows_until(path: pathlib.Path, last_round: int) -> list[Row]:
-    """The rows of `path` up to `last_round`, stopping at the first line that is not a whole row."""
+    """The rows of `path` up to `last_round`, or up to the first line that is damaged."""
     if not path.exists():
         return []
     kept: list[Row] = []

@@ -1,4 +1,4 @@
-"""The training loop. It knows interfaces, and names no method, model, metric or data set."""
+"""The training loop. It uses interfaces only: no method, model, metric or data set is named."""
 
 import contextlib
 import dataclasses
@@ -34,7 +34,7 @@ SPLITS = ("validation", "test")  # evaluated while training
 
 @dataclasses.dataclass(frozen=True)
 class _Boundary:
-    """What is to be done between a round and the next; after most rounds, nothing."""
+    """What to do before the next round; after most rounds, nothing."""
 
     evaluates: bool
     saves: bool
@@ -46,7 +46,7 @@ class _Boundary:
 
 
 class _Run:
-    """One run in progress. Only `run` below uses it."""
+    """One run in progress, used by `run` below."""
 
     def __init__(
         self,
@@ -102,7 +102,7 @@ class _Run:
         return state
 
     def _train(self, phase: Phase, state: State) -> State:
-        """All rounds of a phase that are left."""
+        """Trains the remaining rounds of a phase, and returns its state."""
         self.programs = Programs()
         with contextlib.closing(self._views(phase)) as views:
             view = next(views, None)  # the first copy to the devices is not training time
@@ -119,7 +119,7 @@ class _Run:
         return state
 
     def _views(self, phase: Phase) -> Generator[View, None, None]:
-        """What each round that is left in a phase may index."""
+        """The training examples that each remaining round of a phase draws from."""
         key = named_key(self.root, f"order {self.run_state.phase}")
         method, draws = phase.method, phase.draws(self.run_state.steps)
         return self.dataset.views(key, method.num_workers, method.sharding, draws)
@@ -141,7 +141,7 @@ class _Run:
         return state
 
     def _weights(self, method: Method) -> Array:
-        """float32[S]: which workers take part in the coming round; counts those that fail."""
+        """float32[S]: which workers take part in the coming round. Counts those that fail."""
         config, round = self.config, self.run_state.round + 1
         weight_S = config.failures.weights(config.seed, round, method.num_workers)
         self.run_state.add_failures(weight_S)
@@ -150,7 +150,7 @@ class _Run:
     def _measure(
         self, method: Method, train: Any, given: Given, weight_S: Array, steps: int
     ) -> None:
-        """Reads from a phase's first program what a round costs."""
+        """Measures the cost of a round, once per phase, by the phase's first program."""
         phase = self.run_state.phase
         if phase in self.measured_phases:
             return
@@ -161,7 +161,7 @@ class _Run:
         self.run_state.measured[str(phase)] = costs
 
     def _boundary(self, phase: Phase) -> _Boundary:
-        """What is due after the round that was dispatched last."""
+        """What to do after the round that was dispatched last."""
         config, run_state = self.config, self.run_state
         is_due = lambda every: every > 0 and run_state.round % every == 0
         ends_phase = run_state.steps == phase_steps(phase)
@@ -170,14 +170,13 @@ class _Run:
         return _Boundary(evaluates, saves, self._is_stopping(evaluates or saves), ends_phase)
 
     def _is_stopping(self, waits: bool) -> bool:
-        """One process may stop after any round; several agree on it where they wait anyway."""
+        """Whether to stop: one process may after any round, several only where they wait anyway."""
         if jax.process_count() == 1:
             return self.stop()
         return waits and any_process(self.stop())
 
     def _finished_row(self) -> dict[str, Any]:
-        """The row of the last round; waits for its loss."""
-        assert self.pending is not None  # a round is finished once
+        """The row of the last round, once its loss is known."""
         row, loss_SxJ = self.pending[0], fetch(self.pending[1])
         check_loss(loss_SxJ, row["round"])
         self.pending, self.loss_SxJ = None, loss_SxJ
@@ -186,7 +185,7 @@ class _Run:
         return row | {"seconds": self.run_state.seconds, "train": {"loss": loss}}
 
     def _finish_round(self, state: State) -> dict[str, Any]:
-        """The row of the last round; waits for all of the round."""
+        """The row of the last round, once all of the round is done."""
         row = self._finished_row()
         jax.block_until_ready(state)
         self.run_state.tick()
@@ -208,7 +207,7 @@ class _Run:
             )
 
     def _evaluate(self, method: Method, state: State) -> dict[str, Any]:
-        """What the row of an evaluated round has besides."""
+        """Evaluates the state; what an evaluation adds to a round's row."""
         examples = self.config.calibration_examples
         sharding = method.sharding
         calibration = self.dataset.calibration_batch(examples, sharding) if examples else None
@@ -219,7 +218,7 @@ class _Run:
         return evaluated_row(self.run_state, self.loss_SxJ, with_link=with_link) | metrics
 
     def _metrics(self, method: Method, state: State, calibration: Any) -> dict[str, Any]:
-        """{split: {metric: value}}, of subnetworks under "<split>_subnets"."""
+        """{split: {metric: value}}; metrics of subnetworks are under "<split>_subnets"."""
         config, sums = self.config, {}
         options = dict(batch_size=config.eval_batch_size, subnets=config.eval_subnets)
         program = jax.jit(lambda *given: evaluate_chunks(method, self.task, *given, **options))
@@ -258,29 +257,29 @@ def run(
     start: Start | None = None,
     stop: Stop = lambda: False,
 ) -> Results:
-    """Trains through all phases, each from where the one before it ended.
+    """Trains all phases, each from where the phase before it ended.
 
     Args:
       phases: `Phase`s, or tuples of their fields.
       task: loss, batch and metrics.
       dataset: training, validation and test data.
       config: see `LoopConfig`.
-      workdir: where metrics.jsonl, summary.json, TensorBoard events and checkpoints go; None writes
-        nothing. A run resumes from the newest checkpoint in its workdir.
-      loggers: take the row of every round, besides the workdir and the terminal; closed at the end.
+      workdir: folder for metrics.jsonl, summary.json, TensorBoard events and checkpoints; None
+        writes nothing. A run resumes from the newest checkpoint in its workdir.
+      loggers: take the row of every round, as the workdir and the terminal do; closed at the end.
       start: what the first phase starts from instead of a fresh initialisation, such as
         `Start(params)`.
-      stop: asked after every round, with several processes at evaluations and checkpoints. Once
-        any says True, the run saves and raises Stopped.
+      stop: called after every round; with several processes, only at evaluations and checkpoints.
+        When it returns True in any process, the run saves and raises Stopped.
 
     Raises:
-      NonFiniteLossError: the loss became nan or infinite; the message names round and subnetwork.
-        Earlier checkpoints are kept.
-      Stopped: `stop` said so.
-      WorkdirError: the workdir is in use, cannot be written, or its checkpoints are damaged or do
+      NonFiniteLossError: a loss or a parameter became nan or infinite; the message names round and
+        subnetwork or leaf. Earlier checkpoints are kept.
+      Stopped: `stop` returned True.
+      WorkdirError: the workdir is in use or cannot be written, or its checkpoints are damaged or do
         not fit.
       StartError: `start` has parameters of another model.
-      ValueError: a phase without samples or local steps.
+      ValueError: a phase has no samples or no local steps.
     """
     phases = [phase if isinstance(phase, Phase) else Phase(*phase) for phase in phases]
     config = config or LoopConfig()

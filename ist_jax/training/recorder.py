@@ -1,4 +1,4 @@
-"""Gives the rows of a run to its loggers."""
+"""Passes the rows of a run to its loggers."""
 
 from collections.abc import Sequence
 
@@ -10,10 +10,10 @@ from ist_jax.training.workdir import WorkdirError
 
 
 class Recorder:
-    """Gives every row to all loggers, on the first process alone.
+    """Passes every row to all loggers, on the first process alone.
 
-    With several processes, rows wait for the next `flush`. Should writing fail, all processes have
-    to end. To agree on that takes a collective, which no round should wait for.
+    With several processes, rows wait for the next `flush`. If writing fails, all processes have to
+    end; agreeing on that takes a collective, for which no round should wait.
 
     Args:
       loggers: of this run.
@@ -28,7 +28,7 @@ class Recorder:
         self._written = 0
 
     def add_first(self, logger: Logger, history: Sequence[Row]) -> None:
-        """Puts a logger in front, which has the rows of `history` already."""
+        """Puts a logger in front of the others. It has the rows of `history` already."""
         self._loggers = [logger, *self._loggers] if is_first() else []
         self.history, self._written = list(history), len(history)
 
@@ -39,10 +39,10 @@ class Recorder:
             self._write()
 
     def flush(self) -> None:
-        """Returns once all rows are written. Processes call it together.
+        """Returns once all rows are written. All processes call it together.
 
         Raises:
-          WorkdirError: another process could not write; its message says why.
+          WorkdirError: another process could not write; the message says why.
         """
         try:
             all_succeed(self._write)
@@ -56,6 +56,6 @@ class Recorder:
                 logger.log(row)
 
     def say(self, row: Row, text: str) -> None:
-        """Gives a message to all loggers; `row` says where the run stands."""
+        """Passes a message to all loggers; `row` says where the run stands."""
         for logger in self._loggers:
             logger.log(row, text)

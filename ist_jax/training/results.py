@@ -1,4 +1,4 @@
-"""How a run ends."""
+"""What a run returns or raises at its end."""
 
 import dataclasses
 from typing import Any
@@ -12,13 +12,13 @@ from ist_jax.training.loggers import Row
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Results:
-    """What a run ends with.
+    """What a finished run returns.
 
     Attributes:
       method: of the last phase.
-      state: of the method.
-      summary: as in summary.json.
-      history: the row of every round.
+      state: of the method, at the end.
+      summary: the content of summary.json.
+      history: the rows of all rounds.
     """
 
     method: Method
@@ -31,9 +31,9 @@ class Results:
 
     @property
     def params(self) -> Params:
-        """Parameters of the full model, in original order, gathered here for the first time."""
+        """The full model's parameters, in original order. Every call gathers them."""
         return jax.jit(self.method.params)(self.state)
 
 
 class Stopped(RuntimeError):
-    """The run was asked to stop, and has saved."""
+    """The run was asked to stop, and has saved its state."""

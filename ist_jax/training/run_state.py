@@ -16,27 +16,27 @@ from ist_jax.training.workdir import WorkdirError
 
 @dataclasses.dataclass
 class RunState:
-    """Where a run stands, besides the method's state: plain numbers, as JSON keeps them.
+    """Where a run stands, besides the method's state: plain numbers that JSON can hold.
 
     Attributes:
       phase: index of the current phase.
-      round: rounds done, of all phases.
+      round: rounds done in all phases.
       steps: local steps done in this phase.
       local_steps: local steps done in all phases.
-      samples_seen: of all workers together.
+      samples_seen: by all workers together.
       failed_workers: summed over rounds.
-      bytes_per_device: sent so far.
-      bound_per_device: lower bounds of as many synchronisations, in bytes.
-      all_reduce_per_device: bytes of as many ring all-reduces of the full model.
+      bytes_per_device: bytes that a device has sent.
+      bound_per_device: lower bound of the bytes of these synchronisations.
+      all_reduce_per_device: bytes of ring all-reduces of the full model in their place.
       flops_per_device: of all local steps; None once a backend did not count them.
       seconds: of training.
       compile_seconds: of compilation, and of timing synchronisations.
       evaluation_seconds: of evaluation.
-      device_seconds: of training, if every worker had a device to itself.
-      link_seconds: of synchronisations over the configured link.
-      measured: phase -> what `analysis.meter.measure_round` says of its round.
+      device_seconds: estimate of `seconds` if every worker had its own device.
+      link_seconds: of the synchronisations over the simulated link.
+      measured: phase -> the result of `analysis.meter.measure_round` for its round.
       selected_round: round of the selected evaluation; 0 before the first.
-      selected: its metrics by split.
+      selected: metrics of the selected evaluation by split.
     """
 
     phase: int = 0
@@ -63,9 +63,9 @@ class RunState:
         self._devices_per_worker = 1.0
 
     def use_devices(self, sharding: jax.sharding.Sharding, num_workers: int) -> None:
-        """Says which devices train how many workers from now on.
+        """Sets the devices, and the number of workers on them, for `device_seconds`.
 
-        The CPU devices of one process count as one device, as they share its cores.
+        The CPU devices of one process count as one device because they share its cores.
         """
         devices = {
             device.process_index if device.platform == "cpu" else device.id
@@ -91,7 +91,7 @@ class RunState:
         self._section = section
 
     def tick(self) -> None:
-        """Brings the seconds up to date within a section."""
+        """Adds the time since the last tick to the current section."""
         now = time.perf_counter()
         if self._section:
             self.add_seconds(self._section, now - self._since)
@@ -110,17 +110,17 @@ class RunState:
             raise ValueError(f"a section is train, compile or evaluate, not {section!r}")
 
     def start_phase(self, number: int) -> None:
-        """The phase before `number` is over."""
+        """Ends a phase and starts phase `number`."""
         self.phase, self.steps = number, 0
 
     def add_round(self, costs: Any, steps: int, samples: int, link: Link | None) -> None:
         """Counts a round.
 
         Args:
-          costs: the method's (`methods.Costs`).
-          steps: its local steps.
-          samples: of all workers together.
-          link: what its synchronisations are simulated over.
+          costs: of the method (`methods.Costs`).
+          steps: local steps of the round.
+          samples: of the round, of all workers together.
+          link: over which synchronisations are simulated, if any.
         """
         self.round += 1
         self.steps += steps
@@ -139,23 +139,23 @@ class RunState:
         self.failed_workers += int((weight_S == 0).sum())
 
     def select(self, metrics: Mapping[str, Any], selects: Any) -> None:
-        """Keeps the metrics of this round's evaluation if validation says that they are the best.
+        """Keeps the metrics of this round's evaluation if they are the best on validation data.
 
         Args:
           metrics: by split.
-          selects: the task's choice (`core.task.Selection`). Of equal evaluations the first stays.
+          selects: `Task.selects` (`core.task.Selection`). The first of equal evaluations is kept.
         """
-        value = lambda metrics: metrics["validation"][selects.metric]
+        value = lambda evaluation: evaluation["validation"][selects.metric]
         best = value(self.selected) if self.selected else None
         if selects.improves(value(metrics), best):
             self.selected_round, self.selected = self.round, dict(metrics)
 
     @classmethod
     def from_json(cls, saved: Mapping[str, Any], num_phases: int) -> "RunState":
-        """The run state that a checkpoint was saved with.
+        """The run state that a checkpoint has saved as JSON.
 
         Raises:
-          WorkdirError: another version of this software saved it, or a run of other phases.
+          WorkdirError: another version of this software saved it, or a run with other phases.
         """
         fields = {field.name: field for field in dataclasses.fields(cls)}
         fits = saved.keys() == fields.keys() and all(
@@ -163,16 +163,16 @@ class RunState:
         )
         if not fits or saved["phase"] >= num_phases:
             raise WorkdirError(
-                "its checkpoint was saved by another version of this software, or by a run of "
+                "its checkpoint was saved by another version of this software, or by a run with "
                 "other phases: use another workdir"
             )
         return cls(**saved)
 
 
 def _is_possible(value: Any, field: dataclasses.Field) -> bool:
-    """Whether a field may have this value; counts and times are finite and never negative."""
+    """Whether a field may have this value: counts and times are finite and never negative."""
     if field.default_factory is dict:
-        return isinstance(value, dict) and all(isinstance(of, dict) for of in value.values())
+        return isinstance(value, dict) and all(isinstance(v, dict) for v in value.values())
     if value is None:
         return field.name == "flops_per_device"
     is_number = type(value) is int or (type(value) is float and isinstance(field.default, float))

@@ -10,7 +10,7 @@ from ist_jax.training.run_state import RunState
 
 
 def round_row(run_state: RunState) -> dict[str, Any]:
-    """The row of the round dispatched last, but for its loss and the seconds until its end."""
+    """The row of the round that was dispatched last, before its loss and duration are known."""
     return {
         "round": run_state.round,
         "phase": run_state.phase,
@@ -22,13 +22,12 @@ def round_row(run_state: RunState) -> dict[str, Any]:
 
 
 def evaluated_row(run_state: RunState, loss_SxJ: Any, *, with_link: bool) -> dict[str, Any]:
-    """What the row of an evaluated round has besides its metrics.
+    """What an evaluation adds to a round's row, except its metrics.
 
     Args:
       run_state: where the run stands.
       loss_SxJ: of the round.
-      with_link: whether "simulated_seconds" is part of it: training, if every worker had a device
-        to itself, and synchronisations over the link.
+      with_link: whether to add "simulated_seconds" (`_simulated`).
     """
     row = {
         "compile_seconds": run_state.compile_seconds,
@@ -45,21 +44,21 @@ def evaluated_row(run_state: RunState, loss_SxJ: Any, *, with_link: bool) -> dic
 
 
 def _simulated(run_state: RunState) -> float:
-    """Seconds of training and of synchronisations, if every worker had a device to itself."""
+    """Seconds of training, as if every worker had its own device, and of sending over the link."""
     return run_state.device_seconds + run_state.link_seconds
 
 
 def summarise(
     run_state: RunState, history: Sequence[Row], selects: Any, costs: Costs, phase: int
 ) -> dict[str, Any]:
-    """The summary of a finished run; what was not measured is None.
+    """The summary of a finished run. What was not measured is None.
 
     Args:
       run_state: at the end of the run.
       history: all rows; the last one is evaluated.
       selects: how the task selects an evaluation (`core.task.Selection`).
-      costs: of the phase whose workers hold the smallest model.
-      phase: its number.
+      costs: of the phase whose workers have the fewest parameters.
+      phase: the index of that phase.
     """
     measured = run_state.measured.get(str(phase), {})
     with_link = "simulated_seconds" in history[-1]

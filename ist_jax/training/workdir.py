@@ -1,4 +1,4 @@
-"""What a run leaves on disk: rows, TensorBoard events, checkpoints, the summary; and its lock."""
+"""The workdir of a run: rows, TensorBoard events, checkpoints, the summary, and a lock."""
 
 import contextlib
 import fcntl
@@ -24,7 +24,7 @@ class WorkdirError(RuntimeError):
 
 
 def is_locked(path: pathlib.Path) -> bool:
-    """Whether a run is writing in the workdir `path` now."""
+    """Whether a run is writing in the workdir `path`."""
     try:
         with (path / "lock").open() as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -41,16 +41,17 @@ class Workdir:
     It is a logger: rows go to metrics.jsonl and to TensorBoard events.
 
     Args:
-      path: the folder; None: nothing is written.
-      say: takes messages for people.
+      path: the folder; None writes nothing.
+      say: is called with messages for people.
 
     Attributes:
-      saved: the run state in the newest checkpoint, from which the run resumes; None if it starts.
+      saved: the run state in the newest checkpoint, from which the run resumes; None if the run
+        starts.
       history: the rows up to that checkpoint.
 
     Raises:
-      WorkdirError: another run writes there, it cannot be written, all of its checkpoints are
-        damaged, or it was written by an earlier version of this software.
+      WorkdirError: another run writes in the folder, the folder cannot be written, all of its
+        checkpoints are damaged, or an earlier version of this software wrote them.
     """
 
     def __init__(self, path: str | pathlib.Path | None, say: Callable[[str], None]):
@@ -86,7 +87,7 @@ class Workdir:
             self._check_committed(path)
 
     def _start_records(self, path: pathlib.Path) -> None:
-        """Opens the records. One process writes them; all write checkpoints."""
+        """Opens the records, which one process writes. All processes write checkpoints."""
         self.history = self._rows_until_checkpoint(path / "metrics.jsonl")
         if jax.process_index() == 0:
             self._metrics = JsonLines(path / "metrics.jsonl", self.history)
@@ -98,11 +99,11 @@ class Workdir:
         self._loggers.append(logger)
 
     def _check_committed(self, path: pathlib.Path) -> None:
-        """Checkpoint 0 is written before the first row, so rows alone mean lost checkpoints."""
+        """Refuses rows without checkpoints: checkpoint 0 is written before the first row."""
         none_committed = not any((path / "checkpoints").glob("*.sha256*"))
         if none_committed and rows_until(path / "metrics.jsonl", sys.maxsize):
             raise WorkdirError(
-                f"{path}: rounds were trained here and all checkpoints are gone: "
+                f"{path}: rounds were trained here, and all checkpoints are missing: "
                 f"use another workdir"
             )
 
@@ -123,7 +124,7 @@ class Workdir:
         return rows
 
     def _lock(self, path: pathlib.Path) -> None:
-        """Locks the workdir until the process ends, however it ends: the kernel holds the lock."""
+        """Locks the workdir. The kernel releases the lock if the process dies."""
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         self._open_files.callback(os.close, descriptor)
         try:
@@ -156,7 +157,10 @@ class Workdir:
                 logger.log(row, text)
 
     def save(self, round: int, state: Any, params: Any, run_state: Mapping[str, Any]) -> None:
-        """Commits a checkpoint, after the rows up to it; arguments as of `Checkpoints.save`."""
+        """Commits a checkpoint once all rows up to it are on the disk.
+
+        Arguments are those of `Checkpoints.save`. Raises WorkdirError if it cannot be written.
+        """
         if self._checkpoints:
             with self._as_workdir_error():
                 all_succeed(self._sync)
@@ -167,13 +171,21 @@ class Workdir:
             self._metrics.sync()
 
     def restore(self, like: Any, params: Any) -> Any:
-        """The state of the checkpoint of `saved`; arguments as of `Checkpoints.restore`."""
+        """The state in the newest checkpoint; arguments are those of `Checkpoints.restore`.
+
+        Raises:
+          WorkdirError: the checkpoint is damaged or does not fit.
+        """
         with self._as_workdir_error():
             assert self._checkpoints is not None  # `saved` came from them
             return self._checkpoints.restore(like, params)
 
     def finish(self, summary: Mapping[str, Any]) -> None:
-        """Writes summary.json: the run is finished."""
+        """Writes summary.json, which marks the run as finished.
+
+        Raises:
+          WorkdirError: it cannot be written.
+        """
         if self._path is not None and jax.process_index() == 0:
             with self._as_workdir_error():
                 write_whole(self._path / "summary.json", json.dumps(summary, indent=2) + "\n")

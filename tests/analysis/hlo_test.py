@@ -12,17 +12,24 @@ from ist_jax.core.placement import AXIS, subnet_mesh
 
 def test_collectives_are_read_from_text():
     text = """
-  %all-to-all.3 = (f32[1,2,8]{2,1,0}, /*index=5*/f32[1,2,8]{2,1,0}) all-to-all(%a, %b), channel_id=1, replica_groups={{0,1}}
+  %all-to-all.3 = (f32[1,2,8]{2,1,0}, /*index=5*/f32[1,2,8]{2,1,0}) all-to-all(%a, %b), \
+channel_id=1, replica_groups={{0,1}}
   %x = f32[1,2]{1,0} get-tuple-element(%all-to-all.3), index=0
-  %psum.7 = bf16[10]{0} all-reduce(%y), channel_id=1, replica_groups=mesh['subnet'=4] {'subnet'}, to_apply=%add
+  %psum.7 = bf16[10]{0} all-reduce(%y), channel_id=1, \
+replica_groups=mesh['subnet'=4] {'subnet'}, to_apply=%add
   %ag = s8[4,16]{1,0} all-gather(%z), channel_id=2, replica_groups=[1,8]<=[8], dimensions={0}
-  %ags = (f32[2]{0}, f32[8]{0}) all-gather-start(%z), channel_id=2, replica_groups=[1,4]<=[4], dimensions={0}
+  %ags = (f32[2]{0}, f32[8]{0}) all-gather-start(%z), channel_id=2, \
+replica_groups=[1,4]<=[4], dimensions={0}
   %agd = f32[8]{0} all-gather-done(%ags)
-  %agc = ((f32[2]{0}, f32[1]{0}), (f32[8]{0}, f32[4]{0})) all-gather-start(%z, %u), replica_groups=[1,4]<=[4], dimensions={0}
-  %a2a = ((f32[8,4]{1,0}), f32[8,4]{1,0}) all-to-all-start(%z), channel_id=2, replica_groups={{0,1}}, dimensions={0}
-  %rs = (f32[8]{0}, f32[4]{0}) reduce-scatter-start(%z), channel_id=2, replica_groups={{0,1}}, dimensions={0}
+  %agc = ((f32[2]{0}, f32[1]{0}), (f32[8]{0}, f32[4]{0})) all-gather-start(%z, %u), \
+replica_groups=[1,4]<=[4], dimensions={0}
+  %a2a = ((f32[8,4]{1,0}), f32[8,4]{1,0}) all-to-all-start(%z), channel_id=2, \
+replica_groups={{0,1}}, dimensions={0}
+  %rs = (f32[8]{0}, f32[4]{0}) reduce-scatter-start(%z), channel_id=2, \
+replica_groups={{0,1}}, dimensions={0}
   %ars = f32[6]{0} all-reduce-start(%z), channel_id=2, replica_groups={{0,1}}, to_apply=%add
-  %cps = (f32[3]{0}, f32[3]{0}, u32[], u32[]) collective-permute-start(%z), source_target_pairs={{0,1},{1,0}}
+  %cps = (f32[3]{0}, f32[3]{0}, u32[], u32[]) collective-permute-start(%z), \
+source_target_pairs={{0,1},{1,0}}
   %cp = f32[3]{0} collective-permute(%z), channel_id=3, source_target_pairs={{0,1},{1,0}}
   %f8 = f8e4m3fn[16]{0} all-reduce(%y), channel_id=1, replica_groups={{0,1}}, to_apply=%add
 """
@@ -65,7 +72,8 @@ def test_a_loops_condition_runs_once_more_than_its_body():
   %a = f32[8]{0} all-to-all(%c), replica_groups={{0,1}}, dimensions={0}
 }
 ENTRY %main (x: f32[8]) -> f32[8] {
-  %w = f32[8]{0} while(%x), condition=%cond, body=%body, backend_config={"known_trip_count":{"n":"5"}}
+  %w = f32[8]{0} while(%x), condition=%cond, body=%body, \
+backend_config={"known_trip_count":{"n":"5"}}
 }
 """
     assert sorted(collectives(text)) == [
@@ -111,7 +119,7 @@ def compiled(f, *shapes, num_devices=8):
 
 
 def test_a_program_without_loops_by_hand():
-    """An all_to_all of 64 x 32 floats, an all_gather to 512 floats and a psum of 4, on 8 devices."""
+    """An all_to_all of 64 x 32 floats, an all_gather to 512 and a psum of 4, on 8 devices."""
 
     def f(x_64x32):
         exchanged = lax.all_to_all(x_64x32.reshape(8, 8, 32), AXIS, 0, 0).reshape(64, 32)

@@ -17,7 +17,7 @@ from ist_jax.models import MLP, PreActResNet
 
 
 def mlp_flops(batch, widths):
-    """Of the matrix products of a forward and a backward pass: three per layer, but two where no input gradient is needed."""
+    """Those of three matrix products per layer, or two if no input gradient is needed."""
     products = [2 * batch * a * b for a, b in itertools.pairwise(widths)]
     return 3 * sum(products) - products[0]
 
@@ -43,7 +43,7 @@ def test_flops_of_a_local_step_of_an_mlp_are_its_matrix_products(num_subnets):
 
 @pytest.mark.parametrize("num_subnets", [1, 4])
 def test_flops_count_every_block_of_a_loop_over_blocks(num_subnets):
-    """8 or 2 blocks of two 3 x 3 convolutions of 16 channels on 4 x 4 pixels, forward and for two gradients."""
+    """Those of 8 or 2 blocks of two 3 x 3 convolutions with 16 channels on 4 x 4 pixels."""
     image = jax.ShapeDtypeStruct((1, 8, 8, 2), jnp.float32)
     split = blocks(PreActResNet((1, 9), 5, width=8), image, num_subnets=num_subnets, stages=(2,))
     method = ist(split, TASK, optax.sgd(0.1), batch_size=16)
@@ -66,7 +66,7 @@ def test_flops_count_every_block_of_a_loop_over_blocks(num_subnets):
     )
     assigned = (8 // num_subnets) * 2 * convolution(4, 3, 16, 16)
     expected = 2 * convolution(8, 3, 2, 8) + 3 * (shared + assigned)
-    # at the border fewer than 9 pixels are summed: 0.69 of them on 4 x 4; norms and the update count too
+    # sums at the border have fewer than 9 pixels, 0.69 of them on 4 x 4; norms and updates count
     assert 0.69 * expected < flops < 1.2 * expected
 
 
@@ -165,7 +165,7 @@ def test_a_timed_synchronisation_leaves_the_run_as_it_is(name):
 
 
 def test_a_synchronisation_is_not_timed_where_memory_has_no_room_for_a_copy(monkeypatch):
-    """Said by arithmetic before anything is copied: a host that runs out of memory kills without a word."""
+    """It is refused before a copy: a host that runs out of memory kills the process silently."""
     method, data = METHODS["ist"](4), dataset()
     state = method.fresh(jax.random.key(0))
     view = next(data.views(jax.random.key(5), 4, method.sharding, [range(1)]))

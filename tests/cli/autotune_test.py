@@ -113,7 +113,10 @@ def test_no_more_than_two_states_are_held_while_it_is_measured(made, monkeypatch
     # data are held once in any case
     next(wide.data.views(jax.random.key(1), method.num_workers, method.sharding, [range(1)]))
     of_state = 4 * method.costs.model_parameters
-    held = lambda: sum(array.nbytes for array in jax.live_arrays() if not array.is_deleted())
+
+    def held():
+        return sum(array.nbytes for array in jax.live_arrays() if not array.is_deleted())
+
     gc.collect()  # what other tests held
     before, most = held(), []
 

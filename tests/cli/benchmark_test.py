@@ -30,7 +30,7 @@ def test_the_quick_benchmark_prints_and_writes_its_rows(tmp_path):
         "4 devices",
         "holder-sharded, sharded",
         "repartition",
-        "step of the whole network, batch 256",
+        "step of the full network, batch 256",
     ):
         assert part in whats
     assert all(row["seconds"] > 0 and row["ratio"] > 0 for row in content["rows"])

@@ -15,7 +15,7 @@ from ist_jax.cli.architectures import ARCHITECTURES
 from ist_jax.cli.commands import run
 from ist_jax.cli.config import (
     FIELDS,
-    METHODS,
+    METHOD_NAMES,
     Config,
     ConfigError,
     ConfigFile,
@@ -159,7 +159,7 @@ def test_a_config_json_of_a_run_is_a_config(tmp_path):
         parse(config=f"--config={tmp_path}/config.json")
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", METHOD_NAMES)
 def test_every_method_is_built_with_the_samples_of_the_config(method):
     experiment = resolve(parse(f"--method={method}", "--epochs=3.5"))
     (phase,) = experiment.phases
@@ -222,8 +222,8 @@ CONFIG_FILES = sorted((ROOT / "experiments").rglob("*.py"))
 
 @pytest.mark.parametrize("file", CONFIG_FILES, ids=lambda file: f"{file.parent.name}-{file.stem}")
 def test_every_config_file_is_valid_for_every_method(file):
-    needs_dir = ConfigFile(str(file)).config().data.name not in data.EMBEDDED
-    for method in METHODS:
+    needs_dir = data.SOURCES[ConfigFile(str(file)).config().data.name].reads != "nothing"
+    for method in METHOD_NAMES:
         place = ["--data.dir=x"] * needs_dir
         config = parse(f"--method={method}", *place, config=f"--config={file}")
         assert config.method == method
@@ -232,15 +232,15 @@ def test_every_config_file_is_valid_for_every_method(file):
 def test_one_file_serves_several_numbers_of_subnetworks():
     """Where every value was tuned for each of them."""
     file = f"--config={ROOT}/experiments/ist/equal_seconds.py"
-    found = {}
+    tuned = {}
     for subnets in (2, 4, 8):
-        for method in METHODS:
+        for method in METHOD_NAMES:
             arguments = [f"--method={method}", f"--num_subnets={subnets}", "--data.dir=x"]
             config = parse(*arguments, config=file)
-            found[method, subnets] = (config.epochs, config.optimizer.learning_rate)
+            tuned[method, subnets] = (config.epochs, config.optimizer.learning_rate)
             assert config.num_subnets == subnets
-    assert found["ist", 8] == (10.0, 0.005) and found["single", 8] == (1.0, 0.001)
-    assert found["diloco", 2] == (4.0, 0.002)
+    assert tuned["ist", 8] == (10.0, 0.005) and tuned["single", 8] == (1.0, 0.001)
+    assert tuned["diloco", 2] == (4.0, 0.002)
     with pytest.raises(ConfigError, match="equal_seconds.py: num_subnets is one of 2, 4, 8"):
         parse("--num_subnets=3", "--data.dir=x", config=file)
 

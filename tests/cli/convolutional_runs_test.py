@@ -53,7 +53,7 @@ def test_slots_that_are_empty_are_said():
     for fields, says in (
         (
             ["--warmup_fraction=0.1"],
-            "stage_3: 22 units in 4 x 6 slots, 2 of them empty, but stored and computed",
+            "stage_3: 22 units in 4 x 6 slots; the 2 empty slots are stored and computed, too",
         ),
         (["--min_blocks=6"], ""),
         (["--num_subnets=2"], ""),

@@ -18,7 +18,7 @@ from processes import PATIENCE, ended, wait_until
 from ist_jax.cli import distributed
 from ist_jax.cli.commands import launch_local, run
 from ist_jax.cli.config import ConfigError
-from ist_jax.cli.config.parsing import own_flags
+from ist_jax.cli.config.parsing import flags_only
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 DIGITS = f"--config={ROOT}/experiments/demo/digits.py"
@@ -158,7 +158,10 @@ def test_two_processes_write_one_record_and_stop_together(tmp_path):
 def test_a_frozen_process_does_not_outlive_a_failed_one(monkeypatch):
     monkeypatch.setattr(launch_local, "PATIENCE", 0.2)
     monkeypatch.setattr(launch_local.signal, "signal", lambda *args: None)
-    program = lambda code: subprocess.Popen([sys.executable, "-S", "-c", code])
+
+    def program(code):
+        return subprocess.Popen([sys.executable, "-S", "-c", code])
+
     frozen = program("import time; time.sleep(600)")
     assert launch_local.wait([program("import sys; sys.exit(3)"), frozen]) == [3, -9]
     assert launch_local.wait([program(""), program("import time; time.sleep(0.5)")]) == [0, 0]
@@ -189,7 +192,7 @@ def test_processes_that_have_no_mesh_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "environ,is_found",
+    "environ,is_detected",
     [
         ({}, False),
         ({"SLURM_PROCID": "0", "SLURM_NTASKS": "4", "SLURM_STEP_NODELIST": "n[0-3]"}, True),
@@ -203,8 +206,8 @@ def test_processes_that_have_no_mesh_are_refused(tmp_path):
         ({"TPU_WORKER_HOSTNAMES": "t0", "MEGASCALE_NUM_SLICES": "2"}, True),
     ],
 )
-def test_launchers_are_detected(environ, is_found):
-    assert distributed.is_detected(environ) == is_found
+def test_launchers_are_detected(environ, is_detected):
+    assert distributed.is_detected(environ) == is_detected
 
 
 IN_POD = """
@@ -348,7 +351,7 @@ def test_a_tpu_vm_of_no_pod_trains_alone():
         ),
         (
             ["--coordinator=localhost:1", "--num_processes=2", "--process_id=2"],
-            "from 0 to num-processes - 1 = 1, not 2",
+            "from 0 to 1 (num-processes - 1), not 2",
         ),
     ],
 )
@@ -362,9 +365,12 @@ def test_flags_may_be_two_words_and_the_last_of_a_name_counts():
     address = ["--coordinator", "a:1", "--coordinator=b:2"]
     others = ["--config=x", "--model.hidden", "8", "--seed=1"]
     words = ["--process_id", "1", *others, "--num-processes=2", *address, "--workdir", "w"]
-    flags = own_flags(distributed.RunFlags, ["run", *words])
-    assert flags == distributed.RunFlags("x", "b:2", 2, 1, "w")
-    workdir = lambda *words: own_flags(distributed.RunFlags, ["run", *words]).workdir
+    flags = flags_only(distributed.TrainingFlags, ["run", *words])
+    assert flags == distributed.TrainingFlags("x", "b:2", 2, 1, "w")
+
+    def workdir(*words):
+        return flags_only(distributed.TrainingFlags, ["run", *words]).workdir
+
     assert workdir("--workdir", "a") == workdir("--workdir=a") == "a"
     assert workdir("--workdir=a", "--data.dir=--workdir=c", "--workdir", "b=1") == "b=1"
     assert workdir("--config=x") == ""
@@ -375,7 +381,7 @@ def test_a_launcher_that_does_not_say_enough_is_one_line_with_the_flags(monkeypa
     monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "2")
     with pytest.raises(
         ConfigError,
-        match="do not find each other .*give each --coordinator, --num-processes, --process-id",
+        match="find each other .*each of them --coordinator, --num-processes, --process-id",
     ):
         distributed.join(distributed.Processes())
 

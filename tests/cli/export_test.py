@@ -77,7 +77,7 @@ def test_other_methods_are_exported_whole_or_by_member(method, tmp_path, capsys)
     )
     error = capsys.readouterr().err
     if method == "ensemble":
-        assert (whole, one) == (2, 0) and "an ensemble is 4 models and no full one" in error
+        assert (whole, one) == (2, 0) and "an ensemble is 4 models, and has no full model" in error
         assert export.read(tmp_path / "one").about["test_accuracy"] == pytest.approx(
             summary["last"]["test_subnets"]["accuracy"][1]
         )
@@ -163,7 +163,7 @@ def test_what_cannot_be_exported_or_scored_is_one_line(ist_run, tmp_path, capsys
             "--subnet is an integer, not 'one'",
         ),
         (exporting.main, [f"--workdir={workdir}"], "--out DIR is missing"),
-        (exporting.main, [f"--workdir={workdir}", f"--out={tmp_path}/full"], "is there already"),
+        (exporting.main, [f"--workdir={workdir}", f"--out={tmp_path}/full"], "exists already"),
         (exporting.main, [f"--workdir={tmp_path}/hollow", "--out=x"], "holds no checkpoint"),
         (evaluate.main, [f"--model={tmp_path}/bad"], "holds no exported model"),
         (evaluate.main, [f"--model={tmp_path}/full"], "holds no exported model"),
@@ -212,9 +212,9 @@ def test_every_field_of_a_model_survives(tmp_path):
         (4, 5), 3, norm="none", bias=True, activation="gelu", sum_scale=0.5, dtype=jnp.bfloat16
     )
     export.write(tmp_path / "out", LinenModel(model), {}, None, {"a": 1})
-    found = export.read(tmp_path / "out")
-    assert found.model == model and found.about == {"a": 1}
-    with pytest.raises(export.ExportError, match="is there already"):
+    exported_model = export.read(tmp_path / "out")
+    assert exported_model.model == model and exported_model.about == {"a": 1}
+    with pytest.raises(export.ExportError, match="exists already"):
         export.write(tmp_path / "out", LinenModel(model), {}, None, {})
 
 

@@ -5,7 +5,7 @@ import os
 import pytest
 from finished_runs import finished
 
-from ist_jax.cli.config import METHODS
+from ist_jax.cli.config import METHOD_NAMES
 from ist_jax.cli.records import curves, drawing
 from ist_jax.cli.records.pages import drawn_from
 from ist_jax.cli.records.pictures import holders, partition
@@ -14,9 +14,9 @@ from ist_jax.methods import drawn_partitions
 
 
 def test_every_method_has_a_colour_which_no_other_has():
-    assert set(drawing.METHOD_COLOURS) == set(METHODS)
+    assert set(drawing.METHOD_COLOURS) == set(METHOD_NAMES)
     colours = {*drawing.METHOD_COLOURS.values(), drawing.OTHER_COLOUR}
-    assert len(colours) == len(METHODS) + 1
+    assert len(colours) == len(METHOD_NAMES) + 1
 
 
 def test_a_method_has_its_colour_and_its_variants_other_lines():

@@ -52,8 +52,8 @@ def test_an_exported_graph_network_scores_as_it_did(gist, subnet, tmp_path):
         assert about["test_accuracy"] == pytest.approx(
             gist[1]["last"]["test"]["accuracy"], abs=1e-6
         )
-    found = read(tmp_path / "out")
-    assert found.model.hidden == ((16, 16) if subnet is None else (4, 4))
+    exported = read(tmp_path / "out")
+    assert exported.model.hidden == ((16, 16) if subnet is None else (4, 4))
     assert evaluate.score(str(tmp_path / "out"))["accuracy"] == pytest.approx(
         about["test_accuracy"], abs=1e-6
     )
@@ -137,12 +137,12 @@ def test_a_picture_of_the_nodes_before_and_after_training(gist, tmp_path):
 
 def test_the_embedding_of_a_node_is_what_the_output_layer_reads():
     """GraphSAGE: its product with the kernel is the output. The others: by their sizes."""
-    found = {}
+    embeddings = {}
     for name in ("gcn-uneven", "sage-layer-norm", "gat"):
         split = DECOMPOSITIONS[name](2)
         params, graph = random_params(split), inputs(split)
-        found[name] = pictures.embeddings(split.full, params, graph)
-    assert {name: x.shape[1] for name, x in found.items()} == {
+        embeddings[name] = pictures.embeddings(split.full, params, graph)
+    assert {name: x.shape[1] for name, x in embeddings.items()} == {
         "gcn-uneven": 8,
         "sage-layer-norm": 2 * 16,
         "gat": 2 * 8,
@@ -150,5 +150,5 @@ def test_the_embedding_of_a_node_is_what_the_output_layer_reads():
     split = DECOMPOSITIONS["sage-layer-norm"](2)
     params, graph = random_params(split), inputs(split)
     kernel, bias = (params["output"][name] for name in ("kernel", "bias"))
-    logits = found["sage-layer-norm"] @ kernel.reshape(32, -1) + bias[None]
+    logits = embeddings["sage-layer-norm"] @ kernel.reshape(32, -1) + bias[None]
     np.testing.assert_allclose(logits, split.full.apply(params, graph), rtol=1e-4, atol=1e-4)

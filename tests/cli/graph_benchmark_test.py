@@ -11,21 +11,21 @@ from ist_jax.cli.records import pages
 
 
 def test_a_generated_graph_has_its_numbers():
-    found = generated(200, 1000, features=6, classes=4)
-    graph = found.arrays("test")["graph"]
+    data = generated(200, 1000, features=6, classes=4)
+    graph = data.arrays("test")["graph"]
     assert (
-        found.notes["nodes"] == 200
-        and graph.degree_N.sum() == found.notes["edges"]
-        and 1900 < found.notes["edges"] < 2000
+        data.notes["nodes"] == 200
+        and graph.degree_N.sum() == data.notes["edges"]
+        and 1900 < data.notes["edges"] < 2000
     )
-    assert 0.4 < found.arrays("test")["counted_N"].mean() * 2 < 0.6 and found.num_classes == 4
+    assert 0.4 < data.arrays("test")["counted_N"].mean() * 2 < 0.6 and data.num_classes == 4
 
 
 def test_operations_of_a_step_by_hand():
     """The first product is constant: only its kernel has a gradient. Sums go both ways."""
-    found = generated(200, 1000, features=6, classes=4)
-    graph, whole = found.arrays("train")["graph"], found.arrays("test")["graph"]
-    train = int(found.arrays("train")["counted_N"].sum())
+    data = generated(200, 1000, features=6, classes=4)
+    graph, whole = data.arrays("train")["graph"], data.arrays("test")["graph"]
+    train = int(data.arrays("train")["counted_N"].sum())
     near = graph.blocks[1].shape[1]
     assert graph.blocks[1].shape[0] == train < near == graph.blocks[0].shape[0] <= 200
     assert entries(graph.blocks[0]) <= 200 + whole.degree_N.sum(), "a node is its own neighbour"
@@ -33,21 +33,21 @@ def test_operations_of_a_step_by_hand():
         output = near if width > 4 else train
         products = 2 * graph.features.size * width + 3 * (near * width * width + output * 4 * width)
         sums = 2 * (entries(graph.blocks[0]) * width + entries(graph.blocks[1]) * 4)
-        assert flops(found, 16, subnets) == 2 * (products + sums)
+        assert flops(data, 16, subnets) == 2 * (products + sums)
         taken = 3 * (near * 2 * width + output * (width + 4)) + 2 * 200 * (
             6 + width
         )  # the first has no gradient of its input
         added = 2 * entries(graph.blocks[0]) * width + 2 * entries(graph.blocks[1]) * 4
         made = sum(graph.blocks[0].shape) * width + (train + near) * 4
         parameters = 6 * width + width + width * width + width + width * 4 + 4
-        assert moved(found, 16, subnets) == 4 * (
+        assert moved(data, 16, subnets) == 4 * (
             taken + added + made + 5 * (200 + near) * width + 8 * parameters
         )
 
 
 def test_cora_alone_needs_cora(capsys):
     assert graphs.main(["graph_benchmark", "--cora_only"]) == 2
-    assert "--cora DIR is missing" in capsys.readouterr().err
+    assert "--cora-only needs --cora DIR" in capsys.readouterr().err
 
 
 def test_cora_alone(tmp_path, real_data):
@@ -58,9 +58,9 @@ def test_cora_alone(tmp_path, real_data):
     content = json.loads((tmp_path / "graph_benchmark_cora.json").read_text())
     names = [row[0].split(",")[0] for row in content["rows"]]
     inference = [
-        f"Cora: inference by {what} 4" for what in ("the whole GCN after", "an ensemble of")
+        f"Cora: inference by {what} 4" for what in ("the full GCN after", "an ensemble of")
     ]
-    assert names[:5] == ["Cora: the whole GCN", "Cora: 4 sub-GCNs", *["Cora"] * 3], (
+    assert names[:5] == ["Cora: the full GCN", "Cora: 4 sub-GCNs", *["Cora"] * 3], (
         "with dropout of the input both ways"
     )
     assert (
@@ -75,7 +75,7 @@ def test_a_quick_run_prints_and_writes_what_a_page_shows(tmp_path, capsys):
     expected = [
         f"{of}: {what}"
         for of in ("digits", "1,600 nodes, 8,000 edges")
-        for what in ("the whole GCN", "4 sub-GCNs, ")
+        for what in ("the full GCN", "4 sub-GCNs, ")
     ]
     assert all(name.startswith(beginning) for name, beginning in zip(named, expected)), named
     assert [float(cell.replace(",", "")) > 0 for cell in np.array(content["rows"])[:, 1]] == [

@@ -36,19 +36,20 @@ def test_shapes_are_those_of_a_real_graph_whose_nodes_have_as_many_neighbours(
     raw = raw_graph(nodes, edges_2xE=np.stack([senders, receivers]))
     real = graph_dataset(raw, first_product=first_product, clusters=clusters)
     size = GraphSize(nodes, len(senders), raw.features_NxD.shape[1], real.num_classes)
-    spec, found = graph_shapes(size, GraphOptions(first_product, clusters=clusters))
+    spec, shapes = graph_shapes(size, GraphOptions(first_product, clusters=clusters))
     assert spec == real.spec
-    described = lambda tree: jax.tree.map(
-        lambda leaf: (leaf.shape, np.dtype(leaf.dtype).name), dict(tree)
-    )
+
+    def described(tree):
+        return jax.tree.map(lambda leaf: (leaf.shape, np.dtype(leaf.dtype).name), dict(tree))
+
     expected = described(real.arrays("train"))
     if len(set(np.diff(real.arrays("train")["start"]))) > 1:  # METIS may cut unevenly
-        expected, found = (
+        expected, shapes = (
             {name: tree for name, tree in of.items() if "slot" not in name}
-            for of in (expected, found)
+            for of in (expected, shapes)
         )
-    assert described(found) == expected
-    assert (degree > 64) == bool(found["graph"].receiver_R.shape[0])
+    assert described(shapes) == expected
+    assert (degree > 64) == bool(shapes["graph"].receiver_R.shape[0])
 
 
 def test_a_device_holds_what_the_compiled_round_of_a_real_run_says(tmp_path, capsys):
@@ -104,7 +105,7 @@ def test_a_wide_model_on_a_large_graph_is_measured_without_being_allocated(tmp_p
                 "--model.dropout=0.0",
                 *("--graph", "9", "9", "9", "9"),
             ],
-            "--graph is of graph networks",
+            "--graph is for graph networks",
         ),
     ],
 )

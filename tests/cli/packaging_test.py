@@ -51,7 +51,7 @@ def test_one_command_is_installed(wheel):
 
 
 def test_every_import_of_the_package_is_of_a_requirement():
-    """Under the name that is imported; the standard library and optional packages apart."""
+    """By the name that is imported; the standard library and optional packages are allowed, too."""
     required = {
         re.split(r"[^\w-]", line)[0].lower()
         for line in (ROOT / "requirements.txt").read_text().splitlines()

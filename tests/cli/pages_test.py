@@ -86,13 +86,16 @@ def test_values_of_a_paper_are_a_column(page):
     made = "| method | seeds | paper (%) |\n| --- | ---: | ---: |\n| ist | 2 | 81.50 |"
     assert made in pages.rebuilt(page)
     results.write(table, results.read(table)._replace(paper={"gist": 1.0}))
-    with pytest.raises(ConfigError, match="'gist' is not a row; rows: ist"):
+    with pytest.raises(ConfigError, match="the paper's values are for rows ist.*, not 'gist'"):
         pages.rebuilt(page)
 
 
 def test_what_a_page_cannot_be_made_from_is_one_line(page):
     for text, says in (
-        ("<!-- table results/two | colour -->\n<!-- end -->\n", "column 'colour' fits 0 of"),
+        (
+            "<!-- table results/two | colour -->\n<!-- end -->\n",
+            "'colour' begins the title of one column, not of 0 of",
+        ),
         ("<!-- table results/two -->\n", "needs one '<!-- end -->' after it"),
         ("<!-- table nowhere -->\n<!-- end -->\n", "there is no such table"),
     ):

@@ -34,12 +34,13 @@ def test_a_plan_is_printed_and_written(tmp_path, capsys):
     ).read_text().strip() == printed.strip() and "as fast as this machine" in printed
     rows = json.loads((out / "plan.json").read_text())
     assert {(r["method"], r["S"], r["J"]) for r in rows} == {
-        (m, s, j) for m in plan.METHODS for s in (1, 4) for j in (5, 50)
+        (m, s, j) for m in plan.COMPARED for s in (1, 4) for j in (5, 50)
     }
     assert (out / "plan.png").read_bytes().startswith(b"\x89PNG")
-    of = lambda method, subnets, steps: next(
-        r for r in rows if (r["method"], r["S"], r["J"]) == (method, subnets, steps)
-    )
+
+    def of(method, subnets, steps):
+        return next(r for r in rows if (r["method"], r["S"], r["J"]) == (method, subnets, steps))
+
     for r in rows:
         assert r["utilisation"] == pytest.approx(r["J"] * r["step_seconds"] / r["round_seconds"])
         on_link = r["round_seconds"] - r["J"] * r["step_seconds"]
@@ -64,18 +65,18 @@ def test_a_plan_takes_every_methods_own_values_and_the_link_of_the_config(capsys
         "16",
         "--link.bandwidth=3Mbps",
     ]
-    found = {method: plan.configured(method, ["plan", *arguments])[1] for method in plan.METHODS}
-    assert {m: c.optimizer.learning_rate for m, c in found.items()} == {
+    configs = {method: plan.configured(method, ["plan", *arguments])[1] for method in plan.COMPARED}
+    assert {m: c.optimizer.learning_rate for m, c in configs.items()} == {
         "ist": 0.01, "data_parallel": 0.002, "local_sgd": 0.001, "diloco": 0.001,
     }  # fmt: skip
     measured = [
-        plan.measure(found[method], builders.load_dataset(found[method]), 4, 1)
+        plan.measure(configs[method], builders.load_dataset(configs[method]), 4, 1)
         for method in ("local_sgd", "data_parallel")
     ]
     averaged, plain = (one.method.costs.bytes_per_sync for one in measured)
     assert 2.9 * plain < averaged <= 3.1 * plain
     assert plan.main(["plan", *arguments, "--subnets=2", "--steps=5", "--repeats=1"]) == 0
-    assert "Over a link of 3Mbps and" in capsys.readouterr().out
+    assert "A link of 3Mbps and" in capsys.readouterr().out
     record = plan.configured(
         "data_parallel", ["plan", *arguments, "--opt_state=carry", "--exchange.compression=int8"]
     )[1]
@@ -120,9 +121,9 @@ def test_a_row_by_hand():
     class Method:
         costs, batch_size = Costs, 8
 
-    found = plan.row(plan.Measured("ist", 4, Method, 0.01, 77), 10, Link(500.0, 0.25))
-    assert found["round_seconds"] == pytest.approx(0.1 + 2 + 0.5)
-    assert found["samples_per_second"] == pytest.approx(4 * 8 * 10 / 2.6)
+    row = plan.row(plan.Measured("ist", 4, Method, 0.01, 77), 10, Link(500.0, 0.25))
+    assert row["round_seconds"] == pytest.approx(0.1 + 2 + 0.5)
+    assert row["samples_per_second"] == pytest.approx(4 * 8 * 10 / 2.6)
 
 
 def test_more_subnetworks_than_units_are_left_out(capsys):

@@ -19,7 +19,7 @@ from command_line import QUICK
 
 from ist_jax.analysis import machine
 from ist_jax.cli.commands import report, run, sweep
-from ist_jax.cli.config import METHODS, ConfigError
+from ist_jax.cli.config import METHOD_NAMES, ConfigError
 from ist_jax.cli.exit_status import exit_status
 from ist_jax.cli.experiment import resolve
 from ist_jax.cli.records import record, results
@@ -181,7 +181,7 @@ def test_what_a_finished_run_lacks_is_made_again(swept, tmp_path):
         ),
         (lambda w: (w / "config.json").write_bytes(b"\xff"), 2, "is not the config.json of a run"),
         (lambda w: (w / "config.json").unlink(), 2, "holds checkpoints and no config.json"),
-        (lambda w: shutil.rmtree(w / "checkpoints"), 1, "all checkpoints are gone"),
+        (lambda w: shutil.rmtree(w / "checkpoints"), 1, "all checkpoints are missing"),
         (lambda w: (w / "metrics.jsonl").write_text("{"), 1, "0 of its first 3 rows can be read"),
     ],
 )
@@ -218,7 +218,7 @@ def test_a_damaged_config_json_is_one_line(tmp_path, capsys, content):
     assert "not the config.json of a run" in error and error.count("\n") == 1
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", METHOD_NAMES)
 def test_every_method_runs_from_the_command_line(method, tmp_path):
     extra = ["--warmup_fraction=0.3", "--dense_fraction=0.3"] if method == "ist" else []
     assert run.main(["run", *QUICK, *extra, f"--method={method}", f"--workdir={tmp_path}"]) == 0
@@ -282,9 +282,11 @@ def test_the_module_is_a_command(tmp_path):
     command = [sys.executable, "-m", "ist_jax", "run"]
     shown = subprocess.run([*command, "--help"], cwd=ROOT, capture_output=True, text=True)
     assert shown.returncode == 0 and "--num-subnets INT" in shown.stdout
-    spent = lambda: sum(
-        resource.getrusage(resource.RUSAGE_CHILDREN)[:2]
-    )  # the machine may be busy with other tests
+
+    def spent():
+        # CPU time, as the machine may be busy with other tests
+        return sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2])
+
     quickest = float("inf")
     for _ in range(3):
         began = spent()
@@ -383,6 +385,6 @@ def test_grids_are_parsed():
         sweep.configuration(["sweep", *QUICK], {"metod": "ist"})
     with pytest.raises(ConfigError, match="write --grid FIELD=VALUE,VALUE"):
         sweep.grid(["seed"])
-    with pytest.raises(ConfigError, match="seed has values already"):
+    with pytest.raises(ConfigError, match="seed has a --grid already"):
         sweep.grid(["seed=1", "seed=2"])
     assert sweep.grid([]) == [{}]

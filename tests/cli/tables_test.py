@@ -40,9 +40,9 @@ def test_a_csv_holds_numbers_with_deviations_in_columns_apart(tmp_path):
 
 
 def test_runs_that_differ_in_more_than_the_seed_are_rows_of_their_own():
-    make = lambda method, rate, seed: finished(
-        {"method": method, "optimizer.learning_rate": rate, "seed": seed}
-    )
+    def make(method, rate, seed):
+        return finished({"method": method, "optimizer.learning_rate": rate, "seed": seed})
+
     runs = [make("ist", 0.1, 0), make("ist", 0.1, 1), make("ist", 0.3, 0), make("single", 0.5, 0)]
     assert {label: len(group) for label, group in grouped(runs).items()} == {
         "ist, optimizer.learning_rate=0.1": 2,
@@ -52,7 +52,9 @@ def test_runs_that_differ_in_more_than_the_seed_are_rows_of_their_own():
 
 
 def test_a_label_tells_placements_apart_only_if_a_seed_was_run_with_both():
-    made = lambda seed, placement: finished({"seed": seed, "placement": placement})
+    def made(seed, placement):
+        return finished({"seed": seed, "placement": placement})
+
     assert list(grouped([made(0, "looped"), made(1, "vmapped")])) == ["ist"]
     both = grouped([made(0, "looped"), made(0, "vmapped")])
     assert list(both) == ["ist, placement=looped", "ist, placement=vmapped"]
@@ -73,7 +75,9 @@ def test_a_share_is_a_metric_to_maximise_between_0_and_1():
 
 
 def test_runs_that_are_selected_by_different_metrics_share_no_table():
-    with pytest.raises(ConfigError, match=r"different metrics \(accuracy, f1\) share no table"):
+    with pytest.raises(
+        ConfigError, match=r"selected by one metric, not by accuracy, f1: make a table of each"
+    ):
         tables.table([finished(), finished({"seed": 1}, metric="f1")])
 
 
@@ -142,9 +146,9 @@ def test_methods_with_tuned_values_are_compared_by_workers():
             *of("local_sgd", 4, 5, local_steps=160),
         ]
     )
-    found = times(groups, 85)
-    assert sorted(found.values()) == ["", "", "3.0", "5.0"]
-    assert any("local_steps=160" in label for label in found)
+    factors = times(groups, 85)
+    assert sorted(factors.values()) == ["", "", "3.0", "5.0"]
+    assert any("local_steps=160" in label for label in factors)
     both = grouped(
         [
             *of("ist", 2, 2, local_steps=60),
@@ -163,11 +167,15 @@ def test_runs_without_a_link_have_no_simulated_seconds_to_show():
 
 
 def test_simulated_seconds_are_shown_only_where_all_runs_had_the_same_link():
-    made = lambda seed, speed: finished(
-        {"seed": seed, "link.bandwidth": speed, "link.latency": "1ms"},
-        **({"simulated_seconds": (1.0, 2.0)} if speed else {}),
-    )
-    shown = lambda *runs: tables.table(runs).titles[-1] == "over the link, simulated (s)"
+    def made(seed, speed):
+        return finished(
+            {"seed": seed, "link.bandwidth": speed, "link.latency": "1ms"},
+            **({"simulated_seconds": (1.0, 2.0)} if speed else {}),
+        )
+
+    def shown(*runs):
+        return tables.table(runs).titles[-1] == "over the link, simulated (s)"
+
     assert shown(made(0, "1Gbps"), made(1, "1Gbps"))
     assert not shown(made(0, "1Gbps"), made(1, "10Mbps"))
     assert not shown(made(0, "1Gbps"), made(1, ""))

@@ -57,7 +57,7 @@ CASES = [
     ("--batch_size=0 --data.split=disjoint", "needs data.split=shared"),
     (
         "--model.name=gcn --decomposition=mlp",
-        "decomposition='mlp' is of model.name='mlp', not 'gcn'",
+        "decomposition='mlp' is for model.name='mlp', not 'gcn'",
     ),
     (
         "--model.name=gcn",
@@ -65,14 +65,17 @@ CASES = [
     ),
     (
         "--model.name=gcn --model.norm=none",
-        "batch_size=.* counts clusters, of which data.clusters=1",
+        "batch_size=.* counts clusters, of which there are data.clusters=1",
     ),
     (
         f"{GCN} --model.hidden 254",
         r"must divide every layer of model.hidden=\(254,\): normalisation runs over",
     ),
-    (f"{GCN} --model.hidden 64 --model.split_output=False", "leave no layer of one hidden layer"),
-    (f"{GCN} --model.norm=matrix --data.clusters=8", "model.norm=matrix is over all nodes at once"),
+    (
+        f"{GCN} --model.hidden 64 --model.split_output=False",
+        "leave no layer to partition in a model",
+    ),
+    (f"{GCN} --model.norm=matrix --data.clusters=8", "model.norm=matrix normalises over all nodes"),
     (
         f"{GCN} --model.scaling=keep",
         "model.scaling='keep' stands in for a norm, and model.norm is 'layer'",
@@ -84,7 +87,7 @@ CASES = [
     (f"{GCN} --data.split=dirichlet --batch_size=1", "dirichlet is by labels, which the clusters"),
     (
         f"{GCN} --data.split=disjoint --data.clusters=8 --batch_size=4",
-        "leaves each of 4 workers a share of",
+        "gives each of 4 workers a share of",
     ),
     ("--model.split_input=True", "model.split_input=True belongs to gcn and sage and gat"),
     ("--data.clusters=4", "data.clusters=4, .*: for graphs, which data.name='digits' is not"),
@@ -110,7 +113,7 @@ CASES = [
     ("--failures.rate=1.5", "failures.rate is from 0 to 1"),
     (
         "--failures.rounds 1 2 --failures.workers 0",
-        "a worker for every round of failures.rounds: 1 and 2",
+        "one worker for each of failures.rounds, not 1 for 2",
     ),
     ("--failures.rounds 1000000 --failures.workers 0", "names round 1000000, and the run has"),
     ("--failures.rounds 1 --failures.workers 9", "failures.workers=.9,. from 0 to"),
@@ -146,7 +149,7 @@ CASES = [
         "--model.name=resnet --min_blocks=23",
         "num_subnets=4 and min_blocks=23 are at most the 22 blocks",
     ),
-    ("--model.name=resnet --split_stages 5", r"split_stages are of the 4 of .* not \(5,\)"),
+    ("--model.name=resnet --split_stages 5", r"split_stages are stages from 1 to 4 .* not \(5,\)"),
     ("--model.name=resnet --model.block=wide", "model.block is one of preact, post"),
     (
         "--model.name=resnet --model.norm=layer",
@@ -154,7 +157,7 @@ CASES = [
     ),
     (
         "--model.name=resnet --decomposition=channels",
-        "is of model.name='vgg', not 'resnet', which is split by blocks",
+        "is for model.name='vgg', not 'resnet': use blocks, filters or auto",
     ),
     (
         "--model.name=resnet --decomposition=filters --model.norm=group",
@@ -164,18 +167,21 @@ CASES = [
         "--model.name=resnet --decomposition=filters --model.block=post --min_blocks=2",
         "for filters",
     ),
-    ("--model.name=resnet --decomposition=filters --num_subnets=65", "model.width=64 is narrower"),
+    (
+        "--model.name=resnet --decomposition=filters --num_subnets=65",
+        "model.width=64 is less than num_subnets=65",
+    ),
     ("--model.name=resnet", "takes images, .* not shape"),
     (
         "--model.name=vgg --model.channels 0",
-        "model.channels=.* has a convolution, and none of fewer than 4",
+        "model.channels has at least one convolution, each of at least 4 channels",
     ),
     ("--data.augment=crop", "is for images, and an input has shape"),
     ("--data.augment=flip", "data.augment is one of none, crop, crop_flip"),
     ("--optimizer.momentum_schedule=demon", "optimizer.momentum decay, which is 0"),
-    ("--local_steps_schedule 5 0", "local_steps_schedule=.5, 0. are local steps of a round"),
-    ("--local_steps_schedule 5 --method=ensemble", "leave them out for method='ensemble'"),
-    ("--local_steps_schedule 5 --method=diloco", "leave them out for method='diloco'"),
+    ("--local_steps_schedule 5 0", "local_steps_schedule=.5, 0. has local steps of rounds"),
+    ("--local_steps_schedule 5 --method=ensemble", "leave it out for method='ensemble'"),
+    ("--local_steps_schedule 5 --method=diloco", "leave it out for method='diloco'"),
     (
         "--model.dropout=0.5",
         "model.dropout=0.5 belongs to gcn and sage and gat, and does nothing for model.name='mlp'",
@@ -312,7 +318,7 @@ def test_a_workdir_of_an_older_layout_is_refused_in_one_line(tmp_path, capsys):
     (tmp_path / "config.json").write_text(json.dumps(old))
     assert run.main(["run", DIGITS, f"--workdir={tmp_path}"]) == 2
     error = capsys.readouterr().err
-    assert "a run of an older ist_jax (its config.json has exchange.wire, drop.rate)" in error
+    assert "a run of an earlier version (its config.json has exchange.wire, drop.rate)" in error
     assert error.count("\n") == 1
     assert run.main(["run", f"--config={tmp_path}/config.json", "--workdir=x"]) == 2
     error = capsys.readouterr().err

@@ -32,14 +32,14 @@ def write_folder(folder, name, counts=(10, 10, 10, 10, 10, 8), classes=10):
 @pytest.mark.parametrize("inside", [True, False])
 def test_cifar10_images_are_rows_of_pixels_of_three_colours(tmp_path, inside):
     folder, written = write_folder(tmp_path, "cifar-10-batches-bin")
-    found = data.load("cifar10", str(folder if inside else tmp_path), validation_fraction=0.2)
+    loaded = data.load("cifar10", str(folder if inside else tmp_path), validation_fraction=0.2)
     assert (
-        found.train["x"].shape == (40, 32, 32, 3)
-        and found.train["x"].dtype == np.uint8
-        and found.num_classes == 10
+        loaded.train["x"].shape == (40, 32, 32, 3)
+        and loaded.train["x"].dtype == np.uint8
+        and loaded.num_classes == 10
     )
-    np.testing.assert_array_equal(found.test["x"], written["test_batch.bin"][0])
-    np.testing.assert_array_equal(found.test["y"], written["test_batch.bin"][1])
+    np.testing.assert_array_equal(loaded.test["x"], written["test_batch.bin"][0])
+    np.testing.assert_array_equal(loaded.test["y"], written["test_batch.bin"][1])
     everything = {
         image.tobytes()
         for file, (images, _) in written.items()
@@ -47,15 +47,15 @@ def test_cifar10_images_are_rows_of_pixels_of_three_colours(tmp_path, inside):
         for image in images
     }
     assert {
-        image.tobytes() for part in (found.train, found.validation) for image in part["x"]
+        image.tobytes() for part in (loaded.train, loaded.validation) for image in part["x"]
     } == everything
 
 
 def test_cifar100_has_the_fine_labels(tmp_path):
     folder, written = write_folder(tmp_path, "cifar-100-binary", (200, 100), classes=100)
-    found = data.load("cifar100", str(folder))
-    assert found.num_classes == 100
-    np.testing.assert_array_equal(found.test["y"], written["test.bin"][1])
+    loaded = data.load("cifar100", str(folder))
+    assert loaded.num_classes == 100
+    np.testing.assert_array_equal(loaded.test["y"], written["test.bin"][1])
 
 
 @pytest.mark.parametrize("classes,counts", [(10, (10, 10, 10, 10, 10, 8)), (100, (200, 100))])
@@ -84,8 +84,8 @@ def test_a_broken_folder_raises_an_error_that_names_the_file(tmp_path):
         data.load("cifar100", str(folder))
     batch = folder / "data_batch_3.bin"
     for content, says in (
-        (b"", "0 bytes are no whole number of records of 3073; it is empty or truncated"),
-        (batch.read_bytes()[:-1], "30729 bytes are no whole number"),
+        (b"", "one or more records of 3073 bytes, and it has 0: it is empty or truncated"),
+        (batch.read_bytes()[:-1], "one or more records of 3073 bytes, and it has 30729"),
         (b"\x0a" + batch.read_bytes()[1:], "labels are below 10, and one is 10"),
     ):
         batch.write_bytes(content)
@@ -106,6 +106,6 @@ def test_real_images_survive_the_binary_format(real_data, tmp_path):
             planes[100 * i : 100 * (i + 1)].tobytes()
         )
     (tmp_path / "test_batch.bin").write_bytes(planes.tobytes())
-    found = data.load("cifar10", str(tmp_path))
-    np.testing.assert_array_equal(found.test["x"], image)
-    np.testing.assert_array_equal(found.test["y"], label)
+    loaded = data.load("cifar10", str(tmp_path))
+    np.testing.assert_array_equal(loaded.test["x"], image)
+    np.testing.assert_array_equal(loaded.test["y"], label)

@@ -19,23 +19,23 @@ from ist_jax.data import DataError, planetoid
 def test_planetoid_reads_the_published_graphs(
     name, nodes, features, classes, edges, isolated, real_data
 ):
-    found = data.load("planetoid", str(real_data / "planetoid"), name)
+    loaded = data.load("planetoid", str(real_data / "planetoid"), name)
     assert (
-        found.notes["nodes"] == nodes
-        and found.notes["edges"] == edges
-        and found.notes["isolated_nodes"] == isolated
+        loaded.notes["nodes"] == nodes
+        and loaded.notes["edges"] == edges
+        and loaded.notes["isolated_nodes"] == isolated
     )
     assert (
-        found.spec.example_shape == (features,)
-        and found.num_classes == classes
-        and found.num_train == 1
+        loaded.spec.example_shape == (features,)
+        and loaded.num_classes == classes
+        and loaded.num_train == 1
     )
     counts = [
-        int(found.arrays(part)["counted_N"].sum()) for part in ("train", "validation", "test")
+        int(loaded.arrays(part)["counted_N"].sum()) for part in ("train", "validation", "test")
     ]
     assert counts == [20 * classes, 500, 1000]
-    assert found.notes["rows_of_zeros"] == {"cora": 0, "citeseer": 15}[name]
-    rows = found.arrays("test")["graph"].features.sum(axis=1)
+    assert loaded.notes["rows_of_zeros"] == {"cora": 0, "citeseer": 15}[name]
+    rows = loaded.arrays("test")["graph"].features.sum(axis=1)
     assert ((abs(rows - 1) < 1e-4) | (rows == 0)).all(), (
         "rows of features are divided by their sums"
     )
@@ -63,13 +63,13 @@ def write_planetoid(folder, **changes):
 def test_planetoid_reads_small_files_of_its_format(tmp_path, monkeypatch):
     monkeypatch.setattr(planetoid, "VALIDATION", 2)
     write_planetoid(tmp_path)
-    found = data.load("planetoid", str(tmp_path), "cora")
+    loaded = data.load("planetoid", str(tmp_path), "cora")
     assert (
-        found.notes["edges"] == 4
-        and found.notes["self_edges_removed"] == 1
-        and found.notes["isolated_nodes"] == 5
+        loaded.notes["edges"] == 4
+        and loaded.notes["self_edges_removed"] == 1
+        and loaded.notes["isolated_nodes"] == 5
     )
-    assert found.arrays("train")["label_N"].tolist() == [0, 1, 0, 1, 0, 1, 1, 0], (
+    assert loaded.arrays("train")["label_N"].tolist() == [0, 1, 0, 1, 0, 1, 1, 0], (
         "test rows are where test.index says"
     )
 
@@ -140,7 +140,7 @@ def test_a_missing_planetoid_file_raises_an_error(tmp_path):
 def test_a_validation_fraction_of_a_graph_raises_an_error():
     with pytest.raises(
         DataError,
-        match="'digits_graph' has a validation split of its own: leave validation_fraction=0.2 out",
+        match="'digits_graph' has its own validation split: leave validation_fraction=0.2 out",
     ):
         data.load("digits_graph", validation_fraction=0.2)
 
@@ -155,25 +155,25 @@ def npz_graph(**changes):
     )
 
 
-def test_graph_npz_reads_your_own_graph(tmp_path):
-    np.savez(tmp_path / "own.npz", **npz_graph())
-    found = data.load("graph_npz", str(tmp_path / "own.npz"))
-    assert found.fingerprint == data.load("graph_npz", str(tmp_path / "own.npz")).fingerprint
-    assert found.notes["nodes"] == 40 and found.notes["edges"] == graph_dataset().notes["edges"]
+def test_graph_npz_reads_a_users_graph(tmp_path):
+    np.savez(tmp_path / "mine.npz", **npz_graph())
+    loaded = data.load("graph_npz", str(tmp_path / "mine.npz"))
+    assert loaded.fingerprint == data.load("graph_npz", str(tmp_path / "mine.npz")).fingerprint
+    assert loaded.notes["nodes"] == 40 and loaded.notes["edges"] == graph_dataset().notes["edges"]
     assert (
         len(
-            data.load("graph_npz", str(tmp_path / "own.npz"), "inductive").arrays("train")[
+            data.load("graph_npz", str(tmp_path / "mine.npz"), "inductive").arrays("train")[
                 "label_N"
             ]
         )
         == 20
     )
-    cut = data.load("graph_npz", str(tmp_path / "own.npz"), graph=data.GraphOptions(clusters=4))
+    cut = data.load("graph_npz", str(tmp_path / "mine.npz"), graph=data.GraphOptions(clusters=4))
     assert len(list(tmp_path.glob("clusters_*.npy"))) == 1 and cut.notes["parts"] == 4, (
         "kept beside the file"
     )
     with pytest.raises(DataError, match="'inductive', not 'deductive'"):
-        data.load("graph_npz", str(tmp_path / "own.npz"), "deductive")
+        data.load("graph_npz", str(tmp_path / "mine.npz"), "deductive")
     np.savez(
         tmp_path / "less.npz",
         **{name: value for name, value in npz_graph().items() if name != "edges"},
@@ -186,11 +186,11 @@ def test_graph_npz_reads_your_own_graph(tmp_path):
 
 
 def test_digits_graph_is_embedded():
-    found = data.load("digits_graph")
+    loaded = data.load("digits_graph")
     assert (
-        found.notes["nodes"] == 1797
-        and found.num_classes == 10
-        and found.arrays("train")["counted_N"].sum() == 200
+        loaded.notes["nodes"] == 1797
+        and loaded.num_classes == 10
+        and loaded.arrays("train")["counted_N"].sum() == 200
     )
 
 
@@ -210,18 +210,18 @@ def test_reddit_reads_a_small_file_of_its_format(tmp_path):
         col=raw.edges_2xE[1],
         data=raw.edges_2xE[0],
     )
-    found = data.load("reddit", str(tmp_path))
-    x = found.arrays("train")["graph"].features
+    loaded = data.load("reddit", str(tmp_path))
+    x = loaded.arrays("train")["graph"].features
     np.testing.assert_allclose(x.mean(axis=0), 0, atol=1e-5)
     np.testing.assert_allclose(x.std(axis=0), 1, atol=1e-4)
-    assert len(x) == 20 and found.notes["nodes"] == 40
+    assert len(x) == 20 and loaded.notes["nodes"] == 40
     np.savez(
         tmp_path / "reddit_data.npz",
         feature=raw.features_NxD,
         label=raw.labels_N,
         node_types=types[:-1],
     )
-    with pytest.raises(DataError, match="a type and features of every node"):
+    with pytest.raises(DataError, match="every node has a type and a row of features"):
         data.load("reddit", str(tmp_path))
     with pytest.raises(
         DataError, match="reddit_data.npz.*is not a file; reddit needs one with feature"
@@ -260,10 +260,10 @@ def test_ogbn_reads_a_small_folder_of_its_format(tmp_path):
         "of the data set, whatever training nodes have"
     )
     write_csv(tmp_path / "split" / "time" / "valid.csv.gz", [[40]])
-    with pytest.raises(DataError, match="the valid split names nodes 0 to 39"):
+    with pytest.raises(DataError, match="the valid split names at least one node, from 0 to 39"):
         data.load("ogbn_arxiv", str(tmp_path))
     (tmp_path / "raw" / "edge.csv.gz").write_bytes(b"\x1f\x8b nothing")
-    with pytest.raises(DataError, match="edge.csv.gz: cannot be read as numbers between commas"):
+    with pytest.raises(DataError, match="edge.csv.gz: cannot be read as comma-separated numbers"):
         data.load("ogbn_arxiv", str(tmp_path))
     (tmp_path / "raw" / "edge.csv.gz").unlink()
     with pytest.raises(

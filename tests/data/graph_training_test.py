@@ -149,7 +149,10 @@ def test_training_without_far_nodes_has_the_loss_and_the_gradient_of_the_full_gr
             assert of_layers == expected, "a layer has the nodes that the next one reads"
             assert len(batch["y"]) == 3
         params = random_params(gcn(model, FEATURES, num_subnets=1))
-        loss = lambda p, batch=batch: task_loss(model, p, batch)
+
+        def loss(p, batch=batch):
+            return task_loss(model, p, batch)
+
         results.append(jax.value_and_grad(loss)(params))
     for other in results[1:]:
         assert_close(other, results[0], rtol=1e-3, atol=1e-4)
@@ -169,7 +172,10 @@ def test_graphsage_and_gat_without_far_nodes_have_the_loss_and_the_gradient_of_t
         data = graph_dataset(raw, first_product=FIRST_PRODUCTS[type(model)], layers=layers)
         batch = TASK.batch(device_arrays(data, "train"), jnp.arange(1), None)
         assert batch["x"].features.shape[0] == nodes, "what three layers read of a path"
-        loss = lambda p, batch=batch: task_loss(model, p, batch)
+
+        def loss(p, batch=batch):
+            return task_loss(model, p, batch)
+
         results.append(jax.value_and_grad(loss)(params))
     assert_close(*results, rtol=1e-3, atol=1e-4)
 
@@ -228,7 +234,7 @@ def test_evaluation_over_parts_counts_every_node_once_in_the_graph_of_its_part()
     data, model = graph_dataset(first_product="symmetric", clusters=5), GCN((8, 8), CLASSES)
     method = ist(gcn(model, FEATURES, num_subnets=2), TASK, optax.sgd(0.1), batch_size=2)
     state, arrays = method.fresh(ROOT), device_arrays(data, "test")
-    found = evaluate(method, TASK, state, {"test": arrays}, None, batch_size=2, subnets=False)[
+    metrics = evaluate(method, TASK, state, {"test": arrays}, None, batch_size=2, subnets=False)[
         "test"
     ]
     params, loss, correct, count = method.params(state), 0.0, 0.0, 0.0
@@ -245,7 +251,7 @@ def test_evaluation_over_parts_counts_every_node_once_in_the_graph_of_its_part()
         count += counts.sum()
     assert count == RAW.test_N.sum()
     np.testing.assert_allclose(
-        [found["loss"], found["accuracy"]], [loss / count, correct / count], rtol=1e-5
+        [metrics["loss"], metrics["accuracy"]], [loss / count, correct / count], rtol=1e-5
     )
 
 
@@ -269,15 +275,18 @@ def test_gist_learns_and_is_evaluated_on_the_full_graph_and_over_partitions():
     results = run([(method, 1600, 20)], TASK, data, LoopConfig(eval_every=0))
     last = results.summary["last"]["test"]
     assert last["accuracy"] > 0.5 and results.summary["samples_seen"] == 1600
-    score = lambda size: evaluate(
-        method,
-        TASK,
-        results.state,
-        {"test": device_arrays(data, "test")},
-        None,
-        batch_size=size,
-        subnets=True,
-    )
+
+    def score(size):
+        return evaluate(
+            method,
+            TASK,
+            results.state,
+            {"test": device_arrays(data, "test")},
+            None,
+            batch_size=size,
+            subnets=True,
+        )
+
     full, parts = score(4)["test"], score(2)["test"]
     assert abs(float(full["accuracy"]) - last["accuracy"]) < 1e-6
     assert score(4)["test_subnets"]["accuracy"].shape == (2,) and float(parts["accuracy"]) > 0.4

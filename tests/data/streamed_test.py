@@ -1,4 +1,4 @@
-"""A streamed set trains as the same examples in memory do, reads a round at a time, and resumes exactly."""
+"""A streamed set trains as one in memory does, reads a round at a time, and resumes exactly."""
 
 import dataclasses
 import functools
@@ -27,7 +27,7 @@ KEY = jax.random.key(5)
 
 
 def columns_of(arrays, reads):
-    """Arrays that are not in memory, as far as their user knows; `reads` keeps how many rows were read, and where."""
+    """Columns in place of arrays. `reads` keeps which split was read, and how many rows."""
 
     def read(rows):
         assert isinstance(rows, np.ndarray)
@@ -51,7 +51,7 @@ def on_disk(data, read=None):
 
 
 def without_times(rows):
-    """Nor FLOPs: to find the rows of a resident set takes some."""
+    """Nor FLOPs: indexing a data set in memory takes some."""
     return [
         {name: value for name, value in flatten(row) if not re.search("second|flops", name)}
         for row in rows
@@ -65,14 +65,17 @@ FAST = [("ist", "disjoint", "sharded"), ("data-parallel", "shared", "looped")]
 
 @pytest.mark.parametrize("name,split,place", also_slowly(FAST, TRAINED))
 def test_streamed_training_is_that_in_memory(name, split, place, monkeypatch):
-    """Rounds of 3 steps and a last one of 2; validation and test in chunks, the last of them not full."""
+    """The last round has 2 steps, the others 3. The last chunk of a split is not full."""
     monkeypatch.setattr(streamed, "_CHUNK", 16)
     data, samples = dataset(shards=SPLITS[split]), 4 * METHODS[name](4).batch_size * 14
-    train = lambda data: run([(METHODS[name](4, PLACES[place]()), samples, 3)], TASK, data, CONFIG)
-    expected, found = train(data), train(on_disk(data))
-    jax.tree.map(np.testing.assert_array_equal, found.params, expected.params)
+
+    def train(data):
+        return run([(METHODS[name](4, PLACES[place]()), samples, 3)], TASK, data, CONFIG)
+
+    expected, streamed_results = train(data), train(on_disk(data))
+    jax.tree.map(np.testing.assert_array_equal, streamed_results.params, expected.params)
     for row, other in zip(
-        without_times(found.history), without_times(expected.history), strict=True
+        without_times(streamed_results.history), without_times(expected.history), strict=True
     ):
         assert row.keys() == other.keys()
         for field, value in row.items():
@@ -118,12 +121,12 @@ def test_streaming_needs_no_cpu_beside_an_accelerator(monkeypatch):
     for name in ("devices", "local_devices"):
         monkeypatch.setattr(jax, name, on_accelerator(getattr(jax, name)))
     memory = dataset()
-    found = next(on_disk(memory).views(KEY, 2, looped_sharding(), [range(4, 8)])).arrays["x"]
+    inputs = next(on_disk(memory).views(KEY, 2, looped_sharding(), [range(4, 8)])).arrays["x"]
     view = next(memory.views(KEY, 2, looped_sharding(), [range(1)]))
     rows = np.concatenate(
         [draw(view, jax.numpy.int32(worker), jax.numpy.int32(4), 4) for worker in range(2)]
     )
-    np.testing.assert_array_equal(found, memory.train["x"][rows])
+    np.testing.assert_array_equal(inputs, memory.train["x"][rows])
 
 
 def looped_sharding():
@@ -151,10 +154,10 @@ def test_workers_see_different_examples_and_a_device_has_no_others(split):
 
 def test_never_more_than_a_round_is_read_at_once():
     read = []
-    algorithm = METHODS["ist"](2)
-    round_of = 2 * 2 * algorithm.batch_size
+    method = METHODS["ist"](2)
+    round_of = 2 * 2 * method.batch_size
     run(
-        [(algorithm, 5 * round_of, 2)],
+        [(method, 5 * round_of, 2)],
         TASK,
         on_disk(dataset(400), read),
         dataclasses.replace(CONFIG, eval_every=0),
@@ -167,7 +170,9 @@ def test_never_more_than_a_round_is_read_at_once():
 
 @pytest.mark.parametrize("name", also_slowly(["ist"], ["ist", "data-parallel"]))
 def test_a_streamed_run_that_is_stopped_resumes_exactly(name, tmp_path):
-    phases = lambda: [(METHODS[name](2), 2 * 3 * METHODS[name](2).batch_size * 6, 3)]
+    def phases():
+        return [(METHODS[name](2), 2 * 3 * METHODS[name](2).batch_size * 6, 3)]
+
     config = dataclasses.replace(CONFIG, checkpoint_every=2)
     unbroken = run(phases(), TASK, on_disk(dataset()), config)
     asked = iter([False, False, False, True])

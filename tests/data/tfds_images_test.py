@@ -25,9 +25,9 @@ def test_a_builder_of_images_of_one_size_by_its_name(tmp_path, name, version):
     files = [(encoded(image, "PNG"), i % 10) for i, image in enumerate(images)]
     splits = {"train": files[:20], "test": files[20:], "extra": files[:5]}
     write_builder(tmp_path, name, splits, (32, 32, 3), 10, "png", version)
-    found = data.load("tfds", str(tmp_path), name)
-    assert found.train["x"].shape == (18, 32, 32, 3) and found.num_classes == 10
-    np.testing.assert_array_equal(found.test["x"], images[20:])
+    loaded = data.load("tfds", str(tmp_path), name)
+    assert loaded.train["x"].shape == (18, 32, 32, 3) and loaded.num_classes == 10
+    np.testing.assert_array_equal(loaded.test["x"], images[20:])
 
 
 def test_a_builder_by_its_version_and_one_whose_test_split_is_called_validation(tmp_path):
@@ -42,11 +42,11 @@ def test_a_builder_by_its_version_and_one_whose_test_split_is_called_validation(
         "png",
         "1.2.0",
     )
-    found = data.load("tfds", str(tmp_path), "patches:1.2.0")
-    np.testing.assert_array_equal(found.test["x"], images[20:])
+    loaded = data.load("tfds", str(tmp_path), "patches:1.2.0")
+    np.testing.assert_array_equal(loaded.test["x"], images[20:])
     assert (
-        found.notes["test split"] == "validation"
-        and found.fingerprint == data.load("tfds", str(tmp_path), "patches").fingerprint
+        loaded.notes["test split"] == "validation"
+        and loaded.fingerprint == data.load("tfds", str(tmp_path), "patches").fingerprint
     )
     with pytest.raises(DataError, match="holds no TFDS builder 'patches:2.0.0'"):
         data.load("tfds", str(tmp_path), "patches:2.0.0")
@@ -64,7 +64,7 @@ def test_a_builder_prepared_as_tfrecord_is_read_with_tensorflow(tmp_path):
     pytest.importorskip("tensorflow")
     images = np.random.default_rng(0).integers(0, 256, (30, 8, 8, 3), dtype=np.uint8)
     files = [(encoded(image, "PNG"), i % 3) for i, image in enumerate(images)]
-    found = {}
+    loaded = {}
     for kept_as in ("tfrecord", "array_record"):
         folder = tmp_path / kept_as
         write_builder(
@@ -76,9 +76,9 @@ def test_a_builder_prepared_as_tfrecord_is_read_with_tensorflow(tmp_path):
             "png",
             kept_as=kept_as,
         )
-        found[kept_as] = data.load("tfds", str(folder), "patches")
-    assert found["tfrecord"].fingerprint == found["array_record"].fingerprint
-    np.testing.assert_array_equal(found["tfrecord"].test["x"], images[20:])
+        loaded[kept_as] = data.load("tfds", str(folder), "patches")
+    assert loaded["tfrecord"].fingerprint == loaded["array_record"].fingerprint
+    np.testing.assert_array_equal(loaded["tfrecord"].test["x"], images[20:])
 
 
 def test_a_tfrecord_that_cannot_be_read_raises_an_error_with_a_remedy(tmp_path, monkeypatch):
@@ -183,27 +183,27 @@ def test_an_images_central_square_is_resized():
 
 
 def test_a_streamed_example_is_its_file_decoded(folder):
-    found = data.load("tfds", str(folder), "pictures", image_size=14)
+    loaded = data.load("tfds", str(folder), "pictures", image_size=14)
     assert (
-        isinstance(found, Streamed)
-        and found.spec.example_shape == (14, 14, 3)
-        and found.num_classes == 4
+        isinstance(loaded, Streamed)
+        and loaded.spec.example_shape == (14, 14, 3)
+        and loaded.num_classes == 4
     )
-    assert (found.num_train, len(found.validation["y"]), len(found.test["y"])) == (72, 8, 20)
+    assert (loaded.num_train, len(loaded.validation["y"]), len(loaded.test["y"])) == (72, 8, 20)
     rows, files = np.array([7, 0, 7]), list(varied(20, seed=1))
-    np.testing.assert_array_equal(found.test["y"][rows], [files[row][1] for row in rows])
+    np.testing.assert_array_equal(loaded.test["y"][rows], [files[row][1] for row in rows])
     np.testing.assert_array_equal(
-        found.test["x"][rows], [decode(files[row][0], 16, 3) for row in rows]
+        loaded.test["x"][rows], [decode(files[row][0], 16, 3) for row in rows]
     )
     assert {len(set(Image.open(io.BytesIO(file)).size)) for file, _ in files} == {2}, (
         "of varied sizes"
     )
-    assert found.notes["test split"] == "test" and found.notes["images are resized to"] == 16
+    assert loaded.notes["test split"] == "test" and loaded.notes["images are resized to"] == 16
     assert (
-        found.fingerprint == data.load("tfds", str(folder), "pictures", image_size=14).fingerprint
+        loaded.fingerprint == data.load("tfds", str(folder), "pictures", image_size=14).fingerprint
     )
     assert (
-        found.fingerprint != data.load("tfds", str(folder), "pictures", image_size=21).fingerprint
+        loaded.fingerprint != data.load("tfds", str(folder), "pictures", image_size=21).fingerprint
     )
 
 
@@ -264,8 +264,8 @@ def test_imagenets_test_split_is_its_validation_split(tmp_path):
         "test": ((file, 0) for file, _ in varied(5)),
     }
     write_builder(tmp_path, "imagenet2012", splits, version="5.1.0")
-    found = data.load("tfds", str(tmp_path), "imagenet2012", image_size=14)
-    assert len(found.test["y"]) == 12 and found.notes["test split"] == "validation"
+    loaded = data.load("tfds", str(tmp_path), "imagenet2012", image_size=14)
+    assert len(loaded.test["y"]) == 12 and loaded.notes["test split"] == "validation"
 
 
 def test_sets_that_cannot_be_streamed_raise_an_error(folder, tmp_path):

@@ -105,8 +105,9 @@ def test_a_sub_resnet_is_the_full_model_with_the_other_blocks_as_the_identity():
         (4, 6, "keep", 6 / 22),
         (4, 5, "keep", 1 / 4),
         (4, 0, "sqrt", 1 / 2),
-    ]
-    + [(1, 0, "keep", 1.0), (4, 0, "none", 1.0)],
+        (1, 0, "keep", 1.0),
+        (4, 0, "none", 1.0),
+    ],
 )
 def test_residual_branches_are_scaled_by_the_expected_share_of_active_blocks(
     num_subnets, min_blocks, scaling, scale

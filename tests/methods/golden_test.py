@@ -4,8 +4,9 @@ import numpy as np
 from cases import METHODS, rounds
 
 MESSAGE = (
-    "one round from seed 3 gives other {what} than recorded: initialisation, partition, data order or local training "
-    "have changed, and every recorded run will repeat differently. If that is meant, record the new values here "
+    "one round from seed 3 gives other {what} than recorded: initialisation, partition, data order "
+    "or local training have changed, and every recorded run will repeat differently. If that is "
+    "meant, record the new values here "
     "and say so in CHANGELOG.md"
 )
 INDICES = [[1, 4, 6, 15], [5, 7, 12, 14], [0, 2, 11, 13], [3, 8, 9, 10]]

@@ -1,4 +1,4 @@
-"""A model evaluated as it lies over a mesh is the full model, norms measured, in original order on one device."""
+"""A model in storage order over a mesh evaluates as the full model does on one device."""
 
 import itertools
 
@@ -43,19 +43,19 @@ PLACES = {
 
 
 def test_evaluation_of_sparse_features_over_a_mesh():
-    """As on one device: features of the layers lie by devices, and products with sparse matrices are behind conditions."""
+    """It is that of one device, though features are sharded and sparse products are conditional."""
 
     def logits_by(place):
-        ((algorithm, *_),), task, data = on_a_graph(place)
-        batch = task.batch(data.on_device("test", algorithm.sharding), jnp.arange(1), None)
+        ((method, *_),), task, data = on_a_graph(place)
+        batch = task.batch(data.on_device("test", method.sharding), jnp.arange(1), None)
         assert isinstance(batch["x"].features, SparseMatrix)
-        logits = jax.jit(lambda state, batch: algorithm.predictor(state, None)(batch))
-        return logits(algorithm.fresh(ROOT), batch)
+        logits = jax.jit(lambda state, batch: method.predictor(state, None)(batch))
+        return logits(method.fresh(ROOT), batch)
 
-    found = {name: logits_by(place()) for name, place in PLACES.items()}
-    for logits in found.values():
-        np.testing.assert_allclose(logits, found["one device"], rtol=2e-3, atol=2e-4)
-    assert np.std(found["mesh"], axis=0).min() > 0.01
+    logits_by_place = {name: logits_by(place()) for name, place in PLACES.items()}
+    for logits in logits_by_place.values():
+        np.testing.assert_allclose(logits, logits_by_place["one device"], rtol=2e-3, atol=2e-4)
+    assert np.std(logits_by_place["mesh"], axis=0).min() > 0.01
 
 
 EVERY = [
@@ -71,20 +71,22 @@ FAST = [
 
 
 @pytest.mark.parametrize("name,with_sample,place", also_slowly(FAST, EVERY))
-def test_evaluation_as_units_lie(name, with_sample, place):
-    """Four subnetworks do not divide all groups of any that may be uneven: of 18 and 13 units, 9 and 5 blocks, 6 filters, 6, 4
-    and 5 channels, 18 features."""
+def test_evaluation_in_storage_order(name, with_sample, place):
+    """Four subnetworks do not divide the groups of models that may be uneven.
+
+    They have 18 and 13 units; 9 and 5 blocks; 6 filters; 6, 4 and 5 channels; 18 features.
+    """
     decomposition = DECOMPOSITIONS[name](4)
     parts = decomposition.partition
     assert uneven_groups(parts.sizes, parts.num_subnets) or name in EVEN
-    algorithm = ist(decomposition, TASK, SGD, batch_size=BATCH, placement=PLACES[place]())
+    method = ist(decomposition, TASK, SGD, batch_size=BATCH, placement=PLACES[place]())
     params = random_params(decomposition)
     sample, batch = (
         {"x": inputs(decomposition, 12, seed=1)} if with_sample else None,
         {"x": inputs(decomposition, seed=2)},
     )
-    state = algorithm.fresh(ROOT, Start(params))
-    found = jax.jit(lambda state: algorithm.predictor(state, sample)(batch))(state)
+    state = method.fresh(ROOT, Start(params))
+    logits = jax.jit(lambda state: method.predictor(state, sample)(batch))(state)
     full = decomposition.full
 
     def predicted(params):
@@ -92,5 +94,5 @@ def test_evaluation_as_units_lie(name, with_sample, place):
         return TASK.predict(Calibrated(full, stats), params, batch)
 
     expected = jax.jit(predicted)(params)
-    np.testing.assert_allclose(found, expected, rtol=2e-3, atol=2e-4)
+    np.testing.assert_allclose(logits, expected, rtol=2e-3, atol=2e-4)
     assert np.abs(expected).max() > 0.01

@@ -39,16 +39,16 @@ def test_failures_are_drawn_at_the_rate_or_scheduled_and_repeat():
 
 def test_a_failed_worker_is_counted_and_its_units_keep_their_values(tmp_path):
     """All workers fail in the second of two rounds: the run ends where one round ends."""
-    algorithm = ist(two_groups(4), TASK, SGD, batch_size=BATCH)
+    method = ist(two_groups(4), TASK, SGD, batch_size=BATCH)
     everybody = Failures(schedule=tuple((2, worker) for worker in range(4)))
     two = run(
-        [(algorithm, 6 * SAMPLES, 3)],
+        [(method, 6 * SAMPLES, 3)],
         TASK,
         dataset(),
         LoopConfig(eval_every=1, failures=everybody),
         tmp_path,
     )
-    one = run([(algorithm, 3 * SAMPLES, 3)], TASK, dataset(), LoopConfig(eval_every=1))
+    one = run([(method, 3 * SAMPLES, 3)], TASK, dataset(), LoopConfig(eval_every=1))
     jax.tree.map(np.testing.assert_array_equal, two.params, one.params)
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [row["failed_workers"] for row in rows] == [0, 4] and two.summary["failed_workers"] == 4
@@ -58,34 +58,34 @@ def test_a_failed_worker_is_counted_and_its_units_keep_their_values(tmp_path):
     "place", [looped, lambda: sharded(subnet_mesh(4))], ids=["one device", "mesh"]
 )
 def test_which_workers_fail_changes_no_program(place):
-    algorithm, data = ist(two_groups(4), TASK, SGD, batch_size=BATCH, placement=place()), dataset()
+    method, data = ist(two_groups(4), TASK, SGD, batch_size=BATCH, placement=place()), dataset()
     state, view = (
-        algorithm.fresh(jax.random.key(0)),
-        next(data.views(jax.random.key(1), 4, algorithm.sharding, [range(1)])),
+        method.fresh(jax.random.key(0)),
+        next(data.views(jax.random.key(1), 4, method.sharding, [range(1)])),
     )
     for weights in ([1, 1, 1, 1], [1, 0, 1, 1], [0, 0, 0, 0]):
         weight_S, key = jax.device_put(
-            (np.array(weights, np.float32), jax.random.key(2)), algorithm.sharding
+            (np.array(weights, np.float32), jax.random.key(2)), method.sharding
         )
-        state, _ = algorithm.round(state, view, key, weight_S, steps=2)
-    assert algorithm.round._cache_size() == 1
+        state, _ = method.round(state, view, key, weight_S, steps=2)
+    assert method.round._cache_size() == 1
 
 
 def test_simulated_seconds_are_compute_bytes_and_latency_by_hand():
     """A slow link: 1 kB/s, 0.5 s. IST exchanges once a round; data parallel at every step."""
     slow, config = Link(1000.0, 0.5), {"eval_every": 0}
-    algorithm = ist(two_groups(4), TASK, SGD, batch_size=BATCH)
+    method = ist(two_groups(4), TASK, SGD, batch_size=BATCH)
     parallel = data_parallel(
         replicated(two_groups(4), 4), TASK, SGD, num_workers=4, batch_size=BATCH
     )
-    for made, syncs, messages in ((algorithm, 2, 3), (parallel, 6, 6)):
+    for made, syncs, messages in ((method, 2, 3), (parallel, 6, 6)):
         summary = run(
             [(made, 6 * SAMPLES, 3)], TASK, dataset(), LoopConfig(link=slow, **config)
         ).summary
         on_link = syncs * (made.costs.bytes_per_sync / 1000 + messages * 0.5)
         assert summary["simulated_seconds"] == pytest.approx(summary["seconds"] / 4 + on_link)
     assert (
-        run([(algorithm, 6 * SAMPLES, 3)], TASK, dataset(), LoopConfig(**config)).summary[
+        run([(method, 6 * SAMPLES, 3)], TASK, dataset(), LoopConfig(**config)).summary[
             "simulated_seconds"
         ]
         is None
@@ -95,9 +95,9 @@ def test_simulated_seconds_are_compute_bytes_and_latency_by_hand():
 def test_simulated_seconds_do_not_depend_on_how_a_machine_is_cut_into_cpu_devices():
     """They share its cores: a worker would have them to itself."""
     for place in ("looped", "sharded-2", "sharded-4"):
-        algorithm = ist(two_groups(4), TASK, SGD, batch_size=BATCH, placement=placements()[place]())
+        method = ist(two_groups(4), TASK, SGD, batch_size=BATCH, placement=placements()[place]())
         run_state = RunState()
-        run_state.use_devices(algorithm.sharding, algorithm.num_workers)
+        run_state.use_devices(method.sharding, method.num_workers)
         run_state.add_seconds("train", 8.0)
         assert (run_state.seconds, run_state.device_seconds) == (8.0, 2.0)
 
@@ -134,11 +134,19 @@ def test_reports_show_simulated_seconds_only_where_all_runs_had_the_same_link(tm
             )
             == 0
         )
-    read = lambda *names: [results.read_workdir(tmp_path / name) for name in names]
-    shown = lambda *names: tables.table(read(*names)).titles[-1]
+
+    def read(*names):
+        return [results.read_workdir(tmp_path / name) for name in names]
+
+    def shown(*names):
+        return tables.table(read(*names)).titles[-1]
+
     assert shown("a", "b") == "over the link, simulated (s)"
     assert shown("a", "c") != "over the link, simulated (s)" != shown("a", "d")
     curves.draw(read("a", "b"), tmp_path / "four.png")
     curves.draw(read("a", "d"), tmp_path / "three.png")
-    width = lambda name: int.from_bytes((tmp_path / name).read_bytes()[16:20], "big")
+
+    def width(name):
+        return int.from_bytes((tmp_path / name).read_bytes()[16:20], "big")
+
     assert width("four.png") > width("three.png")

@@ -83,12 +83,13 @@ MEASURED = (
 
 
 def record(workdir):
-    """Rows and summary without what is measured on the machine (times, a program's memory), and the parameters."""
+    """The parameters, and rows and summary without measurements (times, a program's memory)."""
     rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     summary = json.loads((workdir / "summary.json").read_text())
-    timeless = lambda values: {
-        name: value for name, value in values.items() if name not in MEASURED
-    }
+
+    def timeless(values):
+        return {name: value for name, value in values.items() if name not in MEASURED}
+
     restored = restore(workdir)
     params = restored.method.params(restored.state)
     return [timeless(row) for row in rows], timeless(summary), params
@@ -129,7 +130,7 @@ def test_a_run_that_is_killed_before_and_after_its_first_checkpoint_ends_as_the_
 
 @pytest.mark.slow
 def test_a_run_that_is_killed_ten_times_ends_as_the_unbroken_one(unbroken, tmp_path):
-    """Killed by SIGKILL at random moments, the very first seconds among them, each time resuming where it died."""
+    """SIGKILL ends it at random moments, even in the first second. It resumes every time."""
     workdir, began = unbroken, time.perf_counter()
     finish(tmp_path / "timed")
     seconds = time.perf_counter() - began  # with what it compiles in the cache
@@ -175,7 +176,7 @@ def test_a_signal_saves_and_has_a_status_of_its_own(unbroken, tmp_path, number):
 
 
 def catches(process, number):
-    """Whether the process has a handler of its own for a signal."""
+    """Whether the process has its own handler for a signal."""
     caught = next(
         line
         for line in pathlib.Path(f"/proc/{process.pid}/status").read_text().splitlines()
@@ -194,7 +195,7 @@ def test_a_signal_amid_the_imports_ends_the_command_with_the_same_status(tmp_pat
     wait_for(process, lambda: catches(process, signal.SIGTERM))  # Python itself catches SIGINT
     process.send_signal(number)
     assert process.wait(TIMEOUT) == STOPPED, said(tmp_path / "run")
-    assert said(tmp_path / "run") == f"{number.name}: ended before anything was read\n"
+    assert said(tmp_path / "run") == f"{number.name}: ended before the command began\n"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

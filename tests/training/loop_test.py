@@ -58,13 +58,13 @@ def phases():
 
 def events(workdir):
     """{name: {step: value}} of the TensorBoard events of a run, as another program reads them."""
-    found = {}
+    scalars = {}
     for file in (workdir / "tensorboard").glob("events*"):
         for content in _records(file):
             event = event_pb2.Event.FromString(content)
             for value in event.summary.value:
-                found.setdefault(value.tag, {})[event.step] = value.simple_value
-    return found
+                scalars.setdefault(value.tag, {})[event.step] = value.simple_value
+    return scalars
 
 
 def _records(file):
@@ -85,10 +85,10 @@ def test_records_count_samples_bytes_and_rounds(tmp_path):
     evaluated = [row for row in rows if evaluation(row)]
     assert [row["round"] for row in evaluated] == [2, 4, 6, 8]
     assert rows[-1]["samples_seen"] == 19 * SAMPLES == results.summary["samples_seen"]
-    sync = [algorithm.costs.bytes_per_sync for algorithm, _, _ in made]
+    sync = [method.costs.bytes_per_sync for method, _, _ in made]
     assert rows[-1]["bytes_per_device"] == pytest.approx(2 * sync[0] + 4 * sync[1] + 4 * sync[2])
     for name in ("lower_bound", "all_reduce"):
-        each = [getattr(algorithm.costs, name) for algorithm, _, _ in made]
+        each = [getattr(method.costs, name) for method, _, _ in made]
         assert min(each) > 0
         assert rows[-1][f"bytes_per_device_{name}"] == pytest.approx(
             2 * each[0] + 4 * each[1] + 4 * each[2]
@@ -167,7 +167,7 @@ class Stop(Exception):
 
 
 class Counted:
-    """An algorithm's `round` that counts its calls, and dies in the one after `limit`."""
+    """A method's `round` that counts its calls, and dies in the one after `limit`."""
 
     def __init__(self, round, calls, limit):
         self._round, self._calls, self._limit = round, calls, limit
@@ -220,7 +220,10 @@ def killed_and_resumed(make, config, workdir, rounds, last_checkpoint):
 def test_law_10_a_run_that_resumes_equals_the_unbroken_run_bit_for_bit(
     tmp_path, rounds, last_checkpoint
 ):
-    """Two rounds of warm-up, four of IST, two dense; killed in every phase, and before the first checkpoint."""
+    """The run has two rounds of warm-up, four of IST and two dense ones.
+
+    It is killed in every phase, and before the first checkpoint.
+    """
     config = LoopConfig(eval_every=3, checkpoint_every=2, eval_subnets=True)
     unbroken = run(phases(), TASK, dataset(), config, tmp_path / "unbroken")
     resumed = killed_and_resumed(phases, config, tmp_path / "killed", rounds, last_checkpoint)
@@ -239,7 +242,9 @@ def test_law_10_a_run_that_resumes_equals_the_unbroken_run_bit_for_bit(
 
 @pytest.mark.parametrize("name", also_slowly(["ist-carry", "diloco", "ensemble"], sorted(METHODS)))
 def test_law_10_every_method_resumes_where_it_stopped(tmp_path, name):
-    make = lambda: [(METHODS[name](4), 9 * SAMPLES, 3)]
+    def make():
+        return [(METHODS[name](4), 9 * SAMPLES, 3)]
+
     unbroken = run(make(), TASK, dataset(), CONFIG)
     chex.assert_trees_all_equal(
         killed_and_resumed(make, CONFIG, tmp_path, 2, 2).params, unbroken.params
@@ -315,7 +320,9 @@ def test_a_phase_needs_samples_and_steps():
 
 
 def test_the_same_seed_gives_the_same_run_and_another_seed_another():
-    make = lambda: [(METHODS["ist"](4), 6 * SAMPLES, 3)]
+    def make():
+        return [(METHODS["ist"](4), 6 * SAMPLES, 3)]
+
     first, again, other = (
         run(make(), TASK, dataset(), LoopConfig(seed=seed)) for seed in (0, 0, 1)
     )
@@ -331,12 +338,12 @@ def test_samples_are_rounded_up_to_whole_steps():
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_round_and_subnetwork():
-    algorithm = ist(two_groups(2), TASK, optax.sgd(1e30), batch_size=BATCH)
+    method = ist(two_groups(2), TASK, optax.sgd(1e30), batch_size=BATCH)
     with pytest.raises(
         NonFiniteLossError,
         match=r"the loss of subnetwork \d became .* in local step \d of round \d",
     ):
-        run([(algorithm, 100 * SAMPLES, 3)], TASK, dataset())
+        run([(method, 100 * SAMPLES, 3)], TASK, dataset())
 
 
 def test_parameters_that_are_not_finite_are_not_saved_though_the_loss_still_is(tmp_path):
@@ -344,10 +351,10 @@ def test_parameters_that_are_not_finite_are_not_saved_though_the_loss_still_is(t
     overflowing = optax.stateless(
         lambda updates, _: jax.tree.map(lambda u: u * np.float32(np.inf), updates)
     )
-    algorithm = ist(two_groups(2), TASK, overflowing, batch_size=BATCH)
+    method = ist(two_groups(2), TASK, overflowing, batch_size=BATCH)
     with pytest.raises(NonFiniteLossError, match=r"kernel\b.* became nan or infinite in round 1"):
         run(
-            [(algorithm, 100 * SAMPLES, 1)],
+            [(method, 100 * SAMPLES, 1)],
             TASK,
             dataset(),
             LoopConfig(checkpoint_every=1),
@@ -374,15 +381,15 @@ def test_a_loss_that_is_not_finite_leaves_the_checkpoints_before_it(tmp_path):
 
 @pytest.mark.parametrize("name", sorted(METHODS))
 def test_a_run_starts_from_given_parameters(name):
-    algorithm = METHODS[name](4)
-    given = jax.tree.map(lambda leaf: np.full(leaf.shape, 0.5, leaf.dtype), algorithm.shapes())
-    state = algorithm.fresh(jax.random.key(0), Start(given))
-    chex.assert_trees_all_equal(params_of(algorithm, state), given)
-    begun = run([(algorithm, 3 * SAMPLES, 3)], TASK, dataset(), CONFIG, start=Start(given))
+    method = METHODS[name](4)
+    given = jax.tree.map(lambda leaf: np.full(leaf.shape, 0.5, leaf.dtype), method.shapes())
+    state = method.fresh(jax.random.key(0), Start(given))
+    chex.assert_trees_all_equal(params_of(method, state), given)
+    begun = run([(method, 3 * SAMPLES, 3)], TASK, dataset(), CONFIG, start=Start(given))
     assert begun.summary["rounds"] == 1
     wider = jax.tree.map(lambda leaf: np.zeros((*leaf.shape, 2)), given)
     with pytest.raises(StartError, match="has shape .* there and .* here"):
-        run([(algorithm, SAMPLES, 1)], TASK, dataset(), start=Start(wider))
+        run([(method, SAMPLES, 1)], TASK, dataset(), start=Start(wider))
 
 
 def test_a_run_that_is_asked_to_stop_saves_and_resumes_from_there(tmp_path):

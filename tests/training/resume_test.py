@@ -37,10 +37,13 @@ def test_a_run_that_died_before_it_had_a_lock_starts_again_and_says_so(finished,
         )
         == 1
     )
-    metrics = lambda folder: [
-        {name: value for name, value in json.loads(line).items() if isinstance(value, dict)}
-        for line in (folder / "metrics.jsonl").read_text().splitlines()
-    ]
+
+    def metrics(folder):
+        return [
+            {name: value for name, value in json.loads(line).items() if isinstance(value, dict)}
+            for line in (folder / "metrics.jsonl").read_text().splitlines()
+        ]
+
     assert metrics(begun) == metrics(finished)
 
 

@@ -1,4 +1,4 @@
-"""Law 5 across processes: 2 processes x 2 CPU devices over loopback end where 1 process x 4 devices does."""
+"""Law 5 across processes: 2 processes with 2 devices end where 1 process with 4 devices does."""
 
 import json
 import os
@@ -36,25 +36,25 @@ def test_two_processes_end_in_the_parameters_of_one(tmp_path):
     ]
     printed = [out.decode() for out, _ in ended(started)]
     assert [process.returncode for process in started] == [0, 0], printed
-    algorithm = ist(
+    method = ist(
         two_groups(4), TASK, optax.sgd(0.1), batch_size=BATCH, placement=sharded(subnet_mesh(4))
     )
     results = run(
-        [(algorithm, 6 * 4 * BATCH, 3)],
+        [(method, 6 * 4 * BATCH, 3)],
         TASK,
         dataset(),
         LoopConfig(eval_every=1, eval_subnets=True),
     )
     of_graph = run(*on_a_graph(sharded(subnet_mesh(4))), LoopConfig())
-    found = np.load(out)
+    saved = np.load(out)
     for i, leaf in enumerate(jax.tree.leaves((results.params, of_graph.params))):
-        np.testing.assert_allclose(found[f"arr_{i}"], leaf, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(saved[f"arr_{i}"], leaf, rtol=1e-5, atol=1e-6)
     rows = [
         json.loads(line)
         for line in (out.with_suffix("") / "metrics.jsonl").read_text().splitlines()
     ]
     assert [row["round"] for row in rows] == [1, 2], "records are written once, by one process"
     np.testing.assert_allclose(
-        found["accuracy"],
+        saved["accuracy"],
         [row["test"]["accuracy"] for row in (*results.history, of_graph.history[-1])],
     )

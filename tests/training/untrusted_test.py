@@ -1,4 +1,4 @@
-"""Files that are whole and say what cannot be: one line, and no traceback."""
+"""Undamaged files with impossible content raise an error of one line, without a traceback."""
 
 import json
 import re
@@ -61,7 +61,7 @@ CONFIGS = {
     "no deviation": ((*DATA, "spec", "std"), 0.0, "std above 0, not"),
     "a field too many": ((*DATA, "spec", "more"), 1, "does not describe the data"),
     "no data": (DATA, GONE, "does not describe the data"),
-    "a width in words": (("config", "model.hidden"), ["wide"], "tuple of integers"),
+    "a width in words": (("config", "model.hidden"), ["wide"], "integers such as"),
     "a batch of nothing": (("config", "batch_size"), -1, "batch_size is from 0"),
 }
 
@@ -93,8 +93,8 @@ CHECKPOINTS = {
         [],
         "does not say its round|another version of this software",
     ),
-    "a phase that the run has not": ((*RUN_STATE, "phase"), 9, "of other phases"),
-    "a phase before the first": ((*RUN_STATE, "phase"), -1, "of other phases"),
+    "a phase that the run has not": ((*RUN_STATE, "phase"), 9, "with other phases"),
+    "a phase before the first": ((*RUN_STATE, "phase"), -1, "with other phases"),
     "steps in words": ((*RUN_STATE, "steps"), "x", "another version of this software"),
     "time that is not finite": (
         (*RUN_STATE, "seconds"),
@@ -168,15 +168,15 @@ RECORDS = {
         "summary.json",
         ("last", "test", "accuracy"),
         "0.5",
-        "'0.5' is no finite number",
+        "'0.5' is not a finite number",
     ),
-    "endless seconds": ("summary.json", ("seconds",), float("inf"), "inf is no finite number"),
+    "endless seconds": ("summary.json", ("seconds",), float("inf"), "inf is not a finite number"),
     "a method that is an object": ("config.json", ("config", "method"), {}, "method is a name"),
     "simulated seconds in words": (
         "summary.json",
         ("simulated_seconds",),
         "1",
-        "'1' is no finite number",
+        "'1' is not a finite number",
     ),
 }
 

@@ -1,4 +1,4 @@
-"""Nothing is lost: damaged and half-written checkpoints, full and read-only disks, two runs in one workdir."""
+"""Nothing is lost by damaged checkpoints, full or read-only disks, or two runs in one workdir."""
 
 import contextlib
 import errno
@@ -65,7 +65,7 @@ def die_after(rounds):
 
 @pytest.fixture(scope="module")
 def broken(tmp_path_factory):
-    """A workdir whose run died in round 7, with checkpoints of rounds 4 and 6; and the unbroken run."""
+    """A workdir whose run died in round 7, with checkpoints of rounds 4 and 6, and a full run."""
     folder = tmp_path_factory.mktemp("broken") / "run"
     with pytest.raises(Died):
         train(folder, stop=die_after(7))
@@ -169,7 +169,7 @@ def test_checkpoint_0_is_there_before_round_1_and_a_workdir_without_one_starts_a
     assert [row["round"] for row in train(tmp_path, rounds=2).history] == [1, 2]
     assert "committed no checkpoint: starting again" in capsys.readouterr().err
     shutil.rmtree(tmp_path / "checkpoints")
-    with pytest.raises(WorkdirError, match="all checkpoints are gone"):
+    with pytest.raises(WorkdirError, match="all checkpoints are missing"):
         train(tmp_path, rounds=2)
 
 
@@ -280,25 +280,28 @@ def test_a_barrier_that_nobody_comes_to_is_another_process_that_is_gone_and_no_f
         checkpoints.save(1, {}, {}, {})
 
 
-UNTOLD = "import shutil; from collections import namedtuple as t; shutil.disk_usage = lambda path: t('u', 'free')(2**40); "
+UNTOLD = (
+    "import shutil; from collections import namedtuple as t; "
+    "shutil.disk_usage = lambda path: t('u', 'free')(2**40); "
+)
 LARGER = ["--model.hidden", "128", "128", "--checkpoint_every=1", "--eval_every=1"]
 
 
 @pytest.mark.parametrize("told", ["told", "untold"])
 @pytest.mark.parametrize("free, trains", [(4, False), (70, False), (400, True)])
 def test_a_file_system_that_is_full(disk, free, trains, told):
-    """One line, from the first file to a later checkpoint, and if there is a quota that no system call tells of."""
+    """The error is one line for every file, and under a quota that nothing reports."""
     (disk / "ballast").write_bytes(bytes((1024 - free) * 1024))
     program = (
         UNTOLD if told == "untold" else ""
     ) + "import sys; from ist_jax.cli.commands import run; sys.exit(run.main(sys.argv))"
     command = [sys.executable, "-c", program, *QUICK, *LARGER, f"--workdir={disk}/run"]
-    found = subprocess.run(
+    ended = subprocess.run(
         command, cwd=pathlib.Path(__file__).parent.parent.parent, capture_output=True, text=True
     )
-    assert found.returncode == 1 and "Traceback" not in found.stderr, found.stderr
-    said = [line for line in found.stderr.splitlines() if not line.startswith("epochs=")]
-    assert said[-1].startswith("error: ") and "cannot be written" in said[-1], found.stderr
+    assert ended.returncode == 1 and "Traceback" not in ended.stderr, ended.stderr
+    said = [line for line in ended.stderr.splitlines() if not line.startswith("epochs=")]
+    assert said[-1].startswith("error: ") and "cannot be written" in said[-1], ended.stderr
     assert all(line.startswith("ist round ") for line in said[:-1]) and bool(said[:-1]) == trains
     (disk / "ballast").unlink()
     assert command_line.main(["run", *QUICK, *LARGER, f"--workdir={disk}/run"]) == 0

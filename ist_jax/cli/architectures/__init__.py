@@ -1,4 +1,7 @@
-"""Models and the ways to split them, by `config.decomposition`. A new one is a file and a line."""
+"""Models and the ways to split them, by `config.decomposition`.
+
+A new one is its file and its line in `ARCHITECTURES`.
+"""
 
 from ist_jax.cli.architectures import convolutional, graphs, mlp
 from ist_jax.cli.architectures.base import Architecture
@@ -16,24 +19,23 @@ ARCHITECTURES: dict[str, Architecture] = {
 
 
 def decomposition_of(config: Config) -> str:
-    """The config's row of `ARCHITECTURES`; 'auto' is the first of `config.model.name`.
+    """The key of `ARCHITECTURES` for a config. 'auto' is the first one of `config.model.name`.
 
     Raises:
-      ConfigError: the decomposition is of another model.
+      ConfigError: the decomposition is for another model.
     """
     names = [name for name, row in ARCHITECTURES.items() if row.model == config.model.name]
     name = names[0] if config.decomposition == "auto" else config.decomposition
     if name not in names:
         raise ConfigError(
-            f"decomposition={name!r} is of model.name={ARCHITECTURES[name].model!r}, not "
-            f"{config.model.name!r}, which is split by {', '.join(names)}: use one of these, or "
-            "auto"
+            f"decomposition={name!r} is for model.name={ARCHITECTURES[name].model!r}, not "
+            f"{config.model.name!r}: use {', '.join(names)} or auto"
         )
     return name
 
 
 def with_autos(config: Config) -> Config:
-    """`config` with the decomposition and scaling that 'auto' stands for. Raises ConfigError."""
+    """`config` with 'auto' resolved in decomposition and scaling. Raises ConfigError."""
     decomposition, scaling = decomposition_of(config), config.model.scaling
     if scaling == "auto":
         scaling = ARCHITECTURES[decomposition].scaling if config.method == "ist" else "none"

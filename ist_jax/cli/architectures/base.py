@@ -1,4 +1,4 @@
-"""What the command line must know of a model and a way to split it."""
+"""What the command line needs to know about a model and a way to split it."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
@@ -14,15 +14,15 @@ class Architecture(NamedTuple):
     """One row of `ARCHITECTURES`: a model and one way to split it.
 
     Attributes:
-      model: its `config.model.name`; several rows may split one model in different ways.
-      task: the kind of data that it takes, as `Spec.task` names it.
-      choices: the values that fields of the config may have, where they depend on the model.
-      check: config -> None: refuses what is impossible, before data are loaded. Raises ConfigError.
-      decompose: (config, spec, num_subnets) -> Decomposition; num_subnets is 1 where the method
-        does not split the model. Raises ValueError if the parts do not fit together.
-      graph: config -> how a graph is laid out for the model; None for a model of other data.
-      batched: config -> as of `ist_jax.core.placement.make_placement`.
-      scaling: what `model.scaling=auto` stands for under method=ist.
+      model: its `config.model.name`. Several rows may split one model in different ways.
+      task: the kind of data that the model takes, as in `Spec.task`.
+      choices: field of the config -> the values that it may have with this model.
+      check: config -> None. Refuses what cannot run before data are loaded. Raises ConfigError.
+      decompose: (config, spec, num_subnets) -> Decomposition. num_subnets is 1 if the method does
+        not split the model. Raises ValueError if the parts do not fit together.
+      graph: config -> how a graph is laid out for the model; None if the model takes other data.
+      batched: config -> the argument `batched` of `ist_jax.core.placement.make_placement`.
+      scaling: what `model.scaling=auto` stands for with method=ist.
     """
 
     model: str
@@ -39,12 +39,12 @@ DTYPES = {"float32": None, "bfloat16": jnp.bfloat16}  # of computation; None: of
 
 
 def splits(config: Config) -> bool:
-    """Whether the method splits the model; the others train full ones."""
+    """Whether the method splits the model; other methods train full models."""
     return config.method in ("ist", "ensemble")
 
 
 def check_scaling(config: Config) -> None:
-    """No `model.scaling` beside a norm."""
+    """Refuses `model.scaling` together with a norm. Raises ConfigError."""
     if config.model.scaling != "none" and config.model.norm != "none":
         raise ConfigError(
             f"model.scaling={config.model.scaling!r} stands in for a norm, and model.norm is "
@@ -53,12 +53,15 @@ def check_scaling(config: Config) -> None:
 
 
 def check_widths(config: Config, padding_problem: str, shared: int = 0) -> None:
-    """`model.hidden` has units for every subnetwork, and equally many if they may not be padded.
+    """Checks that `model.hidden` has enough units for every subnetwork.
 
     Args:
-      config: whose model has layers of `model.hidden` units.
-      padding_problem: why a subnetwork may not be padded with zero units; '' if it may.
-      shared: how many last layers are not partitioned.
+      config: of a model with layers of `model.hidden` units.
+      padding_problem: why subnetworks need equally many units, without padding; '' if they do not.
+      shared: number of last layers that are not partitioned.
+
+    Raises:
+      ConfigError: a layer is too narrow, or num_subnets does not divide it although it has to.
     """
     hidden, num_subnets = config.model.hidden, config.num_subnets
     if not hidden or min(hidden) < 1:

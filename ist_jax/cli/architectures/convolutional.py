@@ -41,14 +41,14 @@ def _check_blocks(config: Config) -> None:
     sizes, stages = config.model.stage_sizes, config.split_stages
     if not stages or not set(stages) <= set(range(1, len(sizes) + 1)):
         raise ConfigError(
-            f"split_stages are of the {len(sizes)} of model.stage_sizes={sizes}, counted from 1, "
-            f"not {stages!r}"
+            f"split_stages are stages from 1 to {len(sizes)} (model.stage_sizes={sizes}), at least "
+            f"one of them, not {stages!r}"
         )
     least = min(sizes[stage - 1] - 1 for stage in stages)
     if least < max(config.num_subnets, config.min_blocks):
         raise ConfigError(
             f"num_subnets={config.num_subnets} and min_blocks={config.min_blocks} are at most the "
-            f"{least} blocks that a stage of split_stages={stages} has beside its first "
+            f"{least} blocks that a stage of split_stages={stages} has after its first "
             f"(model.stage_sizes={sizes})"
         )
 
@@ -80,12 +80,13 @@ def _check_filters(config: Config) -> None:
         )
     if config.model.width < config.num_subnets:
         raise ConfigError(
-            f"model.width={config.model.width} is narrower than num_subnets={config.num_subnets}"
+            f"model.width={config.model.width} is less than num_subnets={config.num_subnets}: "
+            "every subnetwork needs a filter"
         )
     if config.method == "ist" and config.model.block == "preact":
         raise ConfigError(
-            "model.block='preact' sums over partitioned filters without a norm behind, and the "
-            "full model over num_subnets times as many: use model.block=post"
+            "model.block='preact' sums over partitioned filters without a norm after the sum, and "
+            "the full model sums over num_subnets times as many: use model.block=post"
         )
 
 
@@ -103,8 +104,8 @@ def _check_channels(config: Config) -> None:
         least = config.num_subnets
     if narrowest < least:
         raise ConfigError(
-            f"model.channels={config.model.channels} has a convolution, and none of fewer than "
-            f"{least} channels: 0 pools"
+            f"model.channels has at least one convolution, each of at least {least} channels (0 is "
+            f"a pooling), not {config.model.channels}"
         )
     if config.batch_size == 1:
         raise ConfigError(
@@ -132,7 +133,7 @@ RESNET = {
 }
 FILTERS = RESNET | {"model.scaling": ("none",)}
 PLAIN = {"model.norm": ("batch",), "model.scaling": ("none",), "model.dtype": tuple(DTYPES)}
-_never = lambda config: "never"  # a batch of convolutions is a grouped convolution, which is slow
+_never = lambda config: "never"  # convolutions with batched kernels are grouped, which is slow
 BLOCKS_OF = Architecture(
     "resnet",
     "classification",

@@ -26,8 +26,8 @@ def _check(config: Config) -> None:
     check_widths(config, padding_problem(m.norm, m.activation), 0 if m.split_output else 1)
     if splits(config) and not (m.split_input or m.split_output or len(m.hidden) > 1):
         raise ConfigError(
-            "model.split_input=False and model.split_output=False leave no layer of one hidden "
-            "layer to be partitioned"
+            "model.split_input=False and model.split_output=False leave no layer to partition in a "
+            "model with one hidden layer: set one of them to True, or use more layers"
         )
     if config.data.layer_nodes:
         _check_layer_nodes(config)
@@ -35,8 +35,8 @@ def _check(config: Config) -> None:
         _check_clusters(config)
     if config.data.clusters > 1 and m.norm == "matrix":
         raise ConfigError(
-            "model.norm=matrix is over all nodes at once, which a batch of clusters has not: "
-            "use layer or none"
+            "model.norm=matrix normalises over all nodes at once, which a batch of clusters does "
+            "not have: use layer or none"
         )
 
 
@@ -44,19 +44,19 @@ def _check_clusters(config: Config) -> None:
     d, batch_size = config.data, config.batch_size
     if batch_size > d.clusters:
         raise ConfigError(
-            f"batch_size={batch_size} counts clusters, of which data.clusters={d.clusters}: "
-            "use batch_size=0 (the whole graph), or more clusters"
+            f"batch_size={batch_size} counts clusters, of which there are "
+            f"data.clusters={d.clusters}: use batch_size=0 (the full graph), or more clusters"
         )
     workers = 1 if config.method == "single" else config.num_subnets
     if d.split == "disjoint" and batch_size * workers > d.clusters:
         raise ConfigError(
-            f"data.split=disjoint leaves each of {workers} workers a share of "
-            f"data.clusters={d.clusters}, which batch_size={batch_size} exceeds: use fewer workers "
-            "or a smaller batch, or more clusters"
+            f"data.split=disjoint gives each of {workers} workers a share of "
+            f"data.clusters={d.clusters} that is smaller than batch_size={batch_size}: use fewer "
+            "workers, a smaller batch or more clusters"
         )
     if d.split == "dirichlet":
         raise ConfigError(
-            "data.split=dirichlet is by labels, which the clusters of a graph have not: "
+            "data.split=dirichlet is by labels, which the clusters of a graph do not have: "
             "use shared or disjoint"
         )
 
@@ -68,13 +68,13 @@ def _check_layer_nodes(config: Config) -> None:
     wrong = [f"{name}={value!r}" for name, (value, is_wrong) in given.items() if is_wrong]
     if wrong:
         raise ConfigError(
-            f"data.layer_nodes={d.layer_nodes} are some nodes of a whole graph, drawn by the "
-            f"weights of gcn or sage: not with {' or '.join(wrong)}"
+            f"data.layer_nodes={d.layer_nodes} draws nodes from the full graph by the weights of "
+            f"gcn or sage: it does not go with {' or '.join(wrong)}"
         )
 
 
 def _graph_options(first_product: str, config: Config) -> GraphOptions:
-    """A norm over all nodes needs all of them; partitioned features are dense."""
+    """How a graph is laid out. A norm over all nodes needs them all; split inputs stay dense."""
     layers = None if config.model.norm == "matrix" else len(config.model.hidden) + 1
     sparse_below = 0.1 if config.model.name == "gcn" and not config.model.split_input else 0.0
     d = config.data
@@ -84,16 +84,13 @@ def _graph_options(first_product: str, config: Config) -> GraphOptions:
 
 
 def _batched(config: Config) -> str:
-    """Sub-GCNs that read one graph gather rows of one wide matrix.
+    """Always batched for sub-GCNs on one graph: they gather rows of one wide matrix.
 
-    SAGE and GAT, measured on Cora, take as long either way.
+    SAGE and GAT take equally long either way (measured on Cora).
     """
-    one_graph = (
-        config.data.clusters == 1 and not config.data.layer_nodes and config.model.norm != "matrix"
-    )
-    return (
-        "always" if config.model.name == "gcn" and splits(config) and one_graph else "accelerator"
-    )
+    d, m = config.data, config.model
+    one_graph = d.clusters == 1 and not d.layer_nodes and m.norm != "matrix"
+    return "always" if m.name == "gcn" and splits(config) and one_graph else "accelerator"
 
 
 def _decompose(
@@ -112,11 +109,9 @@ def _decompose(
         bias=m.bias,
         activation=m.activation,
     )
-    split = (
-        dict(split_input=m.split_input, split_output=m.split_output, scaling=m.scaling)
-        if splits(config)
-        else {}
-    )
+    split: dict[str, Any] = {}
+    if splits(config):
+        split = dict(split_input=m.split_input, split_output=m.split_output, scaling=m.scaling)
     full = model(m.hidden, spec.num_classes, **common, **more(config))
     return decompose(
         full, *spec.example_shape, num_subnets=num_subnets, partition=config.partition, **split
@@ -144,7 +139,7 @@ def _architecture(
 
 GCN_ARCHITECTURE = _architecture("gcn", GCN, gcn, "symmetric")
 SAGE_ARCHITECTURE = _architecture("sage", GraphSAGE, sage, "mean")
-# no factor on a layer's input mends the sums inside attention
+# no factor on a layer's input corrects the sums inside attention
 UNSCALED = CHOICES | {"model.scaling": ("none",)}
 GAT_ARCHITECTURE = _architecture(
     "gat", GAT, gat, "none", lambda config: {"heads": config.model.heads}, UNSCALED

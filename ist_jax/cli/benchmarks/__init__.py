@@ -1,1 +1,1 @@
-"""What rounds cost on this machine, as ratios within one run."""
+"""Benchmarks of rounds on this machine, as ratios within one run."""

@@ -1,10 +1,11 @@
-"""What the convolution's own gradients gain, and where sub-ResNets train fastest.
+"""Times this library's gradients of convolutions, and sub-ResNets in every placement.
 
     ist-jax benchmark convolutions [--repeats 5] [--out DIR]
 
-Prints two tables, and writes them as convolutions.json and placements.json to DIR: a gradient step,
-alone and inside a loop over steps, by this library's convolution and by the plain one; and a local
-step of all workers by placement. Expect some minutes on 2 CPU cores, most of them compilation.
+Prints two tables, and writes them to DIR as convolutions.json and placements.json. The first times
+a gradient step by this library's convolution and by Flax's, alone and inside a loop over steps. The
+second times a local step of all workers by placement. Expect some minutes on 2 CPU cores, mostly
+of compilation.
 """
 
 import dataclasses
@@ -32,7 +33,7 @@ from ist_jax.tasks import classification
 from ist_jax.training.files import write_whole
 
 STEPS, BATCH, SUBNETS = 4, 32, 4
-ROUND_STEPS, ROUND_BATCH = 2, 8  # a batch of convolutions is slow indeed
+ROUND_STEPS, ROUND_BATCH = 2, 8  # small: convolutions with batched kernels are very slow
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,13 +41,13 @@ class ConvolutionsFlags:
     """The flags of `ist-jax benchmark convolutions`."""
 
     repeats: int = 5
-    """Of every timing."""
+    """How often a program is timed."""
     out: str = ""
     """Folder for the tables."""
 
 
 class Layer(NamedTuple):
-    """A convolution: images of `side` pixels and `inputs` channels."""
+    """A convolution with kernels of `size` x `size`, on images of `side` x `side` pixels."""
 
     size: int
     stride: int
@@ -75,26 +76,26 @@ PLACEMENTS: dict[str, Callable[[], Placement]] = {
 }
 
 
-def steps_of(layer: Layer, convolve: Callable[..., Any], steps: int) -> Callable[[], Any]:
-    """`steps` gradient steps on a kernel and on its images, as a loop; 1: alone."""
+def steps_of(layer: Layer, convolve: Callable[..., Array], steps: int) -> Callable[[], Any]:
+    """A program of gradient steps on a kernel and its images; more than one are a loop."""
     x = jax.random.normal(jax.random.key(0), (BATCH, layer.side, layer.side, layer.inputs))
     kernel = 0.01 * jax.random.normal(
         jax.random.key(1), (layer.size, layer.size, layer.inputs, layer.outputs)
     )
     loss = lambda both: (convolve(*both, layer.stride) ** 2).mean()
-    step = lambda both: jax.tree.map(
-        lambda leaf, slope: leaf - 1e-6 * slope, both, jax.grad(loss)(both)
-    )
-    run = (
-        step
-        if steps == 1
-        else lambda both: jax.lax.fori_loop(0, steps, lambda _, both: step(both), both)
-    )
-    return functools.partial(jax.jit(run), (x, kernel))
+
+    def step(both: tuple[Array, Array]) -> tuple[Array, Array]:
+        gradients = jax.grad(loss)(both)
+        return jax.tree.map(lambda leaf, gradient: leaf - 1e-6 * gradient, both, gradients)
+
+    def loop(both: tuple[Array, Array]) -> tuple[Array, Array]:
+        return jax.lax.fori_loop(0, steps, lambda _, both: step(both), both)
+
+    return functools.partial(jax.jit(step if steps == 1 else loop), (x, kernel))
 
 
 def layer_row(layer: Layer, repeats: int) -> list[str]:
-    """Milliseconds of a step: ours alone and in a loop, the plain one alone and in a loop."""
+    """Milliseconds of a step: by our convolution alone and in a loop, then by the plain one."""
     counts = (1, STEPS, 1, STEPS)
     kinds = (conv, conv, plain_conv, plain_conv)
     seconds = median_seconds(
@@ -131,7 +132,7 @@ def network_row(name: str, made: Decomposition, images: data.Dataset, repeats: i
 
 
 def show(header: Sequence[str], rows: Sequence[Sequence[str]], file: pathlib.Path | None) -> None:
-    """Prints a table, and writes it as pages read it."""
+    """Prints a table, and writes it to `file` in the format that pages read."""
     note = described(machine())
     print(f"{markdown(header, rows)}\n{note}\n", flush=True)
     if file is not None:

@@ -1,4 +1,4 @@
-"""Operations and memory traffic of a step of a sub-GCN, by arithmetic."""
+"""Operations and memory traffic of a step of a sub-GCN, computed from shapes."""
 
 import numpy as np
 
@@ -7,12 +7,15 @@ from ist_jax.data import Dataset
 
 
 def entries(matrix: SparseMatrix) -> int:
-    """Of a sparse matrix, those that are not zero."""
+    """The number of nonzeros of a sparse matrix."""
     return sum(map(np.count_nonzero, matrix.rows.value))
 
 
 def _sums(dataset: Dataset, width: int) -> list[tuple[SparseMatrix, int]]:
-    """(sparse matrix, width of its factor) of a step; the narrower of logits and last features."""
+    """(sparse matrix, width of the features it multiplies) of every sum over neighbours in a step.
+
+    The last sum is over logits or over hidden features, whichever are narrower.
+    """
     graph = dataset.arrays("train")["graph"]
     first = (graph.features,) if isinstance(graph.features, SparseMatrix) else ()
     *below, last = graph.blocks
@@ -22,22 +25,20 @@ def _sums(dataset: Dataset, width: int) -> list[tuple[SparseMatrix, int]]:
 
 
 def _products(dataset: Dataset, width: int) -> list[tuple[int, int, int, int]]:
-    """(rows, width before, width after, number of products) of dense matrices, both directions.
+    """(rows, width before, width after, number of products) of every dense layer in a step.
 
-    Constant matrices have no gradient.
+    A layer has three products, forward and backward; two if its input is constant.
     """
     graph, classes = dataset.arrays("train")["graph"], dataset.num_classes
     first = [] if isinstance(graph.features, SparseMatrix) else [(*graph.features.shape, width, 2)]
     middle, last = graph.blocks[-2:]
-    narrower = middle.shape[0] if classes < width else last.shape[0]  # what is narrower is summed
+    # the output layer comes before the last sum if logits are narrower, else after it
+    narrower = middle.shape[0] if classes < width else last.shape[0]
     return [*first, (middle.shape[0], width, width, 3), (narrower, width, classes, 3)]
 
 
 def flops(dataset: Dataset, hidden: int, num_subnets: int) -> float:
-    """Multiplications and additions of a step of one sub-GCN, forward and backward.
-
-    Matrix products, and sums over neighbours.
-    """
+    """FLOPs of a step of one sub-GCN, forward and backward: dense products and neighbour sums."""
     width = hidden // num_subnets
     products = sum(
         rows * before * after * count for rows, before, after, count in _products(dataset, width)
@@ -48,10 +49,10 @@ def flops(dataset: Dataset, hidden: int, num_subnets: int) -> float:
 
 
 def moved(dataset: Dataset, hidden: int, num_subnets: int) -> float:
-    """Least bytes that a step of one sub-GCN reads and writes, if no cache keeps any.
+    """The minimum of bytes that a step of one sub-GCN reads and writes without caches.
 
-    Rows that sums add up and make, forward and backward; inputs and outputs of dense products;
-    hidden features between them; parameters, gradients and Adam's moments.
+    They are the rows that neighbour sums read and write, forward and backward; inputs and outputs
+    of dense products; hidden features between them; parameters, gradients and Adam's moments.
     """
     width = hidden // num_subnets
     middle, last = dataset.arrays("train")["graph"].blocks[-2:]
@@ -61,9 +62,8 @@ def moved(dataset: Dataset, hidden: int, num_subnets: int) -> float:
     products = sum(
         rows * (before + after) * count for rows, before, after, count in _products(dataset, width)
     )
-    between = (
-        5 * (middle.shape[1] + last.shape[1]) * width
-    )  # read and written forward; gradient and value read, one written
+    # read and written forward; gradient and value read and one written backward
+    between = 5 * (middle.shape[1] + last.shape[1]) * width
     parameters = (
         dataset.spec.example_shape[0] * width
         + width

@@ -1,13 +1,17 @@
-"""How fast sub-GCNs train on one device, against whole GCNs: ist-jax benchmark graphs.
+"""Times sub-GCNs on one device, against full GCNs.
 
-Times a step of all m sub-GCNs on the whole graph, looped or vmapped, whichever is faster, with
-their exchange (a GCN of three layers with hidden 256, 20 local steps a round; dropout of hidden
-features, as in the authors' small-scale script), against m steps of the whole GCN, and against what
-operations and memory traffic would allow: on Cora, if --cora is given, on the graph of the digits,
-and on a generated graph of 100,000 nodes and 2,000,000 edges; and how a step grows with the nodes.
-On Cora also as runs train by default, with dropout of the input, and inference, of the full model
-and of an ensemble. Ratios of one run only: milliseconds depend on the machine and on what else runs
-there. Expect ten minutes on 2 CPU cores, one with --quick.
+    ist-jax benchmark graphs [--quick] [--cora DIR [--cora-only]] [--out DIR]
+
+A step of all m sub-GCNs on the full graph, in the faster of the placements looped and vmapped and
+with its share of the exchange, is compared with m steps of the full GCN, and with what operations
+and memory traffic would allow. The GCN has three layers with hidden 256 and dropout of hidden
+features, as in the authors' small-scale script; a round has 20 local steps. The graphs are Cora (if
+--cora is given), the graph of the digits, and a generated graph of 100,000 nodes and 2,000,000
+edges. A further row says how a step grows with the number of nodes. Cora has more rows: with
+dropout of the input, the default of runs; and inference, of the full model and of an ensemble.
+
+Only ratios within one run are comparable: milliseconds depend on the machine and its load. Expect
+ten minutes on 2 CPU cores, one with --quick.
 """
 
 import dataclasses
@@ -40,19 +44,15 @@ from ist_jax.tasks import node_classification
 from ist_jax.training.files import write_whole
 
 LAYERS = 3
-AUTHORS_MS = {
-    1: 57,
-    2: 61,
-    4: 73,
-    8: 93,
-}  # an epoch of all sub-GCNs of Cora: PyTorch and DGL, 2 CPU cores
+# m -> ms of an epoch of all sub-GCNs of Cora, by PyTorch and DGL on 2 CPU cores
+AUTHORS_MS = {1: 57, 2: 61, 4: 73, 8: 93}
 HEADER = [
     "step of",
     "ms",
-    "of so many whole GCNs",
+    "of so many full GCNs",
     "by FLOPs",
     "by bytes",
-    "of one whole GCN",
+    "of one full GCN",
     "the authors' ms / ours",
 ]
 
@@ -62,17 +62,26 @@ class GraphsFlags:
     """The flags of `ist-jax benchmark graphs`."""
 
     quick: bool = False
-    """Small sizes, a minute."""
+    """Small sizes; takes a minute."""
     cora: str = ""
     """Folder of Cora's eight files ind.cora.*."""
     cora_only: bool = False
-    """Cora alone."""
+    """Leave out all graphs but Cora."""
     out: str = ""
     """Folder for graph_benchmark.json (graph_benchmark_cora.json with --cora-only)."""
 
 
 class Sizes(NamedTuple):
-    """How much is timed."""
+    """The sizes of what is timed.
+
+    Attributes:
+      nodes, edges: of the generated graph.
+      hidden: width of the hidden layers.
+      subnets: numbers m of sub-GCNs.
+      steps: local steps of a round.
+      repeats: of programs that take long.
+      often: repeats of programs that take milliseconds.
+    """
 
     nodes: int
     edges: int
@@ -80,7 +89,7 @@ class Sizes(NamedTuple):
     subnets: tuple[int, ...]
     steps: int
     repeats: int
-    often: int  # repeats of what takes milliseconds
+    often: int
 
 
 FULL, QUICK = (
@@ -91,7 +100,7 @@ OPTIONS = GraphOptions("symmetric", layers=LAYERS, sparse_below=0.1)
 
 
 def generated(nodes: int, edges: int, features: int = 128, classes: int = 40) -> Dataset:
-    """A random graph, every edge in both directions; half of the nodes train."""
+    """A random graph. Half of the nodes are training nodes."""
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(nodes, features)).astype(np.float32), np.arange(nodes) % classes
     part = rng.integers(0, 4, nodes)
@@ -113,7 +122,7 @@ def graph_round(
     placement: Placement | None = None,
     input_dropout: bool = False,
 ) -> Round:
-    """A compiled round of sub-GCNs on the whole graph of `dataset`; looped by default."""
+    """A compiled round of sub-GCNs on the full graph of `dataset`; looped by default."""
     split = _split(dataset, hidden, num_subnets, input_dropout=input_dropout)
     task, tx = node_classification(), optax.adam(0.01)
     method = ist(split, task, tx, batch_size=1, placement=placement or looped())
@@ -123,7 +132,7 @@ def graph_round(
 def inference(
     dataset: Dataset, hidden: int, num_subnets: int, make: Callable[..., Method]
 ) -> Callable[[], Any]:
-    """Classifies all nodes by the model, or the ensemble, of a method's first state."""
+    """A program that classifies all nodes by the model, or ensemble, of a method's first state."""
     task = node_classification()
     method = make(_split(dataset, hidden, num_subnets), task, optax.adam(0.01), batch_size=1)
     batch = task.batch(dataset.on_device("test", method.sharding), jnp.arange(1), None)
@@ -132,28 +141,17 @@ def inference(
 
 
 def inference_rows(name: str, dataset: Dataset, sizes: Sizes) -> list[list[str]]:
-    """The whole GCN, whatever m was, against the ensemble of m sub-GCNs (the paper's Table 7)."""
+    """Inference by the full GCN after training m sub-GCNs, and by an ensemble of m (Table 7)."""
     several = [m for m in sizes.subnets if m > 1]
     runs = [
         inference(dataset, sizes.hidden, m, method) for method in (ist, ensemble) for m in several
     ]
     seconds = median_seconds(runs, sizes.often)
-    whole, members = seconds[: len(several)], seconds[len(several) :]
-    show = lambda what, value, of: [
-        f"{name}: inference {what}",
-        f"{1e3 * value:,.1f}",
-        "",
-        "",
-        "",
-        f"{value / of:.3f}",
-        "",
-    ]
-    rows = [
-        show(f"by the whole GCN after {m} sub-GCNs", value, whole[0])
-        for m, value in zip(several, whole)
-    ]
-    return rows + [
-        show(f"by an ensemble of {m}", value, whole[0]) for m, value in zip(several, members)
+    kinds = ("the full GCN after {} sub-GCNs", "an ensemble of {}")
+    names = [f"{name}: inference by {kind.format(m)}" for kind in kinds for m in several]
+    return [
+        [what, f"{1e3 * value:,.1f}", "", "", "", f"{value / seconds[0]:.3f}", ""]
+        for what, value in zip(names, seconds)
     ]
 
 
@@ -165,9 +163,9 @@ def subnet_rows(
     authors: dict[int, int],
     input_dropout: bool = False,
 ) -> list[list[str]]:
-    """A step of all m sub-GCNs for every m, against m steps of the whole GCN.
+    """A step of all m sub-GCNs for every m, against m steps of the full GCN.
 
-    In the faster placement; in both with dropout of the input.
+    The faster placement has a row; with `input_dropout`, both placements have one.
     """
     ways = [
         (m, placement)
@@ -180,12 +178,15 @@ def subnet_rows(
     ]
     seconds = median_seconds(runs, sizes.repeats if steps == 1 else sizes.often)
     timed = [(value / steps, placement.name) for value, (_, placement) in zip(seconds, ways)]
-    rows, costs = [], lambda m: (flops(dataset, sizes.hidden, m), moved(dataset, sizes.hidden, m))
+    costs = {
+        m: [cost(dataset, sizes.hidden, m) for cost in (flops, moved)] for m in (1, *sizes.subnets)
+    }
+    rows = []
     for m in sizes.subnets:
         timed_m = [one for one, (number, _) in zip(timed, ways) if number == m]
         for value, place in timed_m if input_dropout else [min(timed_m)]:
-            what = f"{name}: the whole GCN" if m == 1 else f"{name}: {m} sub-GCNs, {place}"
-            by_arithmetic = [cost / whole for cost, whole in zip(costs(m), costs(1))]
+            what = f"{name}: the full GCN" if m == 1 else f"{name}: {m} sub-GCNs, {place}"
+            by_arithmetic = [cost / full for cost, full in zip(costs[m], costs[1])]
             ratios = [value / (m * timed[0][0]), *by_arithmetic, value / timed[0][0]]
             ours = f"{authors[m] / (1e3 * value):.1f}" if m in authors else ""
             rows.append([what, f"{1e3 * value:,.1f}", *(f"{ratio:.3f}" for ratio in ratios), ours])
@@ -193,9 +194,9 @@ def subnet_rows(
 
 
 def growth(sizes: Sizes) -> tuple[list[list[str]], float]:
-    """A step of the most sub-GCNs over the number of nodes, and the power that it grows with.
+    """Rows of a step over the number of nodes, and the power of the nodes with which it grows.
 
-    Every graph has as many edges to a node.
+    They are for the largest m. All graphs have equally many edges per node.
     """
     counts = [sizes.nodes // share for share in (8, 4, 2, 1)]
     made = [generated(nodes, nodes * (sizes.edges // sizes.nodes)) for nodes in counts]
@@ -220,7 +221,7 @@ def _cora_rows(folder: str, sizes: Sizes) -> list[list[str]]:
 
 
 def _other_rows(sizes: Sizes) -> tuple[list[list[str]], float]:
-    """The rows of the other graphs, and the power of the nodes that a step grows with."""
+    """The rows of the other graphs, and the power of the nodes with which a step grows."""
     digits = data.load("digits_graph", graph=OPTIONS)
     rows = subnet_rows("digits", digits, sizes, sizes.steps, {})
     named = f"{sizes.nodes:,} nodes, {sizes.edges:,} edges"
@@ -232,7 +233,7 @@ def _other_rows(sizes: Sizes) -> tuple[list[list[str]], float]:
 def _benchmark(flags: GraphsFlags) -> None:
     sizes, note = QUICK if flags.quick else FULL, described(machine())
     if flags.cora_only and not flags.cora:
-        raise ConfigError("--cora-only leaves out all but Cora: --cora DIR is missing")
+        raise ConfigError("--cora-only needs --cora DIR, the folder of Cora")
     rows = _cora_rows(flags.cora, sizes) if flags.cora else []
     if not flags.cora_only:
         others, power = _other_rows(sizes)

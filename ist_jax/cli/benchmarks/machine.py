@@ -1,4 +1,4 @@
-"""What a benchmark says of the machine it ran on, and how what it measured grows."""
+"""The machine that a benchmark ran on, and the growth of measured times."""
 
 import datetime
 import math
@@ -14,7 +14,7 @@ from ist_jax.cli.records.record import git_revision
 
 
 def machine() -> dict[str, Any]:
-    """Revision, date, processor and devices."""
+    """Revision, date, processor and devices of this machine."""
     return {
         "revision": git_revision(),
         "date": datetime.date.today().isoformat(),
@@ -27,7 +27,7 @@ def machine() -> dict[str, Any]:
 
 
 def described(machine: dict[str, Any]) -> str:
-    """The machine in words. Older records have no revision, or no more than x86_64."""
+    """The machine in words. Older records have no revision, or x86_64 in place of a processor."""
     kinds, processor = machine["devices"], machine.get("processor")
     parts = [] if processor in (None, "x86_64") else [processor]
     parts += [machine["platform"], f"{machine['cores']} cores", f"{len(kinds)} x {kinds[0]}"]
@@ -38,5 +38,5 @@ def described(machine: dict[str, Any]) -> str:
 
 
 def exponent(xs: Sequence[float], ys: Sequence[float]) -> float:
-    """The slope of a line through the logarithms."""
+    """The power of x with which y grows: the slope of a line through the logarithms."""
     return float(np.polyfit([math.log(x) for x in xs], [math.log(y) for y in ys], 1)[0])

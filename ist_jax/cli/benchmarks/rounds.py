@@ -1,9 +1,11 @@
-"""How fast rounds are on this machine, as ratios within one run: ist-jax benchmark rounds.
+"""Times rounds on this machine, as ratios within one run.
 
-Times rounds of IST against local steps written by hand, against plain matrix products and against
-data parallel in its best form on one device; synchronisations; costs against S and width; a mesh of
-8 CPU devices (in another process); the work of the authors' release in their sizes. Only ratios of
-one run mean something. Expect ten minutes on 2 CPU cores, one with --quick.
+    ist-jax benchmark rounds [--quick] [--out DIR]
+
+Rounds of IST are compared with hand-written local steps, with their matrix products alone, and with
+data parallel in its best form on one device. Further rows are synchronisations, costs over S and
+width, a mesh of 8 CPU devices (in another process), and the sizes of the authors' release. Only
+ratios within one run are comparable. Expect ten minutes on 2 CPU cores, one with --quick.
 """
 
 import dataclasses
@@ -29,19 +31,19 @@ class RoundsFlags:
     """The flags of `ist-jax benchmark rounds`."""
 
     quick: bool = False
-    """Small sizes, a minute."""
+    """Small sizes; takes a minute."""
     out: str = ""
     """Folder for benchmark.json and benchmark.md."""
     part: Literal["all", "mesh"] = "all"
-    """mesh: the rows of a mesh alone, as JSON."""
+    """mesh: only the rows of a mesh, printed as JSON."""
 
 
 def _on_mesh(quick: bool) -> list[Row]:
-    """The rows of a mesh of 8 CPU devices, from another process with so many devices."""
+    """The rows of a mesh of 8 CPU devices, from another process that has them."""
     environment = os.environ | {"JAX_NUM_CPU_DEVICES": "8", "JAX_PLATFORMS": "cpu"}
     command = [sys.executable, "-m", "ist_jax", "benchmark", "rounds", "--part=mesh"]
     command += ["--quick"] if quick else []
-    # its errors are seen as they come
+    # standard error is not captured: errors are printed as they occur
     ended = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True)
     if ended.returncode:
         raise ConfigError(

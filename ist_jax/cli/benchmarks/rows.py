@@ -1,4 +1,4 @@
-"""The rows of `ist-jax benchmark rounds`: what is timed, and against what."""
+"""The rows of `ist-jax benchmark rounds`: what is timed, and what it is compared with."""
 
 import functools
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from ist_jax.cli.benchmarks.timing import (
     network_round,
     product_flops,
     products,
-    swap,
+    send_blocks,
 )
 from ist_jax.core.placement import make_placement
 
@@ -24,7 +24,17 @@ Row = dict[str, Any]
 
 
 class Sizes(NamedTuple):
-    """How much is timed."""
+    """The sizes of what is timed.
+
+    Attributes:
+      network: of most rows.
+      subnets: numbers S of subnetworks.
+      widths: of the hidden layers.
+      authors: the networks that were timed with the authors' release.
+      blocks: bytes that a device sends in one collective.
+      steps: numbers of local steps of a round.
+      repeats: of every timing.
+    """
 
     network: Network
     subnets: tuple[int, ...]
@@ -52,8 +62,8 @@ FULL = Sizes(
     7,
 )
 LEAVES = 6
-# (features, hidden, S): seconds of a step of all workers, and of a repartition, of the authors'
-# PyTorch release: torch 2.13, one thread per worker, all side by side on 2 cores, batch 128 each,
+# (features, hidden, S) -> seconds of a step of all workers, and of a repartition, by the authors'
+# PyTorch release: torch 2.13, one thread per worker, all at once on 2 cores, batch 128 each;
 # medians of three runs, measured on another day
 AUTHORS = {
     (4096, (4096,), 2): (0.051, 0.119),
@@ -61,11 +71,8 @@ AUTHORS = {
     (4096, (4096, 4096), 2): (0.080, 0.342),
     (4096, (4096, 4096), 4): (0.056, 0.292),
 }
-# (features, hidden, batch): a step of their full network, in one process with 2 threads
-AUTHORS_WHOLE: dict[tuple[int, tuple[int, ...], int], float] = {
-    (4096, (4096,), 128): 0.057,
-    (4096, (4096,), 256): 0.085,
-}
+# (features, hidden, batch) -> seconds of a step of their full network, in one process, 2 threads
+AUTHORS_FULL = {(4096, (4096,), 128): 0.057, (4096, (4096,), 256): 0.085}
 QUICK = Sizes(
     Network(64, (64, 64), 10, 4), (1, 4), (64, 128), (Network(64, (64,), 10, 2),), (1024,), (5,), 1
 )
@@ -77,7 +84,7 @@ def _row(what: str, seconds: float, reference: float, of: str, made: Round | Non
 
 
 def round_rows(sizes: Sizes) -> list[Row]:
-    """Rounds against steps by hand, and both against plain matrix products."""
+    """Rounds against hand-written steps, and these against their matrix products alone."""
     return [row for steps in sizes.steps for row in _rounds_of(sizes, steps)]
 
 
@@ -100,7 +107,7 @@ def _rounds_of(sizes: Sizes, steps: int) -> list[Row]:
 
 
 def method_rows(sizes: Sizes, place: str) -> list[Row]:
-    """IST against data parallel per sample; on one device, in data parallel's best form there."""
+    """IST against data parallel, per sample. On one device, data parallel has its best form."""
     rows, steps = [], sizes.steps[0]
     for num_subnets in sizes.subnets:
         network = sizes.network._replace(num_subnets=num_subnets)
@@ -117,34 +124,37 @@ def method_rows(sizes: Sizes, place: str) -> list[Row]:
 
 
 def sync_rows(sizes: Sizes, place: str) -> list[Row]:
-    """Synchronisations against a local step of all workers; with their bytes."""
+    """Synchronisations against a local step of all workers, with the bytes they send."""
     rows, network, steps = [], sizes.network, sizes.steps[0]
     for home_sharded in (False, True):
-        sync, whole = (
+        sync, full_round = (
             network_round(network, n, place=place, home_sharded=home_sharded) for n in (0, steps)
         )
-        seconds, of_round = median_seconds([sync.run, whole.run], sizes.repeats)
+        seconds, round_seconds = median_seconds([sync.run, full_round.run], sizes.repeats)
         way = "all groups home-sharded" if home_sharded else "holder-sharded"
         what = f"synchronisation, {way}, {place}, {network.name}"
-        costs, row = sync.method.costs, _row(what, seconds, of_round / steps, "a step", sync)
+        costs, row = sync.method.costs, _row(what, seconds, round_seconds / steps, "a step", sync)
         sent = {"bytes_per_device": costs.bytes_per_sync, "lower_bound": costs.lower_bound}
         rows.append(row | sent)
     return rows
 
 
 def packing_rows(sizes: Sizes) -> list[Row]:
-    """Small leaves in one collective against one each; the limit is `exchange.transport`'s."""
+    """Small leaves in one collective, against one collective each.
+
+    `exchange.transport` packs leaves below a size that these rows justify.
+    """
     rows = []
     for num_bytes in sizes.blocks:
-        runs = [swap(num_bytes, LEAVES, packed) for packed in (True, False)]
-        packed, apart = median_seconds(runs, 5 * sizes.repeats)
+        runs = [send_blocks(num_bytes, LEAVES, packed) for packed in (True, False)]
+        packed, separate = median_seconds(runs, 5 * sizes.repeats)
         what = f"{LEAVES} leaves of {num_bytes:,} bytes per device, packed"
-        rows.append(_row(what, packed, apart, "one collective each"))
+        rows.append(_row(what, packed, separate, "one collective each"))
     return rows
 
 
 def scaling_rows(sizes: Sizes) -> list[Row]:
-    """A step of one worker over S (1 / S^2 of the hidden products) and over the width."""
+    """A step of one worker over S, which divides its hidden products by S^2, and over the width."""
     over_s = {f"S={n}": sizes.network._replace(num_subnets=n) for n in sizes.subnets}
     over_width = {f"width {w}": sizes.network._replace(hidden=(w, w)) for w in sizes.widths}
     return [*_growth(sizes, over_s, sizes.subnets), *_growth(sizes, over_width, sizes.widths)]
@@ -167,33 +177,33 @@ def _growth(sizes: Sizes, networks: dict[str, Network], xs: Sequence[int]) -> li
 
 
 def author_rows(sizes: Sizes) -> list[Row]:
-    """The sizes that were timed with the authors' release: a step of all workers, a repartition.
+    """A step of all workers, and a repartition, in the sizes timed with the authors' release.
 
     A step has its share of the exchange.
     """
     measured, steps = [], sizes.steps[0]
     for network in sizes.authors:
-        whole, sync = network_round(network, steps), network_round(network, 0)
-        runs = [whole.run, sync.run, by_hand(network, steps)]
-        of_round, seconds, hand = median_seconds(runs, sizes.repeats)
-        step, what = of_round / steps, f"step of all workers, {network.name}"
-        rows = [_row(what, step, hand / steps, "steps by hand", whole)]
+        full_round, sync = network_round(network, steps), network_round(network, 0)
+        runs = [full_round.run, sync.run, by_hand(network, steps)]
+        round_seconds, seconds, hand = median_seconds(runs, sizes.repeats)
+        step, what = round_seconds / steps, f"step of all workers, {network.name}"
+        rows = [_row(what, step, hand / steps, "steps by hand", full_round)]
         rows.append(_row(f"repartition, {network.name}", seconds, step, "a step"))
         if theirs := AUTHORS.get((network.features, network.hidden, network.num_subnets)):
             rows = [row | {"authors_seconds": value} for row, value in zip(rows, theirs)]
         measured += rows
-    whole = sizes.authors[0]._replace(num_subnets=1)
-    return [*measured, *_whole_rows(whole, steps, sizes.repeats)]
+    full = sizes.authors[0]._replace(num_subnets=1)
+    return [*measured, *_full_rows(full, steps, sizes.repeats)]
 
 
-def _whole_rows(network: Network, steps: int, repeats: int) -> list[Row]:
-    """A step of the whole network, plain training, by batch."""
+def _full_rows(network: Network, steps: int, repeats: int) -> list[Row]:
+    """A step of the full network on one worker, by batch size."""
     rows, batches = [], (BATCH, 2 * BATCH)
     rounds = [network_round(network, steps, name="single", batch=batch) for batch in batches]
     seconds = [value / steps for value in median_seconds([made.run for made in rounds], repeats)]
     for batch, made, value in zip(batches, rounds, seconds):
-        what = f"step of the whole network, batch {batch}, {network.name}"
+        what = f"step of the full network, batch {batch}, {network.name}"
         row = _row(what, value, seconds[0], "the first", made)
-        theirs = AUTHORS_WHOLE.get((network.features, network.hidden, batch))
+        theirs = AUTHORS_FULL.get((network.features, network.hidden, batch))
         rows.append(row | ({"authors_seconds": theirs} if theirs else {}))
     return rows

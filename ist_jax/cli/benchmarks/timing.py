@@ -1,4 +1,4 @@
-"""What is timed: rounds, and what they are compared with."""
+"""The programs that `ist-jax benchmark rounds` times: rounds, and what they are compared with."""
 
 import functools
 import itertools
@@ -27,7 +27,7 @@ BATCH, EXAMPLES, RATE = 128, 4096, 0.01
 
 
 class Network(NamedTuple):
-    """A fully connected network, and S."""
+    """The widths of a fully connected network, and S."""
 
     features: int
     hidden: tuple[int, ...]
@@ -36,10 +36,8 @@ class Network(NamedTuple):
 
     @property
     def name(self) -> str:
-        return (
-            "-".join(map(str, (self.features, *self.hidden, self.classes)))
-            + f", S={self.num_subnets}"
-        )
+        widths = "-".join(map(str, (self.features, *self.hidden, self.classes)))
+        return f"{widths}, S={self.num_subnets}"
 
     @property
     def worker_widths(self) -> list[int]:
@@ -53,7 +51,7 @@ class Network(NamedTuple):
 
 @functools.cache
 def dataset(features: int, classes: int) -> Any:
-    """Random examples: what is timed does not depend on what they say."""
+    """A data set of random examples, whose values do not matter for timing."""
     rng = np.random.default_rng(0)
     x = rng.normal(size=(EXAMPLES + 64, features)).astype(np.float32)
     y = np.arange(EXAMPLES + 64) % classes
@@ -64,16 +62,18 @@ def dataset(features: int, classes: int) -> Any:
 
 
 def _placement(name: str, num_subnets: int) -> Placement:
-    """'auto' is on one device, whatever the machine has."""
-    return make_placement(
-        name, num_subnets, min(num_subnets, len(jax.devices())) if name == "sharded" else 1
-    )
+    """The placement `name`. 'auto' uses one device, even if the machine has more."""
+    devices = min(num_subnets, len(jax.devices())) if name == "sharded" else 1
+    return make_placement(name, num_subnets, devices)
 
 
 def method_of(
     network: Network, name: str = "ist", place: str = "auto", batch: int = BATCH, **options: Any
 ) -> Method:
-    """IST, or data parallel in its best form on one device: one worker with the batch of all."""
+    """The method `name` on `network`: 'ist', 'data_parallel' or 'single'.
+
+    'single' is the best form of data parallel on one device: one worker with the batch of all.
+    """
     split, task, tx = network.decomposition(), classification(), optax.sgd(RATE)
     if name == "ist":
         placement = _placement(place, network.num_subnets)
@@ -94,9 +94,9 @@ def method_of(
 
 
 def median_seconds(runs: Sequence[Callable[[], Any]], repeats: int) -> list[float]:
-    """Medians of `repeats` runs of each, in turns, so that what slows the machine slows all.
+    """The median of `repeats` times of every program, in seconds.
 
-    A first turn is not counted.
+    Programs take turns, so that a slower machine slows all of them. A first turn is not counted.
     """
     for run in runs:
         jax.block_until_ready(run())
@@ -110,7 +110,14 @@ def median_seconds(runs: Sequence[Callable[[], Any]], repeats: int) -> list[floa
 
 
 class Round(NamedTuple):
-    """A compiled round of `steps` local steps, with its exchange; `run` runs the next one."""
+    """A compiled round.
+
+    Attributes:
+      run: runs the next round.
+      steps: its local steps.
+      compilation: seconds that its compilation took.
+      method: of the round.
+    """
 
     run: Callable[[], Any]
     steps: int
@@ -118,44 +125,43 @@ class Round(NamedTuple):
     method: Method
 
 
-def round_of(method: Method, data: Dataset, steps: int, held: list[State] | None = None) -> Round:
-    """A round of `method` on `data`, compiled; without local steps it is a synchronisation.
+def round_of(method: Method, data: Dataset, steps: int, states: list[State] | None = None) -> Round:
+    """A round of `method` on `data`, compiled. A round of 0 steps is a synchronisation alone.
 
     Args:
       method: of the round.
-      data: whose training set it draws from.
+      data: has the training examples.
       steps: local steps.
-      held: a list of one state, which rounds take and replace, so that several share it; None: a
-        fresh one.
+      states: a list of one state, which the round replaces. Rounds with the same list share the
+        state. None: a fresh one.
     """
     drawn = range(max(steps, 1) * method.batch_size)
     view = next(data.views(jax.random.key(1), method.num_workers, method.sharding, [drawn]))
     key, weight_S = jax.device_put(
         (jax.random.key(2), jnp.ones(method.num_workers)), method.sharding
     )
-    held = [method.fresh(jax.random.key(0))] if held is None else held
+    states = [method.fresh(jax.random.key(0))] if states is None else states
     began = time.perf_counter()
-    program = method.round.lower(held[0], view, key, weight_S, steps=steps).compile()
+    program = method.round.lower(states[0], view, key, weight_S, steps=steps).compile()
     compilation = time.perf_counter() - began
 
     def run() -> Any:
-        held[0], metrics = program(held[0], view, key, weight_S)
+        states[0], metrics = program(states[0], view, key, weight_S)
         return metrics
 
     return Round(run, steps, compilation, method)
 
 
 def network_round(network: Network, steps: int, **options: Any) -> Round:
-    """A round of `network` on random data; options as of `method_of`."""
-    return round_of(
-        method_of(network, **options), dataset(network.features, network.classes), steps
-    )
+    """A round of `network` on random data; options are those of `method_of`."""
+    data = dataset(network.features, network.classes)
+    return round_of(method_of(network, **options), data, steps)
 
 
-def swap(num_bytes: int, leaves: int, packed: bool) -> Callable[[], Any]:
-    """`leaves` blocks of `num_bytes` per device, sent over a mesh of all devices.
+def send_blocks(num_bytes: int, leaves: int, packed: bool) -> Callable[[], Any]:
+    """A program that sends `leaves` blocks of `num_bytes` per device over a mesh of all devices.
 
-    In one collective if `packed`, else in one each.
+    They are sent in one collective if `packed`, else in one collective each.
     """
     mesh = subnet_mesh()
     transport = MeshTransport(mesh, mesh.size, fuse_below=2**62 if packed else 0)
@@ -171,64 +177,69 @@ def _norm(x: jax.Array) -> jax.Array:
     return (x - x.mean(0, keepdims=True)) * jax.lax.rsqrt(x.var(0, keepdims=True) + 1e-5)
 
 
-def _as_by_hand() -> Placement:
+def _placement_by_hand() -> Placement:
     return looped() if jax.default_backend() == "cpu" else vmapped()
 
 
+def _loss_by_hand(params: Any, x: jax.Array, y: jax.Array) -> jax.Array:
+    for kernel, (scale, bias) in zip(params["kernels"][:-1], params["norms"]):
+        x = jax.nn.relu(_norm(x @ kernel) * scale[None] + bias[None])
+    logits = _norm(x @ params["kernels"][-1])
+    return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
+
+
+def _train_by_hand(arrays: Any, worker: Any) -> Any:
+    def step(params: Any, index: jax.Array) -> Any:
+        x, y = arrays["x"][index], arrays["y"][index]
+        value, gradient = jax.value_and_grad(_loss_by_hand)(params, x, y)
+        return jax.tree.map(lambda p, g: p - RATE * g, params, gradient), value
+
+    params, index_JxB = worker
+    return jax.lax.scan(step, params, index_JxB)
+
+
 def by_hand(network: Network, steps: int) -> Callable[[], Any]:
-    """J local steps of S subnetworks, written directly: same shapes, same gather, no exchange."""
+    """J local steps of S subnetworks, written by hand: same shapes, same gather, no exchange."""
     widths = network.worker_widths
     rng = np.random.default_rng(0)
 
-    def loss(params: Any, x: jax.Array, y: jax.Array) -> jax.Array:
-        for kernel, (scale, bias) in zip(params["kernels"][:-1], params["norms"]):
-            x = jax.nn.relu(_norm(x @ kernel) * scale[None] + bias[None])
-        logits = _norm(x @ params["kernels"][-1])
-        return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
+    def stack(*shape: int) -> jax.Array:
+        values = rng.normal(size=(network.num_subnets, *shape)).astype(np.float32)
+        return jnp.asarray(0.05 * values)
 
-    def train(arrays: Any, own: Any) -> Any:
-        def step(params: Any, index: jax.Array) -> Any:
-            x, y = arrays["x"][index], arrays["y"][index]
-            value, gradient = jax.value_and_grad(loss)(params, x, y)
-            return jax.tree.map(lambda p, g: p - RATE * g, params, gradient), value
-
-        params, index_JxB = own
-        return jax.lax.scan(step, params, index_JxB)
-
-    stack = lambda *shape: jnp.asarray(
-        0.05 * rng.normal(size=(network.num_subnets, *shape)).astype(np.float32)
-    )
     params = {
         "kernels": [stack(a, b) for a, b in itertools.pairwise(widths)],
         "norms": [(stack(width), stack(width)) for width in widths[1:-1]],
     }
     index = jnp.asarray(rng.integers(0, EXAMPLES, (network.num_subnets, steps, BATCH)))
     arrays = jax.tree.map(jnp.asarray, dict(dataset(network.features, network.classes).train))
-    all_of_them = _as_by_hand()(train)
+    train_all = _placement_by_hand()(_train_by_hand)
     program = jax.jit(
-        lambda params, arrays, index: all_of_them(arrays, (params, index)), donate_argnums=0
+        lambda params, arrays, index: train_all(arrays, (params, index)), donate_argnums=0
     )
-    held = [params]
+    params_of_all = [params]
 
     def run() -> Any:
-        held[0], losses = program(held[0], arrays, index)
+        params_of_all[0], losses = program(params_of_all[0], arrays, index)
         return losses
 
     return run
 
 
 def products(network: Network, steps: int) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-    """The matrix products alone of J local steps of S subnetworks, compiled, and their arguments.
+    """A compiled program of only the matrix products of J local steps, and its arguments.
 
-    As in a step, a product takes the result of the one before it; weights do not change. Batches
-    differ from step to step, so that no product can be moved out of the loop, and every step leaves
-    its products of the weights' shapes behind.
+    As in a step, each product takes the result of the one before it. Weights do not change. Batches
+    differ from step to step and every step returns its gradients, so that the compiler moves no
+    product out of the loop and removes none.
     """
     widths = network.worker_widths
     rng = np.random.default_rng(0)
-    stack = lambda a, b: jnp.asarray(
-        (rng.normal(size=(network.num_subnets, a, b)) / a**0.5).astype(np.float32)
-    )
+
+    def stack(a: int, b: int) -> jax.Array:
+        values = rng.normal(size=(network.num_subnets, a, b)) / a**0.5
+        return jnp.asarray(values.astype(np.float32))
+
     kernels = [stack(a, b) for a, b in itertools.pairwise(widths)]
     x_2xBxD = jnp.asarray(rng.normal(size=(2, BATCH, widths[0])).astype(np.float32))
 
@@ -245,10 +256,11 @@ def products(network: Network, steps: int) -> tuple[Callable[..., Any], tuple[An
 
         return jax.lax.scan(step, kernels, jnp.arange(steps))[0]
 
-    return jax.jit(_as_by_hand()(train)).lower(x_2xBxD, kernels).compile(), (x_2xBxD, kernels)
+    program = jax.jit(_placement_by_hand()(train)).lower(x_2xBxD, kernels).compile()
+    return program, (x_2xBxD, kernels)
 
 
 def product_flops(network: Network) -> float:
-    """Of the matrix products of one local step of one worker."""
+    """FLOPs of the matrix products of one local step of one worker."""
     each = [2 * BATCH * a * b for a, b in itertools.pairwise(network.worker_widths)]
     return 3 * sum(each) - each[0]

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from ist_jax.cli.main import dispatch
 
 BENCHMARKS = {
-    "rounds": "rounds of IST against steps by hand, plain products and data parallel",
-    "graphs": "sub-GCNs against whole GCNs on one device",
-    "convolutions": "the convolution's own gradients, and placements of sub-ResNets",
+    "rounds": "rounds of IST against hand-written steps, matrix products and data parallel",
+    "graphs": "sub-GCNs against full GCNs on one device",
+    "convolutions": "this library's gradients of convolutions, and placements of sub-ResNets",
 }
 
 

@@ -1,8 +1,8 @@
-"""Scores an exported model on a data set.
+"""Evaluates an exported model on a data set.
 
     ist-jax evaluate --model DIR [--name SOURCE] [--dir DIR] [--dataset NAME] [--split test]
 
-SOURCE is one of the config's data.name; by default the source the model was trained on. Inputs are
+SOURCE is a value of data.name; by default, the source that the model was trained on. Inputs are
 normalised as in training.
 """
 
@@ -14,14 +14,13 @@ import jax
 import numpy as np
 
 from ist_jax.cli.builders import load_dataset, make_decomposition, make_task
-from ist_jax.cli.config import Config, ConfigError, from_values, one_line, replace
+from ist_jax.cli.config import Config, ConfigError, from_values, replace
 from ist_jax.cli.config.parsing import parse
 from ist_jax.cli.exit_status import exit_status
 from ist_jax.cli.records.restored import on_this_machine
-from ist_jax.core.model import Stats
-from ist_jax.core.types import Batch, Indices, Params
-from ist_jax.data import EMBEDDED, Dataset, Spec
-from ist_jax.methods.predictor import model_predictor
+from ist_jax.core.errors import first_line
+from ist_jax.data import SOURCES, Dataset, Spec
+from ist_jax.methods.predictor import Predictor, model_predictor
 from ist_jax.models.linen import LinenModel
 from ist_jax.tasks import Task
 from ist_jax.training import export
@@ -35,84 +34,96 @@ class EvaluateFlags:
     model: str = ""
     """Folder that `ist-jax export` wrote."""
     name: str = ""
-    """Source of the data; by default that of the training."""
+    """Source of the data; by default, that of the training data."""
     dir: str = ""
     """Folder or file of the data."""
     dataset: str = ""
     """Which of the source's data sets."""
     split: Literal["test", "validation", "train"] = "test"
-    """Which part of the data."""
+    """Split of the data."""
 
 
 def _without_one_channel(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """(28, 28) of (28, 28, 1): sources differ in whether grey images have an axis of channels."""
+    """(28, 28) for (28, 28, 1): grey images of some sources have a channel axis."""
     return shape[:-1] if len(shape) == 3 and shape[-1] == 1 else shape
 
 
 def _check(spec: Spec, dataset: Dataset) -> None:
     if dataset.spec.task != spec.task:
-        raise ConfigError(f"the model is for {spec.task}; {dataset.name} is {dataset.spec.task}")
+        raise ConfigError(
+            f"the model is for {spec.task}, and {dataset.name} is {dataset.spec.task}: choose "
+            "other data"
+        )
     if _without_one_channel(dataset.spec.example_shape) != _without_one_channel(spec.example_shape):
         raise ConfigError(
-            f"the model takes inputs of shape {spec.example_shape}; {dataset.name} has "
-            f"{dataset.spec.example_shape}"
+            f"the model takes inputs of shape {spec.example_shape}, and {dataset.name} has "
+            f"{dataset.spec.example_shape}: choose other data"
         )
     if dataset.num_classes > spec.num_classes:
         raise ConfigError(
-            f"the model knows {spec.num_classes} classes; {dataset.name} has {dataset.num_classes}"
+            f"the model has {spec.num_classes} classes, and {dataset.name} has "
+            f"{dataset.num_classes}: choose other data"
         )
 
 
 def _read(model: str) -> tuple[export.Exported, Config, Spec, Task]:
-    """What the exported model is, and the task it was trained for. Raises ConfigError."""
+    """The exported model, its config and spec, and the task that it was trained on.
+
+    Raises:
+      ConfigError: there is no exported model in the folder `model`, or it is damaged.
+    """
     try:
         exported = export.read(model)
-        spec = Spec.of(exported.about["data"]["spec"])
+        spec = Spec.from_json(exported.about["data"]["spec"])
         config = on_this_machine(from_values(exported.about["config"]))
         _check_variables(exported, make_decomposition(config, spec).example)
         return exported, config, spec, make_task(config, spec)
     except Exception as error:  # model.json may say anything
-        raise ConfigError(f"--model {model}: {type(error).__name__}: {one_line(error)}") from error
+        raise ConfigError(
+            f"--model {model}: {type(error).__name__}: {first_line(error)}"
+        ) from error
 
 
 def score(
     model: str, name: str = "", directory: str = "", dataset: str = "", split: str = "test"
 ) -> dict[str, Any]:
-    """The metrics, such as accuracy and loss, of the exported model on a split of a data set.
+    """{name: value} of the task's metrics of an exported model on one split of a data set.
 
     Arguments are those of `EvaluateFlags`. The data are split as in training.
 
     Raises:
-      ConfigError: no exported model there, or one that does not fit the data.
+      ConfigError: there is no exported model, or it does not fit the data.
       DataError: the data cannot be read.
     """
     exported, config, spec, task = _read(model)
     if not name:
         name, dataset = config.data.name, dataset or config.data.dataset
-        if name not in EMBEDDED and not directory:
+        if SOURCES[name].reads != "nothing" and not directory:
             raise ConfigError(
-                f"--model {model} was trained on {name}: give --dir, the place of the data to "
-                "score it on"
+                f"--model {model} was trained on {name}: give --dir, the folder or file of the data"
             )
     place = dict(name=name, dir=directory, dataset=dataset)
     data = load_dataset(replace(config, data=place))
     _check(spec, data)
     predictor = model_predictor(LinenModel(exported.model), task, exported.params, exported.stats)
     if data.spec.example_shape != spec.example_shape:
-        predict = predictor.function
-
-        def predict_reshaped(
-            params: Params, stats: Stats | None, indices: Indices, batch: Batch
-        ) -> Any:
-            x = batch["x"].reshape(-1, *spec.example_shape)
-            return predict(params, stats, indices, {**batch, "x": x})
-
-        predictor = dataclasses.replace(predictor, function=predict_reshaped)
+        predictor = _reshaping(predictor, spec.example_shape)
     return evaluate_model(predictor, task, data, split, config.eval_batch_size)
 
 
+def _reshaping(predictor: Predictor, example_shape: tuple[int, ...]) -> Predictor:
+    """`predictor` for inputs that have the right size, but another shape."""
+    predict = predictor.function
+
+    def reshaped(*arguments: Any) -> Any:
+        *model, batch = arguments
+        return predict(*model, batch | {"x": batch["x"].reshape(-1, *example_shape)})
+
+    return dataclasses.replace(predictor, function=reshaped)
+
+
 def _check_variables(exported: export.Exported, example: Any) -> None:
-    """Raises ConfigError if the arrays, with measured statistics, are not those of the model."""
+    """Raises ConfigError if parameters and statistics do not have the shapes of the model's."""
     kinds = lambda tree: jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype.name), dict(tree))
     model = LinenModel(exported.model)
     params, stats = jax.eval_shape(model.init, jax.random.key(0), example), None
@@ -126,7 +137,7 @@ def _check_variables(exported: export.Exported, example: Any) -> None:
 
 
 def evaluate(argv: Sequence[str]) -> None:
-    """Scores and prints. Raises ConfigError, DataError."""
+    """Evaluates and prints. Raises ConfigError or DataError."""
     flags = parse(EvaluateFlags, argv, __doc__)
     if not flags.model:
         raise ConfigError("--model DIR is missing: the folder that ist-jax export wrote")

@@ -1,10 +1,10 @@
-"""Writes a trained model, or one of its subnetworks, as a model.
+"""Exports a trained model, or one of its subnetworks.
 
     ist-jax export --workdir DIR --out DIR2 [--subnet K] [--data-dir DIR3]
 
-DIR2 gets model.json (class, widths, origin, scores) and variables.npz. `ist_jax.export.read(DIR2)`
-returns the Flax model and its variables, `ist-jax evaluate --model DIR2` scores it. The run's data
-are read again, from --data-dir if they have moved.
+Writes model.json (class, widths, origin, accuracy) and variables.npz to DIR2.
+`ist_jax.export.read("DIR2")` returns the Flax model and its variables; `ist-jax evaluate --model
+DIR2` evaluates it. The run's data are read again, from --data-dir if they have moved.
 """
 
 import dataclasses
@@ -41,7 +41,7 @@ class ExportFlags:
     out: str = ""
     """A new folder for the model."""
     subnet: int | None = None
-    """Number of a subnetwork, from 0; by default the full model is exported."""
+    """Number of a subnetwork, from 0; by default, the full model is exported."""
     data_dir: str = ""
     """Where the run's data are now, if they have moved."""
 
@@ -64,24 +64,24 @@ def _check(run: Restored, subnet: int | None) -> None:
     if subnet is None:
         if config.method == "ensemble":
             raise ConfigError(
-                f"an ensemble is {workers} models and no full one: choose one with --subnet"
+                f"an ensemble is {workers} models, and has no full model: choose one with --subnet"
             )
         return
     if config.method not in ("ist", "ensemble") or run.in_other_phase:
         raise ConfigError(
-            f"--subnet {subnet}: this run ended training full models: leave --subnet out"
+            f"--subnet {subnet}: this run ended training full models; leave --subnet out"
         )
     if config.model.split_input:
         raise ConfigError(
-            f"--subnet {subnet}: with model.split_input a subnetwork reads a share of the inputs: "
-            "leave --subnet out"
+            f"--subnet {subnet}: with model.split_input, a subnetwork reads only a share of the "
+            "inputs; leave --subnet out"
         )
     if not 0 <= subnet < workers:
         raise ConfigError(f"--subnet {subnet} is from 0 to {workers - 1}")
 
 
 def chosen(run: Restored, subnet: int | None, dataset: Dataset) -> tuple[LinenModel, Predictor]:
-    """The full model, or subnetwork `subnet` of the last round's partition, and its predictor."""
+    """The full model, or subnetwork `subnet` of the last partition, and its predictor."""
     experiment, config, sample = run.experiment, run.experiment.config, None
     split, task = experiment.decomposition, experiment.task
     model = split.full if subnet is None else split.subnet
@@ -111,17 +111,16 @@ def _about(
     params: Params,
     dataset: Dataset,
 ) -> dict[str, Any]:
-    held = (
-        {}
-        if subnet is None
-        else {group: index_SxM[subnet].tolist() for group, index_SxM in run.state.indices.items()}
-    )
+    units: dict[str, list[int]] = {}
+    if subnet is not None:
+        indices = run.state.indices.items()
+        units = {group: index_SxM[subnet].tolist() for group, index_SxM in indices}
     return {
         "workdir": str(workdir),
         "round": run.round,
         "method": run.experiment.config.method,
         "subnet": subnet,
-        "units": held,
+        "units": units,
         "parameters": tree_size(params),
         "data": {
             "name": dataset.name,
@@ -138,10 +137,10 @@ def _about(
 def write(
     workdir: str | pathlib.Path, out: str, subnet: int | None = None, data_dir: str = ""
 ) -> dict[str, Any]:
-    """Exports and scores; returns what model.json says about the model.
+    """Exports a model and evaluates it; returns what model.json says about the model.
 
     Raises:
-      ConfigError: no run in `workdir`, no such subnetwork, or `out` is not empty.
+      ConfigError: there is no run in `workdir`, there is no such subnetwork, or `out` exists.
       DataError: the data cannot be read.
     """
     try:
@@ -165,7 +164,7 @@ def _export(argv: Sequence[str]) -> None:
     flags = parse(ExportFlags, argv, __doc__)
     for name in ("workdir", "out"):
         if not getattr(flags, name):
-            raise ConfigError(f"--{name} DIR is missing; --help says what it is")
+            raise ConfigError(f"--{name} DIR is missing; see --help")
     about = write(flags.workdir, flags.out, flags.subnet, flags.data_dir)
     what = "full model" if flags.subnet is None else f"subnetwork {flags.subnet}"
     print(

@@ -1,9 +1,9 @@
-"""Starts one run as several processes on this machine, to try out what runs on several hosts.
+"""Starts one run as several processes on this machine, as a trial of a run on several hosts.
 
     ist-jax launch-local --processes 2 --devices 2 -- --config FILE --workdir DIR [--FIELD VALUE]
 
-Every process is `ist-jax run` with its part of the run. Ends with the largest exit status. When a
-process fails, the others notice.
+Every process is an `ist-jax run`. The exit status is the largest of theirs. If a process fails, the
+others end, too.
 """
 
 import dataclasses
@@ -20,11 +20,11 @@ from collections.abc import Sequence
 import tyro
 
 from ist_jax.cli.config import ConfigError
-from ist_jax.cli.config.parsing import own_flags, parse
-from ist_jax.cli.distributed import HEARTBEAT, RunFlags, how_to_resume
+from ist_jax.cli.config.parsing import flags_only, parse
+from ist_jax.cli.distributed import HEARTBEAT, TrainingFlags, how_to_resume
 from ist_jax.cli.exit_status import STOPPED, WRONG, exit_status
 
-PATIENCE = 4 * HEARTBEAT  # seconds in which the others of a failed process end by themselves
+PATIENCE = 4 * HEARTBEAT  # seconds after a failure, in which the other processes end by themselves
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,26 +34,26 @@ class LaunchFlags:
     processes: int = 2
     """How many processes."""
     devices: int = 1
-    """CPU devices of each. 0: whatever it finds."""
+    """CPU devices of each process. 0: the devices that JAX finds."""
     arguments: tyro.conf.Positional[tuple[str, ...]] = ()
     """Arguments of `ist-jax run`, after --."""
 
 
 def free_port() -> int:
-    """A port that nobody listens at."""
+    """A free port of this machine."""
     with socket.socket() as opened:
         opened.bind(("localhost", 0))
         return opened.getsockname()[1]
 
 
 def start(flags: LaunchFlags) -> list[subprocess.Popen]:
-    """The processes of one run, started."""
+    """Starts the processes of one run."""
     environment = dict(os.environ)
     if flags.devices:
         environment |= {"JAX_NUM_CPU_DEVICES": str(flags.devices), "JAX_PLATFORMS": "cpu"}
     command = [sys.executable, "-m", "ist_jax", "run", *flags.arguments]
     joined = ["--coordinator", f"localhost:{free_port()}", "--num-processes", str(flags.processes)]
-    # in process groups: a Ctrl-C reaches them from here only, for a second one would end them
+    # in process groups: `wait` passes on a Ctrl-C; a second one from the terminal would end them
     return [
         subprocess.Popen(
             [*command, *joined, "--process-id", str(i)], env=environment, process_group=0
@@ -65,7 +65,7 @@ def start(flags: LaunchFlags) -> list[subprocess.Popen]:
 def _flags(argv: Sequence[str]) -> LaunchFlags:
     flags = parse(LaunchFlags, argv, __doc__)
     if not flags.arguments:
-        raise ConfigError("write the arguments of ist-jax run after --")
+        raise ConfigError("the arguments of ist-jax run are missing: write them after --")
     if flags.processes < 1 or flags.devices < 0:
         raise ConfigError(
             "--processes is at least 1 and --devices at least 0, not "
@@ -75,9 +75,9 @@ def _flags(argv: Sequence[str]) -> LaunchFlags:
 
 
 def wait(started: Sequence[subprocess.Popen]) -> list[int]:
-    """The exit statuses, negative for a signal.
+    """Waits for all processes; their exit statuses, negative for a signal.
 
-    SIGINT and SIGTERM are passed on. Processes that do not notice that another failed are killed.
+    SIGINT and SIGTERM are passed on. Processes that outlive a failed one for too long are killed.
     """
 
     def pass_on(number: int, frame: object) -> None:
@@ -90,7 +90,7 @@ def wait(started: Sequence[subprocess.Popen]) -> list[int]:
     while any(process.poll() is None for process in started):
         if any(process.returncode for process in started):
             failed_at = min(failed_at, time.monotonic())
-        if time.monotonic() > failed_at + PATIENCE:  # a frozen process notices nothing
+        if time.monotonic() > failed_at + PATIENCE:  # a hanging process does not end by itself
             for process in started:
                 process.kill()
         time.sleep(0.1)
@@ -98,7 +98,7 @@ def wait(started: Sequence[subprocess.Popen]) -> list[int]:
 
 
 def early_ends(statuses: Sequence[int], workdir: pathlib.Path) -> str | None:
-    """One line on processes that ended before their run did; None if none was killed or crashed."""
+    """One line about processes that were killed or crashed; None if there are none."""
     ended = [(i, s) for i, s in enumerate(statuses) if s < 0 or s > max(WRONG, STOPPED)]
     if not ended:
         return None
@@ -114,7 +114,7 @@ def main(argv: Sequence[str]) -> int:
     if not parsed:
         return status
     statuses = wait(start(parsed[0]))
-    workdir = own_flags(RunFlags, ["run", *parsed[0].arguments]).workdir
+    workdir = flags_only(TrainingFlags, ["run", *parsed[0].arguments]).workdir
     if (line := early_ends(statuses, pathlib.Path(workdir))) is not None:
         print(line, file=sys.stderr)
     return max(map(abs, statuses))

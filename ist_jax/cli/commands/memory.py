@@ -1,11 +1,10 @@
-"""What a device holds while a model trains over a mesh, before anything is trained or allocated.
+"""Estimates what a device holds while a model trains over a mesh, without allocating anything.
 
     ist-jax memory --config FILE [--subnets 1 2 4 8] [--graph NODES EDGES FEATURES CLASSES]
 
-Compiles initialisation, round (of the longest phase) and evaluation of the config for every number
-S of subnetworks, each on its own device, from shapes alone, and reads what a device holds from the
-compiled programs. A machine without so many accelerators compiles for CPU devices, whose compiler
-plans temporary memory differently.
+Compiles initialisation, a round (of the longest phase) and evaluation from shapes, for every number
+S of subnetworks, each on one device. The compiled programs say what a device holds. A machine with
+too few accelerators compiles for CPU devices, whose compiler plans temporary memory differently.
 """
 
 import contextlib
@@ -41,12 +40,12 @@ from ist_jax.training.files import write_whole
 
 @dataclasses.dataclass(frozen=True)
 class MemoryFlags(ConfigFlags):
-    """The flags of `ist-jax memory` beside the fields of the configuration."""
+    """The flags of `ist-jax memory`, besides the fields of the configuration."""
 
     subnets: tuple[int, ...] = (1, 2, 4, 8)
     """Numbers S of subnetworks."""
     graph: tuple[int, ...] = ()
-    """NODES EDGES FEATURES CLASSES of a graph that is not there, with undirected edges."""
+    """NODES EDGES FEATURES CLASSES of a graph that need not be available; edges are undirected."""
     out: str = ""
     """Folder for memory.json."""
 
@@ -63,11 +62,11 @@ HEADER = [
     "at most, evaluation",
 ]
 ASSUMPTIONS = """\
-MB of one device, by the programs compiled for {device}. State is what is stored between rounds:
-parameters and optimizer state. Temporary is what a round works on: the subnetwork, its gradients
-and optimizer state, activations. Activations are the rest of that without the others, which are
-arithmetic. At most is all together while a round runs. The parameters are those of the full model,
-4 bytes each.
+MB of one device, by the programs compiled for {device}. "State" is stored between rounds:
+parameters and optimizer state. "Temporary" is what a round works on: the subnetwork, its gradients,
+its optimizer state and activations. "Activations" is "temporary" minus the other three, which are
+computed from shapes. "At most" is the total while a round runs. "Parameters" counts those of the
+full model, 4 bytes each.
 """
 
 
@@ -79,7 +78,7 @@ def _on(sharding: jax.sharding.Sharding, tree: Any) -> Any:
 
 
 def _state_shapes(method: Method) -> State:
-    """Shapes and shardings of the state; the compiled initialisation knows them."""
+    """Shapes and shardings of the state, from the compiled initialisation."""
     key = _on(method.sharding, jax.random.key(0))
     shardings = jax.jit(method.init).lower(key).compile().output_shardings
     shapes = jax.eval_shape(method.init, key)
@@ -94,9 +93,9 @@ def _on_one_device(tree: Any) -> int:
 
 
 def _peak(memory: Any) -> int:
-    """Bytes while a program runs, by its compiled memory analysis."""
-    held = memory.argument_size_in_bytes + memory.output_size_in_bytes
-    return held - memory.alias_size_in_bytes + memory.temp_size_in_bytes
+    """The bytes that a device holds while a program runs, by its compiled memory analysis."""
+    arrays = memory.argument_size_in_bytes + memory.output_size_in_bytes
+    return arrays - memory.alias_size_in_bytes + memory.temp_size_in_bytes
 
 
 def measure(
@@ -108,17 +107,23 @@ def measure(
     steps: int,
     eval_batch_size: int,
 ) -> dict[str, Any]:
-    """What one device holds, in bytes, by programs compiled from shapes.
+    """The bytes that one device holds, by programs compiled from shapes.
 
     Args:
-      method: one subnetwork on every device.
-      task: its batch, loss and metrics.
-      arrays: of the training data, or their shapes.
-      evaluated: of the data that are evaluated; a graph in one cluster is whole there, but not in
-        training.
+      method: has one subnetwork on every device.
+      task: batch, loss and metrics.
+      arrays: of the training split, or their shapes.
+      evaluated: arrays of the split that is evaluated, or their shapes. A graph in one cluster is
+        complete there, but not in training.
       spec: of the data.
-      steps: local steps of the round; they share their memory.
-      eval_batch_size: examples of one batch of an evaluation.
+      steps: local steps of the round; all use the same memory.
+      eval_batch_size: examples of an evaluation batch.
+
+    Returns:
+      The numbers of a row of the table; in bytes, except the numbers of subnetworks and parameters.
+
+    Raises:
+      ConfigError: the backend does not say how much memory its programs use.
     """
     here = lambda tree: _on(method.sharding, tree)
     state, key = _state_shapes(method), here(jax.random.key(0))
@@ -126,13 +131,16 @@ def measure(
     view = View(here(arrays), here(shared(np.zeros(spec.num_train, bool), num_subnets)), key)
     weight_S = here(jax.ShapeDtypeStruct((num_subnets,), np.float32))
     round = method.round.lower(state, view, key, weight_S, steps=steps).compile().memory_analysis()
-    whole = lambda state, arrays: evaluate(
-        method, task, state, {"test": arrays}, None, batch_size=eval_batch_size, subnets=False
-    )
-    evaluation = jax.jit(whole).lower(state, here(evaluated)).compile().memory_analysis()
+
+    def evaluate_test(state: State, arrays: Any) -> Any:
+        options = dict(batch_size=eval_batch_size, subnets=False)
+        return evaluate(method, task, state, {"test": arrays}, None, **options)
+
+    evaluation = jax.jit(evaluate_test).lower(state, here(evaluated)).compile().memory_analysis()
     if round is None:
         raise ConfigError(
-            f"the compiler of {jax.devices()[0].device_kind} does not say what its programs hold"
+            f"the compiler of {jax.devices()[0].device_kind} does not say how much memory its "
+            "programs use: set JAX_PLATFORMS=cpu"
         )
     return {
         "S": num_subnets,
@@ -155,8 +163,8 @@ def rows(config: Config, subnets: Sequence[int], size: GraphSize | None) -> list
     """
     if config.data.image_size:
         raise ConfigError(
-            f"data.image_size={config.data.image_size}: a streamed set has no shapes before it is "
-            "read; use 0"
+            f"data.image_size={config.data.image_size} streams the data, whose shapes are then "
+            "unknown: use 0"
         )
     if size is None:
         data = load_dataset(config)
@@ -178,18 +186,19 @@ def _graph_shapes(config: Config, size: GraphSize) -> tuple[Spec, Any]:
     graph = ARCHITECTURES[config.decomposition].graph
     if graph is None:
         raise ConfigError(
-            f"--graph is of graph networks, and model.name={config.model.name!r} is none"
+            f"--graph is for graph networks, and model.name={config.model.name!r} is none: leave "
+            "it out"
         )
     if config.data.layer_nodes or config.data.projection:
         raise ConfigError(
-            "--graph has all features of a whole graph: leave out data.layer_nodes and "
-            "data.projection"
+            "--graph stands for a full graph with all of its features: leave out data.layer_nodes "
+            "and data.projection"
         )
     return graph_shapes(size, graph(config))
 
 
 def cells(measured: Sequence[dict[str, Any]]) -> list[list[str]]:
-    """The rows as a table has them."""
+    """The cells of a table of `measured`, by row."""
     names = ("state", "data", "temporary", "activations", "peak", "evaluation_peak")
     return [
         [str(row["S"]), f"{row['parameters']:,}", f"{row['subnet_parameters']:,}"]
@@ -199,13 +208,13 @@ def cells(measured: Sequence[dict[str, Any]]) -> list[list[str]]:
 
 
 def _with_devices(count: int) -> None:
-    """CPU devices, if JAX has not begun; accelerators are as many as there are."""
+    """Makes `count` CPU devices if JAX is not initialised yet; accelerators stay as they are."""
     with contextlib.suppress(RuntimeError):
         jax.config.update("jax_num_cpu_devices", count)
 
 
 def memory(argv: Sequence[str]) -> None:
-    """Compiles, prints and writes. Raises ConfigError: wrong arguments."""
+    """Compiles, prints and writes. Raises ConfigError if an argument is wrong."""
     flags, config = parse_with_config(MemoryFlags, argv, __doc__)
     for name, numbers, wrong in (
         ("subnets", flags.subnets, not flags.subnets),
@@ -217,7 +226,7 @@ def memory(argv: Sequence[str]) -> None:
             raise ConfigError(f"--{name} is {what} above 0, not {shown!r}")
     size = GraphSize(*flags.graph) if flags.graph else None
     _with_devices(max(flags.subnets))
-    if size and not config.data.dir:  # data that are not there are not looked for
+    if size and not config.data.dir:  # a graph that is not available has no folder
         config = replace(config, data=dict(dir="unused"))
     _show(rows(validate(config), flags.subnets, size), flags.out)
 

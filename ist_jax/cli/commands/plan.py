@@ -1,10 +1,10 @@
-"""What a round would cost over a link, before anything is trained.
+"""Estimates what a round would cost over a network link, before anything is trained.
 
     ist-jax plan --config FILE [--bandwidth 1Gbps] [--latency 1ms] [--subnets 1 2] [--steps 10 20]
 
-For the configured model and every method's own values: IST beside data parallel, local SGD and
-DiLoCo, for every number of workers S and of local steps J. Step times are measured on this machine,
-on the config's data, as medians; bytes and memory are arithmetic.
+Compares IST, data parallel, local SGD and DiLoCo, for every number S of workers and J of local
+steps. The model is the configured one, with each method's values in the config file. Times of steps
+are medians, measured on this machine with the config's data. Bytes and memory are computed.
 """
 
 import dataclasses
@@ -32,50 +32,50 @@ from ist_jax.data import Dataset
 from ist_jax.methods import Method
 from ist_jax.training.files import write_whole
 
-METHODS = ("ist", "data_parallel", "local_sgd", "diloco")
+COMPARED = ("ist", "data_parallel", "local_sgd", "diloco")
 _STEPS = 10  # in one measurement
 ASSUMPTIONS = """\
-- Every worker has its own device, as fast as this machine ({device}); workers wait for each other.
-- A step is one local step of one worker, alone, compiled; the median of {repeats} runs of ten here.
-  Nothing overlaps with it. What a synchronisation costs a device itself (about a local step, see
-  ist-jax benchmark rounds) is left out.
-- Over a link of {bandwidth} and {latency}: bytes sent per device / bandwidth, and the latency once
-  for every message that waits for the one before it: one to the next holders, two to home and back,
-  2 (S - 1) in a ring all-reduce.
-- Data parallel synchronises at every step, the others once in J; J is then the steps of the row.
-- Memory is that of parameters, gradients and optimizer state of one worker, in bytes of their
-  shapes. What is stored between rounds (a share of the model, an outer optimizer's anchor and
-  momentum), activations and data come on top.
+- Every worker has its own device, as fast as this machine ({device}). Workers wait for each other.
+- A step is one compiled local step of one worker, measured alone: the median of {repeats} runs of
+  ten steps. Nothing overlaps with it. A synchronisation's time on the device itself (about that of
+  a local step, see ist-jax benchmark rounds) is not counted.
+- A link of {bandwidth} and {latency} takes bytes sent per device / bandwidth, and the latency once
+  for every message that waits for the one before it: one to the next holders, two to a home device
+  and back, 2 (S - 1) in a ring all-reduce.
+- Data parallel synchronises at every step, the other methods after J steps. A row is J steps.
+- Memory is that of one worker's parameters, gradients and optimizer state, by their shapes. What is
+  stored between rounds (a share of the model, an outer optimizer's anchor and momentum),
+  activations and data are not counted.
 """
 
 
 @dataclasses.dataclass(frozen=True)
 class PlanFlags(ConfigFlags):
-    """The flags of `ist-jax plan` beside the fields of the configuration."""
+    """The flags of `ist-jax plan`, besides the fields of the configuration."""
 
     bandwidth: str = ""
-    """Of the link, in bits per second; by default the config's, or 1Gbps."""
+    """Bandwidth of the link in bits per second; by default, the config's, or 1Gbps."""
     latency: str = ""
-    """Of the link; by default the config's, or 1ms."""
+    """Latency of the link; by default, the config's, or 1ms."""
     subnets: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64)
     """Numbers of workers S."""
     steps: tuple[int, ...] = (10, 100, 1000)
     """Numbers of local steps J."""
     repeats: int = 5
-    """Measurements of a step."""
+    """How often a step is measured."""
     out: str = ""
     """Folder for plan.md, plan.json and plan.png."""
 
 
 class Measured(NamedTuple):
-    """One method with S workers.
+    """The measurements of one method with S workers.
 
     Attributes:
       name: of the method.
       num_subnets: S.
-      method: for its costs.
-      step_seconds: of one local step of one worker.
-      memory_bytes: parameters, gradients and optimizer state of one worker.
+      method: knows its costs.
+      step_seconds: seconds of one local step of one worker.
+      memory_bytes: bytes of the parameters, gradients and optimizer state of one worker.
     """
 
     name: str
@@ -86,7 +86,7 @@ class Measured(NamedTuple):
 
 
 def _step_seconds(method: Method, dataset: Dataset, repeats: int) -> float:
-    """Median over `repeats` of one local step of one worker."""
+    """Seconds of one local step of one worker, the median of `repeats` measurements."""
     state = method.fresh(jax.random.key(0))
     drawn = [range(_STEPS * method.batch_size)]
     view = next(dataset.views(jax.random.key(1), method.num_workers, method.sharding, drawn))
@@ -96,9 +96,9 @@ def _step_seconds(method: Method, dataset: Dataset, repeats: int) -> float:
 
 
 def configured(method: str, argv: Sequence[str]) -> tuple[PlanFlags, Config]:
-    """The flags, and the configuration of `method`: the config file's values for it.
+    """The flags, and the configuration of `method` with the config file's values for it.
 
-    Options that belong to another method alone are left out.
+    If these do not fit the method, options that only other methods have are reset.
 
     Raises:
       ConfigError: the arguments are wrong, whatever the method.
@@ -115,7 +115,7 @@ def configured(method: str, argv: Sequence[str]) -> tuple[PlanFlags, Config]:
 
 
 def measure(config: Config, dataset: Dataset, num_subnets: int, repeats: int) -> Measured:
-    """The config's method with S workers on this machine.
+    """Measures the config's method with S workers on this machine.
 
     Raises:
       ConfigError: the model does not split into so many subnetworks.
@@ -130,10 +130,10 @@ def measure(config: Config, dataset: Dataset, num_subnets: int, repeats: int) ->
         local_steps_schedule=(),
         failures=dict(rounds=(), workers=()),
     )
-    made = lambda config: resolve(config, dataset).phases[0].method
-    method = made(config)
-    # a worker with the full model steps as fast whatever S is, and S optimizer states may not fit
-    timed = method if config.method == "ist" else made(replace(config, num_subnets=1))
+    method_of = lambda config: resolve(config, dataset).phases[0].method
+    method = method_of(config)
+    # the step of a worker with the full model does not depend on S, and S states may not fit
+    timed = method if config.method == "ist" else method_of(replace(config, num_subnets=1))
     state = jax.eval_shape(method.init, jax.random.key(0))
     worker = jax.eval_shape(method.first_worker, state)
     memory = 2 * tree_bytes(worker.params) + tree_bytes(worker.opt_state)
@@ -142,7 +142,7 @@ def measure(config: Config, dataset: Dataset, num_subnets: int, repeats: int) ->
 
 
 def row(measured: Measured, local_steps: int, link: Link) -> dict[str, Any]:
-    """What a round of J local steps costs over `link`."""
+    """The row of the table for a round of J local steps, and an exchange over `link`."""
     costs, compute = measured.method.costs, local_steps * measured.step_seconds
     exchange = costs.link_seconds(link, local_steps)
     samples = measured.num_subnets * measured.method.batch_size * local_steps
@@ -220,20 +220,20 @@ def draw(rows: Sequence[dict[str, Any]], picture: pathlib.Path) -> None:
 
 def _draw_panel(axis: Any, rows: Sequence[dict[str, Any]], field: str, scale: float) -> None:
     steps = sorted({r["J"] for r in rows})
-    for method, (shade, count) in itertools.product(METHODS, enumerate(steps)):
+    for method, (shade, count) in itertools.product(COMPARED, enumerate(steps)):
         line = [r for r in rows if r["method"] == method and r["J"] == count]
         axis.plot(
             [r["S"] for r in line],
             [scale * r[field] for r in line],
             ("-", "--", ":", "-.")[shade % 4],
-            color=f"C{METHODS.index(method)}",
+            color=f"C{COMPARED.index(method)}",
             label=f"{method}, J={count}" if line else None,
             marker=".",
         )
 
 
 def _link(flags: PlanFlags, config: Config) -> tuple[str, str]:
-    """Bandwidth and latency: those asked for, else the config's, else 1 Gbit/s and 1 ms."""
+    """Bandwidth and latency of the flags, else of the config, else 1 Gbit/s and 1 ms."""
     of_config = config.link if config.link.bandwidth else None
     bandwidth = flags.bandwidth or (of_config.bandwidth if of_config else "1Gbps")
     return bandwidth, flags.latency or (of_config.latency if of_config else "1ms")
@@ -254,13 +254,13 @@ def _rows(
 
 
 def plan(argv: Sequence[str]) -> None:
-    """Measures, prints and writes. Raises ConfigError: wrong arguments."""
-    flags, first = configured(METHODS[0], argv)
+    """Measures, prints and writes a plan. Raises ConfigError if an argument is wrong."""
+    flags, first = configured(COMPARED[0], argv)
     for name, numbers in (("subnets", flags.subnets), ("steps", flags.steps)):
         if not numbers or min(numbers) < 1:
             shown = " ".join(map(str, numbers))
             raise ConfigError(f"--{name} is numbers above 0 such as 1 2 4, not {shown!r}")
-    configs = [first, *(configured(method, argv)[1] for method in METHODS[1:])]
+    configs = [first, *(configured(method, argv)[1] for method in COMPARED[1:])]
     bandwidth, latency = _link(flags, first)
     link = Link(
         quantities.bytes_per_second(bandwidth, "--bandwidth"),

@@ -1,11 +1,11 @@
-"""Tables and pictures of finished runs.
+"""Makes tables and pictures of finished runs.
 
     ist-jax report DIR ... [--out DIR]   prints the table; writes table.md, table.csv and curves.png
     ist-jax report DIR ... --keep TABLE.jsonl [--command "ist-jax sweep ..."]   adds to a kept table
     ist-jax report --page README.md      makes the tables and pictures of a page again
 
-Every DIR is a workdir, or a folder of workdirs. Runs that differ in nothing but the seed are one
-row: mean and standard deviation (n - 1) over seeds.
+Every DIR is a workdir or a folder of workdirs. Runs that differ only in the seed are one row: mean
+and standard deviation (n - 1) over seeds.
 """
 
 import dataclasses
@@ -29,11 +29,11 @@ class ReportFlags:
     folders: tyro.conf.Positional[tuple[pathlib.Path, ...]] = ()
     """Workdirs, or folders of workdirs."""
     out: pathlib.Path | None = None
-    """Where table and picture go; by default into DIR if it is one folder of workdirs."""
+    """Folder for table and picture; by default, DIR if it is one folder of workdirs."""
     keep: pathlib.Path | None = None
-    """A kept table, to which the runs are added."""
+    """A kept table to which the runs are added."""
     command: str = ""
-    """The command that made the runs, which a new kept table needs."""
+    """The command that made the runs. A new kept table needs it."""
     page: pathlib.Path | None = None
     """A page whose tables and pictures are made again."""
 
@@ -50,9 +50,9 @@ def write(folders: Sequence[pathlib.Path], out: pathlib.Path) -> str:
 
 
 def report(folders: Sequence[pathlib.Path], out: pathlib.Path | None = None) -> None:
-    """Prints the table of the finished runs, and writes it to `out`, with a picture.
+    """Prints the table of the finished runs. Writes it and a picture to `out`.
 
-    Without `out`, it is written to `folders` if that is one folder of workdirs.
+    If `out` is None and `folders` is one folder of workdirs, they are written there.
 
     Raises:
       ConfigError: no run in `folders` is finished, or a record is damaged.
@@ -60,11 +60,11 @@ def report(folders: Sequence[pathlib.Path], out: pathlib.Path | None = None) -> 
     _check_finished(folders)
     for workdir in results.unfinished(folders):
         print(f"left out, not finished: {workdir}", file=sys.stderr)
-    alone = len(folders) == 1 and not (folders[0] / "config.json").exists()
-    out = out or (folders[0] if alone else None)
+    is_one_folder = len(folders) == 1 and not (folders[0] / "config.json").exists()
+    out = out or (folders[0] if is_one_folder else None)
     if out is None:
         runs = [results.read_workdir(workdir) for workdir in results.find(folders)]
-        print(f"{tables.table(runs).markdown()}\n--out DIR writes it there, with a picture")
+        print(f"{tables.table(runs).markdown()}\n--out DIR writes the table and a picture to DIR")
         return
     print(write(folders, out))
     print(f"picture: {out / 'curves.png'}")
@@ -77,7 +77,7 @@ def _check_finished(folders: Sequence[pathlib.Path]) -> None:
 
 
 def keep(folders: Sequence[pathlib.Path], file: pathlib.Path, command: str = "") -> None:
-    """Adds the finished runs to the kept table `file`; see `results.keep`."""
+    """Adds the finished runs to the kept table `file` (see `results.keep`)."""
     _check_finished(folders)
     print(f"{results.keep(folders, file, command)} runs added to {file}")
 

@@ -1,8 +1,9 @@
-"""Trains one configuration: ist-jax run --config FILE --workdir DIR [--FIELD VALUE ...]
+"""Trains one configuration.
 
-FILE is a config file (.py, with get_config()) or the config.json of another run. While it trains, a
-run that is stopped saves first; the same command resumes it. A placement of autotune is measured
-before training.
+    ist-jax run --config FILE --workdir DIR [--FIELD VALUE ...]
+
+FILE is a config file (.py, with get_config()) or the config.json of another run. A run that is
+stopped in training saves first. The same command resumes it.
 """
 
 import contextlib
@@ -32,15 +33,21 @@ from ist_jax.training.loop import Phase, Results, phase_steps, run
 
 
 @dataclasses.dataclass(frozen=True)
-class RunFlags(distributed.RunFlags):
-    """The flags of `ist-jax run` beside the fields of the configuration."""
+class RunFlags(distributed.TrainingFlags):
+    """The flags of `ist-jax run`, besides the fields of the configuration."""
 
     profile: bool = False
     """Write a trace of the training to WORKDIR/profile, for TensorBoard or Perfetto."""
 
 
 class Command(NamedTuple):
-    """A configuration, validated, and what is done with it."""
+    """What a command line asks for.
+
+    Attributes:
+      config: validated.
+      workdir: where records go.
+      profile: whether a trace of the training is written.
+    """
 
     config: Config
     workdir: pathlib.Path
@@ -48,14 +55,14 @@ class Command(NamedTuple):
 
 
 def parse(argv: Sequence[str]) -> Command:
-    """The command of a command line whose first word is the command's name.
+    """The command of the command line `argv`, the command's name first.
 
     Raises:
-      ConfigError: with one line on what is wrong.
+      ConfigError: an argument or the configuration is wrong.
     """
     flags, config = parse_with_config(RunFlags, argv, f"{__doc__}{STATUSES}")
     if not flags.workdir:
-        raise ConfigError("--workdir DIR is missing: where the run's records go")
+        raise ConfigError("--workdir DIR is missing: the folder for the run's records")
     return Command(validate(config), pathlib.Path(flags.workdir), flags.profile)
 
 
@@ -66,22 +73,22 @@ def train(
     profile: bool = False,
     signals: Signals | None = None,
 ) -> Results | None:
-    """Runs a configuration and writes its records; a run that was interrupted resumes.
+    """Trains a configuration and writes its records. A run that was interrupted resumes.
 
     Args:
       config: of the run.
       workdir: folder of its records; made if it is missing.
       profile: whether to write a trace of the training to workdir/profile.
-      signals: entered by the caller; those that arrive while it trains are noted there.
+      signals: entered by the caller. Signals that arrive in training are noted there.
 
     Returns:
-      How the run ends; None if `workdir` holds it finished.
+      The results; None if the run in `workdir` is finished already.
 
     Raises:
-      ConfigError: a configuration that cannot run, or a workdir of another one.
-      DataError: data that cannot be read.
+      ConfigError: the configuration cannot run, or the workdir has another one.
+      DataError: the data cannot be read.
       NonFiniteLossError: training diverged.
-      Stopped: a signal arrived; the run has saved.
+      Stopped: a signal arrived, and the run has saved its state.
       WorkdirError: the workdir is in use, or cannot be written.
     """
     config, workdir = validate(checked(config)), pathlib.Path(workdir)
@@ -123,11 +130,11 @@ def _prepare(
             "balanced or blocks"
         )
     start, origin = None, None
-    resumes = committed_rounds(workdir / "checkpoints")  # then it has its own parameters
+    resumes = committed_rounds(workdir / "checkpoints")  # from its checkpoint, not from init_from
     if config.init_from and not resumes:
-        start, origin = start_from(config.init_from)  # before data are read, which takes minutes
+        start, origin = start_from(config.init_from)  # first: reading data may take minutes
     experiment = resolve(config)
-    experiment.data.shards(experiment.num_workers)  # whether every worker has examples
+    experiment.data.shards(experiment.num_workers)  # raises if a worker has no examples
     _check_memory(experiment.phases)
     _check_failures(experiment)
     if start is not None:
@@ -136,7 +143,7 @@ def _prepare(
 
 
 def _check_memory(phases: Sequence[Phase]) -> None:
-    """A round holds the model and its workers' parts of it: refused before anything is written."""
+    """Refuses a round whose model and workers' parts of it exceed the memory of this host."""
 
     def parameters(phase: Phase) -> int:
         costs, workers = phase.method.costs, phase.method.num_workers
@@ -156,18 +163,18 @@ def _check_failures(experiment: Experiment) -> None:
     rounds = sum(-(-phase_steps(phase) // phase.local_steps) for phase in experiment.phases)
     if beyond := [round for round in named if round > rounds]:
         raise ConfigError(
-            f"failures.rounds={named} names round {beyond[0]}, and the run has {rounds}"
+            f"failures.rounds={named} names round {beyond[0]}, and the run has {rounds} rounds"
         )
 
 
 def _draw(workdir: pathlib.Path) -> None:
-    """The picture of a finished run, also if the run before was killed while it drew."""
+    """Draws the picture of a finished run, unless an earlier process has drawn it."""
     if is_first() and not (workdir / "curves.png").exists():
         curves.draw([read_workdir(workdir)], workdir / "curves.png")
 
 
 def _say(experiment: Experiment, origin: dict[str, Any] | None) -> None:
-    """What a user should know before training."""
+    """Prints what a user should know before training."""
     config = experiment.config
     lines = [*rounding(experiment), *padding(experiment.phases), *evaluated_parts(config)]
     if origin is not None:
@@ -180,7 +187,7 @@ def _say(experiment: Experiment, origin: dict[str, Any] | None) -> None:
 
 
 def rounding(experiment: Experiment) -> list[str]:
-    """Samples are rounded up to whole steps, and never silently."""
+    """The message that samples are rounded up to full steps; [] if they are not."""
     epochs = experiment.config.epochs
     planned = epochs * experiment.spec.num_train
     actual = sum(
@@ -188,13 +195,11 @@ def rounding(experiment: Experiment) -> list[str]:
     )
     if actual == planned:
         return []
-    return [
-        f"epochs={epochs:g} are {planned:,.1f} samples, rounded up to {actual:,} in whole steps"
-    ]
+    return [f"epochs={epochs:g} are {planned:,.1f} samples, rounded up to {actual:,} in full steps"]
 
 
 def padding(phases: Sequence[Phase]) -> list[str]:
-    """Groups that S does not divide cost memory and FLOPs."""
+    """The messages about groups that S does not divide: their padding costs memory and FLOPs."""
     partitions = [phase.method.partition for phase in phases]
     padded = {
         (group, p.sizes[group], p.num_subnets, p.slots[group])
@@ -202,14 +207,14 @@ def padding(phases: Sequence[Phase]) -> list[str]:
         for group in p.padded_groups
     }
     return [
-        f"{group}: {size} units in {count} x {slots} slots, {count * slots - size} of them empty, "
-        "but stored and computed"
+        f"{group}: {size} units in {count} x {slots} slots; the {count * slots - size} empty slots "
+        "are stored and computed, too"
         for group, size, count, slots in sorted(padded)
     ]
 
 
 def evaluated_parts(config: Config) -> list[str]:
-    """A graph in more clusters than are evaluated at once is evaluated over parts."""
+    """The message that a graph is evaluated in parts: it has more clusters than a batch."""
     clusters, at_once = config.data.clusters, config.eval_batch_size
     if clusters <= at_once:
         return []
@@ -218,7 +223,7 @@ def evaluated_parts(config: Config) -> list[str]:
 
 
 def sharding(phases: Sequence[Phase]) -> list[str]:
-    """Which groups are holder-sharded and which home-sharded, chosen by labels and sizes."""
+    """The message about which groups are holder-sharded and which home-sharded."""
     partitions = [phase.method.partition for phase in phases]
     exchanging = [p for p in partitions if p.sizes and p.num_subnets > 1]
     if not exchanging:

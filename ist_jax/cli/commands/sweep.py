@@ -1,9 +1,9 @@
-"""Trains a grid of configurations, one workdir each, and reports.
+"""Trains a grid of configurations, one workdir each, and makes a table and a picture of them.
 
     ist-jax sweep --config FILE --workdir DIR --grid method=ist,single --grid seed=0,1
 
-Every --grid names a field and its values. A value of several integers has spaces inside:
---grid "model.hidden=64 64,128 128". Finished runs are not run again, so the same command resumes a
+Every --grid names a field and its values. A value of several integers has spaces:
+--grid "model.hidden=64 64,128 128". Finished runs are not repeated, so the same command resumes a
 sweep. A run that diverges does not stop the others.
 """
 
@@ -27,11 +27,11 @@ Point = dict[str, str]  # field -> value, as the command line has it
 
 
 @dataclasses.dataclass(frozen=True)
-class SweepFlags(distributed.RunFlags):
-    """The flags of `ist-jax sweep` beside the fields of the configuration."""
+class SweepFlags(distributed.TrainingFlags):
+    """The flags of `ist-jax sweep`, besides the fields of the configuration."""
 
     grid: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """FIELD=VALUE,VALUE: values of a field; every combination of them is a run."""
+    """FIELD=VALUE,VALUE: values of a field. Every combination of values is a run."""
 
 
 def grid(arguments: Sequence[str]) -> list[Point]:
@@ -43,7 +43,7 @@ def grid(arguments: Sequence[str]) -> list[Point]:
             raise ConfigError(f"--grid {argument}: write --grid FIELD=VALUE,VALUE")
         if name in axes:
             raise ConfigError(
-                f"--grid {argument}: {name} has values already: write all of them in one --grid"
+                f"--grid {argument}: {name} has a --grid already: write all values in that one"
             )
         axes[name] = values.split(",")
     return [dict(zip(axes, values)) for values in itertools.product(*axes.values())]
@@ -58,9 +58,9 @@ def name_of(point: Point) -> str:
 def configuration(
     argv: Sequence[str], point: Mapping[str, str] | None = None
 ) -> tuple[SweepFlags, Config]:
-    """The command line's flags, and its configuration at a point of the grid. Raises ConfigError.
+    """The flags of the command line, and its configuration at a point of the grid.
 
-    Both are those of the command line itself without a point.
+    Without a point, the configuration is that of the command line. Raises ConfigError.
     """
     chosen = (point or {}).items()
     words = [word for name, value in chosen for word in (f"--{name}", *value.split())]
@@ -68,7 +68,7 @@ def configuration(
 
 
 def _planned(argv: Sequence[str]) -> list[tuple[Point, pathlib.Path]]:
-    """The points of the grid and their workdirs, all of them valid. Raises ConfigError."""
+    """The points of the grid, and their workdirs. Raises ConfigError if one cannot run."""
     flags, _ = configuration(argv)
     if not flags.workdir:
         raise ConfigError("--workdir DIR is missing: the folder of the runs' workdirs")

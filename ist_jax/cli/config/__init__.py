@@ -1,7 +1,7 @@
-"""The configuration of a run: its types, and how command lines and files are read into them."""
+"""The configuration of a run: its types, and how command lines and files are parsed."""
 
-from ist_jax.cli.config.errors import ConfigError, nearest, one_line
-from ist_jax.cli.config.fields import FIELDS, METHODS, checked, from_values, replace, values
+from ist_jax.cli.config.errors import ConfigError, nearest
+from ist_jax.cli.config.fields import FIELDS, METHOD_NAMES, checked, from_values, replace, values
 from ist_jax.cli.config.files import ConfigFile, from_json
 from ist_jax.cli.config.schema import (
     Config,
@@ -16,7 +16,7 @@ from ist_jax.cli.config.schema import (
 
 __all__ = [
     "FIELDS",
-    "METHODS",
+    "METHOD_NAMES",
     "Config",
     "ConfigError",
     "ConfigFile",
@@ -31,7 +31,6 @@ __all__ = [
     "from_json",
     "from_values",
     "nearest",
-    "one_line",
     "replace",
     "values",
 ]

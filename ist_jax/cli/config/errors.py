@@ -1,11 +1,11 @@
-"""What is wrong with a configuration, in one line."""
+"""Errors of configurations, each one line."""
 
 import difflib
 from collections.abc import Iterable
 
 
 class ConfigError(ValueError):
-    """A configuration that cannot run. The message is one line: the rule, the value, the remedy."""
+    """A configuration cannot run. The message is one line: the rule, the value, the remedy."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -17,9 +17,3 @@ def nearest(name: str, known: Iterable[str]) -> str:
         if matches := difflib.get_close_matches(name.lower(), names, 1):
             return f": did you mean {names[matches[0]]!r}?"
     return ""
-
-
-def one_line(error: BaseException) -> str:
-    """The first line of an error's message; the name of its class if it has none."""
-    message = str(error).strip()
-    return message.splitlines()[0] if message else type(error).__name__

@@ -20,12 +20,12 @@ KINDS = {
 
 
 class Field(NamedTuple):
-    """One value of a dataclass of settings.
+    """A field of a dataclass of settings.
 
     Attributes:
-      kind: int, float, bool, str, or tuple of `item`; any other type is not checked.
-      item: of a tuple.
-      choices: what it may be; () if anything.
+      kind: int, float, bool, str, or tuple of `item`. Any other type is not checked.
+      item: type of the entries of a tuple.
+      choices: the values that it may have; () if any.
       range: its bounds, or None.
       default: its default, which is always allowed.
     """
@@ -51,7 +51,7 @@ def _field(hint: Any, default: Any) -> Field:
 
 @functools.cache
 def fields(kind: type = Config, prefix: str = "") -> dict[str, Field]:
-    """The fields of a dataclass of settings and of its groups, by dotted name."""
+    """The fields of a dataclass of settings and of its nested dataclasses, by dotted name."""
     by_name: dict[str, Field] = {}
     hints = typing.get_type_hints(kind, include_extras=True)
     for field in dataclasses.fields(kind):
@@ -64,11 +64,11 @@ def fields(kind: type = Config, prefix: str = "") -> dict[str, Field]:
 
 
 FIELDS = fields()
-METHODS = FIELDS["method"].choices
+METHOD_NAMES = FIELDS["method"].choices
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{'model': {'norm': x}} as {'model.norm': x}."""
+    """A nested mapping by dotted names: {'model': {'norm': x}} becomes {'model.norm': x}."""
     flat: dict[str, Any] = {}
     for name, value in tree.items():
         is_group = isinstance(value, Mapping)
@@ -77,12 +77,12 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def values(config: Config) -> dict[str, Any]:
-    """All values by dotted name."""
+    """All values of a configuration by dotted name."""
     return flatten(dataclasses.asdict(config))
 
 
 def replace(config: Config, **changes: Any) -> Config:
-    """A copy with other values; groups take a mapping: `replace(c, model={"hidden": (8,)})`.
+    """A copy with other values; a group takes a mapping: `replace(c, model={"hidden": (8,)})`.
 
     Raises:
       ConfigError: an unknown field, or a value of the wrong type or out of range.
@@ -91,7 +91,11 @@ def replace(config: Config, **changes: Any) -> Config:
 
 
 def from_values(flat: Mapping[str, Any]) -> Config:
-    """The configuration with these values by dotted name, and defaults. Raises ConfigError."""
+    """The configuration with these values by dotted name; other fields have their defaults.
+
+    Raises:
+      ConfigError: a name is unknown, or a value has the wrong type or is out of range.
+    """
     for name in flat:
         if name not in FIELDS:
             hint = nearest(name, FIELDS) or " (--help lists the fields)"
@@ -111,12 +115,16 @@ def _build(kind: type[T], flat: Mapping[str, Any], prefix: str = "") -> T:
 
 
 def checked(config: Config) -> Config:
-    """`config` with every value held to its type. Raises ConfigError: the first that breaks it."""
+    """`config` with every value converted to its type, such as integers to floats.
+
+    Raises:
+      ConfigError: a value has the wrong type or is out of range; the message names the first.
+    """
     return from_values(values(config))
 
 
 def check(name: str, field: Field, value: Any) -> Any:
-    """`value` as `field` takes it: integers as floats, lists as tuples.
+    """`value` converted to the type of `field`: integers to floats, lists to tuples.
 
     Raises:
       ConfigError: a value of the wrong type, not among the choices, or out of range.
@@ -130,7 +138,7 @@ def check(name: str, field: Field, value: Any) -> Any:
 
 
 def not_among(name: str, value: str, choices: typing.Sequence[str], where: str = "") -> ConfigError:
-    """The error of a value that is not among the choices of its field."""
+    """The error for a value that is not among the choices of its field."""
     hint = nearest(value, choices)
     return ConfigError(f"{name} is one of {', '.join(choices)}{where}, not {value!r}{hint}")
 

@@ -1,6 +1,7 @@
-"""Reads configurations: config files (.py), and the config.json of runs, which is data."""
+"""Reads configurations from config files (.py) and from the config.json of runs."""
 
 import contextlib
+import functools
 import importlib.util
 import inspect
 import json
@@ -9,9 +10,10 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from ist_jax.cli.config.errors import ConfigError, nearest, one_line
+from ist_jax.cli.config.errors import ConfigError, nearest
 from ist_jax.cli.config.fields import checked, from_values, replace
 from ist_jax.cli.config.schema import Config
+from ist_jax.core.errors import first_line
 
 
 class ConfigFile:
@@ -21,7 +23,7 @@ class ConfigFile:
       parameters: name -> default.
 
     Raises:
-      ConfigError: there is no such file, or it is no config file.
+      ConfigError: there is no such file, or it is not a config file.
     """
 
     def __init__(self, path: str):
@@ -33,7 +35,7 @@ class ConfigFile:
         except OSError as error:  # a name that no file can have
             raise ConfigError(f"--config {path}: {error.strerror}") from error
         if file.suffix == ".json":
-            self._make: Callable[..., Any] = lambda: from_json(file)
+            self._make: Callable[..., Any] = functools.partial(from_json, file)
         elif file.suffix == ".py":
             self._make = self._get_config(file)
         else:
@@ -46,9 +48,9 @@ class ConfigFile:
         self._check_parameters()
 
     def config(self, given: Mapping[str, Any] = {}) -> Config:
-        """The configuration for these values of its parameters. Raises ConfigError."""
+        """The configuration for these values of `get_config`'s parameters. Raises ConfigError."""
         chosen = self.parameters | dict(given or {})
-        with self._said():
+        with self._reraise_with_path():
             config = self._make(**chosen)
             if not isinstance(config, Config):
                 raise TypeError("get_config() must return an ist_jax.cli.config.Config")
@@ -58,7 +60,7 @@ class ConfigFile:
         spec = importlib.util.spec_from_file_location(file.stem, file)
         assert spec is not None and spec.loader is not None
         module = importlib.util.module_from_spec(spec)
-        with self._said(), _importable(file.parent):
+        with self._reraise_with_path(), _importable(file.parent):
             spec.loader.exec_module(module)
             return module.get_config
 
@@ -76,20 +78,23 @@ class ConfigFile:
                 )
 
     @contextlib.contextmanager
-    def _said(self) -> Iterator[None]:
+    def _reraise_with_path(self) -> Iterator[None]:
         try:
             yield
         except ConfigError as error:
             start = f"--config {self.path}: "
             raise ConfigError(start + str(error).removeprefix(start)) from error
         except Exception as error:  # whatever a user's file raises
-            what = f"{type(error).__name__}: {one_line(error)}"
+            what = f"{type(error).__name__}: {first_line(error)}"
             raise ConfigError(f"--config {self.path}: {what}") from error
 
 
 @contextlib.contextmanager
 def _importable(folder: pathlib.Path) -> Iterator[None]:
-    """A config file may import its neighbours; they are forgotten, so that folders do not mix."""
+    """Lets a config file import modules in its folder, and unloads them afterwards.
+
+    Otherwise a module of the same name in another folder could not be imported.
+    """
     before, known = list(sys.path), set(sys.modules)
     sys.path.insert(0, str(folder.resolve()))
     try:
@@ -102,14 +107,16 @@ def _importable(folder: pathlib.Path) -> Iterator[None]:
 
 
 def from_json(file: pathlib.Path) -> Config:
-    """The configuration in a run's config.json. Raises ConfigError: it holds none."""
+    """The configuration in a run's config.json. Raises ConfigError if it holds none."""
     try:
         flat = dict(json.loads(file.read_text())["config"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ConfigError(f"{file} is not the config.json of a run ({one_line(error)})") from error
+        raise ConfigError(
+            f"{file} is not the config.json of a run ({first_line(error)})"
+        ) from error
     try:
         return from_values(flat)
     except ConfigError as error:
         raise ConfigError(
-            f"{file}: {error}; a run of an older ist_jax has to be trained again"
+            f"{file}: {error}; a run of an earlier version has to be trained again"
         ) from error

@@ -1,7 +1,7 @@
-"""Command lines: typed flags, read by tyro, and errors of one line.
+"""Command lines: typed flags, parsed by tyro, and errors of one line.
 
-tyro splits the command line and prints help. Values that it could not convert reach us as text, so
-that the checks of `fields` word every error, whether the value came from a flag, a file or Python.
+tyro splits the command line and prints help. A value that it cannot convert stays text. So the
+checks of `fields` report every error, whether the value comes from a flag, a file or Python.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ REGISTRY = ConstructorRegistry()
 
 @dataclasses.dataclass(frozen=True)
 class ConfigFlags:
-    """What every command that reads a configuration takes."""
+    """The flags of every command that reads a configuration."""
 
     config: str = ""
     """Config file (.py with get_config()), or the config.json of a run."""
@@ -47,7 +47,7 @@ def parse(kind: type[T], argv: Sequence[str], description: str | None) -> T:
       description: for --help.
 
     Raises:
-      ConfigError: one line on what is wrong.
+      ConfigError: an argument is wrong. The message is one line.
       SystemExit: --help was printed.
     """
     prog, arguments = f"ist-jax {argv[0]}", argv[1:]
@@ -56,8 +56,8 @@ def parse(kind: type[T], argv: Sequence[str], description: str | None) -> T:
     return _checked_flags(parsed)
 
 
-def own_flags(kind: type[T], argv: Sequence[str]) -> T:
-    """The flags of a command alone, whatever else its command line says. Raises ConfigError."""
+def flags_only(kind: type[T], argv: Sequence[str]) -> T:
+    """The flags of a command, ignoring all other arguments in `argv`. Raises ConfigError."""
     flags, _ = _tyro(kind, f"ist-jax {argv[0]}", argv[1:], add_help=False)
     return _checked_flags(flags)
 
@@ -67,16 +67,16 @@ def parse_with_config(
 ) -> tuple[Flags, Config]:
     """The flags of a command, and the configuration of its file, overridden by the command line.
 
-    A config file is asked first with the defaults of `get_config`'s parameters, and again if the
-    command line has other values of these. Arguments and errors are those of `parse`.
+    `get_config` of a config file is called with the defaults of its parameters, and again if the
+    command line has other values for them. Arguments and errors are those of `parse`.
     """
-    prog, arguments, flags = f"ist-jax {argv[0]}", argv[1:], own_flags(kind, argv)
+    prog, arguments, flags = f"ist-jax {argv[0]}", argv[1:], flags_only(kind, argv)
     file = ConfigFile(flags.config) if flags.config else None
     config = file.config() if file else Config()
     read = lambda base: _both(kind, prog, arguments, description, base)
     flags, given = read(config)
     if file is None:
-        raise ConfigError("--config FILE is missing; --help lists what can be set")
+        raise ConfigError("--config FILE is missing; --help lists the options")
     chosen = {name: getattr(given, name) for name in file.parameters}
     if chosen != file.parameters:
         _, given = read(file.config(chosen))
@@ -111,7 +111,7 @@ def _tyro(
 
 
 def _without_box(text: str) -> str:
-    """The message in a box that tyro prints: its lines between the title and the rule."""
+    """The error message that tyro prints in a box: the lines between title and rule."""
     inside = [line.strip("│ ") for line in text.splitlines()[1:]]
     message = inside[: next((i for i, line in enumerate(inside) if line.startswith("─")), None)]
     return " ".join(message)
@@ -122,7 +122,7 @@ def _refuse(unknown: Sequence[str], known: typing.Iterable[str]) -> None:
         return
     name = unknown[0].split("=", 1)[0].lstrip("-").replace("-", "_")
     if not unknown[0].startswith("-"):
-        raise ConfigError(f"unexpected argument {unknown[0]!r}: options are --NAME VALUE")
+        raise ConfigError(f"unexpected argument {unknown[0]!r}: write options as --NAME VALUE")
     hint = nearest(name, known) or " (--help lists the options)"
     raise ConfigError(f"--{name} is no option{hint}")
 
@@ -135,7 +135,7 @@ def _checked_flags(flags: T) -> T:
 
 @REGISTRY.primitive_rule
 def _keep_text(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec | None:
-    """Numbers, booleans and choices; what cannot be converted stays text, for our own checks."""
+    """How tyro converts numbers, booleans and choices: invalid values stay text, for `check`."""
     kind = info.type
     if typing.get_origin(kind) is Literal:
         return _spec("{" + ",".join(typing.get_args(kind)) + "}", str, str)

@@ -1,7 +1,7 @@
-"""The configuration of a run: frozen dataclasses whose types hold what each field may be.
+"""The configuration of a run: frozen dataclasses, whose types say which values a field may have.
 
-`Literal` lists the choices of a field, `Range` its bounds. The string below a field is its help.
-`fields.checked` holds values to these types. `validation` checks what fields say together.
+`Literal` lists the choices of a field, `Range` its bounds. The string below a field is its help
+text. `fields.checked` checks single values; `validation` checks fields against each other.
 """
 
 import dataclasses
@@ -9,7 +9,7 @@ from typing import Annotated, Literal, NamedTuple
 
 
 class Range(NamedTuple):
-    """Bounds of a number, themselves allowed if `closed`."""
+    """Bounds of a number. The bounds are allowed themselves if `closed`."""
 
     low: float
     high: float
@@ -42,14 +42,14 @@ SourceName = Literal[
 
 @dataclasses.dataclass(frozen=True)
 class OuterConfig:
-    """The outer optimizer, which acts on what a round changed."""
+    """The outer optimizer, which is applied to the change of a round."""
 
     name: Literal["auto", "none", "sgd"] = "auto"
     """Outer optimizer. auto: sgd for diloco, none otherwise."""
     learning_rate: Rate = 0.7
-    """Its learning rate. 1 without momentum merges as if there were no outer optimizer."""
+    """Learning rate. 1 without momentum is the same as no outer optimizer."""
     momentum: Share = 0.9
-    """Its Nesterov momentum (Douillard et al., 2023)."""
+    """Nesterov momentum (Douillard et al., 2023)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +57,7 @@ class ExchangeConfig:
     """How ist exchanges units between rounds."""
 
     compression: Literal["exact", "bfloat16", "int8"] = "exact"
-    """How units are encoded for sending; int8 has a scale per unit. Averages are always exact."""
+    """Format in which units are sent; int8 has a scale per unit. Averages are always exact."""
     home_sharded: bool = False
     """Store the units of every group at a fixed home device between rounds, instead of sending
     them straight to their next holder."""
@@ -70,29 +70,29 @@ class ModelConfig:
     name: Literal["mlp", "gcn", "sage", "gat", "resnet", "vgg"] = "mlp"
     """mlp; for images resnet or vgg; for graphs gcn, sage (GraphSAGE) or gat."""
     hidden: tuple[int, ...] = (1024, 1024)
-    """Widths of the full model's hidden layers. vgg: of its classifier; gat: of one head."""
+    """Widths of the full model's hidden layers; vgg: of the classifier; gat: of one head."""
     heads: Annotated[int, Range(1, 2**16)] = 4
     """gat: attention heads of every layer."""
     norm: Literal["batch", "layer", "none", "group", "matrix"] = "batch"
-    """Normalisation of hidden layers. mlp: batch (which normalises the logits, too), layer, none;
-    resnet: batch, group; vgg: batch; graphs: none, layer, matrix (over all nodes at once)."""
+    """Normalisation of hidden layers. mlp: batch (also of the logits), layer, none; resnet: batch,
+    group; vgg: batch; graphs: none, layer, matrix (over all nodes at once)."""
     dropout: Annotated[float, Range(0, 0.99)] = 0.0
-    """Graphs: probability that an input of a layer is zero during training."""
+    """Graphs: probability that an input of a layer is set to zero in training."""
     input_dropout: bool = True
     """Graphs: apply dropout to the input features as well."""
     split_input: bool = False
-    """Graphs: partition the input features, too (d0 in the GIST paper)."""
+    """Graphs: partition the input features as well (d0 in the GIST paper)."""
     split_output: bool = True
     """Graphs: partition the last hidden layer, which the output layer reads."""
     eval_norm: Literal["train", "batch"] = "train"
-    """BatchNorm statistics in evaluation: measured on training data, or those of each test batch
-    (as in the authors' releases)."""
+    """BatchNorm statistics in evaluation. train: measured on training data; batch: those of each
+    batch, as in the authors' releases."""
     scaling: Literal["auto", "none", "keep", "sqrt"] = "auto"
     """Scale of sums over partitioned units in ist's full model (mlp, gcn, sage), or of partitioned
-    residual branches (resnet). keep: the share that a subnetwork sums; sqrt: its root; auto: keep
-    for decomposition=blocks, none otherwise, as in the papers."""
+    residual branches (resnet). keep: the share of units that a subnetwork has; sqrt: its square
+    root; auto: keep for decomposition=blocks, none otherwise, as in the papers."""
     bias: bool = False
-    """Dense layers have a bias."""
+    """Give dense layers a bias."""
     activation: Literal["relu", "elu", "gelu", "tanh", "silu", "sigmoid", "softplus"] = "relu"
     """Activation function."""
     stage_sizes: tuple[int, ...] = (3, 4, 23, 3)
@@ -100,11 +100,12 @@ class ModelConfig:
     width: Annotated[int, Range(1, 2**20)] = 64
     """resnet: channels of the first stage. Each later stage has twice as many."""
     block: Literal["preact", "post", "preact_bottleneck", "post_bottleneck"] = "preact"
-    """resnet: kind of block. post: the activation follows the sum."""
+    """resnet: kind of block. preact: norm and activation before each convolution; post: after it,
+    with the last activation after the sum."""
     stem: Literal["small", "large"] = "small"
-    """resnet: first layer. small: 3 x 3; large: 7 x 7 and a pooling, as for ImageNet."""
+    """resnet: first layer. small: 3 x 3; large: 7 x 7 and pooling, as for ImageNet."""
     channels: tuple[int, ...] = (64, 64, 0, 128, 0, 256, 256, 0, 512, 512, 0, 512, 512)
-    """vgg: channels of its convolutions. 0 is a pooling by 2."""
+    """vgg: channels of the convolutions. 0 stands for pooling by 2."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Data type of computation. Parameters are float32."""
 
@@ -120,14 +121,14 @@ class OptimizerConfig:
     momentum: Share = 0.0
     """Momentum of sgd."""
     momentum_schedule: Literal["constant", "demon"] = "constant"
-    """Momentum over the whole run. demon: decays to 0 (Chen et al., 2019)."""
+    """Momentum over the run. demon: decays to 0 (Chen et al., 2019)."""
     weight_decay: Annotated[float, Range(0, 1e9)] = 0.0
     """Weight decay: decoupled for adamw, L2 otherwise."""
     clip: Annotated[float, Range(0, 1e9)] = 0.0
     """Largest global norm of a gradient (data_parallel: of the mean gradient). 0: no clipping."""
     schedule: Literal["constant", "cosine", "linear", "step", "thirds"] = "constant"
-    """Learning rate over the whole run. cosine, linear: to 0; step: / 10 at 50 % and 75 %;
-    thirds: / 10 at 1/3 and 2/3."""
+    """Learning rate over the run. cosine, linear: decays to 0; step: divided by 10 at 50 % and
+    75 %; thirds: divided by 10 at 1/3 and 2/3."""
     warmup: Share = 0.0
     """Fraction of the run over which the learning rate rises linearly from 0."""
 
@@ -137,43 +138,46 @@ class DataConfig:
     """The data."""
 
     name: SourceName = "digits"
-    """Source. digits and digits_graph are embedded, idx reads MNIST's format, npz and graph_npz
-    your own file."""
+    """Source. digits and digits_graph need no files; idx reads MNIST's format; npz and graph_npz
+    read your data."""
     dir: str = ""
-    """Folder of the source; file of npz and graph_npz."""
+    """Folder of the data; npz and graph_npz: the file."""
     dataset: str = ""
     """Which of the source's data sets. tfds: the builder's name."""
     split: Literal["shared", "disjoint", "dirichlet"] = "shared"
-    """What workers draw from: everything, a shard each, or a non-IID shard each, by label."""
+    """Training examples that workers draw from. shared: all; disjoint: a random shard each;
+    dirichlet: a non-IID shard each, by label."""
     alpha: Rate = 1.0
     """Concentration of the dirichlet split. Smaller is less IID."""
     validation_fraction: Annotated[float, Range(0, 1, closed=False)] = 0.1
-    """Fraction of the training examples held out for validation. Graphs have their own split."""
+    """Fraction of the training examples held out for validation. Graphs come with a split."""
     clusters: Annotated[int, Range(1, 2**24)] = 1
-    """Parts that a graph is cut into. A batch is batch_size parts, with the edges between them."""
+    """Graphs: clusters that a graph is cut into. A batch is batch_size clusters and the edges
+    between them."""
     layer_nodes: Annotated[int, Range(0, 2**24)] = 0
-    """Graphs: nodes drawn for every layer below a batch of training nodes (LADIES). 0: none."""
+    """Graphs: nodes drawn for every layer below a batch of training nodes (LADIES). 0: no
+    sampling."""
     projection: Annotated[int, Range(0, 2**20)] = 0
     """Graphs: replace the input features by this many Gaussian random projections. 0: keep them."""
     augment: Literal["none", "crop", "crop_flip", "resized_crop_flip"] = "none"
     """Augmentation of training images, drawn anew in every local step."""
     image_size: Annotated[int, Range(0, 2**13)] = 0
-    """tfds: side of the model's images, which are then streamed from disk. 0: all images have one
-    size and are held in memory."""
+    """tfds: side of the model's images in pixels; images are then streamed from disk. 0: all images
+    have one size and are read into memory."""
     crop_padding: Annotated[int, Range(0, 2**10)] = 4
     """Pixels added on every side of an image before it is cropped."""
 
 
 @dataclasses.dataclass(frozen=True)
 class FailuresConfig:
-    """Simulated failures: what a failed worker trained in a round is lost."""
+    """Simulated failures. What a failed worker trained in a round is lost."""
 
     rate: Share = 0.0
     """Probability that a worker fails in a round."""
     rounds: tuple[int, ...] = ()
     """Rounds, counted from 1, in which the workers of failures.workers fail."""
     workers: tuple[int, ...] = ()
-    """A worker, counted from 0, for every entry of failures.rounds."""
+    """The worker, counted from 0, that fails in each of failures.rounds."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -181,7 +185,7 @@ class LinkConfig:
     """A simulated slow link between devices."""
 
     bandwidth: str = ""
-    """Bits per second, such as 1Gbps. Records then have simulated_seconds."""
+    """Bits per second, such as 1Gbps. If it is given, records have simulated_seconds."""
     latency: str = "1ms"
     """Latency of a message."""
 
@@ -194,32 +198,35 @@ class Config:
     """How the model is trained."""
     decomposition: DecompositionName = "auto"
     """How ist and ensemble split the model: mlp (neurons), blocks or filters (of a resnet),
-    channels (of a vgg), gcn, sage, gat (features of graph networks). auto: the model's first."""
+    channels (of a vgg), gcn, sage or gat (features of graph networks). auto: the first of these for
+    the model."""
     split_stages: tuple[int, ...] = (3,)
-    """blocks: stages, counted from 1, whose blocks are partitioned (each stage's first is not)."""
+    """blocks: stages, counted from 1, whose blocks are partitioned. The first block of a stage is
+    always shared."""
     min_blocks: Annotated[int, Range(0, 2**20)] = 0
-    """blocks: least blocks of a stage in a subnetwork. More than its share makes them overlap."""
+    """blocks: minimum number of a stage's blocks in a subnetwork. Subnetworks overlap if it is more
+    than their share."""
     num_subnets: Annotated[int, Range(1, 2**20)] = 4
     """S, the number of subnetworks or workers. single always has one."""
     local_steps: Positive = 20
     """J, the number of local steps between synchronisations."""
     local_steps_schedule: tuple[int, ...] = ()
-    """J of later parts of the run. The method's samples are split equally over local_steps and
-    these."""
+    """J of later parts of the run. The method's samples are divided equally between local_steps and
+    each of these."""
     batch_size: Count = 128
     """Examples of one local step of one worker (graphs: clusters, or nodes with data.layer_nodes).
-    0: the whole training set."""
+    0: the full training set."""
     epochs: Rate = 10.0
-    """Passes over the training set, samples of all workers together. Rounded up to whole steps."""
+    """Passes over the training set by all workers together. Rounded up to full steps."""
     seed: Annotated[int, Range(0, 2**31 - 1)] = 0
     """Seed of initialisation, partitions, data order and splits."""
     partition: Literal["balanced", "uniform", "blocks", "rolling"] = "balanced"
     """How units are assigned to subnetworks."""
     placement: Literal["auto", "autotune", "looped", "vmapped", "sharded"] = "auto"
-    """Where workers train: looped or vmapped on one device, sharded over num_devices. auto: sharded
-    where several devices divide S, else a fixed rule of model and backend. autotune: like auto, but
-    measures looped and vmapped and keeps the faster one in config.json; two fresh runs may then
-    differ by rounding."""
+    """Where workers train: looped or vmapped on one device, or sharded over num_devices. auto:
+    sharded if several devices divide S, else a fixed rule by model and backend. autotune: like
+    auto, but on one device the faster of looped and vmapped, as measured; config.json records it,
+    and two fresh runs may differ by rounding."""
     num_devices: Annotated[int, Range(0, 2**20)] = 0
     """Devices of a sharded placement. 0: all."""
     opt_state: Literal["auto", "reset", "carry", "local"] = "auto"
@@ -230,9 +237,9 @@ class Config:
     outer: OuterConfig = OuterConfig()
     """Outer optimizer."""
     warmup_fraction: Share = 0.0
-    """Fraction of the samples, at the start, that train the full model by local SGD."""
+    """Fraction of the samples, at the start, on which local SGD trains the full model."""
     dense_fraction: Share = 0.0
-    """Fraction of the samples, at the end, that train the full model data parallel."""
+    """Fraction of the samples, at the end, on which data parallel trains the full model."""
     init_from: str = ""
     """Workdir of another run whose parameters this run starts from, with any num_subnets."""
     model: ModelConfig = ModelConfig()
@@ -246,15 +253,15 @@ class Config:
     link: LinkConfig = LinkConfig()
     """A simulated slow link."""
     eval_every: Count = 20
-    """Rounds between evaluations. 0: at the end only."""
+    """Rounds between evaluations. 0: only at the end."""
     checkpoint_every: Count = 20
-    """Rounds between checkpoints, from which a killed run resumes. 0: at the end only."""
+    """Rounds between checkpoints, from which a killed run resumes. 0: only at the end."""
     eval_batch_size: Positive = 1000
-    """Examples of an evaluation batch (graphs: clusters; as many as there are, the full graph)."""
+    """Examples of an evaluation batch (graphs: clusters; data.clusters or more: the full graph)."""
     calibration_examples: Annotated[int, Range(2, 2**30)] = 2000
     """Training examples on which eval_norm=train measures statistics."""
     time_syncs: bool = True
     """Time one synchronisation, on a copy of the state, when a phase begins
     (seconds_per_sync in the summary)."""
     eval_subnets: bool = False
-    """Evaluate every subnetwork as a classifier, too."""
+    """Evaluate every subnetwork as a model, too."""

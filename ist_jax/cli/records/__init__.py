@@ -1,1 +1,1 @@
-"""Records of runs: written, read, and made into tables, pictures and pages."""
+"""Records of runs, and the tables, pictures and pages that are made from them."""

@@ -1,4 +1,4 @@
-"""Cells of a table: what a reader sees, and the numbers that a CSV file holds."""
+"""Cells of a table: the text for readers, and the numbers for a CSV file."""
 
 import math
 import statistics
@@ -12,7 +12,7 @@ class Cell(NamedTuple):
     Attributes:
       text: for readers.
       mean: the number, unrounded; None where there is none.
-      deviation: the sample standard deviation (n - 1) over seeds; None where it is not shown.
+      deviation: the sample standard deviation (n - 1) over seeds; None if there is only one.
     """
 
     text: str
@@ -26,7 +26,7 @@ def words(text: str) -> Cell:
 
 
 def spread(values: Sequence[float], scale: float = 1, decimals: int = 2) -> Cell:
-    """Mean and deviation over seeds."""
+    """A cell with mean and standard deviation over seeds, multiplied by `scale`."""
     if any(math.isnan(value) for value in values):
         return words("not evaluated")
     mean = scale * statistics.mean(values)
@@ -37,6 +37,6 @@ def spread(values: Sequence[float], scale: float = 1, decimals: int = 2) -> Cell
 
 
 def mean(values: Sequence[float], scale: float = 1, decimals: int = 0) -> Cell:
-    """The mean over seeds alone, with commas between thousands."""
+    """A cell with only the mean over seeds, multiplied by `scale`; thousands have commas."""
     value = scale * statistics.mean(values)
     return Cell(f"{value:,.{decimals}f}", value)

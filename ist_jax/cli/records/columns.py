@@ -10,7 +10,7 @@ from ist_jax.cli.records.results import Run
 
 Group = Sequence[Run]
 
-# Columns of a page that asks for them: title -> (field of the summary, its part, decimals).
+# Columns that are shown only if a page names them: title -> (summary field, its part, decimals).
 IF_NAMED = {
     "MB per synchronisation": ("bytes_per_sync_per_device", "arithmetic", 3),
     "memory of a device between rounds (MB)": ("memory_bytes_per_device", "state", 1),
@@ -19,14 +19,19 @@ IF_NAMED = {
 
 
 class Column(NamedTuple):
-    """A title, and the cell of a group of runs that differ in the seed alone."""
+    """A column of a table.
+
+    Attributes:
+      title: with the unit.
+      cell: a group of runs that differ only in the seed -> its cell.
+    """
 
     title: str
     cell: Callable[[Group], Cell]
 
 
 def _of_summary(*path: str) -> Callable[[Group], list[Any]]:
-    """The function that reads a nested field of the summary of every run."""
+    """A function that reads a nested field in the summary of every run of a group."""
 
     def values(group: Group) -> list[Any]:
         return [functools.reduce(lambda part, name: part[name], path, r.summary) for r in group]
@@ -43,7 +48,7 @@ def _mean_of(*path: str, scale: float = 1, decimals: int = 0) -> Callable[[Group
 
 
 def metric_columns(metric: Metric) -> list[Column]:
-    """The metric at the end of runs and at their best evaluation on validation data."""
+    """The metric at the end of a run, and at its best evaluation on validation data."""
     shown = functools.partial(_spread_of, scale=metric.scale, decimals=metric.decimals)
     return [
         Column(metric.title(f"test {metric.name}, last"), shown("last", "test", metric.name)),
@@ -87,7 +92,7 @@ def _metric_after(group: Group, metric: Metric, limit: float) -> Cell:
 
 
 def optional_columns(runs: Sequence[Run]) -> list[Column]:
-    """Columns of tables whose runs have failures, or one link to simulate."""
+    """Columns of tables whose runs have failures, or all simulate one link."""
     made: list[Column] = []
     if any(run.summary.get("failed_workers") for run in runs):
         made.append(Column("workers failed (%)", failed_share))
@@ -105,7 +110,7 @@ def failed_share(group: Group) -> Cell:
 
 
 def is_simulated(runs: Sequence[Run]) -> bool:
-    """Whether all runs simulate the same link: times over different links are not compared."""
+    """Whether all runs simulate the same link; times over different links are not comparable."""
     links = {(run.config.get("link.bandwidth"), run.config.get("link.latency")) for run in runs}
     return len(links) == 1 and all(run.summary.get("simulated_seconds") is not None for run in runs)
 
@@ -116,7 +121,7 @@ def named_columns(titles: Sequence[str]) -> list[Column]:
 
 
 def _megabytes(group: Group, given: tuple[str, str, int]) -> Cell:
-    """Of one device. Memory is measured on the machine of the run; both depend on shapes alone."""
+    """A cell with megabytes of one device; a range if seeds differ, as on different machines."""
     field, part, decimals = given
     parts = [(run.summary.get(field) or {}).get(part) for run in group]
     values = [value for value in parts if value is not None]

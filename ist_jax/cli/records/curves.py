@@ -1,4 +1,4 @@
-"""Pictures of runs: a test metric over samples, seconds and bytes."""
+"""Pictures of runs: the test metric over samples, seconds and bytes."""
 
 import hashlib
 import json
@@ -21,13 +21,14 @@ Groups = Mapping[str, Sequence[Run]]
 
 
 class Panel(NamedTuple):
-    """One horizontal axis.
+    """A panel of a picture, by its horizontal axis.
 
     Attributes:
       column: of the curve.
-      scale: what its values are multiplied by.
+      scale: factor of the column's values.
       title: with the unit.
-      is_sent: whether it grows with what is sent, which spans orders of magnitude between methods.
+      is_sent: whether it depends on the bytes sent, which differ between methods by orders of
+        magnitude.
     """
 
     column: str
@@ -37,7 +38,7 @@ class Panel(NamedTuple):
 
 
 def panels_of(runs: Sequence[Run], with_seconds: bool = True) -> list[Panel]:
-    """The panels of a picture; simulated seconds are shown if all runs simulate one link."""
+    """The panels of a picture. Simulated seconds are shown if all runs simulate one link."""
     panels = [Panel("samples_seen", 1, "samples seen by all workers", False)]
     if with_seconds:
         panels.append(Panel("seconds", 1, "training (s)", False))
@@ -49,7 +50,7 @@ def panels_of(runs: Sequence[Run], with_seconds: bool = True) -> list[Panel]:
 
 
 def fingerprint(runs: Sequence[Run]) -> str:
-    """SHA-256 of what a picture of `runs` is drawn from: labels and curves."""
+    """SHA-256 of the labels and curves that a picture of `runs` is drawn from."""
     drawn = {label: [run.curve for run in group] for label, group in grouped(runs).items()}
     return hashlib.sha256(json.dumps(drawn).encode()).hexdigest()
 
@@ -58,9 +59,9 @@ def draw(runs: Sequence[Run], picture: pathlib.Path, *, with_seconds: bool = Tru
     """Draws the test metric of `runs` over samples, seconds of training and bytes sent per device.
 
     Args:
-      runs: at least one. Runs that differ in the seed alone are one line: mean and deviation.
-      picture: a PNG, described by its `fingerprint`; an SVG is written beside it.
-      with_seconds: whether the runs were timed alike.
+      runs: at least one. Runs that differ only in the seed are one line: mean and deviation.
+      picture: a PNG with the `fingerprint` as its description. An SVG is written beside it.
+      with_seconds: whether to show seconds, which needs runs that were timed alike.
     """
     groups, metric, panels = grouped(runs), metric_of(runs), panels_of(runs, with_seconds)
     size = (4.4 * len(panels), 4 + 0.2 * -(-len(groups) // len(panels)))
@@ -98,11 +99,11 @@ def _all(groups: Groups) -> list[Run]:
 def _draw_group(
     axis: "Axes", panel: Panel, group: Sequence[Run], metric: Metric, style: Mapping[str, Any]
 ) -> None:
-    """The mean over seeds and a band of one standard deviation."""
+    """Draws the mean over seeds, in a band of one standard deviation."""
     x_SxN = panel.scale * _columns(group, panel.column)
     y_SxN = metric.scale * _columns(group, f"test/{metric.name}")
     x_N, y_N = x_SxN.mean(axis=0), y_SxN.mean(axis=0)
-    if not x_N.any():  # nothing is ever sent: its last value, as a level to compare with
+    if not x_N.any():  # nothing is ever sent: a level line at the last value
         axis.axhline(y_N[-1], **style, alpha=0.5)
         return
     axis.plot(x_N, y_N, marker="o" if len(x_N) == 1 else "", **style)
@@ -114,13 +115,13 @@ def _draw_group(
 
 
 def _columns(group: Sequence[Run], column: str) -> np.ndarray:
-    """[S, N]: a column of the S runs, up to the evaluation that all of them have."""
+    """[S, N]: a column of S runs, up to the last evaluation that all of them have."""
     length = min(len(run.curve[column]) for run in group)
     return np.array([run.curve[column][:length] for run in group], dtype=float)
 
 
 def _limit(axis: "Axes", runs: Sequence[Run], metric: Metric) -> None:
-    """Cuts off the first evaluations where they are far below the others."""
+    """Sets the range of the metric; early evaluations far below the others are not shown."""
     if metric.best != "max":
         return
     values = metric.scale * np.concatenate([run.curve[f"test/{metric.name}"] for run in runs])

@@ -1,4 +1,4 @@
-"""How all pictures look: one colour per method, readable axes, a PNG and an SVG of each."""
+"""The style of all pictures: a colour per method, readable axes, a PNG and an SVG of each."""
 
 import contextlib
 import math
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
-# Colours that are told apart by most readers with colour blindness (Okabe and Ito, 2008).
+# Colours that most readers with colour blindness can distinguish (Okabe and Ito, 2008).
 METHOD_COLOURS = {
     "ist": "#0072B2",
     "data_parallel": "#D55E00",
@@ -22,13 +22,13 @@ METHOD_COLOURS = {
     "ensemble": "#E69F00",
     "single": "#4D4D4D",
 }
-OTHER_COLOUR = "#56B4E9"  # of a method that the table does not have
+OTHER_COLOUR = "#56B4E9"  # of any other method
 LINES = ("-", "--", ":", "-.")
-FORMATS = ("png", "svg")
+FILE_TYPES = ("png", "svg")
 
 
 def pyplot() -> Any:
-    """matplotlib.pyplot, drawing to files; imported late, as it is slow and few commands draw."""
+    """matplotlib.pyplot, drawing to files. It is imported here because it is slow."""
     import matplotlib
 
     matplotlib.use("agg")
@@ -38,7 +38,7 @@ def pyplot() -> Any:
 
 
 def line_style(method: str, variant: int) -> dict[str, Any]:
-    """The colour of a method, and the line of its variant, counted from 0."""
+    """Keyword arguments of a plot: the colour of a method, and the line of its variant, from 0."""
     return {
         "color": METHOD_COLOURS.get(method, OTHER_COLOUR),
         "linestyle": LINES[variant % len(LINES)],
@@ -47,7 +47,7 @@ def line_style(method: str, variant: int) -> dict[str, Any]:
 
 
 def plain_ticks(axis: "Axis") -> None:
-    """Labels a linear axis with a few plain numbers: 500,000 and not 0.5 of 1e6."""
+    """Labels a linear axis with about five plain numbers: 500,000 rather than 0.5 and 1e6."""
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
     axis.set_major_locator(MaxNLocator(5))
@@ -63,15 +63,15 @@ def plain_log_ticks(axis: "Axis") -> None:
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
     low, high = axis.get_view_interval()
-    few = math.log10(high / low) < 3
-    axis.set_major_locator(LogLocator(10, subs=(1, 2, 5) if few else (1,)))
+    is_short = math.log10(high / low) < 3
+    axis.set_major_locator(LogLocator(10, subs=(1, 2, 5) if is_short else (1,)))
     axis.set_major_formatter(FuncFormatter(_plain))
-    axis.set_minor_locator(NullLocator() if few else LogLocator(10, subs=range(2, 10)))
+    axis.set_minor_locator(NullLocator() if is_short else LogLocator(10, subs=range(2, 10)))
     axis.set_minor_formatter(NullFormatter())
 
 
 def count_ticks(axis: "Axis", counts: Sequence[int]) -> None:
-    """Ticks of an axis of workers or devices, already logarithmic: 1, 2, 4, ..."""
+    """Labels a logarithmic axis of workers or devices: 1, 2, 4, ..."""
     from matplotlib.ticker import FixedLocator, NullLocator
 
     values = sorted(set(counts))
@@ -81,7 +81,7 @@ def count_ticks(axis: "Axis", counts: Sequence[int]) -> None:
 
 
 def save(figure: "Figure", picture: pathlib.Path, description: str = "") -> None:
-    """Writes `picture`, a PNG, and an SVG beside it, whole or not at all; closes the figure.
+    """Writes `picture`, a PNG, and an SVG beside it, completely or not at all; closes the figure.
 
     Raises:
       OSError: a file cannot be written; the error names it.
@@ -89,17 +89,17 @@ def save(figure: "Figure", picture: pathlib.Path, description: str = "") -> None
     plt = pyplot()
     try:
         with plt.rc_context({"svg.hashsalt": "ist_jax"}):  # equal pictures are equal files
-            for kind in FORMATS:
+            for kind in FILE_TYPES:
                 metadata = {"Description": description} | ({"Date": None} if kind == "svg" else {})
-                with _whole(picture.with_suffix(f".{kind}")) as unfinished:
+                with _replacing(picture.with_suffix(f".{kind}")) as unfinished:
                     figure.savefig(unfinished, dpi=110, format=kind, metadata=metadata)
     finally:
         plt.close(figure)
 
 
 @contextlib.contextmanager
-def _whole(file: pathlib.Path) -> Iterator[pathlib.Path]:
-    """A file to write, which replaces `file` at the end; another process may write `file`, too."""
+def _replacing(file: pathlib.Path) -> Iterator[pathlib.Path]:
+    """A file to write, which replaces `file` at the end. Several processes may replace `file`."""
     unfinished = file.with_name(f".{os.getpid()}.{file.name}")
     try:
         with with_path(file):

@@ -1,4 +1,4 @@
-"""Rows of a table: runs that differ in the seed alone are one group, and have one label."""
+"""Labels of a table's rows: runs that differ only in the seed are one group with one label."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,14 +7,16 @@ from ist_jax.cli.records.record import MAY_CHANGE
 from ist_jax.cli.records.results import Run
 
 # Fields that a label leaves out: where workers train, where data are, how often a run is saved.
-UNSAID = ("seed", "method", "data.dir", "checkpoint_every", "time_syncs", *MAY_CHANGE)
+OMITTED = ("seed", "method", "data.dir", "checkpoint_every", "time_syncs", *MAY_CHANGE)
 
 
 def method_of(runs: Sequence[Run]) -> str:
+    """The name of the method of a group of runs."""
     return runs[0].config["method"]
 
 
 def workers_of(runs: Sequence[Run]) -> Any:
+    """num_subnets of a group of runs; None if a run does not have it."""
     return runs[0].config.get("num_subnets")
 
 
@@ -22,9 +24,9 @@ def grouped(runs: Sequence[Run]) -> dict[str, list[Run]]:
     """Runs by label, sorted by method and number of workers.
 
     A label is the method and every field that differs between runs of that method. If a group has
-    one seed twice, such as in two placements, labels name the fields of `UNSAID`, too.
+    a seed twice, such as in two placements, labels also name the fields in `OMITTED`.
     """
-    groups = _by_label(runs, UNSAID)
+    groups = _by_label(runs, OMITTED)
     if any(_has_a_seed_twice(group) for group in groups.values()):
         groups = _by_label(runs, ("seed", "method"))
     order = sorted(groups, key=lambda label: _rank(groups[label]))
@@ -39,12 +41,12 @@ def _has_a_seed_twice(group: Sequence[Run]) -> bool:
     return len({run.config.get("seed") for run in group}) < len(group)
 
 
-def _by_label(runs: Sequence[Run], unsaid: Sequence[str]) -> dict[str, list[Run]]:
-    differing = _differing(runs, [name for name in runs[0].config if name not in unsaid])
+def _by_label(runs: Sequence[Run], omitted: Sequence[str]) -> dict[str, list[Run]]:
+    differing = _differing(runs, [name for name in runs[0].config if name not in omitted])
     by_method: dict[str, list[Run]] = {}
     for run in runs:
         by_method.setdefault(run.config["method"], []).append(run)
-    # A field that the method alone decides, such as its tuned rate, says nothing new.
+    # A field that depends only on the method, such as its tuned rate, adds nothing to a label.
     shown = {method: _differing(group, differing) for method, group in by_method.items()}
     groups: dict[str, list[Run]] = {}
     for run in runs:

@@ -1,4 +1,4 @@
-"""The metric that selects the best evaluation of runs, as tables and pictures show it."""
+"""The metric that selects the best evaluation of a run, as tables and pictures show it."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -8,13 +8,13 @@ from ist_jax.cli.records.results import Run
 
 
 class Metric(NamedTuple):
-    """How a metric is shown.
+    """A metric, and how it is shown.
 
     Attributes:
-      name: as tasks name it.
+      name: as in the task.
       best: "max" or "min".
-      scale: what values are multiplied by.
-      decimals: after the decimal point.
+      scale: factor of the recorded values.
+      decimals: number of digits after the decimal point.
       unit: "%" or "".
     """
 
@@ -29,7 +29,7 @@ class Metric(NamedTuple):
         return f"{what} ({self.unit})" if self.unit else what
 
     def reaches(self, value: float | None, target: float) -> bool:
-        """Whether a recorded value is as good as the target, which is in the unit shown."""
+        """Whether a recorded value is as good as `target`, which is in the unit shown."""
         if value is None:
             return False
         shown = self.scale * value
@@ -39,16 +39,17 @@ class Metric(NamedTuple):
 def metric_of(runs: Sequence[Run]) -> Metric:
     """The metric that selects the best evaluation of all `runs`.
 
-    A metric whose best value is its highest, and whose values are all between 0 and 1, is a share:
-    it is shown in per cent.
+    A metric to maximise whose values are all between 0 and 1 is a share, shown in per cent.
 
     Raises:
-      ConfigError: runs that are selected by different metrics.
+      ConfigError: different metrics select the evaluations of the runs.
     """
     selections = {tuple(sorted(run.summary["selection"].items())): run for run in runs}
     if len(selections) > 1:
         names = ", ".join(sorted({run.summary["selection"]["metric"] for run in runs}))
-        raise ConfigError(f"runs that are selected by different metrics ({names}) share no table")
+        raise ConfigError(
+            f"runs of one table are selected by one metric, not by {names}: make a table of each"
+        )
     (run,) = selections.values()
     name, best = run.summary["selection"]["metric"], run.summary["selection"]["best"]
     if best == "max" and all(0 <= value <= 1 for value in _values(runs, name)):

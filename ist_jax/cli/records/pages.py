@@ -1,19 +1,19 @@
-"""Pages whose tables and pictures are made from kept results.
+"""Pages whose tables and pictures are made from kept tables.
 
-Comments, which a reader does not see, say what belongs where. Paths are relative to the page.
+HTML comments, which readers do not see, say what goes where. Paths are relative to the page.
 
     <!-- table results/fm -->                       all columns of results/fm.jsonl
     <!-- table results/fm | seeds | training -->    columns, by the beginnings of their titles
-    <!-- table results/slow | MB to 85 % -->        the spending until the test metric was reached
+    <!-- table results/slow | MB to 85 % -->        what a run spent until it reached a test metric
                                                     (`reached.SPENDINGS`); "times ist's MB to 85 %"
-    <!-- table results/wide | MB per sync -->       a column that is only there if named
+    <!-- table results/wide | MB per sync -->       a column that is shown only if it is named
     <!-- benchmark results/benchmark.json -->       the rows of a benchmark, and its machine
     <!-- rows results/memory.json -->               rows and a note that a command wrote as JSON
-    <!-- end -->                                    after each of these
+    <!-- end -->                                    ends each of these
     <!-- picture results/fm figures/fm.png -->
-    <!-- picture results/fm figures/fm.png without seconds -->    where runs were not timed alike
+    <!-- picture results/fm figures/fm.png without seconds -->    if runs were not timed alike
 
-If a kept table has values of a paper, they are the column "paper", in the unit of the metric.
+The values of a paper in a kept table are the column "paper", in the unit of the metric.
 """
 
 import json
@@ -54,10 +54,10 @@ class Picture(NamedTuple):
 
 
 def rebuilt(page: pathlib.Path) -> str:
-    """The text of `page` with every table made anew.
+    """The text of `page` with every table made again.
 
     Raises:
-      ConfigError: a table without an end, without results, or with a column that does not exist.
+      ConfigError: a table has no end or no results, or names a column that does not exist.
     """
     text = page.read_text()
     blocks = len(_BLOCK.findall(text))
@@ -84,7 +84,7 @@ def _rows(file: pathlib.Path, _: Sequence[str]) -> str:
 
 
 def _table(name: pathlib.Path, titles: Sequence[str]) -> str:
-    """The columns of a kept table whose titles begin with `titles`; all columns without any."""
+    """The columns of a kept table whose titles begin with `titles`; without titles, all columns."""
     kept = results.read(_file(name))
     metric = metric_of(kept.runs)
     targets = reached.targets_of(titles, metric)
@@ -102,10 +102,10 @@ def _file(name: pathlib.Path) -> pathlib.Path:
 def _with_paper(
     name: pathlib.Path, table: Table, paper: Mapping[str, float], metric: Metric
 ) -> Table:
-    """The table with the paper's values beside it; rows that the paper does not have are empty."""
+    """The table with a column of the paper's values, empty in rows that the paper does not have."""
     if unknown := sorted(set(paper) - set(table.rows)):
         labels = ", ".join(table.rows)
-        raise ConfigError(f"{name}: the paper's {unknown[0]!r} is not a row; rows: {labels}")
+        raise ConfigError(f"{name}: the paper's values are for rows {labels}, not {unknown[0]!r}")
     rows = {label: [*row, _of_paper(paper.get(label), metric)] for label, row in table.rows.items()}
     return Table([*table.titles, metric.title("paper")], rows)
 
@@ -115,7 +115,7 @@ def _of_paper(value: float | None, metric: Metric) -> Cell:
 
 
 def _chosen(table: Table, titles: Sequence[str]) -> Table:
-    """The columns whose titles begin with `titles`, each of which fits exactly one."""
+    """The columns whose titles begin with `titles`. Raises ConfigError if one fits not just one."""
     if not titles:
         return table
     positions: list[int] = []
@@ -124,7 +124,7 @@ def _chosen(table: Table, titles: Sequence[str]) -> Table:
         if len(matches) != 1:
             known = ", ".join(table.titles)
             raise ConfigError(
-                f"column {wanted!r} fits {len(matches)} of {known}: begin the title of one"
+                f"{wanted!r} begins the title of one column, not of {len(matches)} of {known}"
             )
         positions += matches
     rows = {label: [row[i] for i in positions] for label, row in table.rows.items()}
@@ -139,7 +139,7 @@ def pictures(page: pathlib.Path) -> Iterator[Picture]:
 
 
 def drawn_from(picture: pathlib.Path) -> str:
-    """The fingerprint of the runs that a picture was drawn from."""
+    """The fingerprint of the runs from which a picture was drawn (`curves.fingerprint`)."""
     from PIL import Image
 
     with Image.open(picture) as image:
@@ -147,10 +147,10 @@ def drawn_from(picture: pathlib.Path) -> str:
 
 
 def rebuild(page: pathlib.Path) -> None:
-    """Writes the tables and pictures of `page` anew.
+    """Makes the tables and pictures of `page` again, and writes them.
 
     Raises:
-      ConfigError: no page, no results, or a column that does not exist.
+      ConfigError: there is no page, there are no results, or a column does not exist.
     """
     if not page.is_file():
         raise ConfigError(f"--page {page}: there is no such file")

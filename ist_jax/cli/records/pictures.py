@@ -1,4 +1,4 @@
-"""Pictures of what the mechanism does."""
+"""Pictures of partitions, and of what a graph network learns."""
 
 import functools
 import pathlib
@@ -18,19 +18,19 @@ from ist_jax.models.linen import LinenModel, inputs_of
 
 
 def holders(parts: Partition, group: str, seed: int, rounds: int) -> np.ndarray:
-    """int[rounds, N]: the subnetwork that holds each unit of `group` in every round, -1 for none.
+    """int[rounds, N]: the subnetwork that holds each unit of `group` in every round, or -1.
 
     Raises:
       ValueError: a unit has several holders.
     """
     size = parts.sizes[group]
-    holder_RxN = np.full((rounds, size + 1), -1)  # the last column takes padded units
+    holder_RxN = np.full((rounds, size + 1), -1)  # the last column is for padded units
     for round, indices in enumerate(drawn_partitions(parts, seed, rounds)):
         for subnet, index_M in enumerate(np.asarray(indices[group])):
             if (holder_RxN[round, index_M[index_M < size]] >= 0).any():
                 raise ValueError(
-                    f"units of {group!r} have several holders, and the picture has one colour "
-                    "per unit: draw a partition without overlap (min_blocks=0)"
+                    f"a picture has one colour per unit, and units of {group!r} have several "
+                    "holders: draw a partition without overlap (min_blocks=0)"
                 )
             holder_RxN[round, index_M] = subnet
     return holder_RxN[:, :size]
@@ -44,9 +44,12 @@ def partition(
     Args:
       parts: the partition of a run.
       group: of units.
-      picture: a PNG; an SVG is written beside it.
+      picture: a PNG. An SVG is written beside it.
       seed: of the run.
-      rounds: how many, from the first.
+      rounds: how many rounds are drawn, from the first.
+
+    Raises:
+      ValueError: a unit has several holders.
     """
     plt, count = drawing.pyplot(), parts.num_subnets
     figure, axis = plt.subplots(figsize=(10, 0.4 * rounds + 1), layout="constrained")
@@ -65,26 +68,27 @@ def partition(
 
 
 def embeddings(model: LinenModel, params: Params, graph: Graph) -> Array:
-    """[N, H]: what the layer named "output" of a graph network reads of every node."""
+    """[N, H]: the input of a graph network's layer "output", for every node."""
     read = inputs_of(model, "output", params, graph)
     return read.reshape(read.shape[0], -1)
 
 
 def projected(x_NxH: np.ndarray) -> np.ndarray:
-    """[N, 2]: the two directions in which the rows differ most (principal components)."""
+    """[N, 2]: the rows projected on their first two principal components."""
     centred_NxH = x_NxH - x_NxH.mean(axis=0)
     return centred_NxH @ np.linalg.svd(centred_NxH, full_matrices=False)[2][:2].T
 
 
 def nodes(workdir: str | pathlib.Path, picture: str | pathlib.Path) -> None:
-    """Draws what the full model's last layer reads of all nodes, before and after training.
+    """Draws the `embeddings` of all nodes by the full model, before and after training.
 
     Args:
       workdir: of a run on a graph.
-      picture: a PNG; an SVG is written beside it.
+      picture: a PNG. An SVG is written beside it.
 
     Raises:
-      ConfigError: no run in `workdir`, or its data are not where its configuration says.
+      ConfigError: there is no run in `workdir`.
+      DataError: its data are not where its configuration says.
     """
     run = restore(workdir)
     model = run.experiment.decomposition.full

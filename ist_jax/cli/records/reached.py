@@ -1,4 +1,4 @@
-"""What runs had spent when they first reached a target, and how many times as much as IST."""
+"""What runs spent until they first reached a target, and how many times IST's spending that is."""
 
 import functools
 import re
@@ -22,12 +22,12 @@ _TITLE = re.compile(rf"(?:times ist's )?({'|'.join(SPENDINGS)}) to ([\d.]+)(?: %
 
 
 class Target(NamedTuple):
-    """A value of the test metric to reach, and the spending to count until then.
+    """A value of the test metric to reach, and the spending to count up to it.
 
     Attributes:
       spending: a name of `SPENDINGS`.
       value: in the unit of the metric: per cent if it is a share.
-      metric: what is to be reached.
+      metric: the metric that is to reach it.
     """
 
     spending: str
@@ -36,6 +36,7 @@ class Target(NamedTuple):
 
     @property
     def title(self) -> str:
+        """The title of the column of spendings, such as "MB to 85 %"."""
         return f"{self.spending} to {self.value:g} {self.metric.unit}".rstrip()
 
 
@@ -46,7 +47,7 @@ def targets_of(titles: Sequence[str], metric: Metric) -> list[Target]:
 
 
 def columns(groups: Mapping[str, Sequence[Run]], targets: Sequence[Target]) -> list[Column]:
-    """Two columns for every target: the spending, and IST's share of it as a factor."""
+    """Two columns for every target: the spending, and how many times IST's spending it is."""
     made: list[Column] = []
     for target in targets:
         of_ist = functools.partial(times_ist, target=target, groups=groups)
@@ -56,18 +57,22 @@ def columns(groups: Mapping[str, Sequence[Run]], targets: Sequence[Target]) -> l
 
 
 def spent(runs: Sequence[Run], target: Target) -> list[float | None]:
-    """The spending of every run until it first reaches the target, None if it does not."""
+    """The spending of every run until it first reaches the target; None if it does not.
+
+    Raises:
+      ConfigError: a run has no such column.
+    """
     column, scale = SPENDINGS[target.spending]
     metric = target.metric
     if any(None in run.curve.get(column, [None]) for run in runs):
         raise ConfigError(f"{target.title!r} needs {column} in every run, and one has none")
-    found: list[float | None] = []
+    spendings: list[float | None] = []
     for run in runs:
         pairs = zip(run.curve[f"test/{metric.name}"], run.curve[column])
         reaching = (value for shown, value in pairs if metric.reaches(shown, target.value))
         first = next(reaching, None)
-        found.append(None if first is None else scale * first)
-    return found
+        spendings.append(None if first is None else scale * first)
+    return spendings
 
 
 def _spent_if_reached(runs: Sequence[Run], target: Target) -> list[float]:
@@ -76,27 +81,30 @@ def _spent_if_reached(runs: Sequence[Run], target: Target) -> list[float]:
 
 
 def reached(runs: Sequence[Run], target: Target) -> Cell:
-    """Mean and deviation of `spent`, if every run reaches the target."""
-    values = _spent_if_reached(runs, target)
+    """A cell with mean and deviation of `spent`, or with how many runs reach the target."""
+    values = [value for value in spent(runs, target) if value is not None]
     if len(values) < len(runs):
         return words(f"{len(values)} of {len(runs)} reach it")
     return spread(values)
 
 
 def times_ist(runs: Sequence[Run], target: Target, groups: Mapping[str, Sequence[Run]]) -> Cell:
-    """The mean of `spent` over IST's; empty for IST, and where a run does not reach the target."""
-    rival = _ist_beside(runs, groups)
-    if rival is runs or not rival:
+    """The mean of `spent` over IST's; empty for IST, and if a run does not reach the target."""
+    ist_runs = _comparable_ist(runs, groups)
+    if ist_runs is runs or not ist_runs:
         return words("")
-    ours, theirs = _spent_if_reached(rival, target), _spent_if_reached(runs, target)
-    if len(ours) < len(rival) or len(theirs) < len(runs):
+    ours, theirs = spent(ist_runs, target), spent(runs, target)
+    if None in ours or None in theirs:
         return words("")
     times = statistics.mean(theirs) / statistics.mean(ours)
     return Cell(f"{times:.1f}", times)
 
 
-def _ist_beside(runs: Sequence[Run], groups: Mapping[str, Sequence[Run]]) -> Sequence[Run]:
-    """IST's runs with the values of `runs`, else its only ones with as many workers, else none."""
+def _comparable_ist(runs: Sequence[Run], groups: Mapping[str, Sequence[Run]]) -> Sequence[Run]:
+    """The group of IST's runs to compare `runs` with; [] if there is none.
+
+    It is the one with the same values, or else the only one with equally many workers.
+    """
     label = next(label for label, group in groups.items() if group is runs)
     same_values = groups.get(", ".join(["ist", *label.split(", ")[1:]]))
     as_many = [

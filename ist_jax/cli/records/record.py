@@ -1,4 +1,4 @@
-"""The record of a run: what it was made from, so that it can be traced and made again."""
+"""The record of a run: its configuration and environment, from which it can be repeated."""
 
 import contextlib
 import datetime
@@ -29,15 +29,15 @@ PACKAGES = (
     *("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy"),
     *("scikit-learn", "pillow", "tensorflow-datasets"),  # which read data
 )
-RESUMES = "resumes.jsonl"  # beside config.json: the rounds at which a run's environment changed
-# of the environment, what is noted if it differs when a run resumes
+RESUMES = "resumes.jsonl"  # beside config.json: the rounds after which a run's environment changed
+# parts of the environment that are noted if they differ when a run resumes
 TRACED = ("git_revision", "python", "packages", "machine", "devices", "placement")
-PLACES = ("data.dir", "init_from")
-MAY_CHANGE = ("placement", "num_devices")  # when a run resumes
+PATHS = ("data.dir", "init_from")
+MAY_CHANGE = ("placement", "num_devices")  # fields that may differ when a run resumes
 
 
 def git_revision() -> str | None:
-    """The commit of this code, with '-dirty' if it was changed since; None if it is not known."""
+    """The commit of this code, with '-dirty' if it has local changes; None if it is unknown."""
     here = pathlib.Path(__file__)
 
     def git(*words: str) -> str:
@@ -45,7 +45,7 @@ def git_revision() -> str | None:
         return subprocess.run(["git", *words], **options).stdout  # pyright: ignore
 
     try:
-        # installed inside somebody's repository, this file is not theirs
+        # fails if this file is only installed inside a repository, and not part of it
         git("ls-files", "--error-unmatch", here.name)
         return git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*").strip()
     except (OSError, subprocess.CalledProcessError):
@@ -68,7 +68,13 @@ def _installed_revision() -> str | None:
 def environment(
     config: Config, dataset: Dataset, start: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """Revision, versions, machine, start time, placement, data, and what the run started from."""
+    """The environment of a run: revision, versions, machine, start time, placement and data.
+
+    Args:
+      config: of the run.
+      dataset: of the run.
+      start: the origin of its first parameters, if another run trained them.
+    """
     return {
         "git_revision": git_revision(),
         "ist_jax": __version__,
@@ -95,37 +101,38 @@ def environment(
 
 
 def as_json(config: Config) -> dict[str, Any]:
-    """All values by dotted name, as JSON keeps them. Places are absolute, to be found again."""
-    flat: dict[str, Any] = {
+    """All values by dotted name, for JSON. Paths are made absolute."""
+    flat = {
         name: list(value) if isinstance(value, tuple) else value
         for name, value in values(config).items()
     }
-    return flat | {name: _absolute(flat[name]) for name in PLACES}
+    return flat | {name: _absolute(flat[name]) for name in PATHS}
 
 
-def _absolute(place: str) -> str:
-    return place if not place or "://" in place else os.path.abspath(place)
+def _absolute(path: str) -> str:
+    return path if not path or "://" in path else os.path.abspath(path)
 
 
 def start(
     workdir: pathlib.Path, config: Config, dataset: Dataset, start: Mapping[str, Any] | None = None
 ) -> None:
-    """Writes config.json, or checks that a run that resumes is the one that was started here.
+    """Writes config.json. If there is one, checks that it is of this run, which then resumes.
 
     Args:
       workdir: of the run; made if it is missing.
       config: of the run.
       dataset: of the run.
-      start: where its first parameters come from, if they are another run's.
+      start: the origin of its first parameters, if another run trained them.
 
     Raises:
-      ConfigError: another configuration, other data, or checkpoints without a config.json.
+      ConfigError: the workdir has another configuration or other data, or has checkpoints and no
+        config.json.
       WorkdirError: the workdir cannot be written.
     """
     made_from, begun = environment(config, dataset, start), (workdir / "config.json").exists()
     try:
         all_succeed(lambda: _start(workdir, config, made_from) if is_first() else None)
-        # every process has the same configuration and data
+        # every process checks its own configuration and data
         all_succeed(lambda: _check(workdir, config, made_from))
         all_succeed(lambda: _resume(workdir, made_from) if begun and is_first() else None)
     except OtherProcessError as error:
@@ -143,7 +150,7 @@ def _reraise_as_workdir_error(workdir: pathlib.Path) -> Iterator[None]:
 def _start(workdir: pathlib.Path, config: Config, made_from: Mapping[str, Any]) -> None:
     with _reraise_as_workdir_error(workdir):
         workdir.mkdir(parents=True, exist_ok=True)
-        if (workdir / "config.json").exists():  # a run that resumes keeps what it was started with
+        if (workdir / "config.json").exists():  # a run that resumes keeps its config.json
             return
         if committed_rounds(workdir / "checkpoints"):
             raise ConfigError(
@@ -156,9 +163,9 @@ def _start(workdir: pathlib.Path, config: Config, made_from: Mapping[str, Any]) 
 
 
 def _resume(workdir: pathlib.Path, made_from: Mapping[str, Any]) -> None:
-    """Notes an environment that changed when a run resumes; says if it has no checkpoint."""
+    """Notes a changed environment when a run resumes; prints a message if it has no checkpoint."""
     rounds, noted = committed_rounds(workdir / "checkpoints"), workdir / RESUMES
-    if not rounds and not (workdir / "lock").exists():  # with a lock, `Workdir` says it
+    if not rounds and not (workdir / "lock").exists():  # with a lock, `Workdir` prints it
         print(f"{workdir}: {STARTS_AGAIN}", file=sys.stderr)
     known = dict(_read(workdir)["environment"])
     for line in rows_until(noted, sys.maxsize):
@@ -182,7 +189,7 @@ def _check(workdir: pathlib.Path, config: Config, made_from: Mapping[str, Any]) 
 
 
 def _rename_once(file: pathlib.Path, target: pathlib.Path) -> None:
-    """Gives `file` its name unless that is taken, also by a run that starts at the same moment."""
+    """Renames `file` to `target` unless that exists; runs may do this at the same moment."""
     try:
         os.link(file, target)
     except FileExistsError:
@@ -210,11 +217,11 @@ def _check_config(workdir: pathlib.Path, config: Config) -> None:
     old, new = _read(workdir)["config"], as_json(config)
     if unknown := [name for name in old if name not in FIELDS]:
         raise ConfigError(
-            f"--workdir {workdir} holds a run of an older ist_jax (its config.json has "
+            f"--workdir {workdir} holds a run of an earlier version (its config.json has "
             f"{', '.join(unknown)}): use another workdir"
         )
-    old = as_json(Config()) | old  # a field that is newer than the run had its default
-    old |= {name: _absolute(str(old[name])) for name in PLACES}
+    old = as_json(Config()) | old  # a field that is newer than the run has its default
+    old |= {name: _absolute(str(old[name])) for name in PATHS}
     if differing := [name for name in new if old[name] != new[name] and name not in MAY_CHANGE]:
         shown = "; ".join(f"{name} was {old[name]!r}, is {new[name]!r}" for name in differing)
         raise ConfigError(
@@ -224,15 +231,15 @@ def _check_config(workdir: pathlib.Path, config: Config) -> None:
 
 
 def is_finished(workdir: pathlib.Path, config: Config) -> bool:
-    """Whether `workdir` holds this run, finished.
+    """Whether `workdir` holds this run and the run is finished.
 
     Raises:
-      ConfigError: it holds a run of another configuration; the message names the differing fields.
+      ConfigError: the workdir has another configuration; the message names the differing fields.
     """
     if not (workdir / "config.json").exists():
         return False
     _check_config(workdir, config)
     try:
         return json.loads((workdir / "summary.json").read_text())["status"] == "finished"
-    except (OSError, ValueError, KeyError, TypeError):  # none, or damaged: it is written again
+    except (OSError, ValueError, KeyError, TypeError):  # if it is damaged, it is written again
         return False

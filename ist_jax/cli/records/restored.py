@@ -1,4 +1,4 @@
-"""A run's experiment and state, from its workdir; nothing in there is changed."""
+"""Reads a run's experiment and state from its workdir, which is not changed."""
 
 import hashlib
 import json
@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 
 import jax
 
-from ist_jax.cli.config import Config, ConfigError, from_json, one_line, replace
+from ist_jax.cli.config import Config, ConfigError, from_json, replace
 from ist_jax.cli.experiment import Experiment, resolve
 from ist_jax.cli.validation import validate
+from ist_jax.core.errors import first_line
 from ist_jax.core.processes import fetch
 from ist_jax.data import Spec
 from ist_jax.methods import Method, Start, State
@@ -20,14 +21,14 @@ from ist_jax.training.workdir import WorkdirError
 
 
 class Restored(NamedTuple):
-    """What a run's newest undamaged checkpoint holds, on this machine.
+    """A run as its newest undamaged checkpoint has it, on this machine.
 
     Attributes:
       experiment: of the run, without its data.
-      fingerprint: of its data.
+      fingerprint: of the run's data.
       method: of the phase that the run was in.
       state: of the method.
-      round: after which it was saved.
+      round: after which the checkpoint was saved.
       in_other_phase: whether that was in the warm-up or the dense phase, which train full models.
     """
 
@@ -42,23 +43,27 @@ class Restored(NamedTuple):
 def _data_of(workdir: pathlib.Path) -> tuple[Spec, str]:
     try:
         data = json.loads((workdir / "config.json").read_text())["environment"]["data"]
-        return Spec.of(data["spec"]), data["fingerprint"]
+        return Spec.from_json(data["spec"]), data["fingerprint"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(
-            f"{workdir}: its config.json does not describe the data ({one_line(error)})"
+            f"{workdir}: its config.json does not describe the data ({first_line(error)})"
         ) from error
 
 
 def on_this_machine(config: Config) -> Config:
-    """The config of a run that may have been trained elsewhere, validated. Raises ConfigError."""
+    """The config of a run that was trained on any machine, validated for this one.
+
+    Raises:
+      ConfigError: the configuration cannot run here.
+    """
     return validate(replace(config, placement="auto", num_devices=0, init_from=""))
 
 
 def restore(workdir: str | pathlib.Path) -> Restored:
-    """The run in `workdir`, wherever it was trained; this machine's devices are used.
+    """The run in `workdir`, on this machine's devices, wherever it was trained.
 
     Raises:
-      ConfigError: it holds no run, or none of its checkpoints can be read.
+      ConfigError: the workdir holds no run, or no checkpoint that can be read.
     """
     workdir = pathlib.Path(workdir)
     if not (workdir / "config.json").is_file():
@@ -73,7 +78,7 @@ def restore(workdir: str | pathlib.Path) -> Restored:
     except WorkdirError as error:
         raise ConfigError(f"{workdir}: {error}") from error
     method = experiment.phases[saved.phase].method
-    other = not experiment.is_own_phase(saved.phase)
+    other = not experiment.is_method_phase(saved.phase)
     return Restored(experiment, fingerprint, method, state, saved.round, other)
 
 
@@ -82,25 +87,25 @@ def _newest(workdir: pathlib.Path, experiment: Experiment) -> tuple[RunState, St
     checkpoints = Checkpoints(workdir / "checkpoints", say, tidy=False)
     kept: dict[str, Any] | None = checkpoints.run_state()
     if kept is None:
-        raise ConfigError(f"{workdir} holds no checkpoint: resume its run until it has one")
+        raise ConfigError(f"{workdir} holds no checkpoint: resume the run until it has one")
     saved = RunState.from_json(kept, len(experiment.phases))
     method = experiment.phases[saved.phase].method
     return saved, checkpoints.restore(method.fresh(jax.random.key(0)), method.shapes())
 
 
 def start_from(workdir: str | pathlib.Path) -> tuple[Start, dict[str, Any]]:
-    """What another run can start from, and how its record names it.
+    """The full model's parameters, as the start of another run, and their origin for its record.
 
-    The start is the full model's parameters, with a new optimizer state and schedule.
+    The optimizer's state and schedules start anew.
 
     Raises:
-      ConfigError: as of `restore`.
+      ConfigError: as `restore`.
     """
     run = restore(workdir)
-    # sharded: no device holds them all
+    # sharded: no device may have room for all of them
     shardings = jax.tree.map(run.method.start_sharding, run.method.shapes())
-    in_order = jax.jit(run.method.params, out_shardings=shardings)
-    params = jax.tree.map(fetch, in_order(run.state))
+    original_order = jax.jit(run.method.params, out_shardings=shardings)
+    params = jax.tree.map(fetch, original_order(run.state))
     digest = hashlib.sha256()
     for leaf in jax.tree.leaves(params):
         digest.update(leaf.tobytes())

@@ -1,12 +1,12 @@
-"""Runs that finished: read from workdirs and from kept tables, written to kept tables.
+"""Finished runs, read from workdirs and from kept tables, and written to kept tables.
 
-A kept table is one file of JSON lines, `results/TABLE.jsonl`. Its first line holds what all runs
-have in common:
+A kept table is a file of JSON lines, `results/TABLE.jsonl`. Its first line has what all runs have
+in common:
 
     {"command": "ist-jax sweep ...", "config": {...}, "environment": {...}, "paper": {...}}
 
 `command` has one command per line. `paper`, which may be absent, is {label of a row: value that the
-paper reports}. Every further line is a run:
+paper reports}. Every other line is a run:
 
     {"config": {...}, "environment": {...}, "curve": {...}, "summary": {...}, "resumes": [...]}
 
@@ -24,10 +24,11 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from ist_jax.cli.config import Config, ConfigError
-from ist_jax.cli.records.record import PLACES, RESUMES, as_json
+from ist_jax.cli.records.record import PATHS, RESUMES, as_json
 from ist_jax.training.files import write_whole
+from ist_jax.training.loggers import flatten
 
-# Numbers of every evaluation and of the summary, and the evaluations that a summary has.
+# Numbers of every evaluation and of the summary; evaluations in the summary.
 _NUMBERS = ("samples_seen", "seconds", "bytes_per_device")
 _PICKED = ("last", "selected")
 
@@ -40,7 +41,7 @@ class Run(NamedTuple):
       curve: column -> one value per evaluation, None where it was not measured.
       summary: the content of summary.json.
       environment: revision, versions, machine and data.
-      resumes: {"round", "environment"} of every resumption in a changed environment.
+      resumes: {"round", "environment"} for every time the run resumed in a changed environment.
     """
 
     config: dict[str, Any]
@@ -75,22 +76,11 @@ def unfinished(folders: Sequence[pathlib.Path]) -> list[pathlib.Path]:
     return sorted(workdir for workdir in begun if not (workdir / "summary.json").exists())
 
 
-def flat(tree: Mapping[str, Any], separator: str, prefix: str = "") -> dict[str, Any]:
-    """{"test": {"loss": 1}} as {"test/loss": 1}, for the separator "/"."""
-    leaves: dict[str, Any] = {}
-    for name, value in tree.items():
-        if isinstance(value, Mapping):
-            leaves |= flat(value, separator, f"{prefix}{name}{separator}")
-        else:
-            leaves[prefix + name] = value
-    return leaves
-
-
 def read_workdir(workdir: pathlib.Path) -> Run:
     """The finished run in `workdir`. Raises ConfigError if its record is damaged or too old."""
     try:
         content = json.loads((workdir / "config.json").read_text())
-        config = as_json(Config()) | flat(content["config"], ".")
+        config = {**as_json(Config()), **content["config"]}
         summary = json.loads((workdir / "summary.json").read_text())
         run = Run(config, _curve(workdir), summary, content["environment"], _resumes(workdir))
         return _checked(run)
@@ -102,9 +92,9 @@ def read_workdir(workdir: pathlib.Path) -> Run:
 
 
 def _curve(workdir: pathlib.Path) -> dict[str, list[Any]]:
-    """The columns of the evaluated rounds; metrics.jsonl has a row for every round."""
+    """The columns of the evaluated rounds, from the rows of all rounds in metrics.jsonl."""
     rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-    evaluated = [flat(row, "/") for row in rows if "test" in row]
+    evaluated = [dict(flatten(row)) for row in rows if "test" in row]
     names = dict.fromkeys(name for row in evaluated for name in row)
     return {name: [row.get(name) for row in evaluated] for name in names}
 
@@ -115,7 +105,7 @@ def _resumes(workdir: pathlib.Path) -> tuple[dict[str, Any], ...]:
 
 
 def _checked(run: Run) -> Run:
-    """The run itself. Raises if a value that tables need is missing or is not a number."""
+    """`run`. Raises KeyError or ValueError if a value that tables need is missing or no number."""
     if wrong := [value for value in _needed(run) if not _is_number(value)]:
         raise ValueError(f"{wrong[0]!r} is not a finite number")
     if not isinstance(run.config["method"], str):
@@ -141,7 +131,7 @@ def _is_number(value: Any) -> bool:
 
 
 def read(file: pathlib.Path) -> Kept:
-    """The content of a kept table. Raises ConfigError if there is none, or a line is damaged."""
+    """The content of a kept table. Raises ConfigError if the file is missing or damaged."""
     try:
         first, *rest = [json.loads(line) for line in file.read_text().splitlines()]
         runs = [_checked(_run(first, line)) for line in rest]
@@ -156,15 +146,15 @@ def read(file: pathlib.Path) -> Kept:
 
 
 def _run(first: Mapping[str, Any], line: Mapping[str, Any]) -> Run:
-    """A field that is newer than the table had its default."""
+    """The run of a line. A field that is newer than the table has its default."""
     config = as_json(Config()) | first["config"] | line["config"]
     environment = first["environment"] | line["environment"]
     return Run(config, line["curve"], line["summary"], environment, tuple(line.get("resumes", ())))
 
 
 def write(file: pathlib.Path, kept: Kept) -> None:
-    """Writes a kept table. The folders of its user's data and runs are cut down to their names."""
-    configs = [_without_places(run.config) for run in kept.runs]
+    """Writes a kept table. Of the paths of data and runs, only the last parts are kept."""
+    configs = [_without_folders(run.config) for run in kept.runs]
     environments = [run.environment for run in kept.runs]
     first = {
         "command": kept.command,
@@ -188,9 +178,9 @@ def _line(content: Mapping[str, Any]) -> str:
     return json.dumps(content, separators=(",", ":"), ensure_ascii=False) + "\n"
 
 
-def _without_places(config: Mapping[str, Any]) -> dict[str, Any]:
-    places = {name: pathlib.PurePath(config[name]).name for name in PLACES if name in config}
-    return {**config, **places}
+def _without_folders(config: Mapping[str, Any]) -> dict[str, Any]:
+    names = {name: pathlib.PurePath(config[name]).name for name in PATHS if name in config}
+    return {**config, **names}
 
 
 def _common(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -208,10 +198,10 @@ def keep(folders: Sequence[pathlib.Path], file: pathlib.Path, command: str = "")
     Args:
       folders: workdirs, or folders of workdirs.
       file: the table; made if it does not exist.
-      command: the command that made the runs; a new table needs it.
+      command: the command that made the runs. A new table needs it.
 
     Raises:
-      ConfigError: a new table without a command, or a run that the table has already.
+      ConfigError: a new table has no command, or two runs have the same configuration.
     """
     kept = read(file) if file.exists() else Kept("", [])
     if not (command or kept.command):
@@ -224,7 +214,7 @@ def keep(folders: Sequence[pathlib.Path], file: pathlib.Path, command: str = "")
 
 
 def _check_distinct(file: pathlib.Path, runs: Sequence[Run]) -> None:
-    configs = [json.dumps(_without_places(run.config)) for run in runs]
+    configs = [json.dumps(_without_folders(run.config)) for run in runs]
     for run, config in zip(runs, configs):
         if configs.count(config) > 1:
             name = f"method={run.config['method']}, seed={run.config['seed']}"

@@ -17,7 +17,7 @@ class Table(NamedTuple):
     """A table of runs.
 
     Attributes:
-      titles: of the columns, without that of the labels.
+      titles: of the columns, except the column of labels.
       rows: label -> a cell per column.
     """
 
@@ -25,12 +25,12 @@ class Table(NamedTuple):
     rows: dict[str, list[Cell]]
 
     def markdown(self) -> str:
-        """The table for readers; the first column is the label."""
+        """The table as markdown. The first column has the labels."""
         cells = [[label, *(cell.text for cell in row)] for label, row in self.rows.items()]
         return markdown(["method", *self.titles], cells)
 
     def csv(self) -> str:
-        """The numbers, unrounded; means over seeds have their deviations in the next column."""
+        """The unrounded numbers as CSV. Deviations over seeds are in a column after the means."""
         header, *rows = ["method"], *([label] for label in self.rows)
         for position, title in enumerate(self.titles):
             cells = [row[position] for row in self.rows.values()]
@@ -48,16 +48,16 @@ def _number(value: float | None) -> str:
 
 
 def table(runs: Sequence[Run], targets: Sequence[Target] = (), named: Sequence[str] = ()) -> Table:
-    """The table of `runs`, a row for every group that differs in the seed alone.
+    """The table of `runs`, with a row for every group of runs that differ only in the seed.
 
     Args:
       runs: at least one.
-      targets: two columns each: the spending to reach it, and how many times IST's that is.
-      named: titles of `columns.IF_NAMED`.
+      targets: each adds two columns: the spending to reach it, and how many times IST's that is.
+      named: titles in `columns.IF_NAMED`.
 
     Raises:
-      ConfigError: runs are selected by different metrics, or a target needs what a run did not
-        measure.
+      ConfigError: different metrics select the evaluations of the runs, or a run did not measure
+        what a target needs.
     """
     groups = grouped(runs)
     made = [
@@ -71,6 +71,6 @@ def table(runs: Sequence[Run], targets: Sequence[Target] = (), named: Sequence[s
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table of texts; every column but the first is right-aligned."""
+    """A markdown table. All columns except the first are right-aligned."""
     lines = [header, ["---"] + ["---:"] * (len(header) - 1), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"

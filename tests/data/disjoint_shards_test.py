@@ -1,4 +1,4 @@
-"""Workers with shards of their own: on a mesh, every device has its workers' examples and no others."""
+"""Workers with disjoint shards: on a mesh, every device has only its workers' examples."""
 
 import functools
 import gzip
@@ -33,14 +33,17 @@ TRAINED = list(itertools.product(["ist", "data-parallel", "diloco"], SPLITS))
 )
 def test_training_is_that_of_one_device_that_has_everything(name, split):
     data = dataset(shards=SPLITS[split])
-    find = lambda placement: METHODS[name](4, placement)
+
+    def find(placement):
+        return METHODS[name](4, placement)
+
     alone = find(looped())
     expected = params_of(alone, rounds(alone, 2, data=data)[0])
     for devices in (2, 4):
         spread = find(sharded(subnet_mesh(devices), looped()))
-        found = params_of(spread, rounds(spread, 2, data=data)[0])
+        params = params_of(spread, rounds(spread, 2, data=data)[0])
         jax.tree.map(
-            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), found, expected
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), params, expected
         )
 
 
@@ -108,9 +111,12 @@ def write_idx(folder, open_file, ending, x, y):
 def write_cifar(folder, x, y):
     folder = folder / "cifar-10-batches-bin"
     folder.mkdir()
-    records = lambda part: np.concatenate(
-        [y[part, None].astype(np.uint8), np.resize(x[part], (len(part), 3072))], axis=1
-    )
+
+    def records(part):
+        return np.concatenate(
+            [y[part, None].astype(np.uint8), np.resize(x[part], (len(part), 3072))], axis=1
+        )
+
     for name, part in zip(
         [*(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin"],
         np.array_split(np.arange(400), 6),
@@ -185,7 +191,7 @@ def test_means_a_block_at_a_time_are_numpys_to_the_last_bit(rows, columns, dtype
 def test_a_full_tmpdir_is_named_with_the_bytes_it_does_not_take_and_the_remedy(
     tmp_path, monkeypatch
 ):
-    """No file of this process may be longer than 4 KB, for as long as that: the packed inputs are of 12,000 bytes."""
+    """No file of this process may be longer than 4 KB, and the packed inputs have 12,000 bytes."""
     x, y = np.arange(12000, dtype=np.uint8).reshape(400, 6, 5), np.arange(400) % 10
     _, path = write_npz(tmp_path, np.savez_compressed, x, y)
     (tmp_path / "small").mkdir()
@@ -195,7 +201,7 @@ def test_a_full_tmpdir_is_named_with_the_bytes_it_does_not_take_and_the_remedy(
     try:
         with pytest.raises(
             OSError,
-            match=r"TMPDIR \(.*small\), which does not take their 12,000 bytes .*: set TMPDIR to",
+            match=r"TMPDIR \(.*small\), which has no room for their 12,000 bytes .*: set TMPDIR to",
         ):
             load("npz", str(path), stored=True)
     finally:

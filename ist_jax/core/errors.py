@@ -1,0 +1,7 @@
+"""Error messages of one line."""
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message; the name of its class if the message is empty."""
+    message = str(error).strip()
+    return message.splitlines()[0] if message else type(error).__name__
