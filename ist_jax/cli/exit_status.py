@@ -23,7 +23,7 @@ configuration or the data are wrong, or do not fit into memory; 3: stopped by SI
 SMALLER = "use a smaller model or batch_size, or more devices (see ist-jax memory)"
 
 
-def is_out_of_memory(error: JaxRuntimeError) -> bool:
+def is_out_of_memory(error: Exception) -> bool:
     """Whether a device or the host ran out of memory."""
     return "RESOURCE_EXHAUSTED" in str(error) or "out of memory" in str(error).lower()
 

@@ -165,7 +165,7 @@ def load(
     label = dataset or (directory.rstrip("/").rsplit("/", 1)[-1] if directory else name)
     shards = functools.partial(shards_of, split, seed, alpha)
     fraction = _fraction(name, validation_fraction)
-    options = dict(source=place, validation_fraction=fraction, shards=shards)
+    options: dict[str, Any] = dict(source=place, validation_fraction=fraction, shards=shards)
     if image_size:
         _check_streamed(name, split, image_size)
         stream = _imported(source.stream)(directory, dataset, image_size)

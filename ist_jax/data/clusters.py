@@ -10,9 +10,6 @@ import numpy as np
 from ist_jax.core.types import CsrMatrix
 from ist_jax.data.progress import busy
 
-if TYPE_CHECKING:
-    import scipy.sparse as sp
-
 LARGE = 50_000  # nodes; METIS cuts smaller graphs in seconds
 
 
@@ -43,7 +40,7 @@ def by_bandwidth(adjacency: CsrMatrix, num_clusters: int) -> np.ndarray:
     return cluster_N
 
 
-def cutting_method() -> Callable[["sp.csr_matrix", int], np.ndarray]:
+def cutting_method() -> Callable[[CsrMatrix, int], np.ndarray]:
     """The function that cuts graphs on this machine: `by_metis` or `by_bandwidth`."""
     return by_metis if has_metis() else by_bandwidth
 

@@ -165,7 +165,7 @@ def project(features_NxD: np.ndarray, components: int, seed: int) -> np.ndarray:
     return projection.fit_transform(features_NxD).astype(np.float32)
 
 
-def propagation(kind: str, adjacency: "sp.csr_matrix") -> "sp.csr_matrix":
+def propagation(kind: str, adjacency: CsrMatrix) -> CsrMatrix:
     """[N, N], the matrix of a sum over neighbours.
 
     'symmetric' is D^-1/2 (A + I) D^-1/2, where D has the degrees of A + I. 'mean' is D^-1 A, where
@@ -181,7 +181,7 @@ def propagation(kind: str, adjacency: "sp.csr_matrix") -> "sp.csr_matrix":
     return sp.csr_matrix(scale @ with_loops @ scale)
 
 
-def first_product(kind: str, adjacency: "sp.csr_matrix", features_NxD: np.ndarray) -> np.ndarray:
+def first_product(kind: str, adjacency: CsrMatrix, features_NxD: np.ndarray) -> np.ndarray:
     """The constant input of the first layer, where P is `propagation(kind, adjacency)`.
 
     'none' gives the features X [N, D]; 'symmetric' P X [N, D]; 'mean' (X, P X) [N, 2, D].

@@ -65,6 +65,7 @@ def read_npz(
         if missing := [name for name in names if name not in archive.files]:
             present = ", ".join(archive.files) or "nothing"
             raise DataError(f"{path}: {', '.join(missing)} missing; it holds {present}")
+        assert archive.zip is not None  # it is open
         by_rows = {name: _stored_array(path, archive.zip, f"{name}.npy") for name in stored}
         kept = {name: array for name, array in by_rows.items() if array is not None}
         return {name: kept[name] if name in kept else archive[name] for name in names}
@@ -118,7 +119,7 @@ def _stored_array(
     return np.memmap(path, header.dtype, "r", begin, header.shape)
 
 
-def _read_header(file: zipfile.ZipExtFile) -> _Header | None:
+def _read_header(file: IO[bytes]) -> _Header | None:
     """The header; None if the array is not stored row by row, or is pickled."""
     version = np.lib.format.read_magic(file)
     if version not in _HEADERS:

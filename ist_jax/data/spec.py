@@ -33,7 +33,8 @@ class Spec(NamedTuple):
         Raises:
           TypeError, ValueError, KeyError: `fields` are not those of a spec.
         """
-        spec = cls(**(dict(fields) | {"example_shape": tuple(fields["example_shape"])}))
+        values: dict[str, Any] = dict(fields)
+        spec = cls(**values)._replace(example_shape=tuple(fields["example_shape"]))
         counts = (*spec.example_shape, spec.num_classes, spec.num_train)
         if not all(type(count) is int and count > 0 for count in counts):
             raise ValueError(f"shapes and counts of data are integers above 0, not {counts}")

@@ -199,7 +199,7 @@ def _cached_arrays(cache: pathlib.Path, files: _Files) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _save(cache: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
+def _save(cache: pathlib.Path, arrays: Mapping[str, Any]) -> None:
     """Writes the file completely or not at all."""
     cache.parent.mkdir(parents=True, exist_ok=True)
     unfinished = cache.with_name(f"{cache.stem}.{os.getpid()}.npz")

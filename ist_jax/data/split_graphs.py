@@ -116,7 +116,7 @@ def receptive_field_by_layer(
     return SplitArrays(graph.node_N[train_n], arrays)
 
 
-def _distance(adjacency: "sp.csr_matrix", train_N: np.ndarray, depth: int) -> np.ndarray:
+def _distance(adjacency: CsrMatrix, train_N: np.ndarray, depth: int) -> np.ndarray:
     """int[N]: hops to the nearest training node, or depth + 1 if there are more than `depth`."""
     distance_N = np.where(train_N, 0, depth + 1)
     for hop in range(1, depth + 1):

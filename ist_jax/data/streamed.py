@@ -119,7 +119,7 @@ class Streamed(Dataset):
             position_P = jax.device_put(np.arange(drawn.start, drawn.stop, dtype=np.int32), device)
             yield _orders(View((), shards, seed), position_P)
 
-    def _read(self, order_SxP: jax.Array, sharding: jax.sharding.Sharding) -> Mapping[int, Arrays]:
+    def _read(self, order_SxP: jax.Array, sharding: jax.sharding.Sharding) -> Mapping[int, Rows]:
         """The examples that this process's workers draw in a round, one part per device.
 
         The key of a part is the position of its first example among those of all workers.
@@ -180,17 +180,10 @@ class Streamed(Dataset):
         return {}
 
 
-def _one_ahead(reads: Iterable[T]) -> Iterator[T]:
+def _one_ahead(reads: Iterable[Any]) -> Iterator[Any]:
     """Yields `reads`; each one is started before the one before it is used."""
     for read, _ in itertools.pairwise(itertools.chain(reads, [None])):
         yield read
-
-
-def _over_devices(sharding: jax.sharding.Sharding) -> jax.sharding.Sharding:
-    """The sharding of an array in parts of equal length, one on every device of `sharding`."""
-    if len(sharding.device_set) == 1:
-        return sharding
-    return NamedSharding(sharding.mesh, PartitionSpec(sharding.mesh.axis_names[0]))
 
 
 class RawStream(NamedTuple):

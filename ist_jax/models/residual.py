@@ -105,8 +105,14 @@ def conv_norm(
         return BatchNorm(param_dtype=param_dtype, name=name)
 
     def group_norm(x: Array) -> Array:
-        size, dtypes = math.gcd(16, x.shape[-1]), dict(dtype=dtype, param_dtype=param_dtype)
-        return nn.GroupNorm(num_groups=None, group_size=size, **dtypes, name=name)(x)
+        norm = nn.GroupNorm(
+            num_groups=None,
+            group_size=math.gcd(16, x.shape[-1]),
+            dtype=dtype,
+            param_dtype=param_dtype,
+            name=name,
+        )
+        return norm(x)
 
     return group_norm
 

@@ -232,7 +232,7 @@ class Checkpoints:
 
         path = self._folder / str(self._round)
         try:
-            state = ocp.load(path, map_with_names(abstract, like))
+            state = ocp.load(str(path), map_with_names(abstract, like))
         except Exception as error:  # whatever orbax raises, although the digests are right
             raise CheckpointError(f"{path} cannot be loaded: {first_line(error)}") from error
         return map_with_names(self._fitted, like, state)
@@ -287,7 +287,7 @@ def _silence_orbax() -> None:
     sys.unraisablehook = without_closed_loops
 
 
-def _lost_process_error(error: BaseException | None) -> JaxRuntimeError | None:
+def _lost_process_error(error: BaseException | None) -> BaseException | None:
     """The JAX error that caused `error` if this process waited for one that had died, else None."""
     cause = error
     while cause is not None and not isinstance(cause, JaxRuntimeError):

@@ -177,6 +177,7 @@ class _Run:
 
     def _finished_row(self) -> dict[str, Any]:
         """The row of the last round, once its loss is known."""
+        assert self.pending is not None  # a round is finished once
         row, loss_SxJ = self.pending[0], fetch(self.pending[1])
         check_loss(loss_SxJ, row["round"])
         self.pending, self.loss_SxJ = None, loss_SxJ

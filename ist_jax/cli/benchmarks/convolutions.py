@@ -76,7 +76,7 @@ PLACEMENTS: dict[str, Callable[[], Placement]] = {
 }
 
 
-def steps_of(layer: Layer, convolve: Callable[..., Array], steps: int) -> Callable[[], Any]:
+def steps_of(layer: Layer, convolve: Callable[..., Any], steps: int) -> Callable[[], Any]:
     """A program of gradient steps on a kernel and its images; more than one are a loop."""
     x = jax.random.normal(jax.random.key(0), (BATCH, layer.side, layer.side, layer.inputs))
     kernel = 0.01 * jax.random.normal(
@@ -84,11 +84,11 @@ def steps_of(layer: Layer, convolve: Callable[..., Array], steps: int) -> Callab
     )
     loss = lambda both: (convolve(*both, layer.stride) ** 2).mean()
 
-    def step(both: tuple[Array, Array]) -> tuple[Array, Array]:
+    def step(both: tuple[Any, Any]) -> tuple[Any, Any]:
         gradients = jax.grad(loss)(both)
         return jax.tree.map(lambda leaf, gradient: leaf - 1e-6 * gradient, both, gradients)
 
-    def loop(both: tuple[Array, Array]) -> tuple[Array, Array]:
+    def loop(both: tuple[Any, Any]) -> tuple[Any, Any]:
         return jax.lax.fori_loop(0, steps, lambda _, both: step(both), both)
 
     return functools.partial(jax.jit(step if steps == 1 else loop), (x, kernel))

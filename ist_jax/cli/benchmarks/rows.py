@@ -72,7 +72,10 @@ AUTHORS = {
     (4096, (4096, 4096), 4): (0.056, 0.292),
 }
 # (features, hidden, batch) -> seconds of a step of their full network, in one process, 2 threads
-AUTHORS_FULL = {(4096, (4096,), 128): 0.057, (4096, (4096,), 256): 0.085}
+AUTHORS_FULL: dict[tuple[int, tuple[int, ...], int], float] = {
+    (4096, (4096,), 128): 0.057,
+    (4096, (4096,), 256): 0.085,
+}
 QUICK = Sizes(
     Network(64, (64, 64), 10, 4), (1, 4), (64, 128), (Network(64, (64,), 10, 2),), (1024,), (5,), 1
 )

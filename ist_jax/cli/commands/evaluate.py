@@ -19,6 +19,8 @@ from ist_jax.cli.config.parsing import parse
 from ist_jax.cli.exit_status import exit_status
 from ist_jax.cli.records.restored import on_this_machine
 from ist_jax.core.errors import first_line
+from ist_jax.core.model import Stats
+from ist_jax.core.types import Batch, Indices, Params
 from ist_jax.data import SOURCES, Dataset, Spec
 from ist_jax.methods.predictor import Predictor, model_predictor
 from ist_jax.models.linen import LinenModel
@@ -115,9 +117,9 @@ def _reshaping(predictor: Predictor, example_shape: tuple[int, ...]) -> Predicto
     """`predictor` for inputs that have the right size, but another shape."""
     predict = predictor.function
 
-    def reshaped(*arguments: Any) -> Any:
-        *model, batch = arguments
-        return predict(*model, batch | {"x": batch["x"].reshape(-1, *example_shape)})
+    def reshaped(params: Params, stats: Stats | None, indices: Indices, batch: Batch) -> Any:
+        x = batch["x"].reshape(-1, *example_shape)
+        return predict(params, stats, indices, {**batch, "x": x})
 
     return dataclasses.replace(predictor, function=reshaped)
 

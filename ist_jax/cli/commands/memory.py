@@ -133,8 +133,10 @@ def measure(
     round = method.round.lower(state, view, key, weight_S, steps=steps).compile().memory_analysis()
 
     def evaluate_test(state: State, arrays: Any) -> Any:
-        options = dict(batch_size=eval_batch_size, subnets=False)
-        return evaluate(method, task, state, {"test": arrays}, None, **options)
+        splits = {"test": arrays}
+        return evaluate(
+            method, task, state, splits, None, batch_size=eval_batch_size, subnets=False
+        )
 
     evaluation = jax.jit(evaluate_test).lower(state, here(evaluated)).compile().memory_analysis()
     if round is None:

@@ -82,7 +82,7 @@ def _spent_if_reached(runs: Sequence[Run], target: Target) -> list[float]:
 
 def reached(runs: Sequence[Run], target: Target) -> Cell:
     """A cell with mean and deviation of `spent`, or with how many runs reach the target."""
-    values = [value for value in spent(runs, target) if value is not None]
+    values = _spent_if_reached(runs, target)
     if len(values) < len(runs):
         return words(f"{len(values)} of {len(runs)} reach it")
     return spread(values)
@@ -93,8 +93,8 @@ def times_ist(runs: Sequence[Run], target: Target, groups: Mapping[str, Sequence
     ist_runs = _comparable_ist(runs, groups)
     if ist_runs is runs or not ist_runs:
         return words("")
-    ours, theirs = spent(ist_runs, target), spent(runs, target)
-    if None in ours or None in theirs:
+    ours, theirs = _spent_if_reached(ist_runs, target), _spent_if_reached(runs, target)
+    if len(ours) < len(ist_runs) or len(theirs) < len(runs):
         return words("")
     times = statistics.mean(theirs) / statistics.mean(ours)
     return Cell(f"{times:.1f}", times)

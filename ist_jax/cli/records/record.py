@@ -102,7 +102,7 @@ def environment(
 
 def as_json(config: Config) -> dict[str, Any]:
     """All values by dotted name, for JSON. Paths are made absolute."""
-    flat = {
+    flat: dict[str, Any] = {
         name: list(value) if isinstance(value, tuple) else value
         for name, value in values(config).items()
     }
