@@ -7,6 +7,7 @@ import pytest
 
 from ist_jax.core.trees import tree_size
 from ist_jax.models import STATS, VGG, PreActResNet, ResNet
+from ist_jax.models.linen import linen
 from ist_jax.models.residual import BLOCKS, Block
 from ist_jax.models.vgg import VGG12
 from ist_jax.training import export
@@ -177,7 +178,7 @@ def test_a_program_does_not_grow_with_depth():
     ids=["preact", "post", "vgg"],
 )
 def test_models_can_be_exported(tmp_path, model):
-    export.write(tmp_path / "out", model, {"params": {"a": np.ones(1)}}, {})
+    export.write(tmp_path / "out", linen(model), {"a": np.ones(1)}, None, {})
     assert export.read(tmp_path / "out").model == model
 
 
