@@ -1,4 +1,4 @@
-"""Laws as steps that several suites take with models of their held."""
+"""Laws as steps that several suites take with their own models."""
 
 import functools
 

@@ -194,7 +194,7 @@ def mean_or_old(total: Array, count: Array, old: Array) -> Array:
 def sum_of_contributions(leaf: Array, value_S: Array, weight_S: Array) -> Array:
     """The sum of all contributions to a leaf without groups; weight 0 contributes nothing."""
     weight_S = per_subnet(weight_S, value_S)
-    # `where` instead of a product: a lost subnetwork may have NaN
+    # `where` instead of a product: a failed subnetwork may have NaN
     return jnp.where(weight_S > 0, blend(leaf[None], value_S, weight_S), 0).sum(axis=0)
 
 
@@ -268,7 +268,7 @@ def merge(
       subparams_S: the subnetworks' parameters; every leaf has a leading axis S.
       labels: labels of `params`.
       indices_S: group -> int32[S, M].
-      weight_S: float32[S], the participation of every subnetwork: 1 is full, 0 is lost, and a value
+      weight_S: float32[S], the participation of every subnetwork: 1 is full, 0 is failed, and a value
         in between weighs a stale result. None: all are 1.
       disjoint: promises that no unit has two holders, so that holders need not be counted.
     """

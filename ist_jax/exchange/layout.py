@@ -17,7 +17,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy.optimize import Bounds, LinearConstraint, milp
 
 from ist_jax.core.assignment import home_size
 from ist_jax.core.partition import Partition
@@ -86,6 +85,8 @@ def _cheapest_cover(
 ) -> frozenset[str]:
     """The cheapest set with at least one group of each edge, and all forced groups."""
     groups = sorted(cost)
+    from scipy.optimize import Bounds, LinearConstraint, milp
+
     # ties in bytes go to the smaller cover, further ties to the first by name
     rank = len(groups) ** 2
     objective = [cost[group] * 2 * rank + rank + number for number, group in enumerate(groups)]

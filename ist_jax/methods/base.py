@@ -91,7 +91,7 @@ class Method(abc.ABC):
 
         One round: plan, pull, `steps` local steps, push. Each number of steps is one compiled
         program. It reuses the memory of `state`, which is invalid afterwards. float32[S] `weight_S`
-        is the participation of each worker: 1 is full, 0 is lost.
+        is the participation of each worker: 1 is full, 0 is failed.
         """
         return jax.jit(self._round, static_argnames="steps", donate_argnums=0)
 

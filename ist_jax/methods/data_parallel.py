@@ -81,7 +81,7 @@ class DataParallel(Method):
         """One worker's loss, and its share of the mean gradient."""
         number, share = worker
         loss, gradient = self._gradient(shared, number)
-        # `where` as well as the product: a lost worker's gradient may be NaN
+        # `where` as well as the product: a failed worker's gradient may be NaN
         part = lambda leaf: jnp.where(share > 0, share.astype(leaf.dtype) * leaf, 0)
         return loss, jax.tree.map(part, gradient)
 

@@ -44,8 +44,9 @@ class Plan(NamedTuple):
 
     Attributes:
       indices: group -> int32[S, M], the units that each subnetwork trains.
-      synchronised: the groups that are written back to the stored parameters after the round. None
-        stands for the leaves without a group.
+      synchronised: the groups whose units other subnetworks see after the round: all groups and
+        None, which stands for the leaves without a group; or none of them, with an exchange that
+        keeps subnetworks apart (`exchange.independent`).
     """
 
     indices: Indices

@@ -63,8 +63,8 @@ def exchanged_trees(
     )
 
 
-def _unless_lost(weight_S: Array, new_S: Any, old_S: Any) -> Any:
-    """The new values of each worker; the old ones for a lost worker."""
+def _unless_failed(weight_S: Array, new_S: Any, old_S: Any) -> Any:
+    """The new values of each worker; the old ones for a failed worker."""
 
     def choose(new: Array, old: Array) -> Array:
         return jnp.where(per_subnet(weight_S, new) > 0, new, old)
@@ -97,7 +97,7 @@ class SubnetMethod(Method):
     def _round(
         self, state: State, view: View, key: Key, weight_S: Array, *, steps: int
     ) -> tuple[State, Metrics]:
-        plan = self.plan(state, key)
+        plan = self._checked(self.plan(state, key))
         state = self._repartition(state, plan, named_key(key, "move"))
         pulled_S = self.exchange.pull(state.store, plan.indices)
         trained_S, opt_S, loss_SxJ = self._train(state, pulled_S, view, key, steps)
@@ -113,6 +113,16 @@ class SubnetMethod(Method):
             position=state.position + steps * self.info.batch_size,
         )
         return self._placed(state), {"loss_SxJ": loss_SxJ}
+
+    def _checked(self, plan: Plan) -> Plan:
+        """The plan. Raises ValueError if it synchronises some groups and not others."""
+        every_group = frozenset([*self.info.partition.sizes, None])
+        if plan.synchronised not in (every_group, frozenset()):
+            raise ValueError(
+                f"a plan synchronises all groups or none: all are {sorted(map(str, every_group))}, "
+                f"the plan has {sorted(map(str, plan.synchronised))}"
+            )
+        return plan
 
     def _repartition(self, state: State, plan: Plan, key: Key) -> State:
         """The state with the units of the plan; holder-sharded units move to their next holders."""
@@ -205,7 +215,7 @@ class SubnetMethod(Method):
         """The optimizer states that workers keep until the next round."""
         if self.opt_state != "local":
             return ()
-        return self._stacked(_unless_lost(weight_S, opt_S, state.opt_state))
+        return self._stacked(_unless_failed(weight_S, opt_S, state.opt_state))
 
     def _stacked(self, tree_S: Any) -> Any:
         """`tree_S`, sharded over the mesh along its leading axis."""

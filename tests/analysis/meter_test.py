@@ -171,6 +171,6 @@ def test_a_synchronisation_is_not_timed_where_memory_has_no_room_for_a_copy(monk
     view = next(data.views(jax.random.key(5), 4, method.sharding, [range(1)]))
     given = (method, state, view, jax.random.key(0), jnp.ones(4))
     assert meter.seconds_per_sync(*given) > 0
-    monkeypatch.setattr(machine, "memory_bytes", lambda: 1000)
+    monkeypatch.setattr(machine, "available_memory_bytes", lambda: 1000)
     monkeypatch.setattr(jnp, "copy", None)
     assert meter.seconds_per_sync(*given) is None

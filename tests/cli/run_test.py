@@ -260,6 +260,13 @@ def test_options_reach_a_round_that_can_be_lowered(option):
     assert method.round.lower(state, view, key, weight_S, steps=4).as_text()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("option", OPTIONS)
+def test_options_run_from_the_command_line(option, tmp_path):
+    extra = ["--num_devices=2"] if "sharded" in option else []
+    assert run.main(["run", *QUICK, *extra, f"--{option}", f"--workdir={tmp_path}"]) == 0
+
+
 def test_two_fresh_runs_of_one_command_give_the_same_bits(swept, tmp_path):
     """Nothing is measured by default. The first run is the sweep's."""
     again = ["run", *QUICK, "--method=ist", "--seed=0", f"--workdir={tmp_path}"]
@@ -369,7 +376,7 @@ def test_a_model_beyond_any_memory_is_one_line(capsys):
 def test_a_round_beyond_the_memory_of_the_host_is_one_line_and_no_kill(
     tmp_path, capsys, monkeypatch
 ):
-    monkeypatch.setattr(machine, "memory_bytes", lambda: 10_000)
+    monkeypatch.setattr(machine, "available_memory_bytes", lambda: 10_000)
     assert run.main(["run", *QUICK, f"--workdir={tmp_path}/run"]) == 2
     error = capsys.readouterr().err.splitlines()[-1]
     assert "a round takes 0 GB, and the memory is 0 GB: this does not fit into memory" in error

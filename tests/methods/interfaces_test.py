@@ -1,5 +1,7 @@
 """Models without Flax, tasks with their own metrics, plans and predictors."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +12,7 @@ from cases import BATCH, EXAMPLE, FEATURES, ROOT, SGD, TASK, dataset, rounds, tw
 from ist_jax import data_parallel, decompose, diloco, ensemble, ist, local_sgd, replicated
 from ist_jax.core.task import Selection, Task
 from ist_jax.methods import drawn_partitions
+from ist_jax.methods.ist import Ist
 from ist_jax.models import MLP, as_model
 from ist_jax.training.evaluation import evaluate
 
@@ -121,6 +124,17 @@ def test_the_plan_of_a_run_is_known_beforehand():
         indices = method.plan(state, jax.random.fold_in(jax.random.key(7), r)).indices
         jax.tree.map(np.testing.assert_array_equal, dict(indices), dict(drawn))
         state = state._replace(indices=indices)
+
+
+def test_a_plan_that_synchronises_some_groups_only_is_refused():
+    class Partial(Ist):
+        def plan(self, state, key):
+            return super().plan(state, key)._replace(synchronised=frozenset(["hidden_0"]))
+
+    method = ist(two_groups(2), TASK, SGD, batch_size=BATCH)
+    fields = {field.name: getattr(method, field.name) for field in dataclasses.fields(method)}
+    with pytest.raises(ValueError, match="a plan synchronises all groups or none"):
+        rounds(Partial(**fields), 1)
 
 
 def test_an_ensemble_synchronises_nothing_and_full_models_all_that_has_no_group():

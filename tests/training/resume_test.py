@@ -120,6 +120,6 @@ def test_a_finished_workdir_for_reading_only_is_finished(finished, capsys, monke
     def read_only(*args):
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
-    monkeypatch.setattr(run.tables, "curves", read_only)
+    monkeypatch.setattr(run.curves, "draw", read_only)
     assert run.main(["run", *QUICK, f"--workdir={finished}"]) == 0
     assert "finished already" in capsys.readouterr().err
