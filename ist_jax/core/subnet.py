@@ -268,8 +268,8 @@ def merge(
       subparams_S: the subnetworks' parameters; every leaf has a leading axis S.
       labels: labels of `params`.
       indices_S: group -> int32[S, M].
-      weight_S: float32[S], the participation of every subnetwork: 1 is full, 0 is failed, and a value
-        in between weighs a stale result. None: all are 1.
+      weight_S: float32[S], the participation of every subnetwork: 1 is full, 0 is failed, and a
+        value in between weighs a stale result. None: all are 1.
       disjoint: promises that no unit has two holders, so that holders need not be counted.
     """
     num_subnets = jax.tree.leaves(subparams_S)[0].shape[0]
