@@ -2,7 +2,7 @@
 
     ist-jax export --workdir DIR --out DIR2 [--subnet K] [--data-dir DIR3]
 
-Writes model.json (class, widths, origin, accuracy) and variables.npz to DIR2.
+Writes model.json (class, widths, origin, metrics) and variables.npz to DIR2.
 `ist_jax.export.read("DIR2")` returns the Flax model and its variables; `ist-jax evaluate --model
 DIR2` evaluates it. The run's data are read again, from --data-dir if they have moved.
 """
@@ -152,10 +152,12 @@ def write(
     dataset = _dataset(run, data_dir)
     model, predictor = chosen(run, subnet, dataset)
     about = _about(run, workdir, subnet, predictor.params, dataset)
-    size = about["eval_batch_size"]
-    for part in ("validation", "test"):
-        metrics = evaluate_model(predictor, run.experiment.task, dataset, part, size)
-        about[f"{part}_accuracy"] = metrics["accuracy"]
+    task, size = run.experiment.task, about["eval_batch_size"]
+    about["selection"] = task.selects._asdict()
+    about["metrics"] = {
+        split: evaluate_model(predictor, task, dataset, split, size)
+        for split in ("validation", "test")
+    }
     export.write(out, model, predictor.params, predictor.stats, about)
     return about
 
@@ -167,9 +169,10 @@ def _export(argv: Sequence[str]) -> None:
             raise ConfigError(f"--{name} DIR is missing; see --help")
     about = write(flags.workdir, flags.out, flags.subnet, flags.data_dir)
     what = "full model" if flags.subnet is None else f"subnetwork {flags.subnet}"
+    metric = about["selection"]["metric"]
     print(
         f"{pathlib.Path(flags.out)}: {what}, {about['parameters']:,} parameters, "
-        f"test accuracy {about['test_accuracy']:.4f}"
+        f"test {metric} {about['metrics']['test'][metric]:.4f}"
     )
 
 
