@@ -235,12 +235,18 @@ def test_a_wrong_configuration_is_one_line_and_status_2(arguments, capsys, tmp_p
     error = capsys.readouterr().err
     assert error.startswith("error: ") and error.count("\n") == 1
     assert re.search(WRONG[arguments], error), error
+    assert not set(error) & set("─│╭╰"), "no part of a box"
     assert not (tmp_path / "here").exists(), "nothing was started"
 
 
 def test_missing_arguments_and_files_are_said(capsys, tmp_path):
     for arguments, says in (
         (["--workdir=x"], "--config FILE is missing"),
+        (["--config"], "Missing value for argument '--config'. Expected 1 values.\n"),
+        (
+            ["--config", "--workdir=x"],
+            "Missing value for argument '--config'. Expected 1 values.\n",
+        ),
         ([DIGITS], "--workdir DIR is missing"),
         (["--config=nowhere.py", "--workdir=x"], "there is no such file"),
         ([f"--config={'x' * 300}.py", "--workdir=x"], "File name too long"),
