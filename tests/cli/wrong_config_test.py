@@ -13,6 +13,11 @@ from ist_jax.cli.config import Config, ConfigError, ConfigFile
 # (arguments, what the message says)
 CASES = [
     ("--metod=ist", "--metod is no option: did you mean 'method'"),
+    ("--config.seed 1", "--config.seed is no option: did you mean 'seed'"),
+    (
+        "--config.optimizer.momentum=0",
+        "--config.optimizer.momentum is no option: did you mean 'optimizer.momentum'",
+    ),
     ("--optimizer.learning_rte=1", "did you mean 'optimizer.learning_rate'"),
     ("--learning_rate=1", "did you mean '.*learning_rate'"),
     ("--method=its", "method is one of .* not 'its': did you mean 'ist'"),

@@ -124,7 +124,8 @@ def _refuse(unknown: Sequence[str], known: typing.Iterable[str]) -> None:
     name = unknown[0].split("=", 1)[0].lstrip("-").replace("-", "_")
     if not unknown[0].startswith("-"):
         raise ConfigError(f"unexpected argument {unknown[0]!r}: write options as --NAME VALUE")
-    hint = nearest(name, known) or " (--help lists the options)"
+    # earlier versions wrote --config.seed
+    hint = nearest(name.removeprefix("config."), known) or " (--help lists the options)"
     raise ConfigError(f"--{name} is no option{hint}")
 
 
