@@ -36,7 +36,7 @@ ROOT = pathlib.Path(__file__).parent.parent.parent
 
 
 def parse(*arguments, config=DIGITS, workdir="--workdir=unused"):
-    return run.parse(["run", config, workdir, *arguments]).config
+    return validate(run.parse(["run", config, workdir, *arguments]).config)
 
 
 def _documented(kind=Config, prefix=""):
@@ -147,7 +147,7 @@ def test_a_config_json_of_a_run_is_a_config(tmp_path):
     from ist_jax.cli.records.record import start
 
     config = parse("--model.hidden", "32", "16", "--seed=3")
-    start(tmp_path, config, data.load("digits"))
+    start(tmp_path, resolve(config))
     assert parse(config=f"--config={tmp_path}/config.json") == config
     assert from_json(tmp_path / "config.json") == config
     assert parse("--seed=4", config=f"--config={tmp_path}/config.json").seed == 4

@@ -314,6 +314,8 @@ def test_parameters_of_a_config_file_are_top_level_fields(signature, says, tmp_p
 def test_a_wrong_configuration_in_python_is_refused_before_anything_is_written(tmp_path):
     with pytest.raises(ConfigError, match="num_subnets is an integer, not '4'"):
         run.train(Config(num_subnets="4"), tmp_path / "run")
+    with pytest.raises(ConfigError, match="leave no samples for ist"):
+        run.train(Config(warmup_fraction=0.5, dense_fraction=0.5), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 

@@ -95,7 +95,7 @@ def main(argv: Sequence[str]) -> int:
 def _run(argv: Sequence[str], point: Point, workdir: pathlib.Path) -> int:
     def action() -> None:
         _, config = configuration(argv, point)
-        run.execute(run.Command(validate(config), workdir))
+        run.execute(run.Command(config, workdir))
 
     return distributed.exit_status_of(SweepFlags, [*argv, "--workdir", str(workdir)], action)
 
