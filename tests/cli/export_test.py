@@ -156,6 +156,8 @@ def test_what_cannot_be_exported_or_scored_is_one_line(ist_run, tmp_path, capsys
     content = bytearray(flipped.read_bytes())
     content[len(content) // 2] ^= 1
     flipped.write_bytes(content)
+    older = shutil.copytree(tmp_path / "good", tmp_path / "older") / "model.json"
+    older.write_text(older.read_text().replace("exchange.compression", "exchange.wire"))
     images = tmp_path / "images.npz"
     x, y = np.zeros((40, 3, 3), np.uint8), np.arange(40) % 20
     np.savez(images, x_train=x, y_train=y, x_test=x, y_test=y)
@@ -179,6 +181,7 @@ def test_what_cannot_be_exported_or_scored_is_one_line(ist_run, tmp_path, capsys
         (evaluate.main, [f"--model={tmp_path}/full"], "holds no exported model"),
         (evaluate.main, [f"--model={tmp_path}/other"], "its arrays are not those of its model"),
         (evaluate.main, [f"--model={tmp_path}/flipped"], "holds no exported model"),
+        (evaluate.main, [f"--model={tmp_path}/older"], "a run of an earlier version has to be"),
         (
             evaluate.main,
             [f"--model={tmp_path}/good", "--name=mnist"],

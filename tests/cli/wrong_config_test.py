@@ -7,7 +7,7 @@ import time
 import pytest
 from command_line import DIGITS, GCN, ROOT
 
-from ist_jax.cli.commands import run
+from ist_jax.cli.commands import export, run
 from ist_jax.cli.config import Config, ConfigError, ConfigFile
 
 # (arguments, what the message says)
@@ -336,3 +336,12 @@ def test_a_workdir_of_an_older_layout_is_refused_in_one_line(tmp_path, capsys):
     assert run.main(["run", f"--config={tmp_path}/config.json", "--workdir=x"]) == 2
     error = capsys.readouterr().err
     assert "exchange.wire is no field" in error and "has to be trained again" in error
+    for main, arguments in (
+        (run.main, ["run", DIGITS, f"--init_from={tmp_path}", f"--workdir={tmp_path}/next"]),
+        (export.main, ["export", f"--workdir={tmp_path}", f"--out={tmp_path}/out"]),
+    ):
+        assert main(arguments) == 2
+        error = capsys.readouterr().err
+        assert error.startswith(f"error: {tmp_path}/config.json: exchange.wire is no field")
+        assert "has to be trained again" in error and error.count("\n") == 1
+    assert not (tmp_path / "next").exists() and not (tmp_path / "out").exists()
