@@ -19,6 +19,7 @@ from ist_jax.cli.builders import load_dataset
 from ist_jax.cli.config import ConfigError, replace
 from ist_jax.cli.config.parsing import parse
 from ist_jax.cli.exit_status import exit_status
+from ist_jax.cli.methods import splits
 from ist_jax.cli.records.record import as_json, git_revision
 from ist_jax.cli.records.restored import Restored, restore
 from ist_jax.core.model import Stats
@@ -67,7 +68,7 @@ def _check(run: Restored, subnet: int | None) -> None:
                 f"an ensemble is {workers} models, and has no full model: choose one with --subnet"
             )
         return
-    if config.method not in ("ist", "ensemble") or run.in_other_phase:
+    if not splits(config) or run.in_other_phase:
         raise ConfigError(
             f"--subnet {subnet}: this run ended training full models; leave --subnet out"
         )

@@ -21,11 +21,12 @@ from ist_jax.cli.config import Config, ConfigError, checked
 from ist_jax.cli.config.parsing import parse_with_config
 from ist_jax.cli.exit_status import SMALLER, STATUSES
 from ist_jax.cli.experiment import Experiment, resolve
+from ist_jax.cli.methods import num_workers
 from ist_jax.cli.records import curves, record
 from ist_jax.cli.records.restored import start_from
 from ist_jax.cli.records.results import read_workdir
 from ist_jax.cli.signals import Signals
-from ist_jax.cli.validation import num_workers, placement_of, validate
+from ist_jax.cli.validation import placement_of, validate
 from ist_jax.core.processes import all_succeed, is_first
 from ist_jax.methods.base import Start
 from ist_jax.training.checkpoint import committed_rounds

@@ -5,10 +5,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ist_jax.cli.config import from_values
+from ist_jax.cli.methods import num_workers
 from ist_jax.cli.records.cells import Cell, mean, spread, words
 from ist_jax.cli.records.metric import Metric
 from ist_jax.cli.records.results import Run
-from ist_jax.cli.validation import num_workers
 
 Group = Sequence[Run]
 
