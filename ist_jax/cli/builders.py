@@ -7,14 +7,12 @@ import optax
 
 from ist_jax import data
 from ist_jax.cli.architectures import ARCHITECTURES
-from ist_jax.cli.architectures.base import splits
 from ist_jax.cli.config import Config, ConfigError
-from ist_jax.cli.optimizers import outer_optimizer
+from ist_jax.cli.methods import METHODS, splits
 from ist_jax.cli.quantities import link
-from ist_jax.cli.validation import num_workers
 from ist_jax.data import Dataset, Spec
 from ist_jax.decompositions import Decomposition
-from ist_jax.methods import Method, data_parallel, ensemble, ist, local_sgd
+from ist_jax.methods import Method
 from ist_jax.tasks import Task, classification, node_classification
 from ist_jax.training.failures import Failures
 from ist_jax.training.loop import LoopConfig
@@ -84,63 +82,6 @@ def make_task(config: Config, spec: Spec) -> Task:
     return TASKS[spec.task](config, spec)
 
 
-def _opt_state(config: Config, automatic: str) -> str:
-    return automatic if config.opt_state == "auto" else config.opt_state
-
-
-def _ist(config: Config, *parts: Any, **options: Any) -> Method:
-    return ist(
-        *parts,
-        opt_state=_opt_state(config, "reset"),
-        outer_tx=outer_optimizer(config),
-        home_sharded=config.exchange.home_sharded,
-        compression=config.exchange.compression,
-        **options,
-    )
-
-
-def _local_sgd(config: Config, *parts: Any, automatic: str = "reset", **options: Any) -> Method:
-    return local_sgd(
-        *parts,
-        num_workers=num_workers(config),
-        opt_state=_opt_state(config, automatic),
-        outer_tx=outer_optimizer(config),
-        **options,
-    )
-
-
-def _diloco(config: Config, *parts: Any, **options: Any) -> Method:
-    return _local_sgd(config, *parts, automatic="local", **options)
-
-
-def _ensemble(config: Config, *parts: Any, **options: Any) -> Method:
-    del config
-    return ensemble(*parts, **options)
-
-
-def dense(config: Config, *parts: Any, **options: Any) -> Method:
-    """Data parallel training of the full model."""
-    return data_parallel(*parts, num_workers=num_workers(config), **options)
-
-
-def warmup(config: Config, *parts: Any, **options: Any) -> Method:
-    """Local SGD of the full model, before the phases of the method."""
-    opt_state = "carry" if config.opt_state == "carry" else "reset"
-    return local_sgd(*parts, num_workers=num_workers(config), opt_state=opt_state, **options)
-
-
-# Config.method -> (config, decomposition, task, optimizer, **options) -> Method; options are
-# batch_size and placement. A new method is a line here
-METHODS: dict[str, Callable[..., Method]] = {
-    "ist": _ist,
-    "data_parallel": dense,
-    "local_sgd": _local_sgd,
-    "diloco": _diloco,
-    "ensemble": _ensemble,
-    "single": dense,
-}
-
-
 def make_method(
     config: Config,
     decomposition: Decomposition,
@@ -153,7 +94,7 @@ def make_method(
     Raises:
       ValueError: the parts do not fit together.
     """
-    return METHODS[config.method](config, decomposition, task, tx, **options)
+    return METHODS[config.method].make(config, decomposition, task, tx, **options)
 
 
 def loop_config(config: Config) -> LoopConfig:

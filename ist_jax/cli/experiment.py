@@ -4,10 +4,11 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-from ist_jax.cli import builders
+from ist_jax.cli import builders, methods
 from ist_jax.cli.config import Config, ConfigError
+from ist_jax.cli.methods import num_workers
 from ist_jax.cli.optimizers import local_optimizer
-from ist_jax.cli.validation import num_workers, placement_of, validate
+from ist_jax.cli.validation import placement_of, validate
 from ist_jax.core.placement import Placement
 from ist_jax.data import Dataset, Spec
 from ist_jax.decompositions import Decomposition
@@ -117,9 +118,9 @@ def _planned(config: Config, spec: Spec) -> list[tuple[Callable[..., Method], in
     local_steps = (config.local_steps, *config.local_steps_schedule)
     share = (1 - config.warmup_fraction - config.dense_fraction) / len(local_steps)
     parts = [
-        (builders.warmup, config.warmup_fraction, config.local_steps),
+        (methods.warmup, config.warmup_fraction, config.local_steps),
         *((builders.make_method, share, steps) for steps in local_steps),
-        (builders.dense, config.dense_fraction, config.local_steps),
+        (methods.dense, config.dense_fraction, config.local_steps),
     ]
     planned = [
         (make, round(share * config.epochs * spec.num_train), steps)

@@ -2,11 +2,10 @@
 
 import argparse
 import importlib
-import os
-import pathlib
 import sys
 from collections.abc import Mapping, Sequence
 
+from ist_jax.cli.compilation_cache import keep_compiled_programs
 from ist_jax.cli.signals import end_at_once
 
 COMMANDS = {
@@ -41,16 +40,6 @@ def dispatch(prog: str, commands: Mapping[str, str], package: str, argv: Sequenc
     chosen = parser.parse_args(argv)
     module = importlib.import_module(f"{package}.{chosen.command.replace('-', '_')}")
     return module.main([chosen.command, *chosen.arguments])
-
-
-def keep_compiled_programs() -> None:
-    """Keeps compiled programs in the user's cache folder, unless JAX's variables say otherwise.
-
-    It sets environment variables: child processes inherit them, and JAX need not be imported.
-    """
-    caches = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
-    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(pathlib.Path(caches, "ist_jax", "jax")))
-    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

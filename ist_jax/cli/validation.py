@@ -5,6 +5,7 @@ from collections.abc import Callable
 from ist_jax.cli.architectures import ARCHITECTURES, decomposition_of, with_autos
 from ist_jax.cli.config import FIELDS, Config, ConfigError, values
 from ist_jax.cli.config.fields import not_among
+from ist_jax.cli.methods import METHODS, num_workers
 from ist_jax.cli.quantities import link
 from ist_jax.core.partition import EQUAL_BLOCKS
 from ist_jax.core.placement import Placement, make_placement
@@ -73,11 +74,6 @@ def validate(config: Config) -> Config:
     return config
 
 
-def num_workers(config: Config) -> int:
-    """S: num_subnets, except for 'single', which always has one worker."""
-    return 1 if config.method == "single" else config.num_subnets
-
-
 def placement_of(config: Config) -> Placement:
     """Where the config's workers train. 'autotune' stands for 'auto' until it has measured.
 
@@ -140,7 +136,7 @@ def _check_fields_of_models(c: Config) -> None:
 
 
 def _check_method(c: Config) -> None:
-    if c.method in ("data_parallel", "single", "ensemble") and c.opt_state != "auto":
+    if not METHODS[c.method].merges and c.opt_state != "auto":
         raise ConfigError(
             f"opt_state={c.opt_state!r} is for methods that synchronise parameters; {c.method} "
             "always keeps its state: use auto"
@@ -162,7 +158,7 @@ def _check_method(c: Config) -> None:
 
 
 def _check_outer(c: Config) -> None:
-    if c.method not in ("ist", "local_sgd", "diloco") and c.outer.name == "sgd":
+    if not METHODS[c.method].merges and c.outer.name == "sgd":
         raise ConfigError(
             f"outer.name='sgd' acts on merged parameters, which {c.method} does not have: "
             "use none or auto"

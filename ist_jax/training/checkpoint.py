@@ -19,7 +19,7 @@ from jax.errors import JaxRuntimeError
 from jax.sharding import SingleDeviceSharding
 
 from ist_jax.core.errors import first_line
-from ist_jax.core.processes import all_succeed, broadcast_from_first
+from ist_jax.core.processes import all_succeed, broadcast_from_first, is_first
 from ist_jax.core.trees import leaf_shapes, map_with_names, shape_difference
 from ist_jax.training.files import write_whole
 
@@ -168,7 +168,7 @@ class Checkpoints:
 
     def _check_space(self, state: Any) -> None:
         """Raises OSError if the disk is too full, on which orbax's threads report many errors."""
-        if jax.process_index() != 0:
+        if not is_first():
             return
         needed = _METADATA_BYTES + sum(leaf.nbytes for leaf in jax.tree.leaves(state))
         free = shutil.disk_usage(self._folder).free
@@ -177,7 +177,7 @@ class Checkpoints:
             raise OSError(errno.ENOSPC, f"{full}: {needed:,} bytes are needed, {free:,} are free")
 
     def _commit(self, round: int) -> None:
-        if jax.process_index() != 0:
+        if not is_first():
             return
         write_whole(self._digest_file(round), _digest(self._folder / str(round), durable=True))
         for old in committed_rounds(self._folder)[:-_KEEP]:

@@ -11,6 +11,8 @@ import jax
 import numpy as np
 
 from ist_jax.analysis.links import Link
+from ist_jax.core.task import Selection
+from ist_jax.methods import Costs
 from ist_jax.training.workdir import WorkdirError
 
 
@@ -113,11 +115,11 @@ class RunState:
         """Ends a phase and starts phase `number`."""
         self.phase, self.steps = number, 0
 
-    def add_round(self, costs: Any, steps: int, samples: int, link: Link | None) -> None:
+    def add_round(self, costs: Costs, steps: int, samples: int, link: Link | None) -> None:
         """Counts a round.
 
         Args:
-          costs: of the method (`methods.Costs`).
+          costs: of the method.
           steps: local steps of the round.
           samples: of the round, of all workers together.
           link: over which synchronisations are simulated, if any.
@@ -138,12 +140,12 @@ class RunState:
         """Counts the workers of a round whose weight is 0."""
         self.failed_workers += int((weight_S == 0).sum())
 
-    def select(self, metrics: Mapping[str, Any], selects: Any) -> None:
+    def select(self, metrics: Mapping[str, Any], selects: Selection) -> None:
         """Keeps the metrics of this round's evaluation if they are the best on validation data.
 
         Args:
           metrics: by split.
-          selects: `Task.selects` (`core.task.Selection`). The first of equal evaluations is kept.
+          selects: `Task.selects`. The first of equal evaluations is kept.
         """
         value = lambda evaluation: evaluation["validation"][selects.metric]
         best = value(self.selected) if self.selected else None

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ist_jax.analysis.costs import energy
+from ist_jax.core.task import Selection
 from ist_jax.methods import Costs
 from ist_jax.training.loggers import Row, evaluation
 from ist_jax.training.run_state import RunState
@@ -49,14 +50,14 @@ def _simulated(run_state: RunState) -> float:
 
 
 def summarise(
-    run_state: RunState, history: Sequence[Row], selects: Any, costs: Costs, phase: int
+    run_state: RunState, history: Sequence[Row], selects: Selection, costs: Costs, phase: int
 ) -> dict[str, Any]:
     """The summary of a finished run. What was not measured is None.
 
     Args:
       run_state: at the end of the run.
       history: all rows; the last one is evaluated.
-      selects: how the task selects an evaluation (`core.task.Selection`).
+      selects: how the task selects an evaluation.
       costs: of the phase whose workers have the fewest parameters.
       phase: the index of that phase.
     """

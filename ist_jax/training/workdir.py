@@ -9,9 +9,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-import jax
-
-from ist_jax.core.processes import OtherProcessError, all_succeed
+from ist_jax.core.processes import OtherProcessError, all_succeed, is_first
 from ist_jax.training.checkpoint import CheckpointError, Checkpoints
 from ist_jax.training.files import write_whole
 from ist_jax.training.loggers import JsonLines, Logger, Row, TensorBoard, rows_until
@@ -81,7 +79,7 @@ class Workdir:
             self._say(f"{path}: {STARTS_AGAIN}")
 
     def _claim(self, path: pathlib.Path) -> None:
-        if jax.process_index() == 0:
+        if is_first():
             path.mkdir(parents=True, exist_ok=True)
             self._lock(path / "lock")
             self._check_committed(path)
@@ -89,7 +87,7 @@ class Workdir:
     def _start_records(self, path: pathlib.Path) -> None:
         """Opens the records, which one process writes. All processes write checkpoints."""
         self.history = self._rows_until_checkpoint(path / "metrics.jsonl")
-        if jax.process_index() == 0:
+        if is_first():
             self._metrics = JsonLines(path / "metrics.jsonl", self.history)
             self._add(self._metrics)
             self._add(TensorBoard(path / "tensorboard", self.history))
@@ -186,7 +184,7 @@ class Workdir:
         Raises:
           WorkdirError: it cannot be written.
         """
-        if self._path is not None and jax.process_index() == 0:
+        if self._path is not None and is_first():
             with self._as_workdir_error():
                 write_whole(self._path / "summary.json", json.dumps(summary, indent=2) + "\n")
 

@@ -24,6 +24,7 @@ from ist_jax.cli.config import (
     values,
 )
 from ist_jax.cli.experiment import resolve
+from ist_jax.cli.methods import METHODS
 from ist_jax.cli.validation import validate
 from ist_jax.core.partition import PARTITIONS
 from ist_jax.core.placement import PLACEMENTS
@@ -36,7 +37,7 @@ ROOT = pathlib.Path(__file__).parent.parent.parent
 
 
 def parse(*arguments, config=DIGITS, workdir="--workdir=unused"):
-    return run.parse(["run", config, workdir, *arguments]).config
+    return validate(run.parse(["run", config, workdir, *arguments]).config)
 
 
 def _documented(kind=Config, prefix=""):
@@ -88,6 +89,7 @@ def test_the_choices_of_the_types_are_those_of_the_library():
     assert choices["exchange.compression"] == set(COMPRESSIONS)
     assert choices["opt_state"] == {"auto", *OPT_STATES}
     assert choices["decomposition"] == {"auto", *ARCHITECTURES}
+    assert choices["method"] == set(METHODS)
     assert choices["model.name"] == {row.model for row in ARCHITECTURES.values()}
     assert Config().model.channels == VGG12
     for name in ("model.norm", "model.activation", "model.scaling", "model.block", "model.dtype"):
@@ -147,7 +149,7 @@ def test_a_config_json_of_a_run_is_a_config(tmp_path):
     from ist_jax.cli.records.record import start
 
     config = parse("--model.hidden", "32", "16", "--seed=3")
-    start(tmp_path, config, data.load("digits"))
+    start(tmp_path, resolve(config))
     assert parse(config=f"--config={tmp_path}/config.json") == config
     assert from_json(tmp_path / "config.json") == config
     assert parse("--seed=4", config=f"--config={tmp_path}/config.json").seed == 4
@@ -165,6 +167,8 @@ def test_every_method_is_built_with_the_samples_of_the_config(method):
     (phase,) = experiment.phases
     assert phase.samples == round(3.5 * experiment.data.num_train)
     assert phase.method.num_workers == (1 if method == "single" else 4)
+    parts = phase.method.partition
+    assert METHODS[method].splits == (parts.num_subnets == 4 and bool(parts.sizes))
 
 
 def test_a_model_refuses_data_of_another_kind():

@@ -386,13 +386,17 @@ def test_a_launcher_that_does_not_say_enough_is_one_line_with_the_flags(monkeypa
         distributed.join(distributed.Processes())
 
 
-def test_wrong_launches_are_one_line_and_status_2(capsys):
+def test_wrong_launches_are_one_line_and_status_2(capsys, monkeypatch):
+    monkeypatch.setattr(launch_local, "start", lambda flags: pytest.fail("a process was started"))
     for arguments, says in (
         ([], "after --"),
         (["--processes=0", "--", "--config=x"], "at least 1"),
         (["--many", "--"], "--many"),
+        (["--", "--config=x", "--workdir"], "Missing value for argument '--workdir'"),
+        (["--", "--num-processes=two"], "--num-processes is an integer, not 'two'"),
     ):
         assert launch_local.main(["launch-local", *arguments]) == 2
-        assert says in capsys.readouterr().err
+        error = capsys.readouterr().err
+        assert says in error and error.count("\n") == 1
     with pytest.raises(ConfigError, match="is missing"):
         distributed.join(distributed.Processes(process_id=1))

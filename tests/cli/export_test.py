@@ -16,6 +16,11 @@ from ist_jax.models.linen import LinenModel
 from ist_jax.training import export
 
 
+def score_of(folder):
+    """The test accuracy that an exported model's record states."""
+    return export.read(folder).about["metrics"]["test"]["accuracy"]
+
+
 @pytest.fixture(scope="module")
 def ist_run(tmp_path_factory):
     return trained(tmp_path_factory.mktemp("ist") / "run")
@@ -23,10 +28,17 @@ def ist_run(tmp_path_factory):
 
 def test_the_whole_model_scores_elsewhere_as_it_did_in_the_run(ist_run, tmp_path, capsys):
     workdir, summary = ist_run
+    capsys.readouterr()
     assert exported(workdir, tmp_path / "whole") == 0
+    assert f"test accuracy {summary['last']['test']['accuracy']:.4f}" in capsys.readouterr().out
     about = export.read(tmp_path / "whole").about
-    assert about["test_accuracy"] == pytest.approx(summary["last"]["test"]["accuracy"])
-    assert about["validation_accuracy"] == pytest.approx(summary["last"]["validation"]["accuracy"])
+    assert about["selection"] == summary["selection"] and "loss" in about["metrics"]["test"]
+    assert about["metrics"]["test"]["accuracy"] == pytest.approx(
+        summary["last"]["test"]["accuracy"]
+    )
+    assert about["metrics"]["validation"]["accuracy"] == pytest.approx(
+        summary["last"]["validation"]["accuracy"]
+    )
     assert (
         about["parameters"] == summary["parameters"]["model"]
         and about["round"] == summary["rounds"]
@@ -47,7 +59,7 @@ def test_a_subnetwork_is_a_smaller_model_with_its_own_accuracy(ist_run, tmp_path
     assert exported(workdir, tmp_path / "one", f"--subnet={subnet}") == 0
     model, variables, about = export.read(tmp_path / "one")
     assert model.hidden == (4, 4) and about["parameters"] == summary["parameters"]["per_device"]
-    assert about["test_accuracy"] == pytest.approx(
+    assert about["metrics"]["test"]["accuracy"] == pytest.approx(
         summary["last"]["test_subnets"]["accuracy"][subnet]
     )
     whole = restore(workdir)
@@ -63,7 +75,7 @@ def test_a_run_on_a_mesh_is_exported_as_it_was_trained(tmp_path):
     mesh = ["--placement=sharded", "--num_devices=4", "--model.hidden", "18", "18"]
     workdir, summary = trained(tmp_path / "mesh", *mesh)
     assert exported(workdir, tmp_path / "out") == 0
-    assert export.read(tmp_path / "out").about["test_accuracy"] == pytest.approx(
+    assert score_of(tmp_path / "out") == pytest.approx(
         summary["last"]["test"]["accuracy"], abs=0.003
     )
 
@@ -78,14 +90,12 @@ def test_other_methods_are_exported_whole_or_by_member(method, tmp_path, capsys)
     error = capsys.readouterr().err
     if method == "ensemble":
         assert (whole, one) == (2, 0) and "an ensemble is 4 models, and has no full model" in error
-        assert export.read(tmp_path / "one").about["test_accuracy"] == pytest.approx(
+        assert score_of(tmp_path / "one") == pytest.approx(
             summary["last"]["test_subnets"]["accuracy"][1]
         )
     else:
         assert (whole, one) == (0, 2) and "ended training full models" in error
-        assert export.read(tmp_path / "whole").about["test_accuracy"] == pytest.approx(
-            summary["last"]["test"]["accuracy"]
-        )
+        assert score_of(tmp_path / "whole") == pytest.approx(summary["last"]["test"]["accuracy"])
 
 
 def test_a_model_scores_the_same_images_with_and_without_an_axis_of_channels(tmp_path, capsys):
@@ -124,7 +134,7 @@ def test_subnetworks_are_exported_from_a_later_part_with_other_local_steps(tmp_p
     """The parts of local_steps_schedule are phases of the method itself, not a dense one."""
     workdir, summary = trained(tmp_path / "run", "--local_steps_schedule", "6")
     assert exported(workdir, tmp_path / "one", "--subnet=1") == 0
-    assert export.read(tmp_path / "one").about["test_accuracy"] == pytest.approx(
+    assert score_of(tmp_path / "one") == pytest.approx(
         summary["last"]["test_subnets"]["accuracy"][1]
     )
 
@@ -146,6 +156,8 @@ def test_what_cannot_be_exported_or_scored_is_one_line(ist_run, tmp_path, capsys
     content = bytearray(flipped.read_bytes())
     content[len(content) // 2] ^= 1
     flipped.write_bytes(content)
+    older = shutil.copytree(tmp_path / "good", tmp_path / "older") / "model.json"
+    older.write_text(older.read_text().replace("exchange.compression", "exchange.wire"))
     images = tmp_path / "images.npz"
     x, y = np.zeros((40, 3, 3), np.uint8), np.arange(40) % 20
     np.savez(images, x_train=x, y_train=y, x_test=x, y_test=y)
@@ -169,6 +181,7 @@ def test_what_cannot_be_exported_or_scored_is_one_line(ist_run, tmp_path, capsys
         (evaluate.main, [f"--model={tmp_path}/full"], "holds no exported model"),
         (evaluate.main, [f"--model={tmp_path}/other"], "its arrays are not those of its model"),
         (evaluate.main, [f"--model={tmp_path}/flipped"], "holds no exported model"),
+        (evaluate.main, [f"--model={tmp_path}/older"], "a run of an earlier version has to be"),
         (
             evaluate.main,
             [f"--model={tmp_path}/good", "--name=mnist"],

@@ -49,13 +49,13 @@ def test_a_run_of_gist_leaves_the_record_of_any_run(gist):
 def test_an_exported_graph_network_scores_as_it_did(gist, subnet, tmp_path):
     about = export.write(str(gist[0]), str(tmp_path / "out"), subnet)
     if subnet is None:
-        assert about["test_accuracy"] == pytest.approx(
+        assert about["metrics"]["test"]["accuracy"] == pytest.approx(
             gist[1]["last"]["test"]["accuracy"], abs=1e-6
         )
     exported = read(tmp_path / "out")
     assert exported.model.hidden == ((16, 16) if subnet is None else (4, 4))
     assert evaluate.score(str(tmp_path / "out"))["accuracy"] == pytest.approx(
-        about["test_accuracy"], abs=1e-6
+        about["metrics"]["test"]["accuracy"], abs=1e-6
     )
     assert evaluate.main(["evaluate", f"--model={tmp_path}/out", "--name=digits"]) == 2, (
         "vectors are no graph"
@@ -120,7 +120,9 @@ def test_projected_input_features_are_dealt_recorded_and_exported_with_their_mod
     )
     assert summary["parameters"]["per_device"] == 6 * 4 + 4 + 4 * 4 + 4 + 4 * 10 + 10
     about = export.write(str(tmp_path / "run"), str(tmp_path / "out"), None)
-    assert about["test_accuracy"] == pytest.approx(summary["last"]["test"]["accuracy"], abs=1e-6)
+    assert about["metrics"]["test"]["accuracy"] == pytest.approx(
+        summary["last"]["test"]["accuracy"], abs=1e-6
+    )
     assert evaluate.score(str(tmp_path / "out"))["accuracy"] == pytest.approx(
         summary["last"]["test"]["accuracy"], abs=1e-6
     )

@@ -1,6 +1,5 @@
 """What is installed: one package, one command, types; and what the command imports."""
 
-import os
 import pathlib
 import re
 import shutil
@@ -9,9 +8,10 @@ import sys
 import tomllib
 import zipfile
 
+import jax
 import pytest
 
-from ist_jax.cli import main
+from ist_jax.cli import compilation_cache, main
 from ist_jax.cli.commands import benchmark
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
@@ -95,13 +95,24 @@ def test_an_unknown_command_is_status_2(arguments, monkeypatch, capsys):
     assert end.value.code == 2 and capsys.readouterr().err.count("error: ") == 1
 
 
-def test_compiled_programs_are_kept_in_the_users_cache_unless_jax_is_told_otherwise(monkeypatch):
-    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
-    monkeypatch.delenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", raising=False)
-    monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
-    main.keep_compiled_programs()
-    assert os.environ["JAX_COMPILATION_CACHE_DIR"] == "/somewhere/ist_jax/jax"
-    assert os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] == "0"
-    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "/elsewhere")
-    main.keep_compiled_programs()
-    assert os.environ["JAX_COMPILATION_CACHE_DIR"] == "/elsewhere"
+def test_compiled_programs_are_kept_in_the_users_cache_unless_jax_is_told_otherwise():
+    environ = {"XDG_CACHE_HOME": "/somewhere"}
+    compilation_cache.keep_compiled_programs(environ)
+    kept = environ["JAX_COMPILATION_CACHE_DIR"]
+    assert re.fullmatch(rf"/somewhere/ist_jax/programs/jax-{jax.__version__}-[0-9a-f]{{8}}", kept)
+    assert environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] == "0"
+    environ["JAX_COMPILATION_CACHE_DIR"] = "/elsewhere"
+    compilation_cache.keep_compiled_programs(environ)
+    assert environ["JAX_COMPILATION_CACHE_DIR"] == "/elsewhere"
+
+
+def test_programs_of_different_processors_are_kept_apart(monkeypatch):
+    here = compilation_cache.folder("programs")
+    assert compilation_cache.folder("programs") == here
+    monkeypatch.setattr(compilation_cache.platform, "machine", lambda: "another")
+    assert compilation_cache.folder("programs").name != here.name
+
+
+def test_jax_is_not_imported_before_its_cache_is_set():
+    program = "import sys, ist_jax.cli.main; sys.exit('jax' in sys.modules)"
+    subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)

@@ -8,6 +8,7 @@ import pytest
 from ist_jax.analysis.links import Link
 from ist_jax.cli import builders
 from ist_jax.cli.commands import plan
+from ist_jax.cli.records import drawing
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 SMALL = [
@@ -37,6 +38,8 @@ def test_a_plan_is_printed_and_written(tmp_path, capsys):
         (m, s, j) for m in plan.COMPARED for s in (1, 4) for j in (5, 50)
     }
     assert (out / "plan.png").read_bytes().startswith(b"\x89PNG")
+    drawn = (out / "plan.svg").read_text().lower()
+    assert all(drawing.METHOD_COLOURS[method].lower() in drawn for method in plan.COMPARED)
 
     def of(method, subnets, steps):
         return next(r for r in rows if (r["method"], r["S"], r["J"]) == (method, subnets, steps))

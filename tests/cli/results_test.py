@@ -121,6 +121,22 @@ def test_what_cannot_be_reported_is_one_line(tmp_path, capsys):
         assert says in error and error.count("\n") == 1
 
 
+def test_a_run_of_an_earlier_version_is_one_line(tmp_path, capsys):
+    run = finished()
+    summary = {"status": "finished", "test_accuracy": 0.9}
+    write_workdir(tmp_path / "summary", run._replace(summary=summary))
+    write_workdir(tmp_path / "config", run._replace(config=run.config | {"drop.rate": 0.0}))
+    for folder, why in (
+        ("summary", "summary.json has no selection"),
+        ("config", "config.json has drop.rate"),
+    ):
+        assert report.main(["report", str(tmp_path / folder)]) == 2
+        assert capsys.readouterr().err == (
+            f"error: {tmp_path}/{folder} holds a run of an earlier version of ist_jax ({why}): "
+            "report it with that version, or train it again in another workdir\n"
+        )
+
+
 def test_a_damaged_table_is_one_line(tmp_path):
     table = tmp_path / "table.jsonl"
     with pytest.raises(ConfigError, match="there is no such table"):

@@ -390,6 +390,13 @@ def test_grids_are_parsed():
     assert config.model.hidden == (8, 8) and config.method == "single"
     with pytest.raises(ConfigError, match="--metod is no option: did you mean 'method'"):
         sweep.configuration(["sweep", *QUICK], {"metod": "ist"})
+    for point in sweep.grid(["data.dir=/a b,", "local-steps-schedule=4 5"]):
+        _, config = sweep.configuration(["sweep", *QUICK], point)
+        assert config.data.dir == point["data.dir"], "text keeps its spaces, and may be empty"
+        assert config.local_steps_schedule == (4, 5)
+    assert sweep.name_of({"data.dir": "a b", "model.hidden": "8 8"}) == (
+        "data.dir=a b,model.hidden=8x8"
+    )
     with pytest.raises(ConfigError, match="write --grid FIELD=VALUE,VALUE"):
         sweep.grid(["seed"])
     with pytest.raises(ConfigError, match="seed has a --grid already"):

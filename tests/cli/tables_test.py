@@ -182,12 +182,14 @@ def test_simulated_seconds_are_shown_only_where_all_runs_had_the_same_link():
 
 
 def test_lost_workers_are_a_share_of_all_in_all_rounds():
-    runs = []
-    for failed in (1, 3):
-        run = finished({"num_subnets": 4, "seed": failed})
-        runs.append(run._replace(summary=run.summary | {"rounds": 5, "failed_workers": failed}))
-    assert failed_share(runs).text == "10.0"
-    assert "workers failed (%)" in tables.table(runs).titles
+    def runs(method):
+        made = [finished({"num_subnets": 4, "seed": seed, "method": method}) for seed in (1, 3)]
+        counts = [{"rounds": 5, "failed_workers": failed} for failed in (1, 3)]
+        return [run._replace(summary=run.summary | count) for run, count in zip(made, counts)]
+
+    assert failed_share(runs("ist")).text == "10.0"
+    assert failed_share(runs("single")).text == "40.0", "it has one worker"
+    assert "workers failed (%)" in tables.table(runs("ist")).titles
 
 
 def test_memory_that_was_not_measured_or_differs_is_said():

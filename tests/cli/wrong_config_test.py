@@ -7,12 +7,17 @@ import time
 import pytest
 from command_line import DIGITS, GCN, ROOT
 
-from ist_jax.cli.commands import run
+from ist_jax.cli.commands import export, run
 from ist_jax.cli.config import Config, ConfigError, ConfigFile
 
 # (arguments, what the message says)
 CASES = [
     ("--metod=ist", "--metod is no option: did you mean 'method'"),
+    ("--config.seed 1", "--config.seed is no option: did you mean 'seed'"),
+    (
+        "--config.optimizer.momentum=0",
+        "--config.optimizer.momentum is no option: did you mean 'optimizer.momentum'",
+    ),
     ("--optimizer.learning_rte=1", "did you mean 'optimizer.learning_rate'"),
     ("--learning_rate=1", "did you mean '.*learning_rate'"),
     ("--method=its", "method is one of .* not 'its': did you mean 'ist'"),
@@ -235,12 +240,18 @@ def test_a_wrong_configuration_is_one_line_and_status_2(arguments, capsys, tmp_p
     error = capsys.readouterr().err
     assert error.startswith("error: ") and error.count("\n") == 1
     assert re.search(WRONG[arguments], error), error
+    assert not set(error) & set("─│╭╰"), "no part of a box"
     assert not (tmp_path / "here").exists(), "nothing was started"
 
 
 def test_missing_arguments_and_files_are_said(capsys, tmp_path):
     for arguments, says in (
         (["--workdir=x"], "--config FILE is missing"),
+        (["--config"], "Missing value for argument '--config'. Expected 1 values.\n"),
+        (
+            ["--config", "--workdir=x"],
+            "Missing value for argument '--config'. Expected 1 values.\n",
+        ),
         ([DIGITS], "--workdir DIR is missing"),
         (["--config=nowhere.py", "--workdir=x"], "there is no such file"),
         ([f"--config={'x' * 300}.py", "--workdir=x"], "File name too long"),
@@ -303,6 +314,8 @@ def test_parameters_of_a_config_file_are_top_level_fields(signature, says, tmp_p
 def test_a_wrong_configuration_in_python_is_refused_before_anything_is_written(tmp_path):
     with pytest.raises(ConfigError, match="num_subnets is an integer, not '4'"):
         run.train(Config(num_subnets="4"), tmp_path / "run")
+    with pytest.raises(ConfigError, match="leave no samples for ist"):
+        run.train(Config(warmup_fraction=0.5, dense_fraction=0.5), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -323,3 +336,12 @@ def test_a_workdir_of_an_older_layout_is_refused_in_one_line(tmp_path, capsys):
     assert run.main(["run", f"--config={tmp_path}/config.json", "--workdir=x"]) == 2
     error = capsys.readouterr().err
     assert "exchange.wire is no field" in error and "has to be trained again" in error
+    for main, arguments in (
+        (run.main, ["run", DIGITS, f"--init_from={tmp_path}", f"--workdir={tmp_path}/next"]),
+        (export.main, ["export", f"--workdir={tmp_path}", f"--out={tmp_path}/out"]),
+    ):
+        assert main(arguments) == 2
+        error = capsys.readouterr().err
+        assert error.startswith(f"error: {tmp_path}/config.json: exchange.wire is no field")
+        assert "has to be trained again" in error and error.count("\n") == 1
+    assert not (tmp_path / "next").exists() and not (tmp_path / "out").exists()

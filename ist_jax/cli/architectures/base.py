@@ -6,6 +6,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 
 from ist_jax.cli.config import Config, ConfigError
+from ist_jax.cli.methods import splits
 from ist_jax.data import GraphOptions, Spec
 from ist_jax.decompositions import Decomposition
 
@@ -36,11 +37,6 @@ class Architecture(NamedTuple):
 
 
 DTYPES = {"float32": None, "bfloat16": jnp.bfloat16}  # of computation; None: of the parameters
-
-
-def splits(config: Config) -> bool:
-    """Whether the method splits the model; other methods train full models."""
-    return config.method in ("ist", "ensemble")
 
 
 def check_scaling(config: Config) -> None:

@@ -2,8 +2,9 @@
 
 from typing import Any
 
-from ist_jax.cli.architectures.base import DTYPES, Architecture, check_widths, splits
+from ist_jax.cli.architectures.base import DTYPES, Architecture, check_widths
 from ist_jax.cli.config import Config, ConfigError
+from ist_jax.cli.methods import splits
 from ist_jax.data import Spec
 from ist_jax.decompositions import Decomposition, blocks, channels, filters
 from ist_jax.decompositions.mlp import SCALINGS

@@ -4,8 +4,9 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-from ist_jax.cli.architectures.base import Architecture, check_scaling, check_widths, splits
+from ist_jax.cli.architectures.base import Architecture, check_scaling, check_widths
 from ist_jax.cli.config import Config, ConfigError
+from ist_jax.cli.methods import num_workers, splits
 from ist_jax.data import GraphOptions, Spec
 from ist_jax.decompositions import Decomposition, gat, gcn, sage
 from ist_jax.decompositions.graphs import padding_problem
@@ -47,7 +48,7 @@ def _check_clusters(config: Config) -> None:
             f"batch_size={batch_size} counts clusters, of which there are "
             f"data.clusters={d.clusters}: use batch_size=0 (the full graph), or more clusters"
         )
-    workers = 1 if config.method == "single" else config.num_subnets
+    workers = num_workers(config)
     if d.split == "disjoint" and batch_size * workers > d.clusters:
         raise ConfigError(
             f"data.split=disjoint gives each of {workers} workers a share of "

@@ -1,7 +1,8 @@
 """Fully connected networks, split by the neurons of every hidden layer (IST)."""
 
-from ist_jax.cli.architectures.base import DTYPES, Architecture, check_scaling, check_widths, splits
+from ist_jax.cli.architectures.base import DTYPES, Architecture, check_scaling, check_widths
 from ist_jax.cli.config import Config, ConfigError
+from ist_jax.cli.methods import splits
 from ist_jax.data import Spec
 from ist_jax.decompositions import Decomposition, mlp
 from ist_jax.decompositions.mlp import SCALINGS, padding_problem

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from ist_jax.cli.builders import load_dataset, make_decomposition, make_task
-from ist_jax.cli.config import Config, ConfigError, from_values, replace
+from ist_jax.cli.config import Config, ConfigError, from_record, replace
 from ist_jax.cli.config.parsing import parse
 from ist_jax.cli.exit_status import exit_status
 from ist_jax.cli.records.restored import on_this_machine
@@ -77,7 +77,7 @@ def _read(model: str) -> tuple[export.Exported, Config, Spec, Task]:
     try:
         exported = export.read(model)
         spec = Spec.from_json(exported.about["data"]["spec"])
-        config = on_this_machine(from_values(exported.about["config"]))
+        config = on_this_machine(from_record(exported.about["config"], "model.json"))
         _check_variables(exported, make_decomposition(config, spec).example)
         return exported, config, spec, make_task(config, spec)
     except Exception as error:  # model.json may say anything

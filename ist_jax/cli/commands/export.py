@@ -2,7 +2,7 @@
 
     ist-jax export --workdir DIR --out DIR2 [--subnet K] [--data-dir DIR3]
 
-Writes model.json (class, widths, origin, accuracy) and variables.npz to DIR2.
+Writes model.json (class, widths, origin, metrics) and variables.npz to DIR2.
 `ist_jax.export.read("DIR2")` returns the Flax model and its variables; `ist-jax evaluate --model
 DIR2` evaluates it. The run's data are read again, from --data-dir if they have moved.
 """
@@ -19,6 +19,7 @@ from ist_jax.cli.builders import load_dataset
 from ist_jax.cli.config import ConfigError, replace
 from ist_jax.cli.config.parsing import parse
 from ist_jax.cli.exit_status import exit_status
+from ist_jax.cli.methods import splits
 from ist_jax.cli.records.record import as_json, git_revision
 from ist_jax.cli.records.restored import Restored, restore
 from ist_jax.core.model import Stats
@@ -67,7 +68,7 @@ def _check(run: Restored, subnet: int | None) -> None:
                 f"an ensemble is {workers} models, and has no full model: choose one with --subnet"
             )
         return
-    if config.method not in ("ist", "ensemble") or run.in_other_phase:
+    if not splits(config) or run.in_other_phase:
         raise ConfigError(
             f"--subnet {subnet}: this run ended training full models; leave --subnet out"
         )
@@ -152,10 +153,12 @@ def write(
     dataset = _dataset(run, data_dir)
     model, predictor = chosen(run, subnet, dataset)
     about = _about(run, workdir, subnet, predictor.params, dataset)
-    size = about["eval_batch_size"]
-    for part in ("validation", "test"):
-        metrics = evaluate_model(predictor, run.experiment.task, dataset, part, size)
-        about[f"{part}_accuracy"] = metrics["accuracy"]
+    task, size = run.experiment.task, about["eval_batch_size"]
+    about["selection"] = task.selects._asdict()
+    about["metrics"] = {
+        split: evaluate_model(predictor, task, dataset, split, size)
+        for split in ("validation", "test")
+    }
     export.write(out, model, predictor.params, predictor.stats, about)
     return about
 
@@ -167,9 +170,10 @@ def _export(argv: Sequence[str]) -> None:
             raise ConfigError(f"--{name} DIR is missing; see --help")
     about = write(flags.workdir, flags.out, flags.subnet, flags.data_dir)
     what = "full model" if flags.subnet is None else f"subnetwork {flags.subnet}"
+    metric = about["selection"]["metric"]
     print(
         f"{pathlib.Path(flags.out)}: {what}, {about['parameters']:,} parameters, "
-        f"test accuracy {about['test_accuracy']:.4f}"
+        f"test {metric} {about['metrics']['test'][metric]:.4f}"
     )
 
 

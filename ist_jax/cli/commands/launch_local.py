@@ -62,7 +62,8 @@ def start(flags: LaunchFlags) -> list[subprocess.Popen]:
     ]
 
 
-def _flags(argv: Sequence[str]) -> LaunchFlags:
+def _flags(argv: Sequence[str]) -> tuple[LaunchFlags, pathlib.Path]:
+    """The flags of the command line, and the run's workdir. Raises ConfigError."""
     flags = parse(LaunchFlags, argv, __doc__)
     if not flags.arguments:
         raise ConfigError("the arguments of ist-jax run are missing: write them after --")
@@ -71,7 +72,8 @@ def _flags(argv: Sequence[str]) -> LaunchFlags:
             "--processes is at least 1 and --devices at least 0, not "
             f"{flags.processes} and {flags.devices}"
         )
-    return flags
+    run_flags = flags_only(TrainingFlags, ["run", *flags.arguments])
+    return flags, pathlib.Path(run_flags.workdir)
 
 
 def wait(started: Sequence[subprocess.Popen]) -> list[int]:
@@ -109,12 +111,12 @@ def early_ends(statuses: Sequence[int], workdir: pathlib.Path) -> str | None:
 
 def main(argv: Sequence[str]) -> int:
     """The exit status of the command line `argv`, the command's name first."""
-    parsed: list[LaunchFlags] = []
+    parsed: list[tuple[LaunchFlags, pathlib.Path]] = []
     status = exit_status(lambda: parsed.append(_flags(argv)))
     if not parsed:
         return status
-    statuses = wait(start(parsed[0]))
-    workdir = flags_only(TrainingFlags, ["run", *parsed[0].arguments]).workdir
-    if (line := early_ends(statuses, pathlib.Path(workdir))) is not None:
+    ((flags, workdir),) = parsed
+    statuses = wait(start(flags))
+    if (line := early_ends(statuses, workdir)) is not None:
         print(line, file=sys.stderr)
     return max(map(abs, statuses))

@@ -13,7 +13,7 @@ import json
 import pathlib
 import sys
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 
@@ -25,12 +25,16 @@ from ist_jax.cli.config import Config, ConfigError, replace
 from ist_jax.cli.config.parsing import ConfigFlags, parse_with_config
 from ist_jax.cli.exit_status import exit_status
 from ist_jax.cli.experiment import resolve
+from ist_jax.cli.records import drawing
 from ist_jax.cli.records.tables import markdown
 from ist_jax.cli.validation import validate
 from ist_jax.core.trees import tree_bytes
 from ist_jax.data import Dataset
 from ist_jax.methods import Method
 from ist_jax.training.files import write_whole
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 COMPARED = ("ist", "data_parallel", "local_sgd", "diloco")
 _STEPS = 10  # in one measurement
@@ -64,7 +68,7 @@ class PlanFlags(ConfigFlags):
     repeats: int = 5
     """How often a step is measured."""
     out: str = ""
-    """Folder for plan.md, plan.json and plan.png."""
+    """Folder for plan.md, plan.json, plan.png and plan.svg."""
 
 
 class Measured(NamedTuple):
@@ -189,47 +193,43 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     return markdown(header, cells)
 
 
-PANELS = (
-    ("samples_per_second", 1, "samples per second"),
-    ("utilisation", 100, "computing (%)"),
-    ("memory_bytes", 1e-6, "MB"),
-)
+# field -> (factor, title with the unit, whether the axis is logarithmic)
+PANELS = {
+    "samples_per_second": (1, "samples per second", True),
+    "utilisation": (100, "computing (%)", False),
+    "memory_bytes": (1e-6, "memory of a worker (MB)", True),
+}
 
 
 def draw(rows: Sequence[dict[str, Any]], picture: pathlib.Path) -> None:
-    """Samples per second, computing and memory over S, a line per method and J; PNG."""
-    import matplotlib
+    """Samples per second, computing and memory over S, a line per method and J.
 
-    matplotlib.use("agg")
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(1, 3, figsize=(13, 4), layout="constrained")
-    for axis, (field, scale, title) in zip(axes, PANELS):
-        _draw_panel(axis, rows, field, scale)
-        axis.set(xscale="log", xlabel="workers", title=title)
-        workers = sorted({r["S"] for r in rows})
-        axis.set_xticks(workers, map(str, workers), minor=False)
-        axis.minorticks_off()
-        axis.grid(alpha=0.3)
-    axes[0].set_yscale("log")
-    axes[2].set_yscale("log")
-    axes[0].legend(fontsize=6)
-    figure.savefig(picture, dpi=110)
-    plt.close(figure)
+    Args:
+      rows: of the table, at least one.
+      picture: a PNG. An SVG is written beside it.
+    """
+    plt, count = drawing.pyplot(), len(PANELS)
+    figure, axes = plt.subplots(1, count, figsize=(4.4 * count, 4.4), layout="constrained")
+    for axis, field in zip(axes, PANELS):
+        _draw_panel(axis, rows, field)
+    labels = axes[0].get_legend_handles_labels()
+    figure.legend(*labels, loc="outside lower center", ncols=len(COMPARED), fontsize=8)
+    drawing.save(figure, picture)
 
 
-def _draw_panel(axis: Any, rows: Sequence[dict[str, Any]], field: str, scale: float) -> None:
-    steps = sorted({r["J"] for r in rows})
-    for method, (shade, count) in itertools.product(COMPARED, enumerate(steps)):
-        line = [r for r in rows if r["method"] == method and r["J"] == count]
-        axis.plot(
-            [r["S"] for r in line],
-            [scale * r[field] for r in line],
-            ("-", "--", ":", "-.")[shade % 4],
-            color=f"C{COMPARED.index(method)}",
-            label=f"{method}, J={count}" if line else None,
-            marker=".",
-        )
+def _draw_panel(axis: "Axes", rows: Sequence[dict[str, Any]], field: str) -> None:
+    scale, title, is_log = PANELS[field]
+    steps = {count: variant for variant, count in enumerate(sorted({r["J"] for r in rows}))}
+    lines = dict.fromkeys((r["method"], r["J"]) for r in rows)
+    for method, count in lines:
+        line = [r for r in rows if (r["method"], r["J"]) == (method, count)]
+        workers, values = [r["S"] for r in line], [scale * r[field] for r in line]
+        style = drawing.line_style(method, steps[count])
+        axis.plot(workers, values, marker=".", label=f"{method}, J={count}", **style)
+    axis.set(xscale="log", yscale="log" if is_log else "linear", xlabel="workers", ylabel=title)
+    drawing.count_ticks(axis.xaxis, [r["S"] for r in rows])
+    (drawing.plain_log_ticks if is_log else drawing.plain_ticks)(axis.yaxis)
+    axis.grid(alpha=0.3)
 
 
 def _link(flags: PlanFlags, config: Config) -> tuple[str, str]:

@@ -21,11 +21,12 @@ from ist_jax.cli.config import Config, ConfigError, checked
 from ist_jax.cli.config.parsing import parse_with_config
 from ist_jax.cli.exit_status import SMALLER, STATUSES
 from ist_jax.cli.experiment import Experiment, resolve
+from ist_jax.cli.methods import num_workers
 from ist_jax.cli.records import curves, record
 from ist_jax.cli.records.restored import start_from
 from ist_jax.cli.records.results import read_workdir
 from ist_jax.cli.signals import Signals
-from ist_jax.cli.validation import num_workers, placement_of, validate
+from ist_jax.cli.validation import placement_of, validate
 from ist_jax.core.processes import all_succeed, is_first
 from ist_jax.methods.base import Start
 from ist_jax.training.checkpoint import committed_rounds
@@ -44,7 +45,7 @@ class Command(NamedTuple):
     """What a command line asks for.
 
     Attributes:
-      config: validated.
+      config: its values have passed `config.checked`; `train` validates it.
       workdir: where records go.
       profile: whether a trace of the training is written.
     """
@@ -58,12 +59,12 @@ def parse(argv: Sequence[str]) -> Command:
     """The command of the command line `argv`, the command's name first.
 
     Raises:
-      ConfigError: an argument or the configuration is wrong.
+      ConfigError: an argument is wrong.
     """
     flags, config = parse_with_config(RunFlags, argv, f"{__doc__}{STATUSES}")
     if not flags.workdir:
         raise ConfigError("--workdir DIR is missing: the folder for the run's records")
-    return Command(validate(config), pathlib.Path(flags.workdir), flags.profile)
+    return Command(config, pathlib.Path(flags.workdir), flags.profile)
 
 
 def train(
@@ -101,7 +102,7 @@ def train(
     prepared: list[Any] = []
     all_succeed(lambda: prepared.extend(_prepare(config, workdir)))
     experiment, start, origin = prepared
-    record.start(workdir, experiment.config, experiment.data, origin)
+    record.start(workdir, experiment, origin)
     if is_first():
         _say(experiment, origin)
     trace = jax.profiler.trace(str(workdir / "profile")) if profile else contextlib.nullcontext()

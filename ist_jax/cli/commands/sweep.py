@@ -17,7 +17,7 @@ import tyro
 
 from ist_jax.cli import distributed
 from ist_jax.cli.commands import report, run
-from ist_jax.cli.config import Config, ConfigError
+from ist_jax.cli.config import FIELDS, Config, ConfigError
 from ist_jax.cli.config.parsing import parse_with_config
 from ist_jax.cli.exit_status import STATUSES, STOPPED, WRONG, exit_status
 from ist_jax.cli.records import results
@@ -49,9 +49,15 @@ def grid(arguments: Sequence[str]) -> list[Point]:
     return [dict(zip(axes, values)) for values in itertools.product(*axes.values())]
 
 
+def _words(name: str, value: str) -> list[str]:
+    """The words of a field's value: those between spaces if the field takes several integers."""
+    field = FIELDS.get(name.replace("-", "_"))
+    return value.split() if field is not None and field.kind is tuple else [value]
+
+
 def name_of(point: Point) -> str:
     """The name of a run's workdir: 'model.hidden=64x64,seed=0'."""
-    named = [f"{name}={'x'.join(value.split())}" for name, value in point.items()]
+    named = [f"{name}={'x'.join(_words(name, value))}" for name, value in point.items()]
     return ",".join(named) or "run"
 
 
@@ -63,7 +69,7 @@ def configuration(
     Without a point, the configuration is that of the command line. Raises ConfigError.
     """
     chosen = (point or {}).items()
-    words = [word for name, value in chosen for word in (f"--{name}", *value.split())]
+    words = [word for name, value in chosen for word in (f"--{name}", *_words(name, value))]
     return parse_with_config(SweepFlags, [*argv, *words], f"{__doc__}{STATUSES}")
 
 
@@ -95,7 +101,7 @@ def main(argv: Sequence[str]) -> int:
 def _run(argv: Sequence[str], point: Point, workdir: pathlib.Path) -> int:
     def action() -> None:
         _, config = configuration(argv, point)
-        run.execute(run.Command(validate(config), workdir))
+        run.execute(run.Command(config, workdir))
 
     return distributed.exit_status_of(SweepFlags, [*argv, "--workdir", str(workdir)], action)
 

@@ -2,7 +2,7 @@
 
 from ist_jax.cli.config.errors import ConfigError, nearest
 from ist_jax.cli.config.fields import FIELDS, METHOD_NAMES, checked, from_values, replace, values
-from ist_jax.cli.config.files import ConfigFile, from_json
+from ist_jax.cli.config.files import ConfigFile, from_json, from_record
 from ist_jax.cli.config.schema import (
     Config,
     DataConfig,
@@ -29,6 +29,7 @@ __all__ = [
     "OuterConfig",
     "checked",
     "from_json",
+    "from_record",
     "from_values",
     "nearest",
     "replace",

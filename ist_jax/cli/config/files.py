@@ -47,7 +47,7 @@ class ConfigFile:
         self.parameters = {parameter.name: parameter.default for parameter in signature}
         self._check_parameters()
 
-    def config(self, given: Mapping[str, Any] = {}) -> Config:
+    def config(self, given: Mapping[str, Any] | None = None) -> Config:
         """The configuration for these values of `get_config`'s parameters. Raises ConfigError."""
         chosen = self.parameters | dict(given or {})
         with self._reraise_with_path():
@@ -114,9 +114,18 @@ def from_json(file: pathlib.Path) -> Config:
         raise ConfigError(
             f"{file} is not the config.json of a run ({first_line(error)})"
         ) from error
+    return from_record(flat, str(file))
+
+
+def from_record(flat: Mapping[str, Any], place: str) -> Config:
+    """The configuration with the values in a record of a run; errors start with `place`.
+
+    Raises:
+      ConfigError: a value is wrong, or a field has another name in this version.
+    """
     try:
         return from_values(flat)
     except ConfigError as error:
         raise ConfigError(
-            f"{file}: {error}; a run of an earlier version has to be trained again"
+            f"{place}: {error}; a run of an earlier version has to be trained again"
         ) from error

@@ -7,6 +7,7 @@ checks of `fields` report every error, whether the value comes from a flag, a fi
 import contextlib
 import dataclasses
 import io
+import itertools
 import typing
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Generic, Literal, TypeVar
@@ -111,10 +112,10 @@ def _tyro(
 
 
 def _without_box(text: str) -> str:
-    """The error message that tyro prints in a box: the lines between title and rule."""
+    """The error message that tyro prints in a box: the lines from the title to a rule or border."""
     inside = [line.strip("│ ") for line in text.splitlines()[1:]]
-    message = inside[: next((i for i, line in enumerate(inside) if line.startswith("─")), None)]
-    return " ".join(message)
+    is_line = lambda line: not line.startswith(("─", "╰"))
+    return " ".join(itertools.takewhile(is_line, inside))
 
 
 def _refuse(unknown: Sequence[str], known: typing.Iterable[str]) -> None:
@@ -123,7 +124,8 @@ def _refuse(unknown: Sequence[str], known: typing.Iterable[str]) -> None:
     name = unknown[0].split("=", 1)[0].lstrip("-").replace("-", "_")
     if not unknown[0].startswith("-"):
         raise ConfigError(f"unexpected argument {unknown[0]!r}: write options as --NAME VALUE")
-    hint = nearest(name, known) or " (--help lists the options)"
+    # earlier versions wrote --config.seed
+    hint = nearest(name.removeprefix("config."), known) or " (--help lists the options)"
     raise ConfigError(f"--{name} is no option{hint}")
 
 

@@ -4,6 +4,8 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from ist_jax.cli.config import from_values
+from ist_jax.cli.methods import num_workers
 from ist_jax.cli.records.cells import Cell, mean, spread, words
 from ist_jax.cli.records.metric import Metric
 from ist_jax.cli.records.results import Run
@@ -104,7 +106,7 @@ def optional_columns(runs: Sequence[Run]) -> list[Column]:
 
 def failed_share(group: Group) -> Cell:
     """The workers that failed, in per cent of all workers in all rounds."""
-    workers = sum(run.summary["rounds"] * run.config["num_subnets"] for run in group)
+    workers = sum(run.summary["rounds"] * num_workers(from_values(run.config)) for run in group)
     share = 100 * sum(run.summary["failed_workers"] for run in group) / workers
     return Cell(f"{share:.1f}", share)
 

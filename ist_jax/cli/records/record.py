@@ -16,9 +16,8 @@ import jax
 
 from ist_jax.analysis.machine import available_memory_bytes, cores, processor
 from ist_jax.cli.config import FIELDS, Config, ConfigError, values
-from ist_jax.cli.validation import num_workers, placement_of
+from ist_jax.cli.experiment import Experiment
 from ist_jax.core.processes import OtherProcessError, all_succeed, is_first
-from ist_jax.data import Dataset
 from ist_jax.training.checkpoint import committed_rounds
 from ist_jax.training.files import write_whole
 from ist_jax.training.loggers import rows_until
@@ -65,16 +64,14 @@ def _installed_revision() -> str | None:
     return origin.get("vcs_info", {}).get("commit_id")
 
 
-def environment(
-    config: Config, dataset: Dataset, start: Mapping[str, Any] | None = None
-) -> dict[str, Any]:
+def environment(experiment: Experiment, start: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """The environment of a run: revision, versions, machine, start time, placement and data.
 
     Args:
-      config: of the run.
-      dataset: of the run.
+      experiment: the run, with its data.
       start: the origin of its first parameters, if another run trained them.
     """
+    dataset = experiment.data
     return {
         "git_revision": git_revision(),
         "ist_jax": __version__,
@@ -88,8 +85,8 @@ def environment(
         },
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "devices": [str(device.device_kind) for device in jax.devices()],
-        "placement": placement_of(config).name,
-        "num_workers": num_workers(config),
+        "placement": experiment.placement.name,
+        "num_workers": experiment.num_workers,
         "data": {
             "name": dataset.name,
             "fingerprint": dataset.fingerprint,
@@ -114,14 +111,13 @@ def _absolute(path: str) -> str:
 
 
 def start(
-    workdir: pathlib.Path, config: Config, dataset: Dataset, start: Mapping[str, Any] | None = None
+    workdir: pathlib.Path, experiment: Experiment, start: Mapping[str, Any] | None = None
 ) -> None:
     """Writes config.json. If there is one, checks that it is of this run, which then resumes.
 
     Args:
       workdir: of the run; made if it is missing.
-      config: of the run.
-      dataset: of the run.
+      experiment: the run, with its data.
       start: the origin of its first parameters, if another run trained them.
 
     Raises:
@@ -129,7 +125,8 @@ def start(
         config.json.
       WorkdirError: the workdir cannot be written.
     """
-    made_from, begun = environment(config, dataset, start), (workdir / "config.json").exists()
+    config, made_from = experiment.config, environment(experiment, start)
+    begun = (workdir / "config.json").exists()
     try:
         all_succeed(lambda: _start(workdir, config, made_from) if is_first() else None)
         # every process checks its own configuration and data

@@ -23,7 +23,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from ist_jax.cli.config import Config, ConfigError
+from ist_jax.cli.config import FIELDS, Config, ConfigError
 from ist_jax.cli.records.record import PATHS, RESUMES, as_json
 from ist_jax.training.files import write_whole
 from ist_jax.training.loggers import flatten
@@ -82,13 +82,30 @@ def read_workdir(workdir: pathlib.Path) -> Run:
         content = json.loads((workdir / "config.json").read_text())
         config = {**as_json(Config()), **content["config"]}
         summary = json.loads((workdir / "summary.json").read_text())
+        _refuse_earlier(workdir, config, summary)
         run = Run(config, _curve(workdir), summary, content["environment"], _resumes(workdir))
         return _checked(run)
+    except ConfigError:
+        raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ConfigError(
             f"{workdir} does not hold a complete run record ({type(error).__name__}: {error}): "
             "run it again in another workdir"
         ) from error
+
+
+def _refuse_earlier(
+    workdir: pathlib.Path, config: Mapping[str, Any], summary: Mapping[str, Any]
+) -> None:
+    """Raises ConfigError if an earlier version of this software wrote the records."""
+    unknown = [f"config.json has {name}" for name in config if name not in FIELDS]
+    if "status" in summary and "selection" not in summary:
+        unknown.append("summary.json has no selection")
+    if unknown:
+        raise ConfigError(
+            f"{workdir} holds a run of an earlier version of ist_jax ({unknown[0]}): report it "
+            "with that version, or train it again in another workdir"
+        )
 
 
 def _curve(workdir: pathlib.Path) -> dict[str, list[Any]]:
