@@ -16,7 +16,7 @@ class MethodRow(NamedTuple):
         batch_size and placement.
       splits: whether the method splits the model. Other methods train full models.
       merges: whether workers take local steps and then merge their parameters. Optimizer states may
-        then be reset, carried or merged, and an outer optimizer may act on the merged parameters.
+        then be reset, carried or local, and an outer optimizer may act on the merged parameters.
       one_worker: whether there is one worker, whatever num_subnets is.
     """
 

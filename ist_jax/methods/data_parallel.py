@@ -1,7 +1,7 @@
 """Data parallel training: each step averages the gradients of S workers.
 
 The baseline of all three papers. As in DDP without synchronised BatchNorm, every worker normalises
-with the statistics of its own B examples. A round is `steps` such steps in one program. On one
+with the statistics of the B examples it sees. A round is `steps` such steps in one program. On one
 device, a single worker with a batch of S x B examples is faster.
 """
 
