@@ -83,7 +83,7 @@ def test_a_quick_run_prints_and_writes_what_a_page_shows(tmp_path, capsys):
     ] * len(named)
     assert content["rows"][0][2:6] == ["1.000"] * 4 and len(named) == 8
     page = tmp_path / "page.md"
-    page.write_text("text\n<!-- rows graphs.json -->\nold\n<!-- end -->\n")
+    page.write_text("text\n<!-- rows graph_benchmark.json -->\nold\n<!-- end -->\n")
     rebuilt = pages.rebuilt(page)
     assert (
         "| digits: 4 sub-GCNs, " in rebuilt

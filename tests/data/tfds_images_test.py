@@ -1,6 +1,7 @@
 """Prepared TFDS builders: images of one size in memory, images of any size streamed from disk."""
 
 import io
+import itertools
 import threading
 
 import numpy as np
@@ -56,7 +57,7 @@ def test_a_builder_by_its_version_and_one_whose_test_split_is_called_validation(
         tmp_path, "halves", {"train": files[:20], "extra": files[20:]}, (8, 8, 3), 3, "png", "1.0.0"
     )
     for image_size in (0, 7):
-        with pytest.raises(DataError, match="it has .*extra.*, and no validation"):
+        with pytest.raises(DataError, match="this one has .*extra.*, and no validation"):
             data.load("tfds", str(tmp_path), "halves", image_size=image_size)
 
 
@@ -271,7 +272,7 @@ def test_imagenets_test_split_is_its_validation_split(tmp_path):
 def test_sets_that_cannot_be_streamed_raise_an_error(folder, tmp_path):
     with pytest.raises(DataError, match="several sizes: set data.image_size"):
         data.load("tfds", str(folder), "pictures")
-    with pytest.raises(DataError, match="'dirichlet' looks at all labels"):
+    with pytest.raises(DataError, match="'dirichlet' needs all labels in memory"):
         data.load("tfds", str(folder), "pictures", image_size=14, split="dirichlet")
     with pytest.raises(DataError, match="image_size=14 streams images of"):
         data.load("digits", image_size=14)
@@ -302,11 +303,11 @@ def test_a_run_streams_and_never_has_the_whole_set_in_memory(folder, tmp_path, m
     fields += [
         "data.augment=resized_crop_flip",
         "model.name=resnet",
-        "model.stage_sizes=(1,3)",
+        "model.stage_sizes 1 3",
         "model.width=4",
     ]
     fields += [
-        "split_stages=(2,)",
+        "split_stages=2",
         "batch_size=4",
         "local_steps=2",
         "epochs=2.0",
@@ -314,7 +315,7 @@ def test_a_run_streams_and_never_has_the_whole_set_in_memory(folder, tmp_path, m
         "eval_batch_size=8",
     ]
     fields += [
-        "eval_sample=16",
+        "calibration_examples=16",
         "placement=looped",
         "time_syncs=False",
         "optimizer.learning_rate=0.05",
@@ -324,7 +325,7 @@ def test_a_run_streams_and_never_has_the_whole_set_in_memory(folder, tmp_path, m
             [
                 "run",
                 "--config=experiments/demo/digits.py",
-                *(f"--{field}" for field in fields),
+                *itertools.chain.from_iterable(f"--{field}".split() for field in fields),
                 f"--workdir={tmp_path}/run",
             ]
         )

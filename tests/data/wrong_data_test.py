@@ -119,7 +119,7 @@ CASES = {
     ),
     "nan in the inputs": (
         npz(x_train=put(X, np.nan)),
-        "data.npz: inputs are finite in float32; train inputs are nan, inf",
+        "data.npz: inputs are finite in float32; some train inputs are nan, inf",
     ),
     "infinity in the test inputs": (npz(x_test=put(X, np.inf)), "test inputs are nan, inf"),
     "a negative label": (
