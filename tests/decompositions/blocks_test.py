@@ -204,7 +204,7 @@ def test_inactive_blocks_are_neither_stored_nor_computed():
     decomposition = blocks(model, IMAGE, num_subnets=4)
     sub, full = (
         jax.eval_shape(m.init, jax.random.key(0), jnp.zeros(IMAGE.shape))
-        for m in (decomposition.subnet, model)
+        for m in (decomposition.subnet.module, model)
     )
     size = lambda tree: sum(leaf.size * 4 for leaf in jax.tree.leaves(tree["params"]))
 
@@ -212,7 +212,7 @@ def test_inactive_blocks_are_neither_stored_nor_computed():
         return (model.apply(variables, jnp.ones((4, 8, 8, 3))) ** 2).sum()
 
     memory = []
-    for net, variables in ((decomposition.subnet, sub), (model, full)):
+    for net, variables in ((decomposition.subnet.module, sub), (model, full)):
         compiled = jax.jit(jax.grad(lambda v, net=net: loss(net, v))).lower(variables).compile()
         memory.append(compiled.memory_analysis())
     assert memory[0].argument_size_in_bytes == pytest.approx(size(sub), rel=0.01)
