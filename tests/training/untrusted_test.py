@@ -192,9 +192,9 @@ MODELS = {
     "batches of nothing": (("about", "config", "eval_batch_size"), 0, "eval_batch_size is from 1"),
     "a negative shape": (("about", "data", "spec", "example_shape"), [-3], "integers above 0"),
     "no data": (("about", "data"), GONE, "data"),
-    "a config that is a list": (("about", "config"), [1], "model="),
+    "a config that is a list": (("about", "config"), [1], "--model "),
     "an unknown model": (("model", "name"), "Transformer", "holds no exported model"),
-    "a width of nothing": (("model", "fields", "hidden"), [0], "model="),
+    "a width of nothing": (("model", "fields", "hidden"), [0], "--model "),
     "a task that is none": (("about", "data", "spec", "task"), "alchemy", "alchemy"),
 }
 
