@@ -239,9 +239,9 @@ def test_a_run_over_parts_of_a_graph_compiles_three_programs(batches, tmp_path, 
 @pytest.mark.parametrize(
     "options,says",
     [
-        (["--data.clusters=4"], "not with data.clusters=4"),
-        (["--model.name=gat"], "not with model.name='gat'"),
-        (["--model.norm=matrix"], "not with model.norm='matrix'"),
+        (["--data.clusters=4"], "not go with data.clusters=4"),
+        (["--model.name=gat"], "not go with model.name='gat'"),
+        (["--model.norm=matrix"], "not go with model.norm='matrix'"),
         (["--data.layer_nodes=-1"], "data.layer_nodes is from 0"),
     ],
 )
