@@ -96,6 +96,9 @@ def test_runs_that_send_nothing_and_metrics_to_minimise_are_drawn(tmp_path):
     curves.draw([finished(), silent], tmp_path / "both.png")
     curves.draw([finished(scores=(9.0, 4.0), metric="mse", best="min")], tmp_path / "mse.png")
     curves.draw([finished(scores=(0.5,))], tmp_path / "one.png")
+    drawn = {path.name for path in tmp_path.iterdir() if path.stat().st_size > 1000}
+    names = ("silent", "both", "mse", "one")
+    assert drawn == {f"{name}.{kind}" for name in names for kind in ("png", "svg")}
 
 
 def test_a_picture_that_a_full_disk_has_no_room_for_is_named(tmp_path):
