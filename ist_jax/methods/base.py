@@ -77,7 +77,10 @@ class Method(abc.ABC):
 
     @abc.abstractmethod
     def plan(self, state: State, key: Key) -> Plan:
-        """The plan of the next round, from the state before it and the round's key."""
+        """The plan of the next round, from the state before it and the round's key.
+
+        `state.round` is the number of rounds before this one.
+        """
 
     @abc.abstractmethod
     def _round(
@@ -160,7 +163,8 @@ class Method(abc.ABC):
         """
         if start is not None:
             self.check(start)
-            start = start._replace(step=jnp.asarray(start.step, jnp.int32))
+            step, round = jnp.asarray((start.step, start.round), jnp.int32)
+            start = start._replace(step=step, round=round)
             # the previous phase may have run on other devices
             start = jax.device_put(start, jax.tree.map(self.start_sharding, start))
         return jax.jit(self.init)(key_on(self.info.sharding, key), start)

@@ -25,7 +25,7 @@ from ist_jax.methods.costs import costs_without_exchange, exchange_costs
 from ist_jax.methods.exchanged import Exchanged
 from ist_jax.methods.optimizer_state import at_step
 from ist_jax.methods.predictor import Predictor, measure_stats
-from ist_jax.methods.state import Plan, Start, State, Worker
+from ist_jax.methods.state import Plan, Start, State, Worker, first_counters
 
 # of all workers in one step: data, parameters, the step's key, position in the data order
 Shared = tuple[View, Params, Key, Array]
@@ -73,6 +73,7 @@ class DataParallel(Method):
             store=params,
             opt_state=opt_state,
             step=state.step + steps,
+            round=state.round + 1,
             position=state.position + steps * self.info.batch_size,
         )
         return self._placed(state), {"loss_SxJ": loss_JxS.T}
@@ -97,13 +98,11 @@ class DataParallel(Method):
 
     def init(self, key: Key, start: Start | None = None) -> State:
         if start is None:
-            params = self.decomposition.init(named_key(key, "init"))
-            start = Start(params, None, jnp.zeros((), jnp.int32))
+            start = Start(self.decomposition.init(named_key(key, "init")))
         opt_state = start.opt_state
         if opt_state is None:
             opt_state = at_step(self.tx.init(start.params), start.step)
-        position = jnp.zeros((), jnp.int32)
-        return self._placed(State(start.params, opt_state, (), {}, start.step + 0, position))
+        return self._placed(State(start.params, opt_state, (), {}, *first_counters(start)))
 
     def _placed(self, state: State) -> State:
         if self.placement.mesh is None:
@@ -114,7 +113,7 @@ class DataParallel(Method):
         return state.store
 
     def end(self, state: State) -> Start:
-        return Start(state.store, state.opt_state, state.step)
+        return Start(state.store, state.opt_state, state.step, state.round)
 
     def first_worker(self, state: State) -> Worker:
         return Worker(state.store, state.opt_state, {}, jnp.int32(0))

@@ -13,7 +13,7 @@ _INJECTED = optax.InjectStatefulHyperparamsState
 _COUNTING = (optax.ScaleByScheduleState, optax.InjectHyperparamsState, _INJECTED)
 
 
-def at_step(opt_state: Any, step: Array) -> Any:
+def at_step(opt_state: Any, step: Array | int) -> Any:
     """`opt_state` with the step counts of all learning-rate schedules set to `step`.
 
     Adam's count for bias correction stays, since it counts the updates of the moments.
@@ -25,7 +25,7 @@ def at_step(opt_state: Any, step: Array) -> Any:
             return node
         if isinstance(node, _INJECTED):  # the state of its schedules has only counts
             schedules = node.hyperparams_states
-            as_count = lambda count: step.astype(count.dtype)
+            as_count = lambda count: jnp.asarray(step, count.dtype)
             node = node._replace(hyperparams_states=jax.tree.map(as_count, schedules))
         return node._replace(count=jnp.asarray(step, node.count.dtype))
 

@@ -2,6 +2,8 @@
 
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
+
 from ist_jax.core.types import Array, Indices, Params
 
 
@@ -12,11 +14,13 @@ class Start(NamedTuple):
       params: the full model's parameters.
       opt_state: the optimizer's state over them; None if it is not kept between rounds.
       step: int32[] or int, local steps so far, on which learning-rate schedules run.
+      round: int32[] or int, rounds so far, on which plans may depend.
     """
 
     params: Params
     opt_state: Any = None
     step: Any = 0
+    round: Any = 0
 
 
 class State(NamedTuple):
@@ -28,6 +32,7 @@ class State(NamedTuple):
       outer_state: the outer optimizer's state, or ().
       indices: group -> int32[S, M], the units that each subnetwork holds.
       step: int32[], local steps so far in all phases.
+      round: int32[], rounds so far in all phases.
       position: int32[], examples that each worker has drawn in this phase.
     """
 
@@ -36,7 +41,15 @@ class State(NamedTuple):
     outer_state: Any
     indices: Any
     step: Array
+    round: Array
     position: Array
+
+
+def first_counters(start: Start) -> tuple[Array, Array, Array]:
+    """`step`, `round` and `position` of the state before the first round of a phase."""
+    # copies: a round reuses the memory of its state, and the caller may keep `start`
+    copy = lambda count: jnp.array(count, jnp.int32, copy=True)
+    return copy(start.step), copy(start.round), copy(0)
 
 
 class Plan(NamedTuple):

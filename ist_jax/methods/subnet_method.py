@@ -26,7 +26,7 @@ from ist_jax.methods.exchanged import Exchanged
 from ist_jax.methods.local_batch import check_subnet, local_batch
 from ist_jax.methods.optimizer_state import at_step, state_labels
 from ist_jax.methods.predictor import Predictor
-from ist_jax.methods.state import Plan, Start, State, Worker
+from ist_jax.methods.state import Plan, Start, State, Worker, first_counters
 from ist_jax.methods.subnet_predictors import SubnetPredictors
 
 OPT_STATES = ("reset", "carry", "local")
@@ -110,6 +110,7 @@ class SubnetMethod(Method):
             store=store,
             opt_state=self._kept_by_workers(state, opt_S, weight_S),
             step=state.step + steps,
+            round=state.round + 1,
             position=state.position + steps * self.info.batch_size,
         )
         return self._placed(state), {"loss_SxJ": loss_SxJ}
@@ -181,8 +182,7 @@ class SubnetMethod(Method):
 
     def init(self, key: Key, start: Start | None = None) -> State:
         if start is None:
-            params = self.decomposition.init(named_key(key, "init"))
-            start = Start(params, None, jnp.zeros((), jnp.int32))
+            start = Start(self.decomposition.init(named_key(key, "init")))
         indices = self.decomposition.partition.first()
         store = self.exchange.init(Exchanged(start.params, self._carried(start)))
         opt_state = ()
@@ -190,10 +190,7 @@ class SubnetMethod(Method):
             params_S = self.exchange.pull(store, indices).params
             opt_state = self._stacked(self._new_opt_states(params_S, start.step))
         outer_state = self.outer.tx.init(store.params) if self.outer else ()
-        # + 0 copies: `round` donates the memory of its state, and the caller may keep `start`
-        step = start.step + 0
-        position = jnp.zeros((), jnp.int32)
-        return self._placed(State(store, opt_state, outer_state, indices, step, position))
+        return self._placed(State(store, opt_state, outer_state, indices, *first_counters(start)))
 
     def _carried(self, start: Start) -> Any:
         if self.opt_state != "carry":
@@ -243,6 +240,7 @@ class SubnetMethod(Method):
             outer_state=outer_state,
             indices=replicate(state.indices),
             step=replicate(state.step),
+            round=replicate(state.round),
             position=replicate(state.position),
         )
 
@@ -252,7 +250,7 @@ class SubnetMethod(Method):
     def end(self, state: State) -> Start:
         full = self.exchange.params(state.store, state.indices)
         opt_state = full.opt_state if self.opt_state == "carry" else None
-        return Start(full.params, opt_state, state.step)
+        return Start(full.params, opt_state, state.step, state.round)
 
     def first_worker(self, state: State) -> Worker:
         pulled_S = self.exchange.pull(state.store, state.indices)

@@ -106,11 +106,10 @@ def _communication(
 
 
 def _computation(run_state: RunState, measured: Mapping[str, Any]) -> dict[str, Any]:
-    memory, flops = measured.get("memory") or {}, run_state.flops_per_device
+    flops = run_state.flops_per_device
     return {
         "flops_per_device": flops,
         "energy_estimate_joules_per_device": flops and energy(flops, run_state.bytes_per_device),
         "flops_per_local_step_per_device": measured.get("flops_per_local_step"),
-        "peak_memory_bytes_per_device": memory.get("peak"),
-        "memory_bytes_per_device": memory or None,
+        "memory_bytes_per_device": measured.get("memory"),
     }

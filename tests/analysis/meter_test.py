@@ -89,9 +89,7 @@ def test_every_method_is_metered(name, tmp_path):
     assert summary["flops_per_device"] == 6 * summary["flops_per_local_step_per_device"]
     assert summary["energy_estimate_joules_per_device"]["compute"] > 0
     memory = summary["memory_bytes_per_device"]
-    assert (
-        memory["peak"] == summary["peak_memory_bytes_per_device"] > memory["state"] + memory["data"]
-    )
+    assert memory["peak"] > memory["state"] + memory["data"]
     assert 0 <= memory["activations"] <= memory["temporary"]
     sent = summary["bytes_per_sync_per_device"]
     small = 8 * 64  # a lost worker's share, a count: a few scalars beside the parameters

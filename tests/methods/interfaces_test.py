@@ -1,6 +1,7 @@
 """Models without Flax, tasks with their own metrics, plans and predictors."""
 
 import dataclasses
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -135,6 +136,35 @@ def test_a_plan_that_synchronises_some_groups_only_is_refused():
     fields = {field.name: getattr(method, field.name) for field in dataclasses.fields(method)}
     with pytest.raises(ValueError, match="a plan synchronises all groups or none"):
         rounds(Partial(**fields), 1)
+
+
+def test_a_plan_may_depend_on_the_round():
+    class EveryOtherRound(Ist):
+        def plan(self, state, key):
+            plan = super().plan(state, key)
+            keep = lambda new_SxM, old_SxM: jnp.where(state.round % 2 == 0, new_SxM, old_SxM)
+            return plan._replace(indices=jax.tree.map(keep, plan.indices, dict(state.indices)))
+
+    method = ist(two_groups(4), TASK, SGD, batch_size=BATCH)
+    fields = {field.name: getattr(method, field.name) for field in dataclasses.fields(method)}
+    method, held = EveryOtherRound(**fields), []
+    for count in range(1, 5):
+        state, _ = rounds(method, count)
+        assert int(state.round) == count
+        held.append(np.asarray(state.indices["hidden_0"]))
+    is_equal = [np.array_equal(*pair) for pair in itertools.pairwise(held)]
+    assert is_equal == [True, False, True]
+
+
+@pytest.mark.parametrize("make", (ist, data_parallel))
+def test_rounds_are_counted_over_all_phases(make):
+    options = {} if make is ist else dict(num_workers=2)
+    method = make(two_groups(2), TASK, SGD, batch_size=BATCH, **options)
+    first = method.fresh(ROOT)
+    assert int(first.round) == 0
+    state, _ = rounds(method, 3)
+    next_phase = method.fresh(ROOT, method.end(state))
+    assert (int(next_phase.round), int(next_phase.position)) == (3, 0)
 
 
 def test_an_ensemble_synchronises_nothing_and_full_models_all_that_has_no_group():

@@ -78,7 +78,6 @@ MEASURED = (
     "seconds_per_local_step",
     "seconds_per_sync",
     "memory_bytes_per_device",
-    "peak_memory_bytes_per_device",
 )
 
 
