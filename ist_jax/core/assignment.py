@@ -16,7 +16,10 @@ Assign = Callable[[Key, Array, int], Array]
 
 
 def home_size(size: int, num_subnets: int) -> int:
-    """Units per home, rounded up. Home h owns the units h * home_size, h * home_size + 1, ..."""
+    """Units per home: N / S, rounded up.
+
+    Home h owns the units from h * home_size to (h + 1) * home_size - 1, as far as they exist.
+    """
     return -(-size // num_subnets)
 
 
@@ -28,7 +31,7 @@ def homes(size: int, num_subnets: int) -> Array:
 
 
 def round_robin(unit_N: Array, size: int, num_subnets: int) -> Array:
-    """int32[S, M], sorted and padded: unit i of the list goes to subnetwork i mod S."""
+    """int32[S, M], sorted and padded: `unit_N[i]` goes to subnetwork i mod S."""
     num_missing = -unit_N.shape[0] % num_subnets
     unit_N = jnp.concatenate([unit_N, jnp.full(num_missing, size, unit_N.dtype)])
     return jnp.sort(unit_N.reshape(-1, num_subnets).T, axis=1).astype(jnp.int32)
@@ -37,13 +40,13 @@ def round_robin(unit_N: Array, size: int, num_subnets: int) -> Array:
 def _by_owners(key: Key, unit_OxM: Array, size: int) -> Array:
     """int32[S, M]: each owner o assigns its units `unit_OxM[o]` at random.
 
-    Subnetworks get equal shares of every owner's units, to within one.
+    The subnetworks' shares of one owner's units differ by at most one unit.
     """
     unit_key, subnet_key = jax.random.split(key)
     order_OxM = jnp.argsort(jax.random.uniform(unit_key, unit_OxM.shape), axis=1)
     unit = jnp.take_along_axis(unit_OxM, order_OxM, axis=1).reshape(-1)
     unit = unit[jnp.argsort(unit == size, stable=True)]  # padding last
-    # one round-robin over all owners: the next one starts where the last one stopped
+    # one round-robin over all owners: each owner continues where the previous one stopped
     shares_SxM = round_robin(unit, size, unit_OxM.shape[0])
     return jax.random.permutation(subnet_key, shares_SxM)
 
@@ -59,7 +62,7 @@ def balanced_by_holders(key: Key, current_SxM: Array, size: int) -> Array:
 
 
 def uniform(key: Key, current_SxM: Array, size: int) -> Array:
-    """A random permutation of all units, in equal shares to within one."""
+    """A random permutation of all units, in shares that differ by at most one unit."""
     unit_key, subnet_key = jax.random.split(key)
     unit_N = jax.random.permutation(unit_key, size)
     shares_SxM = round_robin(unit_N, size, current_SxM.shape[0])
@@ -67,7 +70,7 @@ def uniform(key: Key, current_SxM: Array, size: int) -> Array:
 
 
 def blocks(key: Key, current_SxM: Array, size: int) -> Array:
-    """As `uniform`, but the larger shares rotate: they shift by one subnetwork per round."""
+    """Like `uniform`, but the larger shares shift by one subnetwork per round."""
     count_S = jnp.roll((current_SxM < size).sum(axis=1), 1)
     held_SxN = _disjoint_sets(key, count_S, size)
     unit_SxN = jnp.where(held_SxN, jnp.arange(size)[None], size)

@@ -20,9 +20,9 @@ class Decomposition(NamedTuple):
       full: the full model. Its `init` gives the parameters, and evaluation runs it.
       subnet: the model of one subnetwork.
       example: one input (arrays or ShapeDtypeStructs) with a leading batch axis.
-      padded: `full` with S * ceil(N / S) units in every group. Evaluation needs it to use
-        parameters in storage order where S does not divide a group. Without it, evaluation
-        restores the original order first.
+      padded: `full` with S * ceil(N / S) units in every group. If S does not divide a group,
+        this model evaluates parameters in storage order. Without it, evaluation restores the
+        original order first.
       ordered: whether the order of a group's units matters, as it does for blocks in a loop
         (`models.residual.repeated`). Evaluation restores their original order; over a mesh, it
         fetches one block at a time.
@@ -42,7 +42,7 @@ class Decomposition(NamedTuple):
         return self.partition.num_subnets
 
     def init(self, key: Key) -> Params:
-        """Fresh parameters of the full model. Raises ValueError if it has other variables."""
+        """Fresh parameters. Raises ValueError if the model has variables other than parameters."""
         example = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), self.example)
         return self.full.init(key, example)
 

@@ -1,7 +1,7 @@
 """Containers for graphs and constant sparse matrices. They hold arrays and compute nothing.
 
-Shape letters beyond those of `ist_jax.core.types`: N counts nodes, or rows of a matrix; D its
-columns; W is the width of a padded row; R counts overflow rows.
+Shape letters beyond those of `ist_jax.core.types`: N counts nodes or matrix rows, D matrix columns
+and R overflow rows; W is the width of a padded row.
 """
 
 from typing import Any, NamedTuple
@@ -12,10 +12,10 @@ Features = Any  # an array or a SparseMatrix
 
 
 class SparseRows(NamedTuple):
-    """The rows of a constant sparse matrix [N, D]; a bucket stores rows padded to one width.
+    """The rows of a constant sparse matrix [N, D], stored in buckets.
 
-    A row is stored in the narrowest bucket that fits its entries. Its empty slots are zeros.
-    `ist_jax.models.spmm.sparse_matrix` chooses the buckets.
+    Each bucket pads its rows to one width. A row is stored in the narrowest bucket that fits its
+    entries. Empty slots are zeros. `ist_jax.models.spmm.sparse_matrix` chooses the buckets.
 
     Attributes:
       row: for each bucket int32[n], the rows that it stores.
@@ -33,7 +33,7 @@ class SparseRows(NamedTuple):
 class SparseMatrix(NamedTuple):
     """A constant sparse matrix [N, D], stored by rows and by columns.
 
-    The columns are the rows of the transpose. Gradients multiply by it.
+    The columns are stored as the rows of the transpose, by which gradients are multiplied.
     """
 
     rows: SparseRows
@@ -50,11 +50,11 @@ class Graph(NamedTuple):
     Every node has one row of W neighbours. Further neighbours are in overflow rows.
 
     Attributes:
-      features: [N, D], or a constant product of them that the first layer reads instead; an array
-        or a `SparseMatrix`.
+      features: an array or a `SparseMatrix`: the node features [N, D], or a constant product of
+        them that the first layer reads instead.
       degree_N: number of neighbours, without the node itself.
       mask_N: 1 for a node, 0 for padding.
-      neighbours_NxW: int32, N in empty slots.
+      neighbours_NxW: int32, the neighbours of each node, N in empty slots.
       overflow_RxW: int32, further neighbours, N in empty slots.
       receiver_R: int32, sorted, the node that each overflow row belongs to.
     """
@@ -70,12 +70,12 @@ class Graph(NamedTuple):
 class Layered(NamedTuple):
     """The nodes that each layer of a graph network needs to compute the logits of some nodes.
 
-    It replaces a `Graph`. The nodes of a layer are the first nodes of the layer below.
+    It replaces a `Graph`. The nodes of a layer come first among the nodes of the layer below.
 
     Attributes:
       features: of the nodes of the lowest layer, as in `Graph`.
-      blocks: the propagation matrix [nodes of the layer, nodes of the layer below] of each layer
-        that sums over neighbours, the lowest first. It is an array if nodes are sampled, and a
+      blocks: for each layer that sums over neighbours, lowest first, its propagation matrix
+        [nodes of the layer, nodes of the layer below]. It is an array if nodes are sampled, and a
         `SparseMatrix` if it covers every node that the logits depend on.
     """
 

@@ -1,4 +1,4 @@
-"""Random keys: a run folds its root key with the round number, and the result with names."""
+"""Random keys: a run folds the round number into its root key, and names into the result."""
 
 import zlib
 

@@ -44,11 +44,11 @@ class Model(Protocol):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Calibrated:
-    """A model with fixed normalisation statistics, so that a prediction depends on one example.
+    """A model with fixed normalisation statistics: each prediction depends on its example alone.
 
     Attributes:
       model: the model.
-      stats: what `model.measure` returned; None: every batch is normalised with its statistics.
+      stats: what `model.measure` returned; None: each batch is normalised with its own statistics.
     """
 
     model: Model

@@ -1,23 +1,25 @@
-"""The 'balanced' partition of units that have several holders each (a minimum depth, as in ResIST).
+"""The 'balanced' partition where units have several holders (a minimum depth, as in ResIST).
 
 S subnetworks hold M of N units each, with S M > N. An assignment meets four conditions:
 
-  - Every unit has a holder, and all have equally many holders, to within one.
+  - Every unit has a holder, and the holder counts of any two units differ by at most one.
   - Every subnetwork holds M different units.
   - Every subnetwork holds each unit with probability M / N.
-  - A home and a subnetwork share at most ceil(home size x M / N) units, so that a mesh can send
-    equal blocks. With a smaller bound, no draw could meet the third condition.
+  - A subnetwork holds at most ceil(home size x M / N) units of a home, so that a mesh can send
+    equal blocks. By the third condition it holds home size x M / N on average, so no smaller
+    bound is possible.
 
 It takes three steps. Example: N = 6 units, S = 3 subnetworks, M = 4, homes {0, 1}, {2, 3}, {4, 5}.
 
- 1. *Apportion copies.* S M = 12 copies of 6 units: 2 of each. They form one row, home by home. The
-    homes are in random order, and so are the units of each home:
+ 1. *Apportion copies.* Make S M = 12 copies of the 6 units: 2 of each. They form one row, home by
+    home. The homes are in random order, and so are the units of each home:
 
         home 1: 3 3 2 2     home 0: 0 0 1 1     home 2: 5 5 4 4
 
  2. *Place the remainders.* Each home has 4 copies for 3 subnetworks: one for each, and 1 left over.
-    The extra copies rotate over a random order of the subnetworks, say 2, 0, 1. So home 1 gives its
-    extra copy to subnetwork 2, home 0 to subnetwork 0, and home 2 to subnetwork 1.
+    The homes, in the order of the row, give their extra copies to the subnetworks in turn. The
+    turns are in random order, say 2, 0, 1. So home 1 gives its extra copy to subnetwork 2, home 0
+    to subnetwork 0, and home 2 to subnetwork 1.
 
  3. *Round-robin.* Each home lists the subnetworks in random order, those with an extra copy first,
     and assigns its copies in turn:
@@ -28,7 +30,7 @@ It takes three steps. Example: N = 6 units, S = 3 subnetworks, M = 4, homes {0, 
 
     Subnetwork 0 now holds {0, 1, 3, 5}, subnetwork 1 {1, 2, 4, 5} and subnetwork 2 {0, 2, 3, 4}.
 
-The copies of one unit are neighbours in the row and at most S, so they go to different subnetworks.
+A unit has at most S copies, neighbours in the row. So they go to different subnetworks.
 """
 
 import jax
@@ -60,18 +62,22 @@ def balanced_with_overlap(key: Key, current_SxM: Array, size: int) -> Array:
 
 
 def _apportion_copies(key: Key, size: int, num_subnets: int, slots: int) -> tuple[Array, Array]:
-    """Step 1. (int32[S M], the unit of every copy in the row; int32[H], the place of every home).
+    """Step 1. (int32[S M], the unit of every copy in the row; int32[H], each home's place in it).
 
-    The unit at place r of the row has floor(((r + 1) S M + u) / N) - floor((r S M + u) / N) copies,
-    with one random u from 0 .. N - 1 for all units. This is a systematic sample: the mean over u is
-    exactly S M / N (Hermite's identity). So n neighbours have n S M / N copies, rounded up or down.
+    One number u is drawn from 0 .. N - 1. The first r units of the row then have, together,
+
+        floor((r S M + u) / N) copies.
+
+    A unit has the difference between two such totals. On average over u, that is exactly S M / N
+    copies (Hermite's identity). For every u, any n neighbouring units have n S M / N copies
+    together, rounded up or down. This is systematic sampling.
     """
     home_key, unit_key, start_key = jax.random.split(key, 3)
     num_copies = num_subnets * slots
     place_H = jax.random.permutation(home_key, num_subnets)
     place_N = place_H[jnp.arange(size) // home_size(size, num_subnets)]
     row_N = jnp.lexsort((jax.random.uniform(unit_key, (size,)), place_N))
-    # on the host in 64 bits: N S M may not fit into 32
+    # computed on the host in 64 bits, since N S M may not fit into 32
     quotient, remainder = np.divmod(np.arange(size + 1, dtype=np.int64) * num_copies, size)
     quotient, remainder = jnp.asarray(quotient, jnp.int32), jnp.asarray(remainder, jnp.int32)
     u = jax.random.randint(start_key, (), 0, size)

@@ -1,19 +1,19 @@
 """Partitions: which units each subnetwork holds, by pure functions of keys and indices.
 
-    balanced  The default. Every owner assigns its units at random, in equal shares to within one.
-              The owner of a unit is its home (as in the authors' partitioned parameter server,
-              IST_Release, distributed_*_partitioned_ps); in a holder-sharded group, the
-              subnetwork that holds it.
+    balanced  The default. Every owner assigns its units at random, in shares that differ by at
+              most one unit. The owner of a unit is its home (as in the authors' partitioned
+              parameter server, IST_Release, distributed_*_partitioned_ps) or, in a holder-sharded
+              group, the subnetwork that holds it.
     uniform   A random permutation of each group, in equal shares (IST, Yuan et al., VLDB 2022).
-    blocks    As uniform, with counts as equal as possible; the larger ones rotate (ResIST, Dun et
-              al., UAI 2022, section 3).
+    blocks    Like uniform, but the larger shares rotate over the subnetworks (ResIST, Dun et al.,
+              UAI 2022, section 3).
     rolling   Contiguous slices that shift by one unit per round (FedRolex, Alam et al., 2022).
     fixed     The slices of the first round, in every round (an ensemble of subnetworks).
 
 'balanced' and 'blocks' accept a minimum number of units per subnetwork (ResIST's minimum depth).
 If it is above N / S, units have several holders. 'blocks' draws the extra units from all units;
-'balanced' draws about as many from each home (`core.overlap`). On average, both hold all units
-equally often.
+'balanced' draws about as many from each home (`core.overlap`). With either, all units are held
+equally often on average.
 
 Indices are `indices[group]: int32[S, M]`. Rows are sorted. If S does not divide the group's size N,
 rows are padded with N. Indices depend on (key, previous indices) alone, so all hosts agree without
@@ -106,7 +106,7 @@ class Partition(NamedTuple):
 
     @property
     def equal_blocks(self) -> bool:
-        """Whether a mesh can exchange it: `block_units` bounds what an owner sends a subnetwork."""
+        """Whether a mesh can exchange it, in equal blocks of `block_units` units."""
         return not self.sizes or self.name in EQUAL_BLOCKS
 
     def block_units(self, group: str) -> int:
@@ -240,5 +240,5 @@ def _check_holder_sharded(
     if overlapping := [g for g in sorted(holder_sharded) if min_units > sizes[g] // num_subnets]:
         raise ValueError(
             f"a holder-sharded unit has one holder, and min_units={min_units} gives units of "
-            f"{overlapping} several: leave these groups out of holder_sharded"
+            f"{overlapping} several holders: leave these groups out of holder_sharded"
         )

@@ -4,8 +4,9 @@ A placement maps a function of one subnetwork, `f(shared, worker)`, over all of 
 `placement(f)(shared, worker_S)`. Every leaf of `worker_S` and of the result has a leading axis S.
 `shared` is the same for all subnetworks, except for its `ByDevice` values (`core.sample_order`).
 
-If `f` returns (value, term), `placement.summed(f)` returns (value_S, the sum of all terms). Each
-device accumulates its terms. Except with `vmapped`, it stores one term at a time.
+If `f` returns (value, term), `placement.summed(f)` returns (value_S, the sum of all terms). With
+`looped`, a device adds up its terms as it computes them, and stores one at a time. With `vmapped`,
+it stores all of them first.
 
     looped()                 one subnetwork after another in one program (a scan)
     vmapped()                all at once, as batched operations (vmap)
@@ -119,7 +120,7 @@ def _over_mesh(mesh: Mesh, on_device: PerSubnet, out_specs: Any) -> PerSubnet:
 
     def run(shared: Any, worker_S: Any) -> Any:
         shared_specs = jax.tree.map(spec, shared, is_leaf=is_by_device)
-        # check_vma=False, as Flax's scan carries start as replicated and end as varying values
+        # check_vma=False, since the carry of a Flax scan starts replicated and ends varying
         mapped = jax.shard_map(
             run_on_device,
             mesh=mesh,
@@ -199,10 +200,10 @@ def make_placement(
       num_subnets: S.
       num_devices: devices of the mesh; 0: all.
       on_mesh: whether the method can run on a mesh. If not, 'auto' uses one device.
-      batched: where training several subnetworks as one batch is faster than in a loop.
-        'accelerator': not on a CPU, where batched matrix products are slower than single ones.
-        'never': for convolutions, which would become grouped convolutions, since every subnetwork
-        has its own kernels. 'always': everywhere.
+      batched: on which backends it is faster to train several subnetworks as one batch than in a
+        loop. 'accelerator': all but the CPU, where batched matrix products are slower than single
+        ones. 'never': none. This is for convolutions: since every subnetwork has its own kernels,
+        a batch would turn them into grouped convolutions. 'always': all.
 
     Raises:
       ValueError: `name` or `batched` is unknown; there are fewer devices, their number does not

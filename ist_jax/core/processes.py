@@ -75,20 +75,20 @@ def fetch(array: jax.Array) -> np.ndarray:
 
 
 def replicate(sharding: jax.sharding.Sharding, value: np.ndarray) -> jax.Array:
-    """`value` on every device of `sharding`. All processes must pass the same value; no check."""
+    """`value` on every device of `sharding`. All processes must pass the same value (unchecked)."""
     if sharding.is_fully_addressable:
         return jax.device_put(value, sharding)
     return jax.make_array_from_callback(value.shape, sharding, lambda index: value[index])
 
 
 def key_on(sharding: jax.sharding.Sharding, key: jax.Array) -> jax.Array:
-    """`key` on every device of `sharding`, also those of other processes."""
+    """`key` on every device of `sharding`, including those of other processes."""
     # jax.device_put refuses keys on devices of other processes
     return jax.random.wrap_key_data(replicate(sharding, np.asarray(jax.random.key_data(key))))
 
 
 def over_devices(sharding: jax.sharding.Sharding) -> jax.sharding.Sharding:
-    """Parts of equal length, one on every device of `sharding`."""
+    """A sharding that splits the leading axis evenly over the devices of `sharding`."""
     if len(sharding.device_set) == 1:
         return sharding
     assert isinstance(sharding, NamedSharding)  # several devices are always a mesh

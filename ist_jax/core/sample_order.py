@@ -44,7 +44,7 @@ class ByDevice:
 
 
 def is_by_device(value: Any) -> bool:
-    """For `is_leaf=` of tree functions."""
+    """Whether `value` is a `ByDevice`, for the `is_leaf=` of tree functions."""
     return isinstance(value, ByDevice)
 
 
@@ -63,9 +63,9 @@ class View(NamedTuple):
         has all examples on every device; a `ByDevice` has only those of the device's workers.
       shards: the examples of each worker, as indices into `arrays` on its device.
       key: the key of the data order, the same in every round.
-      first: for streamed data, the position in every worker's stream at which `arrays` starts;
-        `arrays` then has each worker's examples in the order of its stream. None for data in
-        memory.
+      first: for streamed data, the stream position at which `arrays` starts, the same for all
+        workers; `arrays` then has each worker's examples in the order of its stream. None for data
+        in memory.
     """
 
     arrays: Any
@@ -78,12 +78,13 @@ def split_by_device(shards: Shards, devices: int) -> tuple[np.ndarray, Shards]:
     """Splits examples among devices: each device gets those of its workers.
 
     Args:
-      shards: those of S workers that share no example.
+      shards: the examples of S workers. No two workers share an example.
       devices: R, a divisor of S.
 
     Returns:
       (int32[R, n], Shards): the examples of every device, and the shards of the S workers as
-      indices into their device's row. Shorter rows are padded with examples that no worker draws.
+      indices into their device's row. Shorter rows are padded by repeating their examples; no
+      worker draws from the padding.
     """
     size_RxP = np.asarray(shards.size_S).reshape(devices, -1)
     begin_RxP = np.asarray(shards.start_S).reshape(devices, -1)
@@ -146,8 +147,8 @@ def draw(view: View, worker: Array, position: Array, count: int) -> Array:
         of_this_B = jax.vmap(lambda place: permuted(key, place, size))(place_B)
         return jnp.where(pass_B == number, of_this_B, element_B)
 
-    # Deriving a key costs many times as much as permuting a place. So this loops over passes, of
-    # which most batches have one, and derives one key for each.
+    # Deriving a key costs many times as much as permuting a place. So this loop derives one key per
+    # pass, and most batches lie within one pass.
     zeros_B = jnp.zeros(count, jnp.int32)
     element_B = lax.fori_loop(pass_B[0], pass_B[-1] + 1, fill_in_pass, zeros_B)
     return view.shards.member_N[start + element_B]

@@ -25,7 +25,7 @@ class ShardedStack:
     mesh: Mesh = dataclasses.field(metadata={"static": True})
 
     def block(self, number: Array) -> Array:
-        """The value of one block on every device: a sum of the holder's value and zeros."""
+        """The value of one block, on every device: its holder adds it, all others add zeros."""
         axis = self.mesh.axis_names[0]
 
         def value_here(share: Array, place: Array) -> Array:

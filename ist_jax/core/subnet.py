@@ -27,7 +27,7 @@ class Label(NamedTuple):
     Attributes:
       axes: the group of every axis; None for an axis without a group.
       averaged: whether a leaf without groups is averaged over the subnetworks. If not, all copies
-        are equal, and the first one is taken (step counts of an optimizer).
+        are equal, as an optimizer's step counts are, and the first one is taken.
     """
 
     axes: Axes
@@ -40,7 +40,7 @@ class Label(NamedTuple):
 
 
 def is_label(leaf: Any) -> bool:
-    """For `is_leaf=` of tree functions over labels."""
+    """Whether `leaf` is a `Label`, for the `is_leaf=` of tree functions."""
     return isinstance(leaf, Label)
 
 
@@ -56,7 +56,7 @@ def _label(name: str, leaf: Any, rules: Rules, sizes: Mapping[str, int]) -> Labe
     if len(set(named)) < len(named):
         raise ValueError(
             f"a group may label one axis of a leaf, but {name!r} has {axes}: "
-            "give each axis another group"
+            "give each axis a different group"
         )
     for axis, (group, length) in enumerate(zip(axes, leaf.shape)):
         if group is not None and group not in sizes:
@@ -82,7 +82,8 @@ def label_axes(params: Params, rules: Rules, sizes: Mapping[str, int]) -> Any:
 
     Args:
       params: pytree of parameters.
-      rules: (path regex, group per axis); the first match wins. None: the leaf is shared.
+      rules: (path regex, group per axis), or (path regex, None) for a shared leaf; the first match
+        wins.
       sizes: group -> number of units.
 
     Raises:
@@ -151,7 +152,7 @@ def blend(old: Array, new: Array, weight: Array) -> Array:
 
 
 def per_subnet(weight_S: Array, leaf_S: Array) -> Array:
-    """`weight_S` with trailing axes of length 1, as many axes as `leaf_S`."""
+    """`weight_S` with trailing axes of length 1, so that it has as many axes as `leaf_S`."""
     return weight_S.reshape((-1,) + (1,) * (leaf_S.ndim - 1))
 
 
@@ -172,7 +173,7 @@ def _write(
 ) -> Array:
     """`leaf` with one subnetwork's `value` at its units, axis by axis."""
     (axis, group), *inner = groups
-    if inner:  # take the held units of this axis, and write along the other axes there
+    if inner:  # take the held units of this axis, and write `value` into them along the other axes
         value = _write(take(leaf, indices[group], axis), value, tuple(inner), indices)
     return _put(leaf, indices[group], axis, value)
 
@@ -260,8 +261,8 @@ def merge(
 
     A holder of weight w > 0 contributes `old + w * (value - old)` to each of its entries. At w = 1
     that is its value, bit for bit. An entry with one contribution becomes that contribution. An
-    entry with several becomes their mean; so does a leaf without groups. An entry without any keeps
-    its bits.
+    entry with several becomes their mean, and one with none keeps its bits. A leaf without groups
+    becomes the mean of all contributions.
 
     Args:
       params: the full parameters before the round.

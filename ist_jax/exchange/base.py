@@ -22,7 +22,7 @@ class Exchange(NamedTuple):
         subnetworks trained; float32[S] `weight_S` is their participation, as in `subnet.merge`.
       params: (store, indices) -> params in original order.
       stored_params: (store, indices) -> params in storage order (`storage_order`), permuted and
-        padded. The full model computes the same function with them, so evaluation sends none.
+        padded. The full model computes the same function with them, so evaluation sends no units.
       shardings: the shardings of the store's leaves on a mesh; None on one device.
     """
 

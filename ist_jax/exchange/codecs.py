@@ -107,7 +107,7 @@ def codec_names(compressions: Any, tree: Any) -> list[str]:
 
 
 def codec_for(compression: str, shape: Any, axis: int | None, num_subnets: int) -> Codec:
-    """The codec that `compression` names, or `EXACT` where that would not make the leaf smaller.
+    """The codec that `compression` names, or `EXACT` if that codec would not save bytes.
 
     Args:
       compression: a name of `CODECS`.

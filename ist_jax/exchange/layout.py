@@ -32,7 +32,7 @@ def holder_sharded_axis(label: Label, partition: Partition) -> int | None:
 
 
 def home_axis(label: Label, partition: Partition) -> tuple[int, str]:
-    """(axis, group) along which any other labelled leaf is sharded: the first home-sharded one."""
+    """The first home-sharded (axis, group): a leaf that is not holder-sharded is split along it."""
     return next(
         (axis, group) for axis, group in label.groups if group not in partition.holder_sharded
     )
@@ -58,7 +58,7 @@ def choose_home_sharded(
     exchanged = _labelled(labels, shapes)
     groups = sorted({group for label, _ in exchanged for _, group in label.groups})
     forced = set(overlapping) & set(groups)
-    extra_bytes = dict.fromkeys(groups, 0)  # of home-sharding over holder-sharding
+    extra_bytes = dict.fromkeys(groups, 0)  # what home-sharding costs beyond holder-sharding
     for sign, leaves in ((1, exchanged), (-1, _labelled(*outer))):
         for label, num_bytes in leaves:
             if len(label.groups) == 1:
@@ -147,7 +147,7 @@ def storage_order(partition: Partition, indices: Indices) -> Indices:
     """group -> int32[S * M]: the unit at every place of a group's axis in `Exchange.stored_params`.
 
     A holder-sharded group is ordered by holder. A home-sharded group is in original order. Both are
-    padded; the unit of a padded place is the group's size.
+    padded: a place without a unit has the group's size as its index.
     """
 
     def units(group: str, size: int) -> Array:

@@ -5,9 +5,9 @@
     HomeSharded    sends nothing   sends units     sends units back
     Shared         sends nothing   sends nothing   averages over the subnetworks
 
-`pack_pull` returns the blocks to send, and `unpack_pull` takes the blocks that were received for
-them. Repartition and push work the same way. All these methods run on every device, on its part of
-the arrays. P = S / R is the number of subnetworks on a device.
+`pack_pull` returns the blocks to send, and `unpack_pull` takes the blocks that arrive in exchange.
+Repartition and push work the same way. All these methods run on every device, on its part of the
+arrays. P = S / R is the number of subnetworks on a device.
 """
 
 import abc
@@ -118,7 +118,7 @@ class Leaf(abc.ABC):
         return stored
 
     def to_storage_order(self, stored: Array, indices: Indices) -> Array:
-        """The leaf in `layout.storage_order`. Sharded axes are not permuted."""
+        """The leaf in `layout.storage_order`. Its sharded axis is stored in that order already."""
         return stored
 
 
@@ -156,7 +156,7 @@ class _Sharded(Leaf):
         return dict(self.label.groups)[self.axis]
 
     def _parts(self, arrays: Sequence[Array]) -> list[tuple[Array, Label]]:
-        """The arrays of an encoded leaf with their labels. All after the first have one group."""
+        """(array, label) of an encoded leaf. After the first, only the sharded axis has a group."""
         one_group = Label(
             tuple(group if a == self.axis else None for a, group in enumerate(self.label.axes))
         )
@@ -166,7 +166,7 @@ class _Sharded(Leaf):
         """The encoded leaf of each subnetwork. Its random key does not depend on its device."""
         if self.codec is EXACT:
             return (value_P,)
-        assert key is not None  # only a pull has none, and rounds to nearest
+        assert key is not None  # only a pull has no key, and it does not call this
         subnet_P = self.transport.local(jnp.arange(self.partition.num_subnets))
         leaf_key = jax.random.fold_in(key, self.number)
         key_P = jax.vmap(lambda subnet: jax.random.fold_in(leaf_key, subnet))(subnet_P)

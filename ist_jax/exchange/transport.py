@@ -24,18 +24,19 @@ from ist_jax.core.placement import AXIS
 from ist_jax.core.subnet import take
 from ist_jax.core.types import Array
 
-# Blocks below this many bytes are copied into one collective. On 8 CPU devices that takes 0.5 of
-# the time at 64 KiB and 0.9 at 256 KiB, which is not worth the copy's memory
-# (ist_jax.cli.benchmarks.rounds).
+# Blocks below this many bytes are copied into one collective. On 8 CPU devices, blocks of 64 KiB
+# then take 0.5 of the time. Blocks of 256 KiB take 0.9 of it, which does not justify the memory of
+# the copy (ist_jax.cli.benchmarks.rounds).
 FUSE_BELOW = 1 << 16
 
 
 class SendTable(NamedTuple):
     """Where the units of one group are read and written, as tables of positions.
 
-    Positions number the places of all owners, one owner after another. A subnetwork receives H x K
-    rows: a block of K rows from each of the H owners, in their order. L of these rows come from the
-    owners on one device. An index past the end is padding.
+    Every owner has places, which store one unit each. Positions number the places of all owners,
+    one owner after another. A subnetwork receives H x K rows: a block of K rows from each of the H
+    owners, in the order of the owners. L of these rows come from the owners on one device. An index
+    past the end is padding.
 
     Example: 2 owners with 2 places each, 2 subnetworks, K = 1, and 2 devices, each with one owner
     and one subnetwork. Owner 0 has positions 0 and 1, owner 1 has 2 and 3. Subnetwork 0 needs
@@ -43,7 +44,8 @@ class SendTable(NamedTuple):
 
         position_SxM = [[3, 0], [1, 2]]
 
-    Subnetwork 0 receives positions 0 and 3; subnetwork 1 receives 1 and 2. So the table has
+    Subnetwork 0 receives the units at 0 and 3, in this order; subnetwork 1 those at 1 and 2. So the
+    table has
 
         rows_SxL     [[0], [1]] on device 0: it sends row 0 to subnetwork 0, row 1 to subnetwork 1
                      [[1], [0]] on device 1: it sends row 1 to subnetwork 0, row 0 to subnetwork 1
@@ -53,7 +55,7 @@ class SendTable(NamedTuple):
     Attributes:
       rows_SxL: the rows that this device sends to each subnetwork.
       slot_SxHK: for each subnetwork, the slot of every received row.
-      received_SxM: for each subnetwork, the received row of every slot.
+      received_SxM: for each subnetwork, the received row that every slot stores.
     """
 
     rows_SxL: Array
@@ -97,7 +99,7 @@ class LocalTransport:
         return blocks
 
     def pack(self, rows_S: Array) -> Array:
-        """The blocks to send, from the rows `table.rows_SxL`, [S, .., L, ..]."""
+        """The blocks to send, from [S, .., L, ..], the gathered rows `table.rows_SxL`."""
         return rows_S
 
     def unpack(self, received: Array, axis: int, table: SendTable) -> Array:
@@ -156,7 +158,7 @@ class MeshTransport(LocalTransport):
         )
 
     def _local_rows(self, position_SxHK: Array, places: int, block_units: int) -> Array:
-        """The blocks of this device's owners, as rows numbered from the device's first place."""
+        """The rows that this device's owners send, numbered from the device's first place."""
         first_owner, num_rows = lax.axis_index(AXIS) * self.per_device, self.per_device * places
         position_SxL = lax.dynamic_slice_in_dim(
             position_SxHK, first_owner * block_units, self.per_device * block_units, axis=1
@@ -183,13 +185,13 @@ class MeshTransport(LocalTransport):
         return rows_S.reshape(self.num_devices, self.per_device, *rows_S.shape[1:])
 
     def unpack(self, received: Array, axis: int, table: SendTable) -> Array:
-        rows_S = jnp.moveaxis(received, 0, axis + 1)  # the sending device beside its rows
+        rows_S = jnp.moveaxis(received, 0, axis + 1)  # the axis of senders beside that of rows
         rows_S = rows_S.reshape(*rows_S.shape[: axis + 1], -1, *rows_S.shape[axis + 3 :])
-        assert table.received_SxM is not None  # a table of this class has all arrays
+        assert table.received_SxM is not None  # the tables of a MeshTransport have all arrays
         return _take_each(rows_S, self.local(table.received_SxM), axis)
 
     def pack_return(self, subparams_S: Array, axis: int, table: SendTable) -> Array:
-        assert table.slot_SxHK is not None  # a table of this class has all arrays
+        assert table.slot_SxHK is not None  # the tables of a MeshTransport have all arrays
         rows_S = _take_each(subparams_S, self.local(table.slot_SxHK), axis)
         before, after = rows_S.shape[: axis + 1], rows_S.shape[axis + 2 :]
         by_device = rows_S.reshape(*before, self.num_devices, -1, *after)
