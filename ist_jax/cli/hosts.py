@@ -2,6 +2,7 @@
 
 import contextlib
 import ipaddress
+import os
 import socket
 import sys
 
@@ -44,9 +45,10 @@ def check_coordinator(coordinator: Coordinator) -> None:
     try:
         socket.create_server(("", port), family=family, dualstack_ipv6=both).close()
     except OSError as error:
+        why = os.strerror(error.errno or 0)
         raise ConfigError(
-            f"process 0 cannot listen at port {port} of this host ({error.strerror}): give all "
-            "processes a --coordinator with another port"
+            f"process 0 cannot listen at port {port} of this host ({why}): give all processes a "
+            "--coordinator with another port"
         ) from error
     if own_address(host) is None:
         print(
