@@ -32,6 +32,7 @@ ORDER = (
     "cli.validation",
     "cli.builders",
     "cli.experiment",
+    "cli.hosts",
     "cli.distributed",
     "cli.records",
     "cli.benchmarks",

@@ -20,6 +20,7 @@ from cases import BATCH, TASK, dataset, on_a_graph, two_groups  # noqa: E402
 from jax.experimental import multihost_utils  # noqa: E402
 
 from ist_jax import LoopConfig, ist, run  # noqa: E402
+from ist_jax.analysis.links import Link  # noqa: E402
 from ist_jax.core.placement import sharded, subnet_mesh  # noqa: E402
 from ist_jax.data import load  # noqa: E402
 from ist_jax.data.splits import shards_of  # noqa: E402
@@ -67,6 +68,11 @@ method = ist(
     two_groups(4), TASK, optax.sgd(0.1), batch_size=BATCH, placement=sharded(subnet_mesh())
 )
 phases, config = [(method, 6 * 4 * BATCH, 3)], LoopConfig(eval_every=1, eval_subnets=True)
+try:  # both refuse: the time of training has the exchange between them
+    run(phases, TASK, dataset(), LoopConfig(link=Link(1e6)))
+    raise AssertionError("it simulated a link where there is a real one")
+except ValueError as error:
+    assert "exchange over a real one" in str(error)
 workdir = pathlib.Path(out).with_suffix("")
 try:  # one process is asked to stop, both do, and go on from their checkpoint
     run(phases, TASK, dataset(), config, workdir, stop=lambda: process == 1)

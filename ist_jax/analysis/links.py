@@ -1,6 +1,9 @@
 """Simulated network links: two numbers, to try slow links on one machine."""
 
+from collections.abc import Collection
 from typing import NamedTuple
+
+import jax
 
 
 class Link(NamedTuple):
@@ -17,3 +20,25 @@ class Link(NamedTuple):
     def seconds(self, num_bytes: float, messages: float) -> float:
         """The time of `messages`, sent one after another, with `num_bytes` in total."""
         return num_bytes / self.bandwidth + messages * self.latency
+
+
+def num_separate(devices: Collection[jax.Device]) -> int:
+    """How many devices compute at once. CPU devices of a process share its cores: they are one."""
+    return len({d.process_index if d.platform == "cpu" else d.id for d in devices})
+
+
+def check_simulated(devices: Collection[jax.Device]) -> None:
+    """Refuses to simulate a link between devices that have a real one.
+
+    The measured time of training has their exchange already, and it cannot be taken out: methods
+    that synchronise in every step have no time of a synchronisation alone.
+
+    Raises:
+      ValueError: there are several devices, besides the CPU devices of one process.
+    """
+    if (separate := num_separate(devices)) > 1:
+        raise ValueError(
+            f"link.bandwidth simulates a link, and these {separate} devices exchange over a real "
+            "one, whose time is measured already: leave it out, or use one process and "
+            "placement=looped"
+        )

@@ -7,30 +7,37 @@ shared file system.
 
 import contextlib
 import dataclasses
+import functools
+import importlib.metadata
 import os
 import pathlib
 import re
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 import jax
 from jax.errors import JaxRuntimeError
 
+from ist_jax.cli import hosts
 from ist_jax.cli.config import ConfigError
 from ist_jax.cli.config.parsing import ConfigFlags, flags_only
+from ist_jax.cli.config.schema import Range
 from ist_jax.cli.exit_status import FAILED, exit_status, is_out_of_memory
 from ist_jax.core.errors import first_line
 from ist_jax.training.checkpoint import committed_rounds
 
 TPU_HOSTS = ("TPU_PROCESS_ADDRESSES", "TPU_WORKER_HOSTNAMES")  # under Kubernetes
 HEARTBEAT = 30  # seconds without a heartbeat after which a process counts as dead
-FLAGS = "--coordinator, --num-processes, --process-id"
+ABORT = 60  # seconds after our timeout in which JAX, if it were still waiting, would abort
+NAMES = ("coordinator", "num_processes", "process_id")
+FLAGS = ", ".join(f"--{name.replace('_', '-')}" for name in NAMES)
 
 
 @dataclasses.dataclass(frozen=True)
 class Processes:
-    """Which process of a run this is; all three flags, or none."""
+    """Which process of a run this is: the flags `NAMES`, all or none; and how long it waits."""
 
     coordinator: str | None = None
     """HOST:PORT at which process 0 listens."""
@@ -38,6 +45,8 @@ class Processes:
     """How many processes the run has."""
     process_id: int | None = None
     """The number of this one, from 0."""
+    connect_timeout: Annotated[int, Range(1, 3000)] = 120
+    """Seconds within which all processes of the run must start."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,15 +60,47 @@ class TrainingFlags(Processes, ConfigFlags):
 Flags = TypeVar("Flags", bound=TrainingFlags)
 
 
+def _count(environ: Mapping[str, str], name: str, otherwise: int = 1) -> int:
+    return int(environ[name]) if environ.get(name, "").isdigit() else otherwise
+
+
+def slurm_tasks(environ: Mapping[str, str]) -> int:
+    """The tasks of the SLURM step of this process; 1 outside srun."""
+    # srun sets both; sbatch alone may set the first
+    if not {"SLURM_PROCID", "SLURM_STEP_NODELIST"} <= environ.keys():
+        return 1
+    # SLURM_NTASKS may be the job's: an interactive step of salloc has one task
+    return _count(environ, "SLURM_STEP_NUM_TASKS", _count(environ, "SLURM_NTASKS"))
+
+
+def _tasks_of_step(environ: Mapping[str, str]) -> int | None:
+    """The number of processes if srun alone has started several; JAX would take SLURM_NTASKS."""
+    tasks = slurm_tasks(environ)
+    return tasks if tasks > 1 and "OMPI_COMM_WORLD_SIZE" not in environ else None
+
+
 def is_detected(environ: Mapping[str, str]) -> bool:
     """Whether a launcher's environment variables tell JAX about several processes."""
-    count = lambda name: int(environ[name]) if environ.get(name, "").isdigit() else 1
-    # srun sets both; sbatch alone may set the first
-    in_step = {"SLURM_PROCID", "SLURM_STEP_NODELIST"} <= environ.keys()
-    slurm = in_step and count("SLURM_NTASKS") > 1
     tpu = any("," in environ.get(name, "") for name in TPU_HOSTS)
-    several = count("OMPI_COMM_WORLD_SIZE") > 1 or count("MEGASCALE_NUM_SLICES") > 1
-    return slurm or several or tpu
+    several = ("OMPI_COMM_WORLD_SIZE", "MEGASCALE_NUM_SLICES")
+    return slurm_tasks(environ) > 1 or tpu or any(_count(environ, name) > 1 for name in several)
+
+
+def has_other_hosts(environ: Mapping[str, str]) -> bool:
+    """Whether a launcher's environment variables say that it has started several hosts."""
+    processes = _count(environ, "OMPI_COMM_WORLD_SIZE")
+    if processes > 1:
+        return _count(environ, "OMPI_COMM_WORLD_LOCAL_SIZE", processes) < processes
+    return slurm_tasks(environ) > 1 and _count(environ, "SLURM_STEP_NUM_NODES") > 1
+
+
+def trains_on_cpu(environ: Mapping[str, str]) -> bool:
+    """Whether JAX will use the CPU, before it looks for devices: told to, or without plugins."""
+    platforms = environ.get("JAX_PLATFORMS")
+    if platforms:
+        return platforms.split(",")[0] == "cpu"
+    plugins = importlib.metadata.entry_points(group="jax_plugins")
+    return not plugins and "TPU_ML_PLATFORM" not in environ
 
 
 def may_be_in_pod(environ: Mapping[str, str]) -> bool:
@@ -74,9 +115,8 @@ def may_be_in_pod(environ: Mapping[str, str]) -> bool:
 
 def _is_told(flags: Processes) -> bool:
     """Whether the flags name this process. Raises ConfigError if some are missing or wrong."""
-    names = [field.name for field in dataclasses.fields(Processes)]
-    missing = [f"--{n.replace('_', '-')}" for n in names if getattr(flags, n) is None]
-    if len(missing) == len(names):
+    missing = [f"--{n.replace('_', '-')}" for n in NAMES if getattr(flags, n) is None]
+    if len(missing) == len(NAMES):
         return False
     if missing:
         raise ConfigError(f"several processes need {FLAGS}, and {', '.join(missing)} is missing")
@@ -89,39 +129,97 @@ def _is_told(flags: Processes) -> bool:
     return True
 
 
-def join(flags: Processes, timeout: int = 300) -> None:
+@functools.cache
+def _say_once(line: str) -> None:
+    """Prints a line for the user, also if several runs of a sweep say it."""
+    print(line, file=sys.stderr)
+
+
+def join(flags: Processes) -> None:
     """Connects this process to the other processes of its run, if there are any.
 
-    Args:
-      flags: of this process.
-      timeout: seconds within which all processes must start.
-
     Raises:
-      ConfigError: the flags do not fit together, or the other processes do not answer.
+      ConfigError: the flags do not fit together, this host cannot take part, or the other processes
+        do not answer.
     """
-    is_told = _is_told(flags) or is_detected(os.environ)
+    has_flags, environ = _is_told(flags), os.environ
     if jax.distributed.is_initialized():  # by an earlier run of a sweep
         return
-    if not (is_told or may_be_in_pod(os.environ)):
-        return
-    try:
-        jax.distributed.initialize(
-            flags.coordinator,
-            flags.num_processes,
-            flags.process_id,
-            initialization_timeout=timeout,
-            heartbeat_timeout_seconds=HEARTBEAT,
-            shutdown_timeout_seconds=HEARTBEAT,
+    is_told = has_flags or is_detected(environ)
+    tasks = _count(environ, "SLURM_NTASKS")
+    if not is_told and tasks > 1:
+        _say_once(
+            f"this host trains alone (the SLURM job has {tasks} tasks, and this is none of several "
+            "that srun started); to train on all of them, write srun before the command"
         )
+    if is_told or may_be_in_pod(environ):
+        coordinator = hosts.host_and_port(flags.coordinator or "") if has_flags else None
+        _check_host(flags, coordinator)
+        _connect(flags, coordinator, is_told)
+
+
+def _check_host(flags: Processes, coordinator: hosts.Coordinator | None) -> None:
+    """Refuses a host that cannot take part in the run. Raises ConfigError."""
+    if coordinator is not None and flags.process_id == 0:
+        hosts.check_coordinator(coordinator)
+    if trains_on_cpu(os.environ) and flags.num_processes != 1:
+        hosts.check_name(coordinator, coordinator is None and has_other_hosts(os.environ))
+
+
+def _connect(flags: Processes, coordinator: hosts.Coordinator | None, is_told: bool) -> None:
+    """Calls `_initialize`. Raises ConfigError, unless it turns out that there is one process."""
+    try:
+        if _initialize(flags):
+            return
+        why = _absence(flags, coordinator)
     except (RuntimeError, ValueError, OSError) as error:
         why = first_line(error)
         if not is_told and not _is_of_a_pod(error):
-            print(f"this host trains alone ({why}); in a TPU pod, give {FLAGS}", file=sys.stderr)
+            _say_once(f"this host trains alone ({why}); in a TPU pod, give {FLAGS}")
             return
-        raise ConfigError(
-            f"the processes of this run do not find each other ({why}): start all of them within "
-            f"{timeout} s, or give each of them {FLAGS}"
-        ) from error
+    give = "or give each of them" if coordinator is None else "and give each of them its"
+    raise ConfigError(
+        f"the processes of this run do not find each other ({why}): start all of them within "
+        f"{flags.connect_timeout} s (--connect-timeout), {give} {FLAGS}"
+    )
+
+
+def _initialize(flags: Processes) -> bool:
+    """`jax.distributed.initialize`. Returns whether all processes came in time.
+
+    It runs in a thread, since it aborts the process when its own time is over. Its errors are
+    raised here.
+    """
+    raised: list[Exception] = []
+
+    def initialize() -> None:
+        try:
+            jax.distributed.initialize(
+                flags.coordinator,
+                flags.num_processes or _tasks_of_step(os.environ),
+                flags.process_id,
+                initialization_timeout=flags.connect_timeout + ABORT,
+                heartbeat_timeout_seconds=HEARTBEAT,
+                shutdown_timeout_seconds=HEARTBEAT,
+            )
+        except Exception as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=initialize, daemon=True)
+    thread.start()
+    thread.join(flags.connect_timeout)
+    if raised:
+        raise raised[0]
+    return not thread.is_alive()
+
+
+def _absence(flags: Processes, coordinator: hosts.Coordinator | None) -> str:
+    """Who has not come in time, as far as this process can tell."""
+    if coordinator is None:
+        return "some have not started, or cannot be reached"
+    if (why := hosts.silence(coordinator)) is not None:
+        return f"nothing answers at {flags.coordinator}: {why}"
+    return f"{flags.coordinator} answers, but not all {flags.num_processes} processes have come"
 
 
 def _is_of_a_pod(error: Exception) -> bool:
@@ -154,12 +252,10 @@ def _together(workdir: pathlib.Path) -> Iterator[None]:
     except JaxRuntimeError as error:
         if not is_one_of_several() or is_out_of_memory(error):
             raise
-        print(
-            f"error: another process of this run has ended ({first_line(error)}): "
-            f"{how_to_resume(workdir)}",
-            file=sys.stderr,
-            flush=True,
-        )
+        what = f"another process of this run has ended ({first_line(error)})"
+        if "Connection refused" in str(error):
+            what += ", or its host's name resolves to an address that others do not reach"
+        print(f"error: {what}: {how_to_resume(workdir)}", file=sys.stderr, flush=True)
         os._exit(FAILED)  # an orderly exit would wait for the dead process
 
 
@@ -171,15 +267,20 @@ def exit_status_of(kind: type[Flags], argv: Sequence[str], action: Callable[[], 
       argv: the command line, of which only these flags are read here.
       action: what all processes do together.
     """
+    is_joined = False
 
     def joined() -> None:
+        nonlocal is_joined
         flags = flags_only(kind, argv)
         join(flags)
+        is_joined = True
         with _together(pathlib.Path(flags.workdir)):
             action()
 
     status = exit_status(joined)
-    if status and is_one_of_several():
+    # a process that has not met the others cannot ask how many there are
+    may_have_others = is_one_of_several if is_joined else jax.distributed.is_initialized
+    if status and may_have_others():
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)  # an orderly exit would wait for the others, which may still be running

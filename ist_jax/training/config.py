@@ -1,8 +1,9 @@
 """The arguments of the training loop: phases, and how to evaluate and record them."""
 
 import dataclasses
+from collections.abc import Sequence
 
-from ist_jax.analysis.links import Link
+from ist_jax.analysis.links import Link, check_simulated
 from ist_jax.methods import Method
 from ist_jax.training.failures import Failures
 
@@ -72,7 +73,8 @@ class LoopConfig:
         each batch is normalised by its own statistics (the authors' protocol).
       eval_subnets: whether every subnetwork is evaluated as well.
       failures: which workers fail in which round.
-      link: over which synchronisations are simulated, for "simulated_seconds" in the records.
+      link: over which synchronisations are simulated, for "simulated_seconds" in the records; only
+        for workers of one device, or of the CPU devices of one process.
       time_syncs: whether every phase begins by timing a synchronisation, on a copy of the state.
     """
 
@@ -86,3 +88,8 @@ class LoopConfig:
     failures: Failures = dataclasses.field(default_factory=Failures)
     link: Link | None = None
     time_syncs: bool = False
+
+    def check_link(self, phases: Sequence[Phase]) -> None:
+        """Raises ValueError if a link is simulated where a phase has a real one."""
+        for phase in phases if self.link is not None else ():
+            check_simulated(phase.method.sharding.device_set)

@@ -280,10 +280,12 @@ def run(
       WorkdirError: the workdir is in use or cannot be written, or its checkpoints are damaged or do
         not fit.
       StartError: `start` has parameters of another model.
-      ValueError: a phase has no samples or no local steps.
+      ValueError: a phase has no samples or no local steps, or the devices have a real link and
+        `config` simulates another.
     """
     phases = [phase if isinstance(phase, Phase) else Phase(*phase) for phase in phases]
     config = config or LoopConfig()
+    config.check_link(phases)
     total = sum(phase_steps(phase) * phase.samples_per_step for phase in phases)
     with contextlib.ExitStack() as closing:
         if is_first():

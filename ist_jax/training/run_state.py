@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from ist_jax.analysis.links import Link
+from ist_jax.analysis.links import Link, num_separate
 from ist_jax.core.task import Selection
 from ist_jax.methods import Costs
 from ist_jax.training.workdir import WorkdirError
@@ -65,15 +65,8 @@ class RunState:
         self._devices_per_worker = 1.0
 
     def use_devices(self, sharding: jax.sharding.Sharding, num_workers: int) -> None:
-        """Sets the devices, and the number of workers on them, for `device_seconds`.
-
-        The CPU devices of one process count as one device because they share its cores.
-        """
-        devices = {
-            device.process_index if device.platform == "cpu" else device.id
-            for device in sharding.device_set
-        }
-        self._devices_per_worker = len(devices) / num_workers
+        """Sets the devices, and the number of workers on them, for `device_seconds`."""
+        self._devices_per_worker = num_separate(sharding.device_set) / num_workers
 
     @contextlib.contextmanager
     def timed(self, section: str) -> Iterator[None]:

@@ -13,7 +13,7 @@ import time
 
 import pytest
 from jax.errors import JaxRuntimeError
-from processes import PATIENCE, ended, wait_until
+from processes import PATIENCE, ended, two_hosts, wait_until
 
 from ist_jax.cli import distributed
 from ist_jax.cli.commands import launch_local, run
@@ -131,6 +131,9 @@ def test_a_process_that_sees_another_one_end_says_so_in_one_line(tmp_path, monke
     assert left.value.code == 1 and said.count("\n") == 1
     assert "another process of this run has ended (Connection closed by peer" in said
     assert said.endswith("start the same command again everywhere; nothing is saved yet\n")
+    with pytest.raises(SystemExit), distributed._together(tmp_path):
+        raise JaxRuntimeError("Gloo: connect [127.0.1.1]:1: Connection refused")
+    assert "or its host's name resolves to an address that others do not" in capfd.readouterr().err
 
 
 def test_two_processes_write_one_record_and_stop_together(tmp_path):
@@ -180,14 +183,22 @@ def test_what_is_wrong_on_one_host_ends_all_with_a_line_each(tmp_path):
         assert "Traceback" not in first + second and "ended before" not in first + second
 
 
-def test_processes_that_have_no_mesh_are_refused(tmp_path):
+@pytest.mark.parametrize(
+    "option,says",
+    [
+        (
+            "--num_subnets=3",
+            "2 processes train over a mesh: their devices must divide the 3 workers of ist",
+        ),
+        ("--link.bandwidth=1Gbps", "these 2 devices exchange over a real one, whose time is"),
+    ],
+    ids=["no mesh", "a link that would count twice"],
+)
+def test_what_several_processes_cannot_do_is_refused(tmp_path, option, says):
     launch = [*LAUNCH, "--devices=1", "--", DIGITS, *SMALL]
-    ended = run_to_the_end([*launch, "--num_subnets=3", f"--workdir={tmp_path / 'run'}"])
+    ended = run_to_the_end([*launch, option, f"--workdir={tmp_path / 'run'}"])
     said = ended.stdout + ended.stderr
-    assert (
-        ended.returncode == 2
-        and "2 processes train over a mesh: their devices must divide the 3 workers of ist" in said
-    )
+    assert ended.returncode == 2 and says in said, said
     assert "Traceback" not in said and not (tmp_path / "run").exists()
 
 
@@ -199,6 +210,15 @@ def test_processes_that_have_no_mesh_are_refused(tmp_path):
         ({"SLURM_NTASKS": "4"}, False),  # in the batch script itself, outside srun
         ({"SLURM_PROCID": "0", "SLURM_NTASKS": "4"}, False),  # there, too
         ({"SLURM_PROCID": "0", "SLURM_NTASKS": "1", "SLURM_STEP_NODELIST": "n0"}, False),
+        (  # an interactive step of salloc -n4
+            {
+                "SLURM_PROCID": "0",
+                "SLURM_NTASKS": "4",
+                "SLURM_STEP_NODELIST": "n0",
+                "SLURM_STEP_NUM_TASKS": "1",
+            },
+            False,
+        ),
         ({"OMPI_COMM_WORLD_SIZE": "2"}, True),
         ({"TPU_WORKER_HOSTNAMES": "localhost"}, False),
         ({"TPU_WORKER_HOSTNAMES": "t0,t1"}, True),
@@ -210,6 +230,39 @@ def test_launchers_are_detected(environ, is_detected):
     assert distributed.is_detected(environ) == is_detected
 
 
+@pytest.mark.parametrize(
+    "environ,has_other_hosts",
+    [
+        ({}, False),
+        ({"OMPI_COMM_WORLD_SIZE": "4", "OMPI_COMM_WORLD_LOCAL_SIZE": "4"}, False),
+        ({"OMPI_COMM_WORLD_SIZE": "4", "OMPI_COMM_WORLD_LOCAL_SIZE": "2"}, True),
+        ({"SLURM_STEP_NUM_NODES": "2", "SLURM_STEP_NUM_TASKS": "2"}, False),  # outside srun
+        (
+            {
+                "SLURM_PROCID": "0",
+                "SLURM_STEP_NODELIST": "n[0-1]",
+                "SLURM_STEP_NUM_TASKS": "2",
+                "SLURM_STEP_NUM_NODES": "2",
+            },
+            True,
+        ),
+    ],
+)
+def test_launchers_say_whether_there_are_other_hosts(environ, has_other_hosts):
+    assert distributed.has_other_hosts(environ) == has_other_hosts
+
+
+def test_the_name_of_a_host_matters_on_cpu_only(monkeypatch):
+    assert distributed.trains_on_cpu({"JAX_PLATFORMS": "cpu"})
+    assert not distributed.trains_on_cpu({"JAX_PLATFORMS": "cuda,cpu"})
+    plugins = []
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: plugins)
+    assert distributed.trains_on_cpu({})
+    assert not distributed.trains_on_cpu({"TPU_ML_PLATFORM": "JAX"})
+    plugins.append("xla_cuda")
+    assert not distributed.trains_on_cpu({})
+
+
 IN_POD = """
 import os, sys, jax
 os.environ.pop("TPU_SKIP_MDS_QUERY", None)  # JAX finds no TPU here
@@ -218,7 +271,7 @@ if "late" in sys.argv:  # as in a notebook
     jax.config.update("jax_platforms", "cpu")
     jax.devices()
 for _ in range(2):  # as a sweep's runs do
-    distributed.join(distributed.Processes(), timeout=30)
+    distributed.join(distributed.Processes(connect_timeout=30))
 from jax._src.distributed import global_state
 print("process", global_state.process_id, "of", global_state.num_processes)
 """
@@ -261,15 +314,112 @@ def said_by(job, of_process):
     )
 
 
-def test_srun_says_who_the_processes_are():
-    """JAX makes the job's number a port."""
+@pytest.mark.parametrize("of_job", ["2", "4"])
+def test_srun_says_who_the_processes_are(of_job):
+    """JAX makes the job's number a port. The job may have more tasks than the step."""
     job = {
         "SLURM_JOB_ID": str(os.getpid()),
         "SLURM_STEP_NODELIST": "localhost",
-        "SLURM_NTASKS": "2",
+        "SLURM_NTASKS": of_job,
+        "SLURM_STEP_NUM_TASKS": "2",
     }
     said = said_by(job, ["SLURM_PROCID", "SLURM_LOCALID"])
     assert [out for out, _ in said] == ["process 0 of 2\n", "process 1 of 2\n"], said
+
+
+def test_a_slurm_task_that_srun_did_not_start_trains_alone_and_says_so_once():
+    """In an interactive step of salloc -n4 and in a batch script: JAX would wait for 4."""
+    job = {"SLURM_JOB_ID": str(os.getpid()), "SLURM_NTASKS": "4", "SLURM_PROCID": "0"}
+    step = {"SLURM_STEP_NODELIST": "localhost", "SLURM_STEP_NUM_TASKS": "1", "SLURM_LOCALID": "0"}
+    options = dict(cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    command = [sys.executable, "-c", IN_POD]
+    said = ended(
+        [subprocess.Popen(command, env=ENVIRONMENT | task, **options) for task in (job | step, job)]
+    )
+    assert [out for out, _ in said] == ["process 0 of 1\n"] * 2, said
+    for _, error in said:
+        assert error.count("this host trains alone (the SLURM job has 4 tasks") == 1, error
+
+
+def test_peers_that_never_come_are_one_line_and_status_2(tmp_path):
+    """JAX would abort. Process 0 waits for another; one waits for process 0; one was started by
+    srun, without another."""
+    port, silent = launch_local.free_port(), launch_local.free_port()
+    step = {
+        "SLURM_JOB_ID": str(os.getpid()),
+        "SLURM_STEP_NODELIST": "localhost",
+        "SLURM_NTASKS": "2",
+        "SLURM_PROCID": "0",
+        "SLURM_LOCALID": "0",
+    }
+    cases = (
+        (
+            ["--num_processes=2", f"--coordinator=localhost:{port}", "--process_id=0"],
+            {},
+            f"localhost:{port} answers, but not all 2 processes have come",
+        ),
+        (
+            ["--num_processes=2", f"--coordinator=localhost:{silent}", "--process_id=1"],
+            {},
+            f"nothing answers at localhost:{silent}: ",
+        ),
+        ([], step, "some have not started, or cannot be reached"),
+    )
+    pipes = dict(cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    command = [*RUN, DIGITS, f"--workdir={tmp_path / 'run'}", "--connect-timeout=3"]
+    started = [
+        subprocess.Popen([*command, *flags], env=ENVIRONMENT | environ, **pipes)
+        for flags, environ, _ in cases
+    ]
+    for (_, error), (_, _, says) in zip(ended(started), cases, strict=True):
+        errors = [line for line in error.splitlines() if line.startswith("error: ")]
+        assert len(errors) == 1 and "do not find each other" in errors[0], error
+        assert says in errors[0] and "within 3 s (--connect-timeout)" in errors[0], error
+        assert "Traceback" not in error and "Check failure" not in error, error
+    assert [process.returncode for process in started] == [2, 2, 2]
+    assert not (tmp_path / "run").exists()
+
+
+def of_two_hosts(hosts, workdir, *arguments):
+    """What the processes of a run on two hosts print; process 0 is on the first."""
+    flags = ["--coordinator=h0:8476", "--num_processes=2", f"--workdir={workdir}", *arguments]
+    pipes = dict(cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    started = [
+        subprocess.Popen(
+            [*host, *RUN, DIGITS, *SMALL, *flags, f"--process_id={i}"], env=ENVIRONMENT, **pipes
+        )
+        for i, host in enumerate(hosts)
+    ]
+    said = ended(started)
+    return [(process.returncode, error) for process, (_, error) in zip(started, said, strict=True)]
+
+
+def test_a_host_whose_name_is_a_loopback_address_ends_both_with_a_line_each(tmp_path):
+    right = "192.168.77.1 h0\n192.168.77.2 h1"
+    with two_hosts(tmp_path, right, "192.168.77.1 h0\n127.0.1.1 h1") as hosts:
+        first, second = of_two_hosts(hosts, tmp_path / "run", "--connect-timeout=5")
+    assert first[0] == second[0] == 2, (first, second)
+    assert "h0:8476 answers, but not all 2 processes have come" in first[1], first
+    assert "'h1' resolves to 127.0.1.1" in second[1], second
+    assert "map the name to 192.168.77.2 in /etc/hosts" in second[1], second
+    assert "Traceback" not in first[1] + second[1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("of_h0", ["192.168.77.1", "127.0.1.1"], ids=["right", "loopback"])
+def test_two_hosts_train_together_if_their_names_lead_to_each_other(tmp_path, of_h0):
+    """If the name of process 0's host leads back to it, both end with the reason."""
+    names = [f"{of_h0} h0\n192.168.77.2 h1", "192.168.77.1 h0\n192.168.77.2 h1"]
+    with two_hosts(tmp_path, *names) as hosts:
+        first, second = of_two_hosts(hosts, tmp_path / "run", "--epochs=2")
+    if of_h0 == "192.168.77.1":
+        assert first[0] == second[0] == 0, (first, second)
+        summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+        assert summary["status"] == "finished"
+        return
+    assert first[0] and second[0], (first, second)
+    assert "warning: this host's name 'h0' resolves to 127.0.1.1" in first[1], first
+    assert "its host's name resolves to an address that others do not reach" in second[1], second
 
 
 def test_mpirun_says_who_the_processes_are():
@@ -353,6 +503,15 @@ def test_a_tpu_vm_of_no_pod_trains_alone():
             ["--coordinator=localhost:1", "--num_processes=2", "--process_id=2"],
             "from 0 to 1 (num-processes - 1), not 2",
         ),
+        (
+            ["--coordinator=localhost", "--num_processes=2", "--process_id=1"],
+            "--coordinator is HOST:PORT, such as 10.0.0.1:8476, not 'localhost'",
+        ),
+        (
+            ["--coordinator=nowhere.invalid:1", "--num_processes=2", "--process_id=1"],
+            "the host 'nowhere.invalid' is unknown here",
+        ),
+        (["--connect-timeout=0"], "--connect-timeout is from 1 to 3000, not 0"),
     ],
 )
 def test_wrong_flags_are_one_line_and_status_2(arguments, says, capsys):
@@ -366,7 +525,7 @@ def test_flags_may_be_two_words_and_the_last_of_a_name_counts():
     others = ["--config=x", "--model.hidden", "8", "--seed=1"]
     words = ["--process_id", "1", *others, "--num-processes=2", *address, "--workdir", "w"]
     flags = flags_only(distributed.TrainingFlags, ["run", *words])
-    assert flags == distributed.TrainingFlags("x", "b:2", 2, 1, "w")
+    assert flags == distributed.TrainingFlags("x", "b:2", 2, 1, workdir="w")
 
     def workdir(*words):
         return flags_only(distributed.TrainingFlags, ["run", *words]).workdir

@@ -1,5 +1,6 @@
 """Workers that fail, and links that are slow, in the records of runs."""
 
+import collections
 import json
 import pathlib
 
@@ -9,7 +10,7 @@ import pytest
 from cases import BATCH, SGD, TASK, dataset, placements, two_groups
 
 from ist_jax import LoopConfig, data_parallel, ist, replicated, run
-from ist_jax.analysis.links import Link
+from ist_jax.analysis.links import Link, check_simulated
 from ist_jax.cli.commands import run as run_command
 from ist_jax.cli.config import ConfigError
 from ist_jax.cli.quantities import bytes_per_second, link, seconds
@@ -100,6 +101,19 @@ def test_simulated_seconds_do_not_depend_on_how_a_machine_is_cut_into_cpu_device
         run_state.use_devices(method.sharding, method.num_workers)
         run_state.add_seconds("train", 8.0)
         assert (run_state.seconds, run_state.device_seconds) == (8.0, 2.0)
+
+
+def test_a_link_is_not_simulated_where_the_time_of_training_has_a_real_one():
+    """It would be counted twice. CPU devices of one process exchange in their memory."""
+    Device = collections.namedtuple("Device", "platform process_index id")
+    check_simulated(jax.devices())
+    check_simulated([Device("gpu", 0, 5)])
+    for devices in (
+        [Device("gpu", 0, 0), Device("gpu", 0, 1)],
+        [Device("cpu", 0, 0), Device("cpu", 0, 1), Device("cpu", 1, 2), Device("cpu", 1, 3)],
+    ):
+        with pytest.raises(ValueError, match="these 2 devices exchange over a real one"):
+            check_simulated(devices)
 
 
 def test_the_time_of_an_inner_section_is_not_part_of_the_outer_one(monkeypatch):

@@ -138,6 +138,7 @@ def _prepare(
     experiment.data.shards(experiment.num_workers)  # raises if a worker has no examples
     _check_memory(experiment.phases)
     _check_failures(experiment)
+    _check_link(experiment)
     if start is not None:
         experiment.phases[0].method.check(start)
     return autotune.resolve_placement(experiment, workdir), start, origin
@@ -166,6 +167,13 @@ def _check_failures(experiment: Experiment) -> None:
         raise ConfigError(
             f"failures.rounds={named} names round {beyond[0]}, and the run has {rounds} rounds"
         )
+
+
+def _check_link(experiment: Experiment) -> None:
+    try:
+        builders.loop_config(experiment.config).check_link(experiment.phases)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
 
 
 def _draw(workdir: pathlib.Path) -> None:

@@ -185,7 +185,8 @@ class LinkConfig:
     """A simulated slow link between devices."""
 
     bandwidth: str = ""
-    """Bits per second, such as 1Gbps. If it is given, records have simulated_seconds."""
+    """Bits per second, such as 1Gbps. If it is given, records have simulated_seconds. Only for
+    workers of one device, or of one process's CPU devices."""
     latency: str = "1ms"
     """Latency of a message."""
 
