@@ -25,7 +25,7 @@ def json_text(content: Any, **options: Any) -> str:
 def _nonfinite(content: Any, name: str = "") -> Iterator[str]:
     """'test/loss is nan' for every number that is not finite."""
     if isinstance(content, float) and not math.isfinite(content):
-        yield f"{name.lstrip('/')} is {content}"
+        yield f"{name.lstrip('/') or 'the content'} is {content}"
     parts = content.items() if isinstance(content, Mapping) else ()
     for key, part in enumerate(content) if isinstance(content, list | tuple) else parts:
         yield from _nonfinite(part, f"{name}/{key}")
