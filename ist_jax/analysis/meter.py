@@ -25,6 +25,7 @@ from ist_jax.methods import Method, State
 
 Seconds = float
 _REPEATS = 3
+TIMED_SYNCS = 1 + _REPEATS  # the first is not measured
 
 
 class Programs:
@@ -32,6 +33,7 @@ class Programs:
 
     def __init__(self):
         self._compiled: dict[Any, Any] = {}
+        self._sent: dict[Any, float | None] = {}
 
     def get(self, name: Any, function: Any, *args: Any, **static: Any) -> Any:
         """The compiled program called `name`."""
@@ -39,19 +41,34 @@ class Programs:
             self._compiled[name] = function.lower(*args, **static).compile()
         return self._compiled[name]
 
+    def bytes_sent(self, name: Any, method: Method) -> float | None:
+        """`bytes_sent` by the compiled program called `name`, whose text is read once."""
+        if name not in self._sent:
+            self._sent[name] = bytes_sent(method, self._compiled[name])
+        return self._sent[name]
 
-def compiled_bytes_per_sync(method: Method, program: Any, steps: int) -> float | None:
-    """Bytes that one device sends in a synchronisation.
+
+def bytes_sent(method: Method, program: Any) -> float | None:
+    """Bytes that one device sends while `program` runs once on the devices of the method.
 
     None if workers share devices, since some bytes then never leave a device, or if the program's
     text cannot be parsed.
     """
-    if len(method.info.sharding.device_set) != method.info.num_workers:
+    devices = len(method.info.sharding.device_set)
+    if devices != method.info.num_workers:
         return None
+    if devices == 1:
+        return 0.0
     try:
-        return hlo.bytes_sent(program.as_text()) / method.info.costs.syncs(steps)
+        return hlo.bytes_sent(program.as_text())
     except ValueError:  # another backend may write collectives in another way
         return None
+
+
+def compiled_bytes_per_sync(method: Method, program: Any, steps: int) -> float | None:
+    """Bytes that one device sends in a synchronisation; None as in `bytes_sent`."""
+    sent = bytes_sent(method, program)
+    return None if sent is None else sent / method.info.costs.syncs(steps)
 
 
 def flops_per_local_step(method: Method, state: State, view: View, key: Key) -> float | None:
@@ -167,7 +184,7 @@ def _median_of_syncs(
     if any_process(not fits(memory["peak"] + memory["state"], method.info.sharding.device_set)):
         return None
     copy, seconds = jax.tree.map(jnp.copy, state), []
-    for _ in range(1 + _REPEATS):
+    for _ in range(TIMED_SYNCS):
         began = time.perf_counter()
         copy, _ = jax.block_until_ready(program(copy, view, key, weight_S))
         seconds.append(time.perf_counter() - began)

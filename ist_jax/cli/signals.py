@@ -1,16 +1,42 @@
 """SIGINT and SIGTERM end a command. If it is training, it saves first."""
 
 import contextlib
+import math
 import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 STOPPED = 3  # exit status
+
+
+class Repeats:
+    """Tells signals from their repeats: some launchers send a signal twice, 0.5 ms apart.
+
+    Args:
+      clock: seconds that never go back.
+    """
+
+    SECONDS = 1.0  # after a signal, in which others are its repeats
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic):
+        self._clock, self._last = clock, -math.inf
+
+    def is_one(self) -> bool:
+        """Whether the signal that arrives now repeats the one before it."""
+        now = self._clock()
+        if now - self._last < self.SECONDS:
+            return True
+        self._last = now
+        return False
+
+
+_OF_THIS_PROCESS = Repeats()
 
 
 def end_at_once() -> None:
@@ -20,15 +46,21 @@ def end_at_once() -> None:
 
 
 def _end(number: int, frame: FrameType | None) -> None:
+    if _OF_THIS_PROCESS.is_one():  # a command that a signal ends is on its way out
+        return
     os.write(2, f"{signal.Signals(number).name}: ended before the command began\n".encode())
     os._exit(STOPPED)
 
 
 class Signals:
-    """A context manager that handles both signals. A second signal ends the command at once."""
+    """A context manager that handles both signals. A second signal ends the command at once.
 
-    def __init__(self) -> None:
-        self._deferred, self._received = False, False
+    Args:
+      repeats: what counts as a second signal.
+    """
+
+    def __init__(self, repeats: Repeats = _OF_THIS_PROCESS) -> None:
+        self._repeats, self._deferred, self._received = repeats, False, False
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> "Signals":
@@ -42,13 +74,16 @@ class Signals:
             signal.signal(number, handler)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self._repeats.is_one():
+            return
         if self._received or not self._deferred:
             raise KeyboardInterrupt(
                 f"{signal.Signals(number).name}: ended at once; committed checkpoints are kept"
             )
         self._received = True
         print(
-            f"{signal.Signals(number).name}: saving after this round; a second signal ends at once",
+            f"{signal.Signals(number).name}: saving after this round; another one, a second or "
+            "more later, ends at once",
             file=sys.stderr,
         )
 

@@ -161,10 +161,14 @@ class Method(abc.ABC):
         Raises:
           StartError: the parameters of `start` belong to another model.
         """
+        return jax.jit(self.init)(*self.init_arguments(key, start))
+
+    def init_arguments(self, key: Key, start: Start | None) -> tuple[Key, Start | None]:
+        """The arguments of `init` on the devices of the method. Raises StartError as `fresh`."""
         if start is not None:
             self.check(start)
             step, round = jnp.asarray((start.step, start.round), jnp.int32)
             start = start._replace(step=step, round=round)
             # the previous phase may have run on other devices
             start = jax.device_put(start, jax.tree.map(self.start_sharding, start))
-        return jax.jit(self.init)(key_on(self.info.sharding, key), start)
+        return key_on(self.info.sharding, key), start

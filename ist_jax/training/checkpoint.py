@@ -1,17 +1,12 @@
-"""Checkpoints, from which a run resumes. No other module knows orbax."""
+"""Checkpoints, from which a run resumes."""
 
 import errno
-import functools
 import hashlib
-import logging
 import os
 import pathlib
 import shutil
-import sys
-import traceback
-import types
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 import jax
 import numpy as np
@@ -21,7 +16,8 @@ from jax.sharding import SingleDeviceSharding
 from ist_jax.core.errors import first_line
 from ist_jax.core.processes import all_succeed, broadcast_from_first, is_first
 from ist_jax.core.trees import leaf_shapes, map_with_names, shape_difference
-from ist_jax.training.files import write_whole
+from ist_jax.training import arrays
+from ist_jax.training.files import json_text, write_whole
 
 _KEEP = 2  # checkpoints
 _DIGEST = ".sha256"  # DIR/12.sha256 is written after DIR/12, and commits it
@@ -60,8 +56,8 @@ class Checkpoints:
     """The checkpoints in one folder, numbered by round; the newest two are kept.
 
     A checkpoint is the method's state in storage order, sharded or not, and a JSON object. A file
-    of digests commits it: that file is written last, and verified before the checkpoint is read.
-    Without it, orbax would load a damaged array without an error.
+    of digests commits it: that file is written last, once the arrays were read back, and verified
+    before the checkpoint is read. Without it, orbax would load a damaged array without an error.
 
     Args:
       folder: where the checkpoints are; made if it is missing.
@@ -141,33 +137,42 @@ class Checkpoints:
           run_state: a JSON object.
 
         Raises:
-          CheckpointError: the checkpoint cannot be written. Earlier ones are kept.
+          CheckpointError: the checkpoint cannot be written, or not be read back. Earlier ones are
+            kept.
         """
-        from orbax.checkpoint import v1 as ocp
-
         if self._round == round:
             return
-        path = self._folder / str(round)
         metadata = {
             "run_state": dict(run_state),
             "shapes": leaf_shapes(state),
             "model": leaf_shapes(params),
         }
         try:
-            all_succeed(lambda: self._check_space(state))
-            _silence_orbax()
-            ocp.save(str(path), state, custom_metadata=metadata, overwrite=True)
-            all_succeed(lambda: self._commit(round))
+            all_succeed(lambda: self._check(state, metadata))
+            arrays.save(self._literal(round), state, metadata)
+            all_succeed(lambda: self._commit(round, state))
         except Exception as error:  # a full disk raises many kinds of error in orbax
             if (lost := _lost_process_error(error)) is not None:
                 raise lost from None
             raise CheckpointError(
-                f"{path}: cannot be written ({first_line(error)}); earlier checkpoints are kept"
+                f"{self._folder / str(round)}: cannot be written ({first_line(error)}); "
+                "earlier checkpoints are kept"
             ) from error
         self._round = round
 
-    def _check_space(self, state: Any) -> None:
-        """Raises OSError if the disk is too full, on which orbax's threads report many errors."""
+    def _literal(self, round: int) -> str:
+        """The path of a checkpoint for orbax."""
+        return f"{arrays.literal_path(self._folder)}/{round}"
+
+    def _check(self, state: Any, metadata: Mapping[str, Any]) -> None:
+        """Raises what orbax would raise late, on one process alone, or in many threads at once.
+
+        Raises:
+          OSError: the disk is too full, or there is no literal path of the folder.
+          ValueError: the metadata hold nan or infinity.
+        """
+        arrays.literal_path(self._folder)
+        json_text(metadata)
         if not is_first():
             return
         needed = _METADATA_BYTES + sum(leaf.nbytes for leaf in jax.tree.leaves(state))
@@ -176,9 +181,10 @@ class Checkpoints:
             full = os.strerror(errno.ENOSPC)
             raise OSError(errno.ENOSPC, f"{full}: {needed:,} bytes are needed, {free:,} are free")
 
-    def _commit(self, round: int) -> None:
+    def _commit(self, round: int, state: Any) -> None:
         if not is_first():
             return
+        arrays.check_saved(self._literal(round), state)
         write_whole(self._digest_file(round), _digest(self._folder / str(round), durable=True))
         for old in committed_rounds(self._folder)[:-_KEEP]:
             self._digest_file(old).unlink()  # first: without it, the checkpoint is unfinished
@@ -190,11 +196,9 @@ class Checkpoints:
 
     def _metadata(self) -> dict[str, Any]:
         """{"run_state", "shapes", "model"}; checked, because undamaged files may hold anything."""
-        from orbax.checkpoint import v1 as ocp
-
         path = self._folder / str(self._round)
         try:
-            metadata: dict[str, Any] = dict(cast(Any, ocp.metadata(str(path)).custom_metadata))
+            metadata: dict[str, Any] = dict(arrays.read_metadata(self._literal(self._round)))
             earlier = "book" in metadata  # what is "run_state" now
             names = () if earlier else ("run_state", "shapes", "model")
             parts = {name: dict(metadata[name]) for name in names}
@@ -219,11 +223,9 @@ class Checkpoints:
           CheckpointError: the checkpoint is damaged, is of another model, or is of a run whose
             state has other arrays.
         """
-        from orbax.checkpoint import v1 as ocp
-
-        self._check("model", self._metadata()["model"], leaf_shapes(params))
+        self._compare("model", self._metadata()["model"], leaf_shapes(params))
         saved, wanted = self._metadata()["shapes"], leaf_shapes(like)
-        self._check("run", dict.fromkeys(saved), dict.fromkeys(wanted))
+        self._compare("run", dict.fromkeys(saved), dict.fromkeys(wanted))
 
         def abstract(name: str, leaf: Any) -> jax.ShapeDtypeStruct:
             fits = saved[name] == wanted[name]
@@ -232,12 +234,12 @@ class Checkpoints:
 
         path = self._folder / str(self._round)
         try:
-            state = ocp.load(str(path), map_with_names(abstract, like))
+            state = arrays.load(self._literal(self._round), map_with_names(abstract, like))
         except Exception as error:  # whatever orbax raises, although the digests are right
             raise CheckpointError(f"{path} cannot be loaded: {first_line(error)}") from error
         return map_with_names(self._fitted, like, state)
 
-    def _check(self, what: str, saved: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    def _compare(self, what: str, saved: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
         if difference := shape_difference(saved, wanted):
             raise CheckpointError(
                 f"{self._folder}: the checkpoint is of another {what}, {difference}: "
@@ -258,33 +260,6 @@ class Checkpoints:
             )
         padding = [(0, wanted - length) for wanted, length in zip(like.shape, kept.shape)]
         return jax.device_put(np.pad(kept, padding), like.sharding)
-
-
-def _is_of_orbax(trace: types.TracebackType | None) -> bool:
-    return any("orbax" in frame.f_code.co_filename for frame, _ in traceback.walk_tb(trace))
-
-
-def _is_not_from_orbax(record: logging.LogRecord) -> bool:
-    """Whether a log record is to be shown: anything but an error of orbax."""
-    raised = record.exc_info[2] if record.exc_info else None
-    return record.levelno < logging.ERROR or not (
-        "orbax" in record.pathname or _is_of_orbax(raised)
-    )
-
-
-@functools.cache
-def _silence_orbax() -> None:
-    """Stops orbax and its threads from logging errors that it also raises."""
-    for name in ("absl", "asyncio"):
-        logging.getLogger(name).addFilter(_is_not_from_orbax)
-    hook = sys.unraisablehook
-
-    def without_closed_loops(raised: Any) -> None:
-        """Hides the errors of threads that outlive a failed save and its event loop."""
-        if "Event loop is closed" not in str(raised.exc_value):
-            hook(raised)
-
-    sys.unraisablehook = without_closed_loops
 
 
 def _lost_process_error(error: BaseException | None) -> BaseException | None:

@@ -1,5 +1,8 @@
 """Checks that training has not diverged."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,9 +11,11 @@ from ist_jax.core.trees import leaf_names
 from ist_jax.core.types import Array
 from ist_jax.methods import State
 
+SUBNETS = "_subnets"  # suffix of a split's name under which subnetworks' metrics are reported
+
 
 class NonFiniteLossError(RuntimeError):
-    """Training diverged: a loss or a parameter is not finite."""
+    """Training diverged: a loss, a metric or a parameter is not finite."""
 
 
 def check_loss(loss_SxJ: np.ndarray, round: int) -> None:
@@ -31,6 +36,27 @@ def check_state(state: State, round: int) -> None:
             f"{_nonfinite_names(state)} became nan or infinite in round {round}: "
             "lower the learning rate"
         )
+
+
+def check_metrics(metrics: Mapping[str, Mapping[str, Any]], where: str) -> None:
+    """Raises NonFiniteLossError if a metric is nan or infinite.
+
+    Logits may become nan in the last round though the parameters are finite.
+
+    Args:
+      metrics: split -> {name: a value, or those of all subnetworks}.
+      where: for the message, such as "in the evaluation after round 3".
+    """
+    for split, values in metrics.items():
+        for name, value in values.items():
+            wrong = np.flatnonzero(~np.isfinite(np.atleast_1d(value)))
+            if wrong.size:
+                shown = np.atleast_1d(value)[wrong[0]]
+                whose = f" of subnetwork {wrong[0]}" if np.ndim(value) else ""
+                raise NonFiniteLossError(
+                    f"{split.removesuffix(SUBNETS)} {name}{whose} became {shown} {where}: "
+                    "lower the learning rate, or clip gradients"
+                )
 
 
 @jax.jit

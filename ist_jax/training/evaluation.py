@@ -13,8 +13,7 @@ from ist_jax.core.types import Array, Batch
 from ist_jax.data.base import Chunk, Dataset
 from ist_jax.methods import Method, State
 from ist_jax.methods.predictor import Predictor
-
-SUBNETS = "_subnets"  # suffix of a split's name under which subnetworks' metrics are reported
+from ist_jax.training.divergence import SUBNETS, check_metrics
 
 
 def _batches(num_examples: int, batch_size: int) -> tuple[Array, Array]:
@@ -85,6 +84,9 @@ def evaluate_model(
       dataset: whose split is evaluated.
       part: 'train', 'validation' or 'test'.
       batch_size: examples per batch.
+
+    Raises:
+      NonFiniteLossError: a metric is nan or infinite.
     """
 
     @jax.jit
@@ -97,7 +99,9 @@ def evaluate_model(
     chunks = dataset.chunks((part,), SingleDeviceSharding(jax.devices()[0]), batch_size)
     sums_of_chunks = (jax.device_get(sums(predictor, chunk[part])) for chunk in chunks)
     total = functools.reduce(plus, sums_of_chunks)
-    return {name: float(value) for name, value in means(total).items()}
+    metrics = {name: float(value) for name, value in means(total).items()}
+    check_metrics({part: metrics}, f"in the evaluation on {dataset.name}")
+    return metrics
 
 
 def evaluate(

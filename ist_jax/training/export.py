@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import pathlib
 import tempfile
 from typing import Any, NamedTuple, cast
@@ -16,7 +17,7 @@ from ist_jax.core.model import Stats
 from ist_jax.core.types import Params
 from ist_jax.models import MODELS, STATS
 from ist_jax.models.linen import LinenModel
-from ist_jax.training.files import with_path, write_whole
+from ist_jax.training.files import flush_folder, json_text, with_path, write_whole
 
 _OF_EVERY_MODULE = ("parent", "name")  # fields that Flax adds
 
@@ -87,10 +88,11 @@ def write(
       about: a JSON object to keep with the model.
 
     Raises:
-      ExportError: the folder exists, or the model is of another class.
+      ExportError: the folder exists, the model is of another class, or what was written is not
+        what is read back.
       OSError: the folder cannot be written.
     """
-    folder, module = pathlib.Path(folder), model.module
+    folder, module = pathlib.Path(folder).expanduser(), model.module
     check_new(folder)
     names = {kind: name for name, kind in MODELS.items()}
     if type(module) not in names:
@@ -110,17 +112,31 @@ def write(
         unfinished = pathlib.Path(made) / folder.name
         unfinished.mkdir()
         with with_path(folder):
-            np.savez(
-                unfinished / "variables.npz",
-                **cast(dict[str, Any], flatten_dict(variables, sep="/")),
-            )
-            write_whole(unfinished / "model.json", json.dumps(content, indent=2) + "\n")
+            with (unfinished / "variables.npz").open("wb") as file:
+                np.savez(file, **cast(dict[str, Any], flatten_dict(variables, sep="/")))
+                file.flush()
+                os.fsync(file.fileno())
+            write_whole(unfinished / "model.json", json_text(content, indent=2) + "\n")
+        _check_written(unfinished, variables)
         unfinished.replace(folder)
+        flush_folder(folder.parent)
+
+
+def _check_written(folder: pathlib.Path, variables: dict[str, Any]) -> None:
+    """Raises ExportError unless `read` returns the variables that were written."""
+    written, back = (flatten_dict(tree, sep="/") for tree in (variables, read(folder).variables))
+    bits = lambda leaf: (leaf.dtype, leaf.shape, np.asarray(leaf).tobytes())
+    for name, leaf in written.items():
+        if name not in back or bits(leaf) != bits(back[name]):
+            raise ExportError(
+                f"an exported array is read back as it was, and {name} ({leaf.dtype}) is not: "
+                "save the variables yourself"
+            )
 
 
 def check_new(folder: str | pathlib.Path) -> None:
     """Raises ExportError if `folder` exists."""
-    if pathlib.Path(folder).exists():
+    if pathlib.Path(folder).expanduser().exists():
         raise ExportError(f"{folder} exists already: export to a new folder")
 
 
@@ -130,7 +146,7 @@ def read(folder: str | pathlib.Path) -> Exported:
     Raises:
       ExportError: the folder holds no model, or a damaged one.
     """
-    folder = pathlib.Path(folder)
+    folder = pathlib.Path(folder).expanduser()
     try:
         content = json.loads((folder / "model.json").read_text())
         described, about = content["model"], dict(content["about"])

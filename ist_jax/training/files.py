@@ -1,9 +1,43 @@
-"""Files that are written completely or not at all."""
+"""Files that are written completely or not at all, and JSON that every reader takes."""
 
 import contextlib
+import json
+import math
 import os
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any, NoReturn
+
+
+def json_text(content: Any, **options: Any) -> str:
+    """`content` as JSON; options are those of `json.dumps`.
+
+    Raises:
+      ValueError: a number is nan or infinite, which JSON does not have; the message says where.
+    """
+    try:
+        return json.dumps(content, allow_nan=False, **options)
+    except ValueError as error:
+        place = next(_nonfinite(content), str(error))
+        raise ValueError(f"JSON has finite numbers only, and {place}") from error
+
+
+def _nonfinite(content: Any, name: str = "") -> Iterator[str]:
+    """'test/loss is nan' for every number that is not finite."""
+    if isinstance(content, float) and not math.isfinite(content):
+        yield f"{name.lstrip('/') or 'the content'} is {content}"
+    parts = content.items() if isinstance(content, Mapping) else ()
+    for key, part in enumerate(content) if isinstance(content, list | tuple) else parts:
+        yield from _nonfinite(part, f"{name}/{key}")
+
+
+def json_content(text: str | bytes) -> Any:
+    """What `json_text` wrote. Raises ValueError for anything else, such as NaN."""
+    return json.loads(text, parse_constant=_refuse)
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"JSON has finite numbers only, not {constant}")
 
 
 @contextlib.contextmanager

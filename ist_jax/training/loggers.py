@@ -10,7 +10,6 @@ If subnetworks are evaluated, it has `"validation_subnets": {"accuracy": [0.7, 0
 """
 
 import contextlib
-import json
 import os
 import pathlib
 import sys
@@ -18,7 +17,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol, TextIO, cast
 
-from ist_jax.training.files import write_whole
+from ist_jax.training.files import json_content, json_text, write_whole
 
 Row = Mapping[str, Any]
 
@@ -68,13 +67,13 @@ class JsonLines:
     """
 
     def __init__(self, path: pathlib.Path, history: Sequence[Row] = ()):
-        write_whole(path, "".join(json.dumps(row) + "\n" for row in history))
+        write_whole(path, "".join(json_text(row) + "\n" for row in history))
         self._file = path.open("a")
 
     def log(self, row: Row, text: str | None = None) -> None:
         if text is not None:
             return
-        self._file.write(json.dumps(row) + "\n")
+        self._file.write(json_text(row) + "\n")
         self._file.flush()
         if evaluation(row):
             self.sync()
@@ -106,7 +105,8 @@ class TensorBoard:
         for old in folder.glob("events.*"):
             old.unlink()
         folder.mkdir(exist_ok=True)
-        self._writer = EventsWriter(str(folder / "events"))
+        # absolute: the writer takes a relative "gs:/..." for a bucket
+        self._writer = EventsWriter(str(folder.absolute() / "events"))
         for row in history:
             self._write(row)
 
@@ -216,7 +216,7 @@ def rows_until(path: pathlib.Path, last_round: int) -> list[Row]:
     kept: list[Row] = []
     for line in path.read_bytes().splitlines():
         try:
-            row = json.loads(line)
+            row = json_content(line)
             if row["round"] <= last_round:
                 kept.append(row)
         except (ValueError, TypeError, KeyError):

@@ -9,7 +9,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from ist_jax.analysis.meter import Programs, measure_round, seconds_per_sync
+from ist_jax.analysis import meter
+from ist_jax.analysis.meter import Programs
 from ist_jax.core.keys import named_key
 from ist_jax.core.processes import any_process, fetch, is_first, key_on, replicate
 from ist_jax.core.sample_order import View
@@ -18,7 +19,7 @@ from ist_jax.core.types import Array, Key
 from ist_jax.data.base import Dataset
 from ist_jax.methods import Method, Start, State
 from ist_jax.training.config import LoopConfig, Phase, phase_steps
-from ist_jax.training.divergence import check_loss, check_state
+from ist_jax.training.divergence import check_loss, check_metrics, check_state
 from ist_jax.training.evaluation import evaluate_chunks, means, plus
 from ist_jax.training.loggers import Logger, Terminal
 from ist_jax.training.recorder import Recorder
@@ -92,11 +93,15 @@ class _Run:
         """The state that a phase begins with, or resumes from."""
         phase = self.run_state.phase
         self.run_state.use_devices(method.sharding, method.num_workers)
+        key = named_key(self.root, f"phase {phase}" if phase else "init")
         with self.run_state.timed("compile"):
-            state = method.fresh(named_key(self.root, f"phase {phase}" if phase else "init"), start)
+            given = method.init_arguments(key, start)
+            program = jax.jit(method.init).lower(*given).compile()
+            state, sent = program(*given), meter.bytes_sent(method, program)
         if self.resuming:
             self.resuming = False
             return self.workdir.restore(state, method.shapes())
+        self.run_state.add_sent("other", sent)
         if phase == 0:
             self._save(method, state)
         return state
@@ -151,14 +156,17 @@ class _Run:
         self, method: Method, train: Any, given: Given, weight_S: Array, steps: int
     ) -> None:
         """Measures the cost of a round, once per phase, by the phase's first program."""
-        phase = self.run_state.phase
+        phase, run_state = self.run_state.phase, self.run_state
         if phase in self.measured_phases:
             return
         self.measured_phases.add(phase)
-        costs = measure_round(method, train, *given, steps)
+        costs = meter.measure_round(method, train, *given, steps)
         times = self.config.time_syncs
-        costs["seconds_per_sync"] = seconds_per_sync(method, *given, weight_S) if times else None
-        self.run_state.measured[str(phase)] = costs
+        seconds = meter.seconds_per_sync(method, *given, weight_S) if times else None
+        if seconds is not None and str(phase) not in run_state.measured:  # not resumed
+            sent = costs["bytes_per_sync"]
+            run_state.add_sent("other", None if sent is None else meter.TIMED_SYNCS * sent)
+        run_state.measured[str(phase)] = costs | {"seconds_per_sync": seconds}
 
     def _boundary(self, phase: Phase) -> _Boundary:
         """What to do after the round that was dispatched last."""
@@ -214,6 +222,7 @@ class _Run:
         calibration = self.dataset.calibration_batch(examples, sharding) if examples else None
         with self.run_state.timed("evaluate"):
             metrics = self._metrics(method, state, calibration)
+        check_metrics(metrics, f"in the evaluation after round {self.run_state.round}")
         self.run_state.select(metrics, self.task.selects)
         with_link = self.config.link is not None
         return evaluated_row(self.run_state, self.loss_SxJ, with_link=with_link) | metrics
@@ -224,10 +233,11 @@ class _Run:
         options = dict(batch_size=config.eval_batch_size, subnets=config.eval_subnets)
         program = jax.jit(lambda *given: evaluate_chunks(method, self.task, *given, **options))
         for chunks in self.dataset.chunks(SPLITS, method.sharding, config.eval_batch_size):
+            name = ("evaluate", *chunks)
             with self.run_state.timed("compile"):
-                compiled = self.programs.get(
-                    ("evaluate", *chunks), program, state, chunks, calibration
-                )
+                compiled = self.programs.get(name, program, state, chunks, calibration)
+                sent = self.programs.bytes_sent(name, method)
+            self.run_state.add_sent("evaluation", sent)
             chunk_sums = jax.tree.map(fetch, compiled(state, chunks, calibration))
             for split, sum in chunk_sums.items():
                 sums[split] = plus(sums[split], sum) if split in sums else sum
@@ -274,8 +284,8 @@ def run(
         When it returns True in any process, the run saves and raises Stopped.
 
     Raises:
-      NonFiniteLossError: a loss or a parameter became nan or infinite; the message names round and
-        subnetwork or leaf. Earlier checkpoints are kept.
+      NonFiniteLossError: a loss, a metric or a parameter became nan or infinite; the message names
+        round and subnetwork or leaf. Earlier checkpoints are kept.
       Stopped: `stop` returned True.
       WorkdirError: the workdir is in use or cannot be written, or its checkpoints are damaged or do
         not fit.

@@ -15,6 +15,8 @@ from ist_jax.core.task import Selection
 from ist_jax.methods import Costs
 from ist_jax.training.workdir import WorkdirError
 
+_MAY_BE_UNKNOWN = ("flops_per_device", "evaluation_bytes_per_device", "other_bytes_per_device")
+
 
 @dataclasses.dataclass
 class RunState:
@@ -27,7 +29,11 @@ class RunState:
       local_steps: local steps done in all phases.
       samples_seen: by all workers together.
       failed_workers: summed over rounds.
-      bytes_per_device: bytes that a device has sent.
+      bytes_per_device: bytes that a device has sent in rounds.
+      evaluation_bytes_per_device: bytes that a device has sent in evaluations; None once they
+        could not be counted.
+      other_bytes_per_device: bytes that a device has sent to start phases and to time
+        synchronisations; None once they could not be counted.
       bound_per_device: lower bound of the bytes of these synchronisations.
       all_reduce_per_device: bytes of ring all-reduces of the full model in their place.
       flops_per_device: of all local steps; None once a backend did not count them.
@@ -48,6 +54,8 @@ class RunState:
     samples_seen: int = 0
     failed_workers: int = 0
     bytes_per_device: float = 0.0
+    evaluation_bytes_per_device: float | None = 0.0
+    other_bytes_per_device: float | None = 0.0
     bound_per_device: float = 0.0
     all_reduce_per_device: float = 0.0
     flops_per_device: float | None = 0.0
@@ -129,6 +137,15 @@ class RunState:
         self.all_reduce_per_device += costs.syncs(steps) * costs.all_reduce
         self.link_seconds += costs.link_seconds(link, steps) if link else 0.0
 
+    def add_sent(self, purpose: str, sent: float | None) -> None:
+        """Adds to the bytes that a device has sent for "evaluation", or for what is "other".
+
+        None: they cannot be counted, and neither can the sum.
+        """
+        name = f"{purpose}_bytes_per_device"
+        done = getattr(self, name)
+        setattr(self, name, None if done is None or sent is None else done + sent)
+
     def add_failures(self, weight_S: np.ndarray) -> None:
         """Counts the workers of a round whose weight is 0."""
         self.failed_workers += int((weight_S == 0).sum())
@@ -169,6 +186,6 @@ def _is_possible(value: Any, field: dataclasses.Field) -> bool:
     if field.default_factory is dict:
         return isinstance(value, dict) and all(isinstance(v, dict) for v in value.values())
     if value is None:
-        return field.name == "flops_per_device"
+        return field.name in _MAY_BE_UNKNOWN
     is_number = type(value) is int or (type(value) is float and isinstance(field.default, float))
     return is_number and math.isfinite(value) and value >= 0

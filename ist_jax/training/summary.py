@@ -34,6 +34,8 @@ def evaluated_row(run_state: RunState, loss_SxJ: Any, *, with_link: bool) -> dic
         "compile_seconds": run_state.compile_seconds,
         "evaluation_seconds": run_state.evaluation_seconds,
         "samples_per_second": run_state.samples_seen / run_state.seconds,
+        "evaluation_bytes_per_device": run_state.evaluation_bytes_per_device,
+        "other_bytes_per_device": run_state.other_bytes_per_device,
         "bytes_per_device_lower_bound": run_state.bound_per_device,
         "bytes_per_device_all_reduce": run_state.all_reduce_per_device,
         "flops_per_device": run_state.flops_per_device,
@@ -94,6 +96,8 @@ def _communication(
 ) -> dict[str, Any]:
     return {
         "bytes_per_device": run_state.bytes_per_device,
+        "evaluation_bytes_per_device": run_state.evaluation_bytes_per_device,
+        "other_bytes_per_device": run_state.other_bytes_per_device,
         "bytes_per_sync_per_device": {
             "arithmetic": costs.bytes_per_sync,
             "compiled": measured.get("bytes_per_sync"),

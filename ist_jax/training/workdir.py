@@ -2,7 +2,6 @@
 
 import contextlib
 import fcntl
-import json
 import os
 import pathlib
 import sys
@@ -11,7 +10,7 @@ from typing import Any
 
 from ist_jax.core.processes import OtherProcessError, all_succeed, is_first
 from ist_jax.training.checkpoint import CheckpointError, Checkpoints
-from ist_jax.training.files import write_whole
+from ist_jax.training.files import json_text, write_whole
 from ist_jax.training.loggers import JsonLines, Logger, Row, TensorBoard, rows_until
 
 STARTS_AGAIN = "a run began here and committed no checkpoint: starting again"
@@ -55,7 +54,7 @@ class Workdir:
     def __init__(self, path: str | pathlib.Path | None, say: Callable[[str], None]):
         self.saved: dict[str, Any] | None = None
         self.history: list[Row] = []
-        self._path = None if path is None else pathlib.Path(path)
+        self._path = None if path is None else pathlib.Path(path).expanduser()
         self._say, self._open_files = say, contextlib.ExitStack()
         self._checkpoints: Checkpoints | None = None
         self._metrics: JsonLines | None = None
@@ -186,7 +185,7 @@ class Workdir:
         """
         if self._path is not None and is_first():
             with self._as_workdir_error():
-                write_whole(self._path / "summary.json", json.dumps(summary, indent=2) + "\n")
+                write_whole(self._path / "summary.json", json_text(summary, indent=2) + "\n")
 
     def close(self) -> None:
         """Closes the records and unlocks the workdir."""

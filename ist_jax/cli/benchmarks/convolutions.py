@@ -10,7 +10,6 @@ of compilation.
 
 import dataclasses
 import functools
-import json
 import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -22,6 +21,7 @@ from ist_jax import data
 from ist_jax.cli.benchmarks.machine import described, machine
 from ist_jax.cli.benchmarks.timing import Round, median_seconds, round_of
 from ist_jax.cli.config.parsing import parse
+from ist_jax.cli.config.schema import PathText
 from ist_jax.cli.exit_status import exit_status
 from ist_jax.cli.records.tables import markdown
 from ist_jax.core.placement import Placement, looped, sharded, subnet_mesh, vmapped
@@ -30,7 +30,7 @@ from ist_jax.methods import ist
 from ist_jax.models import VGG, PreActResNet, ResNet
 from ist_jax.models.conv import conv, plain_conv
 from ist_jax.tasks import classification
-from ist_jax.training.files import write_whole
+from ist_jax.training.files import json_text, write_whole
 
 STEPS, BATCH, SUBNETS = 4, 32, 4
 ROUND_STEPS, ROUND_BATCH = 2, 8  # small: convolutions with batched kernels are very slow
@@ -42,7 +42,7 @@ class ConvolutionsFlags:
 
     repeats: int = 5
     """How often a program is timed."""
-    out: str = ""
+    out: PathText = ""
     """Folder for the tables."""
 
 
@@ -138,7 +138,7 @@ def show(header: Sequence[str], rows: Sequence[Sequence[str]], file: pathlib.Pat
     if file is not None:
         file.parent.mkdir(parents=True, exist_ok=True)
         write_whole(
-            file, json.dumps({"header": header, "rows": rows, "note": note}, indent=1) + "\n"
+            file, json_text({"header": header, "rows": rows, "note": note}, indent=1) + "\n"
         )
 
 

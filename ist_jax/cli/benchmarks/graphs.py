@@ -16,7 +16,6 @@ ten minutes on 2 CPU cores, one with --quick.
 
 import dataclasses
 import functools
-import json
 import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -32,6 +31,7 @@ from ist_jax.cli.benchmarks.machine import described, exponent, machine
 from ist_jax.cli.benchmarks.timing import Round, median_seconds, round_of
 from ist_jax.cli.config import ConfigError
 from ist_jax.cli.config.parsing import parse
+from ist_jax.cli.config.schema import PathText
 from ist_jax.cli.exit_status import exit_status
 from ist_jax.cli.records.tables import markdown
 from ist_jax.core.placement import Placement, looped, vmapped
@@ -41,7 +41,7 @@ from ist_jax.decompositions import Decomposition, gcn
 from ist_jax.methods import Method, ensemble, ist
 from ist_jax.models import GCN
 from ist_jax.tasks import node_classification
-from ist_jax.training.files import write_whole
+from ist_jax.training.files import json_text, write_whole
 
 LAYERS = 3
 # m -> ms of an epoch of all sub-GCNs of Cora, by PyTorch and DGL on 2 CPU cores
@@ -67,7 +67,7 @@ class GraphsFlags:
     """Folder of Cora's eight files ind.cora.*."""
     cora_only: bool = False
     """Leave out all graphs but Cora."""
-    out: str = ""
+    out: PathText = ""
     """Folder for graph_benchmark.json (graph_benchmark_cora.json with --cora-only)."""
 
 
@@ -244,7 +244,7 @@ def _benchmark(flags: GraphsFlags) -> None:
         folder = pathlib.Path(flags.out)
         folder.mkdir(parents=True, exist_ok=True)
         name = "graph_benchmark_cora.json" if flags.cora_only else "graph_benchmark.json"
-        write_whole(folder / name, json.dumps(content, indent=1) + "\n")
+        write_whole(folder / name, json_text(content, indent=1) + "\n")
 
 
 def main(argv: Sequence[str]) -> int:

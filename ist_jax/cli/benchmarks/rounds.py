@@ -22,8 +22,9 @@ from ist_jax.cli.benchmarks.machine import described, machine
 from ist_jax.cli.benchmarks.rows import FULL, QUICK, Row, Sizes
 from ist_jax.cli.config import ConfigError
 from ist_jax.cli.config.parsing import parse
+from ist_jax.cli.config.schema import PathText
 from ist_jax.cli.exit_status import exit_status
-from ist_jax.training.files import write_whole
+from ist_jax.training.files import json_text, write_whole
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +33,7 @@ class RoundsFlags:
 
     quick: bool = False
     """Small sizes; takes a minute."""
-    out: str = ""
+    out: PathText = ""
     """Folder for benchmark.json and benchmark.md."""
     part: Literal["all", "mesh"] = "all"
     """mesh: only the rows of a mesh, printed as JSON."""
@@ -83,7 +84,7 @@ def markdown(rows: Sequence[Row]) -> str:
 def _benchmark(flags: RoundsFlags) -> None:
     sizes = QUICK if flags.quick else FULL
     if flags.part == "mesh":
-        print(json.dumps(_mesh_part(sizes)))
+        print(json_text(_mesh_part(sizes)))
         return
     measured = [
         *rows.round_rows(sizes),
@@ -97,7 +98,7 @@ def _benchmark(flags: RoundsFlags) -> None:
     if flags.out:
         folder, content = pathlib.Path(flags.out), {"machine": machine(), "rows": measured}
         folder.mkdir(parents=True, exist_ok=True)
-        write_whole(folder / "benchmark.json", json.dumps(content, indent=1) + "\n")
+        write_whole(folder / "benchmark.json", json_text(content, indent=1) + "\n")
         write_whole(folder / "benchmark.md", markdown(measured))
 
 

@@ -18,6 +18,7 @@ import jax
 from ist_jax.cli.builders import load_dataset
 from ist_jax.cli.config import ConfigError, replace
 from ist_jax.cli.config.parsing import parse
+from ist_jax.cli.config.schema import PathText
 from ist_jax.cli.exit_status import exit_status
 from ist_jax.cli.methods import splits
 from ist_jax.cli.records.record import as_json, git_revision
@@ -37,9 +38,9 @@ from ist_jax.training.evaluation import evaluate_model, whole_batch
 class ExportFlags:
     """The flags of `ist-jax export`."""
 
-    workdir: str = ""
+    workdir: PathText = ""
     """Workdir of the run."""
-    out: str = ""
+    out: PathText = ""
     """A new folder for the model."""
     subnet: int | None = None
     """Number of a subnetwork, from 0; by default, the full model is exported."""

@@ -9,7 +9,6 @@ too few accelerators compiles for CPU devices, whose compiler plans temporary me
 
 import contextlib
 import dataclasses
-import json
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -23,6 +22,7 @@ from ist_jax.cli.architectures import ARCHITECTURES
 from ist_jax.cli.builders import load_dataset
 from ist_jax.cli.config import Config, ConfigError, replace
 from ist_jax.cli.config.parsing import ConfigFlags, parse_with_config
+from ist_jax.cli.config.schema import PathText
 from ist_jax.cli.exit_status import exit_status
 from ist_jax.cli.experiment import resolve
 from ist_jax.cli.records.tables import markdown
@@ -35,7 +35,7 @@ from ist_jax.data.splits import shared
 from ist_jax.methods import Method, State
 from ist_jax.tasks import Task
 from ist_jax.training.evaluation import evaluate
-from ist_jax.training.files import write_whole
+from ist_jax.training.files import json_text, write_whole
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +46,7 @@ class MemoryFlags(ConfigFlags):
     """Numbers S of subnetworks."""
     graph: tuple[int, ...] = ()
     """NODES EDGES FEATURES CLASSES of a graph that need not be available; edges are undirected."""
-    out: str = ""
+    out: PathText = ""
     """Folder for memory.json."""
 
 
@@ -243,7 +243,7 @@ def _show(measured: Sequence[dict[str, Any]], out: str) -> None:
         content = {
             "header": HEADER, "rows": cells(measured), "bytes": list(measured), "note": note
         }  # fmt: skip
-        write_whole(folder / "memory.json", json.dumps(content, indent=1) + "\n")
+        write_whole(folder / "memory.json", json_text(content, indent=1) + "\n")
 
 
 def main(argv: Sequence[str]) -> int:

@@ -9,7 +9,6 @@ are medians, measured on this machine with the config's data. Bytes and memory a
 
 import dataclasses
 import itertools
-import json
 import pathlib
 import sys
 from collections.abc import Sequence
@@ -23,6 +22,7 @@ from ist_jax.cli.benchmarks.timing import median_seconds
 from ist_jax.cli.builders import load_dataset
 from ist_jax.cli.config import Config, ConfigError, replace
 from ist_jax.cli.config.parsing import ConfigFlags, parse_with_config
+from ist_jax.cli.config.schema import PathText
 from ist_jax.cli.exit_status import exit_status
 from ist_jax.cli.experiment import resolve
 from ist_jax.cli.records import drawing
@@ -31,7 +31,7 @@ from ist_jax.cli.validation import validate
 from ist_jax.core.trees import tree_bytes
 from ist_jax.data import Dataset
 from ist_jax.methods import Method
-from ist_jax.training.files import write_whole
+from ist_jax.training.files import json_text, write_whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -67,7 +67,7 @@ class PlanFlags(ConfigFlags):
     """Numbers of local steps J."""
     repeats: int = 5
     """How often a step is measured."""
-    out: str = ""
+    out: PathText = ""
     """Folder for plan.md, plan.json, plan.png and plan.svg."""
 
 
@@ -284,7 +284,7 @@ def _show(rows: Sequence[dict[str, Any]], assumptions: str, out: str) -> None:
         folder = pathlib.Path(out)
         folder.mkdir(parents=True, exist_ok=True)
         write_whole(folder / "plan.md", text)
-        write_whole(folder / "plan.json", json.dumps(list(rows), indent=1) + "\n")
+        write_whole(folder / "plan.json", json_text(list(rows), indent=1) + "\n")
         draw(rows, folder / "plan.png")
 
 

@@ -92,7 +92,7 @@ def train(
       Stopped: a signal arrived, and the run has saved its state.
       WorkdirError: the workdir is in use, or cannot be written.
     """
-    config, workdir = validate(checked(config)), pathlib.Path(workdir)
+    config, workdir = validate(checked(config)), pathlib.Path(workdir).expanduser()
     signals = signals or Signals()
     if record.is_finished(workdir, config):
         print(f"{workdir}: finished already", file=sys.stderr)
@@ -259,8 +259,10 @@ def main(argv: Sequence[str]) -> int:
 def _print_summary(summary: dict[str, Any]) -> None:
     metric = summary["selection"]["metric"]
     last, selected = (summary[which]["test"][metric] for which in ("last", "selected"))
+    evaluating = summary["evaluation_bytes_per_device"]
+    more = f", and {evaluating / 1e6:,.3g} MB to evaluate" if evaluating else ""
     print(
         f"test {metric} {last:.4f} (at best validation {selected:.4f}), "
         f"{summary['samples_seen']:,} samples in {summary['seconds']:.1f} s of training, "
-        f"{summary['bytes_per_device'] / 1e6:,.3g} MB sent per device"
+        f"{summary['bytes_per_device'] / 1e6:,.3g} MB sent per device{more}"
     )

@@ -2,12 +2,14 @@
 
 import dataclasses
 import functools
+import os
+import pathlib
 import typing
 from collections.abc import Mapping
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, cast
 
 from ist_jax.cli.config.errors import ConfigError, nearest
-from ist_jax.cli.config.schema import Config, Range
+from ist_jax.cli.config.schema import Config, IsPath, Range
 
 T = TypeVar("T")
 KINDS = {
@@ -28,6 +30,7 @@ class Field(NamedTuple):
       choices: the values that it may have; () if any.
       range: its bounds, or None.
       default: its default, which is always allowed.
+      is_path: whether it is a path of this machine, or a tuple of paths.
     """
 
     kind: Any
@@ -35,6 +38,7 @@ class Field(NamedTuple):
     choices: tuple[str, ...]
     range: Range | None
     default: Any
+    is_path: bool = False
 
 
 def _field(hint: Any, default: Any) -> Field:
@@ -45,8 +49,11 @@ def _field(hint: Any, default: Any) -> Field:
     if origin is typing.Literal:
         return Field(str, None, arguments, None, default)
     if origin is tuple:
-        return Field(tuple, arguments[0], (), None, default)
-    return Field(arguments[0] if arguments else hint, None, (), bounds, default)  # X | None
+        is_path = arguments[0] is pathlib.Path
+        return Field(tuple, arguments[0], (), None, default, is_path)
+    kind = arguments[0] if arguments else hint  # X | None
+    is_path = kind is pathlib.Path or any(isinstance(extra, IsPath) for extra in extras)
+    return Field(kind, None, (), bounds, default, is_path)
 
 
 @functools.cache
@@ -126,6 +133,8 @@ def checked(config: Config) -> Config:
 def check(name: str, field: Field, value: Any) -> Any:
     """`value` converted to the type of `field`: integers to floats, lists to tuples.
 
+    The home folder is written out in paths.
+
     Raises:
       ConfigError: a value of the wrong type, not among the choices, or out of range.
     """
@@ -134,7 +143,26 @@ def check(name: str, field: Field, value: Any) -> Any:
         raise not_among(name, value, field.choices)
     if field.range is not None and not _is_within(value, field.range):
         raise ConfigError(f"{name} is {_bounds(field.range)}, not {value!r}")
-    return value
+    if field.is_path and isinstance(value, tuple):
+        return tuple(_expanded(name, path) for path in value)
+    return _expanded(name, value) if field.is_path and value is not None else value
+
+
+def _expanded(name: str, path: T) -> T:
+    """A path, text or pathlib.Path, with the home folder in place of "~" or "~USER" in front.
+
+    Raises:
+      ConfigError: the path is a URL, or there is no such user.
+    """
+    text = os.path.expanduser(str(path)) if path else ""
+    if "://" in text:
+        raise ConfigError(f"{name} is a path of this machine, not {text!r}: mount or copy it")
+    if text.startswith("~"):
+        raise ConfigError(
+            f"{name}={text!r} names no user of this machine: write the whole path of a folder of "
+            "that name"
+        )
+    return cast(Any, type(path))(text) if text else path
 
 
 def not_among(name: str, value: str, choices: typing.Sequence[str], where: str = "") -> ConfigError:

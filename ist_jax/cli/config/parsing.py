@@ -10,7 +10,7 @@ import io
 import itertools
 import typing
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any, Generic, Literal, TypeVar
+from typing import Annotated, Any, Generic, Literal, TypeVar, cast
 
 import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
@@ -18,7 +18,7 @@ from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, Pri
 from ist_jax.cli.config.errors import ConfigError, nearest
 from ist_jax.cli.config.fields import check, checked, fields
 from ist_jax.cli.config.files import ConfigFile
-from ist_jax.cli.config.schema import Config
+from ist_jax.cli.config.schema import Config, PathText
 
 T = TypeVar("T")
 Flags = TypeVar("Flags", bound="ConfigFlags")
@@ -29,7 +29,7 @@ REGISTRY = ConstructorRegistry()
 class ConfigFlags:
     """The flags of every command that reads a configuration."""
 
-    config: str = ""
+    config: PathText = ""
     """Config file (.py with get_config()), or the config.json of a run."""
 
 
@@ -130,9 +130,11 @@ def _refuse(unknown: Sequence[str], known: typing.Iterable[str]) -> None:
 
 
 def _checked_flags(flags: T) -> T:
-    for name, field in fields(type(flags)).items():
-        check("--" + name.replace("_", "-"), field, getattr(flags, name))
-    return flags
+    """`flags` with converted values (`check`). Raises ConfigError if one is wrong."""
+    named = fields(type(flags)).items()
+    option = lambda name: "--" + name.replace("_", "-")
+    values = {name: check(option(name), field, getattr(flags, name)) for name, field in named}
+    return dataclasses.replace(cast(Any, flags), **values)
 
 
 @REGISTRY.primitive_rule

@@ -16,6 +16,11 @@ class Range(NamedTuple):
     closed: bool = True
 
 
+class IsPath:
+    """Marks text that is a path of this machine. "~" in front stands for the home folder."""
+
+
+PathText = Annotated[str, IsPath()]
 Count = Annotated[int, Range(0, 2**30)]
 Positive = Annotated[int, Range(1, 2**30)]
 Share = Annotated[float, Range(0, 1)]
@@ -241,7 +246,7 @@ class Config:
     """Fraction of the samples, at the start, on which local SGD trains the full model."""
     dense_fraction: Share = 0.0
     """Fraction of the samples, at the end, on which data parallel trains the full model."""
-    init_from: str = ""
+    init_from: PathText = ""
     """Workdir of another run whose parameters this run starts from, with any num_subnets."""
     model: ModelConfig = ModelConfig()
     """The model."""

@@ -13,7 +13,8 @@ from ist_jax.cli.records.results import Run
 Group = Sequence[Run]
 
 # Columns that are shown only if a page names them: title -> (summary field, its part, decimals).
-IF_NAMED = {
+IF_NAMED: dict[str, tuple[str, str | None, int]] = {
+    "evaluation: MB sent per device": ("evaluation_bytes_per_device", None, 2),
     "MB per synchronisation": ("bytes_per_sync_per_device", "arithmetic", 3),
     "memory of a device between rounds (MB)": ("memory_bytes_per_device", "state", 1),
     "memory of a device at most (MB)": ("memory_bytes_per_device", "peak", 1),
@@ -122,10 +123,11 @@ def named_columns(titles: Sequence[str]) -> list[Column]:
     return [Column(title, functools.partial(_megabytes, given=IF_NAMED[title])) for title in titles]
 
 
-def _megabytes(group: Group, given: tuple[str, str, int]) -> Cell:
+def _megabytes(group: Group, given: tuple[str, str | None, int]) -> Cell:
     """A cell with megabytes of one device; a range if seeds differ, as on different machines."""
     field, part, decimals = given
-    parts = [(run.summary.get(field) or {}).get(part) for run in group]
+    of_runs = [run.summary.get(field) for run in group]
+    parts = of_runs if part is None else [(value or {}).get(part) for value in of_runs]
     values = [value for value in parts if value is not None]
     if len(values) < len(group):
         return words("not measured")

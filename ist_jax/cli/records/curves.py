@@ -1,7 +1,6 @@
 """Pictures of runs: the test metric over samples, seconds and bytes."""
 
 import hashlib
-import json
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -13,6 +12,7 @@ from ist_jax.cli.records.columns import is_simulated
 from ist_jax.cli.records.labels import grouped, method_of
 from ist_jax.cli.records.metric import Metric, metric_of
 from ist_jax.cli.records.results import Run
+from ist_jax.training.files import json_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -52,7 +52,7 @@ def panels_of(runs: Sequence[Run], with_seconds: bool = True) -> list[Panel]:
 def fingerprint(runs: Sequence[Run]) -> str:
     """SHA-256 of the labels and curves that a picture of `runs` is drawn from."""
     drawn = {label: [run.curve for run in group] for label, group in grouped(runs).items()}
-    return hashlib.sha256(json.dumps(drawn).encode()).hexdigest()
+    return hashlib.sha256(json_text(drawn).encode()).hexdigest()
 
 
 def draw(runs: Sequence[Run], picture: pathlib.Path, *, with_seconds: bool = True) -> None:

@@ -19,7 +19,7 @@ from ist_jax.cli.config import FIELDS, Config, ConfigError, values
 from ist_jax.cli.experiment import Experiment
 from ist_jax.core.processes import OtherProcessError, all_succeed, is_first
 from ist_jax.training.checkpoint import committed_rounds
-from ist_jax.training.files import write_whole
+from ist_jax.training.files import json_text, write_whole
 from ist_jax.training.loggers import rows_until
 from ist_jax.training.workdir import STARTS_AGAIN, WorkdirError, is_locked
 from ist_jax.version import __version__
@@ -155,7 +155,7 @@ def _start(workdir: pathlib.Path, config: Config, made_from: Mapping[str, Any]) 
             )
         content = {"config": as_json(config), "environment": dict(made_from)}
         unfinished = workdir / f"config.json.{os.getpid()}"
-        write_whole(unfinished, json.dumps(content, indent=2) + "\n")
+        write_whole(unfinished, json_text(content, indent=2) + "\n")
         _rename_once(unfinished, workdir / "config.json")
 
 
@@ -172,7 +172,7 @@ def _resume(workdir: pathlib.Path, made_from: Mapping[str, Any]) -> None:
         what = " and ".join(differing)
         print(f"{workdir}: resumes with another {what}, noted in {noted.name}", file=sys.stderr)
         with _reraise_as_workdir_error(workdir), noted.open("a") as opened:
-            opened.write(json.dumps({"round": rounds[-1], "environment": differing}) + "\n")
+            opened.write(json_text({"round": rounds[-1], "environment": differing}) + "\n")
 
 
 def _check(workdir: pathlib.Path, config: Config, made_from: Mapping[str, Any]) -> None:

@@ -65,7 +65,7 @@ def restore(workdir: str | pathlib.Path) -> Restored:
     Raises:
       ConfigError: the workdir holds no run, or no checkpoint that can be read.
     """
-    workdir = pathlib.Path(workdir)
+    workdir = pathlib.Path(workdir).expanduser()
     if not (workdir / "config.json").is_file():
         raise ConfigError(f"{workdir} holds no run: there is no config.json")
     config = on_this_machine(from_json(workdir / "config.json"))

@@ -16,7 +16,6 @@ evaluation. `summary` is the run's summary.json. `resumes`, which may be absent,
 after which the environment changed.
 """
 
-import json
 import math
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -25,12 +24,14 @@ from typing import Any, NamedTuple
 
 from ist_jax.cli.config import FIELDS, Config, ConfigError
 from ist_jax.cli.records.record import PATHS, RESUMES, as_json
-from ist_jax.training.files import write_whole
+from ist_jax.training.files import json_content, json_text, write_whole
 from ist_jax.training.loggers import flatten
 
 # Numbers of every evaluation and of the summary; evaluations in the summary.
 _NUMBERS = ("samples_seen", "seconds", "bytes_per_device")
 _PICKED = ("last", "selected")
+# what reading a damaged record raises
+_DAMAGED = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
 
 
 class Run(NamedTuple):
@@ -79,15 +80,15 @@ def unfinished(folders: Sequence[pathlib.Path]) -> list[pathlib.Path]:
 def read_workdir(workdir: pathlib.Path) -> Run:
     """The finished run in `workdir`. Raises ConfigError if its record is damaged or too old."""
     try:
-        content = json.loads((workdir / "config.json").read_text())
+        content = json_content((workdir / "config.json").read_text())
         config = {**as_json(Config()), **content["config"]}
-        summary = json.loads((workdir / "summary.json").read_text())
+        summary = json_content((workdir / "summary.json").read_text())
         _refuse_earlier(workdir, config, summary)
         run = Run(config, _curve(workdir), summary, content["environment"], _resumes(workdir))
         return _checked(run)
     except ConfigError:
         raise
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (OSError, *_DAMAGED) as error:
         raise ConfigError(
             f"{workdir} does not hold a complete run record ({type(error).__name__}: {error}): "
             "run it again in another workdir"
@@ -110,7 +111,7 @@ def _refuse_earlier(
 
 def _curve(workdir: pathlib.Path) -> dict[str, list[Any]]:
     """The columns of the evaluated rounds, from the rows of all rounds in metrics.jsonl."""
-    rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    rows = [json_content(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     evaluated = [dict(flatten(row)) for row in rows if "test" in row]
     names = dict.fromkeys(name for row in evaluated for name in row)
     return {name: [row.get(name) for row in evaluated] for name in names}
@@ -118,7 +119,7 @@ def _curve(workdir: pathlib.Path) -> dict[str, list[Any]]:
 
 def _resumes(workdir: pathlib.Path) -> tuple[dict[str, Any], ...]:
     file = workdir / RESUMES
-    return tuple(map(json.loads, file.read_text().splitlines())) if file.exists() else ()
+    return tuple(map(json_content, file.read_text().splitlines())) if file.exists() else ()
 
 
 def _checked(run: Run) -> Run:
@@ -150,16 +151,22 @@ def _is_number(value: Any) -> bool:
 def read(file: pathlib.Path) -> Kept:
     """The content of a kept table. Raises ConfigError if the file is missing or damaged."""
     try:
-        first, *rest = [json.loads(line) for line in file.read_text().splitlines()]
-        runs = [_checked(_run(first, line)) for line in rest]
-        paper = {str(label): float(value) for label, value in first.get("paper", {}).items()}
-        return Kept(str(first["command"]), runs, paper)
+        return _parsed(file.read_text())
     except FileNotFoundError as error:
         raise ConfigError(f"{file}: there is no such table") from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (OSError, *_DAMAGED) as error:
         raise ConfigError(
             f"{file} is not a kept table ({type(error).__name__}: {error})"
         ) from error
+
+
+def _parsed(text: str) -> Kept:
+    """The table in the text of a file. Raises one of `_DAMAGED` if it is none."""
+    # not `splitlines`: a name in a line may have other separators, such as U+2028
+    first, *rest = [json_content(line) for line in text.split("\n") if line]
+    runs = [_checked(_run(first, line)) for line in rest]
+    paper = {str(label): float(value) for label, value in first.get("paper", {}).items()}
+    return Kept(str(first["command"]), runs, paper)
 
 
 def _run(first: Mapping[str, Any], line: Mapping[str, Any]) -> Run:
@@ -170,7 +177,11 @@ def _run(first: Mapping[str, Any], line: Mapping[str, Any]) -> Run:
 
 
 def write(file: pathlib.Path, kept: Kept) -> None:
-    """Writes a kept table. Of the paths of data and runs, only the last parts are kept."""
+    """Writes a kept table. Of the paths of data and runs, only the last parts are kept.
+
+    Raises:
+      ConfigError: the table could not be read back. The file stays as it is.
+    """
     configs = [_without_folders(run.config) for run in kept.runs]
     environments = [run.environment for run in kept.runs]
     first = {
@@ -187,12 +198,17 @@ def write(file: pathlib.Path, kept: Kept) -> None:
             "summary": run.summary,
         }
         lines.append(line | ({"resumes": list(run.resumes)} if run.resumes else {}))
+    try:
+        text = "".join(_line(line) for line in lines)
+        _parsed(text)
+    except _DAMAGED as error:
+        raise ConfigError(f"{file} stays as it is: a run cannot be kept ({error})") from error
     file.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(file, "".join(_line(line) for line in lines))
+    write_whole(file, text)
 
 
 def _line(content: Mapping[str, Any]) -> str:
-    return json.dumps(content, separators=(",", ":"), ensure_ascii=False) + "\n"
+    return json_text(content, separators=(",", ":"), ensure_ascii=False) + "\n"
 
 
 def _without_folders(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -231,7 +247,7 @@ def keep(folders: Sequence[pathlib.Path], file: pathlib.Path, command: str = "")
 
 
 def _check_distinct(file: pathlib.Path, runs: Sequence[Run]) -> None:
-    configs = [json.dumps(_without_folders(run.config)) for run in runs]
+    configs = [json_text(_without_folders(run.config)) for run in runs]
     for run, config in zip(runs, configs):
         if configs.count(config) > 1:
             name = f"method={run.config['method']}, seed={run.config['seed']}"
