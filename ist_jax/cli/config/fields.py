@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import os
 import typing
 from collections.abc import Mapping
 from typing import Any, NamedTuple, TypeVar
@@ -10,6 +11,7 @@ from ist_jax.cli.config.errors import ConfigError, nearest
 from ist_jax.cli.config.schema import Config, Range
 
 T = TypeVar("T")
+PATHS = ("data.dir", "init_from")  # a leading ~ in them is the home folder
 KINDS = {
     int: "an integer",
     float: "a number",
@@ -126,6 +128,8 @@ def checked(config: Config) -> Config:
 def check(name: str, field: Field, value: Any) -> Any:
     """`value` converted to the type of `field`: integers to floats, lists to tuples.
 
+    The ~ of a path is expanded here, so that runs and their records have the same path.
+
     Raises:
       ConfigError: a value of the wrong type, not among the choices, or out of range.
     """
@@ -134,7 +138,7 @@ def check(name: str, field: Field, value: Any) -> Any:
         raise not_among(name, value, field.choices)
     if field.range is not None and not _is_within(value, field.range):
         raise ConfigError(f"{name} is {_bounds(field.range)}, not {value!r}")
-    return value
+    return os.path.expanduser(value) if name in PATHS else value
 
 
 def not_among(name: str, value: str, choices: typing.Sequence[str], where: str = "") -> ConfigError:
