@@ -14,6 +14,7 @@ from ist_jax.data import Dataset, Spec
 from ist_jax.decompositions import Decomposition
 from ist_jax.methods import Method
 from ist_jax.tasks import Task, classification, node_classification
+from ist_jax.tasks.augment import channels_first_problem, has_channels_first
 from ist_jax.training.failures import Failures
 from ist_jax.training.loop import LoopConfig
 
@@ -21,15 +22,17 @@ from ist_jax.training.loop import LoopConfig
 def load_dataset(config: Config) -> Dataset:
     """The data of the config. Raises DataError if they cannot be read."""
     d, graph = config.data, ARCHITECTURES[config.decomposition].graph
+    is_graph = data.SOURCES[d.name].is_graph
     return data.load(
         d.name,
         d.dir,
         d.dataset,
         split=d.split,
         alpha=d.alpha,
-        validation_fraction=None if data.SOURCES[d.name].is_graph else d.validation_fraction,
+        validation_fraction=None if is_graph else d.validation_fraction,
         seed=config.seed,
         image_size=d.image_size,
+        standardise="whole" if is_graph else d.standardise,
         graph=graph(config) if graph else None,
     )
 
@@ -58,6 +61,9 @@ def _classification(config: Config, spec: Spec) -> Task:
         raise ConfigError(
             f"data.augment={d.augment!r} is for images, and an input has shape {spec.example_shape}"
         )
+    if d.augment != "none" and has_channels_first(spec.example_shape):
+        problem = channels_first_problem(spec.example_shape)
+        raise ConfigError(f"data.augment={d.augment!r}: {problem}")
     size = spec.example_shape[:2] if d.image_size else None
     return classification(spec.mean, spec.std, augment=d.augment, padding=d.crop_padding, size=size)
 

@@ -236,6 +236,11 @@ def _check_graph(c: Config) -> None:
             f"data.augment={c.data.augment!r} is for images, which data.name={c.data.name!r} is "
             "not: use none"
         )
+    if c.data.standardise != FIELDS["data.standardise"].default:
+        raise ConfigError(
+            f"data.standardise={c.data.standardise!r} is for independent examples, and the "
+            f"features of data.name={c.data.name!r} stay as they are: leave it out"
+        )
     if c.data.validation_fraction != FIELDS["data.validation_fraction"].default:
         raise ConfigError(
             f"data.name={c.data.name!r} has its own validation split: leave out "

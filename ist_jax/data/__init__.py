@@ -5,6 +5,7 @@ Importing this package imports no source, and none of the libraries that sources
 
 import functools
 import importlib
+import os
 import pathlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -15,6 +16,7 @@ from ist_jax.data.base import Dataset, make_dataset
 from ist_jax.data.raw import DataError, Raw, reraise_as
 from ist_jax.data.spec import Spec
 from ist_jax.data.splits import SPLITS, shards_of
+from ist_jax.data.standardise import STANDARDISE
 from ist_jax.data.streamed import RawStream, Streamed, make_streamed
 
 if TYPE_CHECKING:
@@ -108,6 +110,14 @@ def _fraction(name: str, validation_fraction: float | None) -> float:
     return validation_fraction
 
 
+def _check_standardise(name: str, standardise: str) -> None:
+    if SOURCES[name].is_graph and standardise != "whole":
+        raise DataError(
+            f"data.standardise={standardise!r} is for independent examples, and "
+            f"data.name={name!r} is a graph, whose features stay as they are: use whole"
+        )
+
+
 def _check_streamed(name: str, split: str, image_size: int) -> None:
     if not SOURCES[name].stream:
         streamed = sorted(name for name, source in SOURCES.items() if source.stream)
@@ -134,12 +144,14 @@ def load(
     graph: "GraphOptions | None" = None,
     stored: bool | None = None,
     image_size: int = 0,
+    standardise: str = "whole",
 ) -> Dataset:
     """Loads a data set by the name of its source.
 
     Args:
       name: a key of `SOURCES`.
-      directory: the folder or file with the data, where the source reads one.
+      directory: the folder or file with the data, where the source reads one. A leading ~ is the
+        home folder.
       dataset: which data set, where the source has several.
       split: which training examples workers draw from: 'shared' (all of them), 'disjoint' (a random
         shard each) or 'dirichlet' (a non-IID shard each).
@@ -152,20 +164,28 @@ def load(
         only if several processes train workers with disjoint shards.
       image_size: side of the model's images in pixels; the data set is then streamed from disk. 0
         reads it into memory.
+      standardise: by which mean and deviation a task normalises inputs: 'whole' (those of all
+        entries together), 'per_feature' (every entry of an input has its own) or 'none'. Graphs
+        have 'whole', which leaves their features as they are.
 
     Raises:
       DataError: files are missing, empty, truncated, of the wrong shape, or have invalid labels; or
         the source does not take one of the arguments.
-      ValueError: there is no source called `name`.
+      ValueError: there is no source called `name`, or `standardise` is unknown.
     """
     if name not in SOURCES:
         raise ValueError(f"data.name is one of {sorted(SOURCES)}, not {name!r}")
+    directory = os.path.expanduser(directory)
     _check(name, directory, dataset)
+    _check_standardise(name, standardise)
     source, place = SOURCES[name], directory or name
-    label = dataset or (directory.rstrip("/").rsplit("/", 1)[-1] if directory else name)
+    place_name = directory.rstrip("/").rsplit("/", 1)[-1] if directory else name
+    label = place_name if source.reads == "file" else dataset or place_name
     shards = functools.partial(shards_of, split, seed, alpha)
     fraction = _fraction(name, validation_fraction)
-    options: dict[str, Any] = dict(source=place, validation_fraction=fraction, shards=shards)
+    options: dict[str, Any] = dict(
+        source=place, validation_fraction=fraction, shards=shards, standardise=standardise
+    )
     if image_size:
         _check_streamed(name, split, image_size)
         stream = _imported(source.stream)(directory, dataset, image_size)
@@ -189,6 +209,7 @@ def _graph(raw: "RawGraph", label: str, *, graph: "GraphOptions | None", **optio
 __all__ = [
     "SOURCES",
     "SPLITS",
+    "STANDARDISE",
     "DataError",
     "Dataset",
     "GraphOptions",

@@ -12,10 +12,12 @@ import numpy as np
 from ist_jax.core.processes import key_on, over_devices
 from ist_jax.core.sample_order import ByDevice, Shards, View, split_by_device
 from ist_jax.core.types import Key
-from ist_jax.data.progress import busy
+from ist_jax.data import plausible
+from ist_jax.data.held_out import held_out
 from ist_jax.data.raw import DataError, Raw, check, reraise_as
-from ist_jax.data.rows import RowStore, blocks, in_memory, mapped, mean_and_std
-from ist_jax.data.spec import Spec
+from ist_jax.data.rows import RowStore, blocks, in_memory, mapped, strided_indices
+from ist_jax.data.spec import Moment, Spec
+from ist_jax.data.standardise import moments
 
 Arrays = Mapping[str, np.ndarray | RowStore]  # {'x': [N, ...], 'y': int32[N]}
 
@@ -35,14 +37,6 @@ class Chunk(NamedTuple):
 Chunks = Mapping[str, Chunk]  # by split
 
 
-def strided_indices(num_examples: int, size: int) -> np.ndarray:
-    """int32[n]: `size` evenly spaced rows, or all rows if there are fewer.
-
-    They are spaced because a data set may be sorted by label.
-    """
-    return np.linspace(0, num_examples - 1, min(size, num_examples)).astype(np.int32)
-
-
 def strided_rows(arrays: Arrays, size: int) -> Arrays:
     """`size` evenly spaced examples, or all examples if there are fewer."""
     rows = strided_indices(len(next(iter(arrays.values()))), size)
@@ -58,7 +52,7 @@ class Dataset:
       train, validation, test: the examples, {'x': [N, ...], 'y': int32[N]}; the examples of a graph
         are its clusters. 'x' of `train` may be a `RowStore`.
       num_classes: C.
-      mean, std: of all training inputs, for the task's normalisation.
+      mean, std: of all training inputs, for the task's normalisation, as in `Spec`.
       fingerprint: SHA-256 of all arrays.
       shards: num_workers -> the shard of examples that each worker draws from.
       notes: what the source did to the data, for records.
@@ -66,6 +60,7 @@ class Dataset:
       example_shape: of one input, without a batch axis; () stands for the shape in 'x'.
       common: split -> arrays that belong to no single example, such as the graph whose clusters are
         the examples. Every device holds them.
+      warnings: what is odd about the data, one line each. A run prints and records them.
     """
 
     name: str
@@ -73,14 +68,15 @@ class Dataset:
     validation: Arrays
     test: Arrays
     num_classes: int
-    mean: float
-    std: float
+    mean: Moment
+    std: Moment
     fingerprint: str
     shards: Callable[[int], Shards]
     notes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     task: str = "classification"
     example_shape: tuple[int, ...] = ()
     common: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
     _cache: dict[Any, Any] = dataclasses.field(default_factory=dict, repr=False)
 
     def views(
@@ -218,23 +214,6 @@ def _fingerprint(*parts: Arrays) -> str:
     return digest.hexdigest()
 
 
-def random_share(size: int, fraction: float) -> np.ndarray:
-    """bool[size]: a random share of `size` examples, the same in every call."""
-    chosen = np.random.default_rng(0).permutation(size)[: round(fraction * size)]
-    return np.isin(np.arange(size), chosen)
-
-
-def _held_out(raw: Raw, fraction: float) -> np.ndarray:
-    """bool[N]: a random share of the training examples. Groups are never divided."""
-    rng, size = np.random.default_rng(0), len(raw.y_train)
-    if raw.group_train is None:
-        return random_share(size, fraction)
-    _, group_N = np.unique(raw.group_train, return_inverse=True)
-    order = rng.permutation(group_N.max() + 1)
-    before = np.concatenate([[0], np.cumsum(np.bincount(group_N)[order])[:-1]])
-    return np.isin(group_N, order[before < round(fraction * size)])
-
-
 def make_dataset(
     raw: Raw,
     name: str,
@@ -243,11 +222,12 @@ def make_dataset(
     validation_fraction: float,
     shards: Callable[[np.ndarray, int], Shards],
     stored: bool = False,
+    standardise: str = "whole",
 ) -> Dataset:
     """Checks raw arrays and holds out the validation split from the training examples.
 
-    The split is random, by groups if the source names them. It is the same for every seed, so that
-    runs with several seeds are validated alike.
+    The split is random, by groups if the source names them (`data.held_out`). It is the same for
+    every seed, so that runs with several seeds are validated alike.
 
     Args:
       raw: what a source read.
@@ -257,26 +237,28 @@ def make_dataset(
       shards: (labels of the training examples, num_workers) -> Shards.
       stored: whether training inputs stay in their file until rows of them are read. This saves
         memory in a process that reads only some rows.
+      standardise: by which mean and deviation a task normalises inputs, as in `moments`.
 
     Raises:
-      DataError: the arrays do not fit together, or a split is empty.
+      DataError: the arrays do not fit together, training and test inputs are on different scales,
+        or a split is empty.
     """
     with reraise_as(source):
         x_train = (mapped if stored else in_memory)(raw.x_train)
         raw = raw._replace(x_train=x_train, x_test=in_memory(raw.x_test))
     check(raw, source)
-    held_out_N = _held_out(raw, validation_fraction)
+    held_out_N = held_out(raw.y_train, raw.group_train, validation_fraction)
     if held_out_N.all() or not held_out_N.any():
         raise DataError(
             f"{source}: validation_fraction={validation_fraction} of {len(held_out_N)} training "
             f"examples leaves an empty split"
         )
+    warnings = raw.warnings + plausible.warnings_of(raw, held_out_N, name, source, standardise)
     chosen, rest = np.flatnonzero(held_out_N), np.flatnonzero(~held_out_N)
     train = _arrays(x_train, raw.y_train, rest, stored=stored)
     validation = _arrays(x_train, raw.y_train, chosen)
     test = _arrays(raw.x_test, raw.y_test, np.arange(len(raw.y_test)))
-    with busy("mean and deviation"):
-        mean, std = mean_and_std(train["x"])
+    mean, std = moments(train["x"], standardise)
     return Dataset(
         name=name,
         train=train,
@@ -284,8 +266,9 @@ def make_dataset(
         test=test,
         num_classes=int(raw.y_train.max()) + 1,
         mean=mean,
-        std=std if std > 0 else 1.0,
+        std=std,
         fingerprint=_fingerprint(train, validation, test),
         shards=functools.partial(shards, np.asarray(train["y"])),
         notes=raw.notes,
+        warnings=warnings,
     )

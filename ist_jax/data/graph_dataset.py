@@ -18,7 +18,9 @@ from ist_jax.data.graphs import (
     fingerprint,
     project,
     propagation,
+    tidy,
 )
+from ist_jax.data.plausible import sampled, unlike_scales, untrained_classes, unused_labels
 from ist_jax.data.raw import DataError
 from ist_jax.data.split_graphs import (
     NodeGraph,
@@ -85,6 +87,7 @@ def make_graph_dataset(
       DataError: the arrays do not fit together, or a split is empty.
       ValueError: the options exclude each other.
     """
+    raw = tidy(raw)
     splits = check(raw, source)
     _check_options(options, int(splits.train.sum()), source)
     adjacency, edge_notes = adjacency_of(raw)
@@ -110,6 +113,19 @@ def make_graph_dataset(
         task="node_classification",
         example_shape=features_NxD.shape[1:],
         common=common,
+        warnings=_warnings(raw, splits, name),
+    )
+
+
+def _warnings(raw: RawGraph, splits: Splits, name: str) -> tuple[str, ...]:
+    """What is odd about the graph, one line each."""
+    label_N, rows = raw.labels_N, sampled(raw.features_NxD, raw.features_NxD.shape[1:])
+    train_N, *others = (label_N[mask_N] for mask_N in splits)
+    named = dict(zip(("validation", "test"), others))
+    return (
+        *untrained_classes(train_N, named, name),
+        *(() if raw.num_classes else unused_labels((train_N, *others), name)),
+        *unlike_scales(rows, name, "standardise every feature before you save the graph"),
     )
 
 

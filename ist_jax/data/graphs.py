@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ist_jax.core.types import CsrMatrix
-from ist_jax.data.raw import DataError
+from ist_jax.data.graph_layouts import as_labels, as_mask
+from ist_jax.data.raw import DataError, label_remedy
 
 
 class RawGraph(NamedTuple):
@@ -43,6 +44,13 @@ class Splits(NamedTuple):
     test: np.ndarray
 
 
+def tidy(raw: RawGraph) -> RawGraph:
+    """`raw`, its masks and labels in one layout where they have one meaning (`graph_layouts`)."""
+    size = len(raw.features_NxD) if np.ndim(raw.features_NxD) else 0
+    masks = {name: as_mask(getattr(raw, name), size) for name in RawGraph._fields[3:6]}
+    return raw._replace(labels_N=as_labels(raw.labels_N, size), **masks)
+
+
 def check(raw: RawGraph, source: str) -> Splits:
     """Checks the arrays and returns the splits.
 
@@ -61,10 +69,13 @@ def _check_features(x: np.ndarray, source: str) -> None:
     if x.ndim != 2 or not x.size:
         raise DataError(
             f"{source}: features have a node axis and a feature axis, neither empty; "
-            f"their shape is {x.shape}"
+            f"their shape is {x.shape}: x[:, None] makes one feature of numbers"
         )
     if not (np.issubdtype(x.dtype, np.floating) or np.issubdtype(x.dtype, np.integer)):
-        raise DataError(f"{source}: features are numbers; they have dtype {x.dtype}")
+        raise DataError(
+            f"{source}: features are numbers; they have dtype {x.dtype}: if they stand for "
+            "numbers, x.astype(np.float32)"
+        )
     if not (np.abs(x) <= np.finfo(np.float32).max).all():
         raise DataError(
             f"{source}: features are finite in float32, and some are nan, infinite or larger"
@@ -74,19 +85,22 @@ def _check_features(x: np.ndarray, source: str) -> None:
 def _check_labels_and_edges(raw: RawGraph, source: str) -> None:
     num_nodes, y, edges = len(raw.features_NxD), raw.labels_N, raw.edges_2xE
     if y.shape != (num_nodes,) or not np.issubdtype(y.dtype, np.integer):
+        is_one_each = y.ndim == 2 or y.shape == (num_nodes,)
+        remedy = label_remedy(y) if is_one_each else "give one for every row of the features"
         raise DataError(
             f"{source}: one integer label per node; "
-            f"{num_nodes} nodes, labels {y.dtype}{list(y.shape)}"
+            f"{num_nodes} nodes, labels {y.dtype}{list(y.shape)}: {remedy}"
         )
     if edges.ndim != 2 or edges.shape[0] != 2 or not np.issubdtype(edges.dtype, np.integer):
         raise DataError(
             f"{source}: edges are integers of shape (2, E); "
-            f"they are {edges.dtype}{list(edges.shape)}"
+            f"they are {edges.dtype}{list(edges.shape)}: give the two nodes of every edge"
         )
     if edges.size and (edges.min() < 0 or edges.max() >= num_nodes):
         wrong = edges.min() if edges.min() < 0 else edges.max()
         raise DataError(
-            f"{source}: edges join nodes 0 to {num_nodes - 1}, and one names node {wrong}"
+            f"{source}: edges join nodes 0 to {num_nodes - 1}, and one names node {wrong}: number "
+            "the nodes as the rows of the features"
         )
 
 
@@ -95,19 +109,23 @@ def _check_splits(splits: Splits, labels_N: np.ndarray, source: str) -> None:
         if mask_N.shape != labels_N.shape or mask_N.dtype != bool:
             raise DataError(
                 f"{source}: the {part} split is a bool per node; "
-                f"it is {mask_N.dtype}{list(mask_N.shape)}"
+                f"it is {mask_N.dtype}{list(mask_N.shape)}: give True or 1 for its nodes, and "
+                "False or 0 for the others"
             )
         if not mask_N.any():
-            raise DataError(f"{source}: there are no {part} nodes")
+            raise DataError(f"{source}: there are no {part} nodes: every split needs one")
     if overlap := int((np.sum(splits, axis=0) > 1).sum()):
-        raise DataError(f"{source}: a node is in one split, and {overlap} are in several")
+        raise DataError(
+            f"{source}: a node is in one split, and {overlap} are in several: leave them in one"
+        )
 
 
 def _check_label_range(raw: RawGraph, splits: Splits, source: str) -> None:
     used = raw.labels_N[splits.train | splits.validation | splits.test]
     if used.min() < 0:
         raise DataError(
-            f"{source}: labels of nodes in a split count from 0; the smallest is {used.min()}"
+            f"{source}: labels of nodes in a split count from 0; the smallest is {used.min()} (nan "
+            "counts as -1): number the classes from 0, and leave nodes without one in no split"
         )
     if raw.num_classes:
         if used.max() >= raw.num_classes:

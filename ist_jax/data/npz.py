@@ -16,6 +16,7 @@ from ist_jax.data.raw import DataError, Raw
 from ist_jax.data.rows import Blocks, blocks_of_stream
 
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
+_SPLIT = "divide one table by sklearn.model_selection.train_test_split"
 _HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
@@ -31,12 +32,31 @@ def load(directory: str, dataset: str) -> Raw:
       DataError: the file or an array is missing, empty, damaged or pickled.
     """
     del dataset
-    arrays = read_npz(pathlib.Path(directory), ARRAYS, "npz", stored=("x_train",))
+    arrays = read_npz(pathlib.Path(directory), ARRAYS, "npz", stored=("x_train",), remedy=_SPLIT)
     return Raw(*(arrays[name] for name in ARRAYS))
 
 
+def names_in(path: pathlib.Path, needs: str) -> list[str]:
+    """The names of the arrays of an .npz file.
+
+    Args:
+      path: of the file.
+      needs: what the source needs, for errors.
+
+    Raises:
+      DataError: the file is missing, empty or damaged.
+    """
+    with _opened(path, needs) as archive:
+        return list(archive.files)
+
+
 def read_npz(
-    path: pathlib.Path, names: Sequence[str], source: str, stored: Sequence[str] = ()
+    path: pathlib.Path,
+    names: Sequence[str],
+    source: str,
+    stored: Sequence[str] = (),
+    optional: Sequence[str] = (),
+    remedy: str = "",
 ) -> dict[str, Any]:
     """The arrays `names` of an .npz file, as NumPy arrays or `Blocks`. Pickled ones are refused.
 
@@ -45,14 +65,29 @@ def read_npz(
       names: of its arrays.
       source: for errors.
       stored: the arrays that stay in the file and are read by rows, if the file allows it.
+      optional: names of further arrays, which are read if the file has them.
+      remedy: what to do if an array is missing, for errors.
 
     Raises:
       DataError: the file or an array is missing, empty, damaged or pickled.
     """
+    with _opened(path, f"{source} needs one with {', '.join(names)}") as archive:
+        if missing := [name for name in names if name not in archive.files]:
+            present = ", ".join(archive.files) or "nothing"
+            todo = f": {remedy}" if remedy else ""
+            raise DataError(f"{path}: {', '.join(missing)} missing; it holds {present}{todo}")
+        names = [*names, *(name for name in optional if name in archive.files)]
+        assert archive.zip is not None  # it is open
+        by_rows = {name: _stored_array(path, archive.zip, f"{name}.npy") for name in stored}
+        kept = {name: array for name, array in by_rows.items() if array is not None}
+        return {name: kept[name] if name in kept else archive[name] for name in names}
+
+
+@contextlib.contextmanager
+def _opened(path: pathlib.Path, needs: str) -> Iterator[np.lib.npyio.NpzFile]:
+    """The archive `path`, opened; what reading it raises inside becomes a DataError."""
     if not path.is_file():
-        raise DataError(
-            f"data.dir={str(path)!r} is not a file; {source} needs one with {', '.join(names)}"
-        )
+        raise DataError(f"data.dir={str(path)!r} is not a file; {needs}")
     if path.stat().st_size == 0:
         raise DataError(f"{path}: the file is empty")
     with (
@@ -62,13 +97,7 @@ def read_npz(
     ):
         if not isinstance(archive, np.lib.npyio.NpzFile):
             raise DataError(f"{path}: not an .npz archive")
-        if missing := [name for name in names if name not in archive.files]:
-            present = ", ".join(archive.files) or "nothing"
-            raise DataError(f"{path}: {', '.join(missing)} missing; it holds {present}")
-        assert archive.zip is not None  # it is open
-        by_rows = {name: _stored_array(path, archive.zip, f"{name}.npy") for name in stored}
-        kept = {name: array for name, array in by_rows.items() if array is not None}
-        return {name: kept[name] if name in kept else archive[name] for name in names}
+        yield archive
 
 
 @contextlib.contextmanager

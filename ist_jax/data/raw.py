@@ -9,6 +9,8 @@ import numpy as np
 from ist_jax.core.errors import first_line
 from ist_jax.data.rows import Blocks, RowStore, blocks
 
+_NUMBERED = "number the classes from 0, np.unique(y, return_inverse=True)[1]"
+
 
 class DataError(ValueError):
     """The data cannot be used. The message is one line: the file, the fault and the remedy."""
@@ -41,6 +43,7 @@ class Raw(NamedTuple):
       group_train: [N], the group of each training example, such as its speaker. A group is either
         trained on or held out for validation. None: there are no groups.
       notes: what was done to the data, for records.
+      warnings: what is odd about the data, one line each.
     """
 
     x_train: np.ndarray | Blocks | RowStore
@@ -49,6 +52,7 @@ class Raw(NamedTuple):
     y_test: np.ndarray
     group_train: np.ndarray | None = None
     notes: Mapping[str, Any] = {}
+    warnings: tuple[str, ...] = ()
 
 
 def check(raw: Raw, source: str) -> None:
@@ -61,18 +65,18 @@ def check(raw: Raw, source: str) -> None:
     if raw.x_train.shape[1:] != raw.x_test.shape[1:]:
         raise DataError(
             f"{source}: train inputs have shape {raw.x_train.shape[1:]}, "
-            f"test inputs {raw.x_test.shape[1:]}"
+            f"test inputs {raw.x_test.shape[1:]}: prepare both in the same way"
         )
     largest = raw.y_train.max()
     if largest >= len(raw.y_train):
         raise DataError(
             f"{source}: labels count from 0 without large gaps; "
-            f"{len(raw.y_train)} training examples have a label {largest}"
+            f"{len(raw.y_train)} training examples have a label {largest}: {_NUMBERED}"
         )
     if raw.y_test.max() > largest:
         raise DataError(
             f"{source}: test label {raw.y_test.max()} never occurs in training, "
-            f"whose largest is {largest}"
+            f"whose largest is {largest}: train on some examples of it, or leave them out"
         )
 
 
@@ -80,27 +84,57 @@ def _check_lengths(x: np.ndarray | RowStore, y: np.ndarray, part: str, source: s
     if x.ndim == 0 or len(x) == 0:
         raise DataError(f"{source}: there are no {part} examples")
     if y.ndim != 1 or len(x) != len(y):
+        remedy = label_remedy(y) if y.ndim == 2 else "give both equally many rows"
         raise DataError(
-            f"{source}: one label per example; {part} inputs have shape {x.shape}, labels {y.shape}"
+            f"{source}: one label per example; {part} inputs have shape {x.shape}, "
+            f"labels {y.shape}: {remedy}"
         )
     if x.ndim < 2:
         raise DataError(
             f"{source}: inputs have an example axis and at least one more; "
-            f"{part} inputs have shape {x.shape}"
+            f"{part} inputs have shape {x.shape}: x[:, None] makes one feature of it"
         )
 
 
 def _check_labels(y: np.ndarray, part: str, source: str) -> None:
     if not np.issubdtype(y.dtype, np.integer):
-        raise DataError(f"{source}: labels are integers; {part} labels have dtype {y.dtype}")
+        raise DataError(
+            f"{source}: labels are integers; {part} labels have dtype {y.dtype}: {label_remedy(y)}"
+        )
     if y.min() < 0:
-        raise DataError(f"{source}: labels count from 0; the smallest {part} label is {y.min()}")
+        raise DataError(
+            f"{source}: labels count from 0; the smallest {part} label is {y.min()}: {_NUMBERED}"
+        )
+
+
+def label_remedy(y: np.ndarray) -> str:
+    """What to do about labels that are not one integer for each example."""
+    if y.ndim == 2 and y.shape[1] == 1:
+        return "y[:, 0] are these labels"
+    if y.ndim == 2 and _is_one_hot(y):
+        return "y.argmax(axis=1) are these labels"
+    if y.ndim == 2:
+        return "several labels per example are not supported: train on one of them, y[:, k]"
+    if not np.issubdtype(y.dtype, np.floating):
+        return _NUMBERED
+    if (y == np.rint(y)).all():
+        return "y.astype(int) are these labels"
+    return "regression is not supported: make classes of the targets, np.digitize(y, edges)"
+
+
+def _is_one_hot(y: np.ndarray) -> bool:
+    if not (np.issubdtype(y.dtype, np.number) or y.dtype == bool):
+        return False
+    return bool(((y == 0) | (y == 1)).all() and (y.sum(axis=1) == 1).all())
 
 
 def _check_inputs(x: np.ndarray | RowStore, part: str, source: str) -> None:
     is_floating = np.issubdtype(x.dtype, np.floating)
     if not (is_floating or np.issubdtype(x.dtype, np.integer)):
-        raise DataError(f"{source}: inputs are numbers; {part} inputs have dtype {x.dtype}")
+        raise DataError(
+            f"{source}: inputs are numbers; {part} inputs have dtype {x.dtype}: if they stand for "
+            "numbers, x.astype(np.float32)"
+        )
     if x.size == 0:
         raise DataError(
             f"{source}: inputs have at least one entry; {part} inputs have shape {x.shape}"

@@ -24,6 +24,14 @@ _BYTES = 1 << 22  # bytes read from a stream at once
 _LEAF = 1 << 20  # entries added up at once: a multiple of the 8192 that numpy casts at once
 
 
+def strided_indices(num_examples: int, size: int) -> np.ndarray:
+    """int32[n]: `size` evenly spaced rows, or all rows if there are fewer.
+
+    They are spaced because a data set may be sorted by label.
+    """
+    return np.linspace(0, num_examples - 1, min(size, num_examples)).astype(np.int32)
+
+
 class LengthError(ValueError):
     """A file holds more or fewer bytes than its header says.
 
@@ -182,3 +190,23 @@ def mean_and_std(x: "np.ndarray | RowStore") -> tuple[float, float]:
         return squares(begin, middle) + squares(middle, end)
 
     return float(mean), float(np.sqrt(squares(0, size) / size))
+
+
+def mean_and_std_per_feature(x: "np.ndarray | RowStore") -> tuple[np.ndarray, np.ndarray]:
+    """float64[...]: mean and standard deviation of every entry of an input, over the N inputs.
+
+    The deviation of an entry that is the same in all inputs is 1.
+    """
+    shape, count = x.shape[1:], len(x)
+    step = max(1, _LEAF // max(1, math.prod(shape)))
+    parts = [slice(begin, begin + step) for begin in range(0, count, step)]
+    total, squares = np.zeros(shape), np.zeros(shape)
+    low, high = np.full(shape, np.inf), np.full(shape, -np.inf)
+    for part in parts:
+        rows = x[part]
+        total += rows.sum(axis=0, dtype=np.float64)
+        low, high = np.minimum(low, rows.min(axis=0)), np.maximum(high, rows.max(axis=0))
+    mean = total / count
+    for part in parts:
+        squares += np.square(x[part] - mean).sum(axis=0)
+    return mean, np.where(high > low, np.sqrt(squares / count), 1.0)

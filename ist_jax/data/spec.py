@@ -1,11 +1,26 @@
 """The description of a data set that models and tasks are built from."""
 
-import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+
+# a mean or deviation: of all entries together, or nested tuples of the shape of one input
+Moment = float | tuple[Any, ...]
+
+
+def as_moment(value: Any) -> Moment:
+    """A number as a float, nested lists of numbers as nested tuples.
+
+    Raises:
+      TypeError: `value` is neither.
+    """
+    if isinstance(value, list | tuple):
+        return tuple(map(as_moment, value))
+    if type(value) not in (int, float):
+        raise TypeError(f"mean and std of data are numbers, or lists of them, not {value!r}")
+    return float(value)
 
 
 class Spec(NamedTuple):
@@ -15,15 +30,16 @@ class Spec(NamedTuple):
       example_shape: of one input, without a batch axis.
       num_classes: C.
       num_train: number of training examples.
-      mean, std: of all training inputs, for the task's normalisation.
+      mean, std: of all training inputs, for the task's normalisation; nested tuples of the shape
+        of one input if every entry of an input has its own.
       task: the kind of data, which decides loss and metrics.
     """
 
     example_shape: tuple[int, ...]
     num_classes: int
     num_train: int
-    mean: float
-    std: float
+    mean: Moment
+    std: Moment
     task: str = "classification"
 
     @classmethod
@@ -34,15 +50,36 @@ class Spec(NamedTuple):
           TypeError, ValueError, KeyError: `fields` are not those of a spec.
         """
         values: dict[str, Any] = dict(fields)
+        values |= {name: as_moment(fields[name]) for name in ("mean", "std")}
         spec = cls(**values)._replace(example_shape=tuple(fields["example_shape"]))
         counts = (*spec.example_shape, spec.num_classes, spec.num_train)
         if not all(type(count) is int and count > 0 for count in counts):
             raise ValueError(f"shapes and counts of data are integers above 0, not {counts}")
-        if not (math.isfinite(spec.mean) and math.isfinite(spec.std) and spec.std > 0):
-            raise ValueError(
-                f"mean and std of data are finite, and std above 0, not {spec.mean} and {spec.std}"
-            )
+        spec._check_moments()
         return spec
+
+    def _check_moments(self) -> None:
+        mean, std = np.asarray(self.mean), np.asarray(self.std)
+        if mean.shape != std.shape or mean.shape not in ((), self.example_shape):
+            raise ValueError(
+                f"mean and std of data are numbers or have the shape {self.example_shape} of an "
+                f"input, not {mean.shape} and {std.shape}"
+            )
+        if not (np.isfinite(mean).all() and np.isfinite(std).all() and (std > 0).all()):
+            raise ValueError(
+                "mean and std of data are finite, and std above 0, not "
+                f"{mean.min()} to {mean.max()} and {std.min()} to {std.max()}"
+            )
+
+    def reshaped(self, example_shape: tuple[int, ...]) -> "Spec":
+        """This spec for inputs of another shape with as many entries."""
+
+        def shaped(value: Moment) -> Moment:
+            return as_moment(np.reshape(value, example_shape).tolist()) if np.ndim(value) else value
+
+        return self._replace(
+            example_shape=example_shape, mean=shaped(self.mean), std=shaped(self.std)
+        )
 
     @property
     def example(self) -> jax.ShapeDtypeStruct:

@@ -19,8 +19,12 @@ import numpy as np
 from ist_jax.core.processes import key_on, over_devices, replicate
 from ist_jax.core.sample_order import ByDevice, Shards, View, draw
 from ist_jax.core.types import Key
-from ist_jax.data.base import Chunk, Chunks, Dataset, random_share, strided_indices
+from ist_jax.data import plausible
+from ist_jax.data.base import Chunk, Chunks, Dataset
+from ist_jax.data.held_out import random_share
 from ist_jax.data.raw import DataError
+from ist_jax.data.rows import strided_indices
+from ist_jax.data.standardise import check_standardise
 
 Rows = Mapping[str, np.ndarray]  # some rows of all columns
 _CHUNK = 4096  # examples evaluated at once; normalisation statistics are measured again for each
@@ -212,8 +216,11 @@ def make_streamed(
     source: str,
     validation_fraction: float,
     shards: Callable[[np.ndarray, int], Shards],
+    standardise: str = "whole",
 ) -> Streamed:
-    """The data set of `raw`, with the validation split of `make_dataset`.
+    """The data set of `raw`, with a random validation split.
+
+    Labels are on disk, so no class is looked for.
 
     Args:
       raw: as its source opened it.
@@ -222,10 +229,18 @@ def make_streamed(
       validation_fraction: share of the training examples, in (0, 1).
       shards: (labels of the training examples, num_workers) -> Shards. Labels are on disk, so it
         is given zeros in their place.
+      standardise: 'whole' or 'none', as in `standardise.moments`.
 
     Raises:
-      DataError: a split is empty.
+      DataError: a split is empty, training and test inputs are on different scales, or
+        `standardise` needs all inputs.
     """
+    check_standardise(standardise)
+    if standardise == "per_feature":
+        raise DataError(
+            "data.standardise='per_feature' needs all inputs in memory, and a streamed set has "
+            "them on disk: use whole or none"
+        )
     held_out_N = random_share(raw.train.count, validation_fraction)
     chosen, rest = np.flatnonzero(held_out_N), np.flatnonzero(~held_out_N)
     if not len(chosen) or not len(rest) or not raw.test.count:
@@ -235,17 +250,28 @@ def make_streamed(
         )
     train = raw.train.take(rest)
     sample = train.read(strided_indices(train.count, _SAMPLE))["x"]
-    std = float(sample.std(dtype=np.float64))
+    mean, std, notes = 0.0, 1.0, dict(raw.notes)
+    if standardise == "whole":
+        mean, std = float(sample.mean(dtype=np.float64)), float(sample.std(dtype=np.float64))
+        notes["mean and deviation"] = f"of {len(sample)} training examples"
     return Streamed(
         name=name,
         train=train,
         validation=raw.train.take(chosen),
         test=raw.test,
         num_classes=raw.num_classes,
-        mean=float(sample.mean(dtype=np.float64)),
+        mean=mean,
         std=std if std > 0 else 1.0,
         fingerprint=raw.fingerprint,
         shards=functools.partial(shards, np.zeros(len(rest), np.int32)),
-        notes={**raw.notes, "mean and deviation": f"of {len(sample)} training examples"},
+        notes=notes,
         example_shape=raw.example_shape,
+        warnings=tuple(_compared(sample, raw.test, name, source)),
     )
+
+
+def _compared(sample: np.ndarray, test: Columns, name: str, source: str) -> list[str]:
+    """The warning that training and test inputs hardly belong together."""
+    rows = strided_indices(test.count, min(_SAMPLE, plausible.LEAST_ROWS))
+    train = plausible.summary(plausible.sampled(sample, sample.shape[1:]))
+    return plausible.compare(train, plausible.summary(test.read(rows)["x"]), name, source)

@@ -14,8 +14,30 @@ AUGMENTS = ("none", "crop", "crop_flip", "resized_crop_flip")
 # ranges of a resized crop (Szegedy et al., 2015)
 _AREA = (0.08, 1.0)  # share of the image
 _RATIO = (3 / 4, 4 / 3)  # width / height
+_CHANNELS = (1, 3, 4)  # of grey images, colours, and colours with transparency
+_SIDE = 8  # pixels; a height and a width that differ are taken for those of an image from here on
 
 Size = tuple[int, ...]  # (height, width)
+
+
+def has_channels_first(shape: tuple[int, ...]) -> bool:
+    """Whether an input of this shape, without a batch axis, looks like (channels, height, width).
+
+    Images have their channels last here: (height, width, channels).
+    """
+    if len(shape) != 3:
+        return False
+    channels, height, width = shape
+    has_sides = height == width or min(height, width) >= _SIDE
+    return channels in _CHANNELS and width not in _CHANNELS and channels < width and has_sides
+
+
+def channels_first_problem(shape: tuple[int, ...]) -> str:
+    """What to say of inputs with `has_channels_first`: the value and the remedy."""
+    return (
+        f"inputs of shape {shape} look like images with their channels first, and channels come "
+        "last here: x.transpose(0, 2, 3, 1)"
+    )
 
 
 def augment_images(
@@ -35,7 +57,7 @@ def augment_images(
       size: (height, width) of the result; None: that of the images.
 
     Raises:
-      ValueError: the name is unknown, or the inputs are not images.
+      ValueError: the name is unknown, the inputs are not images, or their channels come first.
     """
     if name not in AUGMENTS:
         raise ValueError(f"augment is one of {', '.join(AUGMENTS)}, not {name!r}")
@@ -47,6 +69,8 @@ def augment_images(
             f"augment={name!r} is of images, (examples, height, width[, channels]), "
             f"not shape {x_BxHxW.shape}"
         )
+    if has_channels_first(x_BxHxW.shape[1:]):
+        raise ValueError(f"augment={name!r}: {channels_first_problem(x_BxHxW.shape[1:])}")
     assert key is not None  # local steps have one, and nothing else augments
     crop_key, flip_key = jax.random.split(key)
     if name == "resized_crop_flip":

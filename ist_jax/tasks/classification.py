@@ -1,8 +1,10 @@
 """Classification of independent examples: cross-entropy and accuracy."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from ist_jax.core.model import Model
@@ -24,9 +26,14 @@ def loss_and_accuracy(logits_BxC: Array, label_B: Array, weight_B: Array) -> Sum
     }
 
 
+def _for_batch(moment: float | Sequence[Any], dtype: Any) -> Any:
+    """A mean or deviation as it is applied to a batch: a number, or an array [1, ...]."""
+    return jnp.asarray(moment, dtype)[None] if np.ndim(moment) else moment
+
+
 def classification(
-    mean: float = 0.0,
-    std: float = 1.0,
+    mean: float | Sequence[Any] = 0.0,
+    std: float | Sequence[Any] = 1.0,
     *,
     augment: str = "none",
     padding: int = 4,
@@ -35,7 +42,8 @@ def classification(
     """The task over arrays {'x': [N, ...], 'y': int[N]}.
 
     Args:
-      mean: subtracted from all inputs of a batch. Stored inputs keep their dtype, such as uint8.
+      mean: subtracted from all inputs of a batch: a number, or an array of the shape of an input.
+        Stored inputs keep their dtype, such as uint8.
       std: inputs are divided by it after that.
       augment: how images are augmented in local steps, before normalisation; a name of `AUGMENTS`.
       padding: pixels added to every side of an image before it is cropped.
@@ -49,7 +57,8 @@ def classification(
             jnp.float32 if x.dtype == jnp.uint8 else jnp.promote_types(x.dtype, jnp.float32)
         )
         y = jnp.take(arrays["y"], index_B, axis=0)
-        return {"x": (x.astype(float_dtype) - mean) / std, "y": y}
+        shift, scale = _for_batch(mean, float_dtype), _for_batch(std, float_dtype)
+        return {"x": (x.astype(float_dtype) - shift) / scale, "y": y}
 
     def loss(model: Model, params: Params, batch: Batch, key: Key) -> tuple[Array, Any]:
         logits_BxC = model.apply(params, batch["x"], key=key)

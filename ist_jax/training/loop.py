@@ -273,7 +273,7 @@ def run(
     Args:
       phases: `Phase`s, or tuples of their fields.
       task: loss, batch and metrics.
-      dataset: training, validation and test data.
+      dataset: training, validation and test data. What is odd about them is said first.
       config: see `LoopConfig`.
       workdir: folder for metrics.jsonl, summary.json, TensorBoard events and checkpoints; None
         writes nothing. A run resumes from the newest checkpoint in its workdir.
@@ -306,4 +306,6 @@ def run(
         opened = Workdir(workdir, lambda text: recorder.say({}, text))
         closing.callback(opened.close)
         recorder.add_first(opened, opened.history)
+        for warning in dataset.warnings:
+            recorder.say({}, f"warning: {warning}")
         return _Run(phases, task, dataset, config, recorder, opened, stop)(start)

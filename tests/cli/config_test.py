@@ -84,6 +84,7 @@ def test_the_choices_of_the_types_are_those_of_the_library():
     choices = {name: set(field.choices) for name, field in FIELDS.items()}
     assert choices["data.name"] == set(data.SOURCES) and choices["data.split"] == set(data.SPLITS)
     assert choices["data.augment"] == set(AUGMENTS)
+    assert choices["data.standardise"] == set(data.STANDARDISE)
     assert choices["partition"] == set(PARTITIONS) - {"fixed"}
     assert choices["placement"] == {*PLACEMENTS, "autotune"}
     assert choices["exchange.compression"] == set(COMPRESSIONS)

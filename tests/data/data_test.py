@@ -29,6 +29,7 @@ def test_digits_are_real_and_split_three_ways():
     digits = data.load("digits")
     assert digits.num_classes == 10 and digits.example.shape == (1, 64)
     assert len(digits.train["y"]) + len(digits.validation["y"]) + len(digits.test["y"]) == 1797
+    assert not digits.warnings and not data.load("digits", dataset="images").warnings
     assert digits.fingerprint == data.load("digits", seed=5).fingerprint, (
         "splits are the same for every seed"
     )
@@ -51,6 +52,7 @@ def test_real_fashion_mnist(real_data):
     loaded = data.load("idx", str(real_data / "fashion_mnist"))
     assert loaded.train["x"].shape == (54000, 28, 28) and loaded.test["x"].shape == (10000, 28, 28)
     assert np.bincount(loaded.test["y"]).tolist() == [1000] * 10
+    assert not loaded.warnings
     assert loaded.mean == pytest.approx(72.94, abs=0.1) and loaded.std == pytest.approx(
         90.02, abs=0.1
     )
@@ -63,12 +65,13 @@ def test_real_tfds_without_tensorflow(real_data):
         loaded.train["x"].shape == (54000, 28, 28, 1)
         and np.bincount(loaded.test["y"]).tolist() == [1000] * 10
     )
-    assert "tensorflow" not in sys.modules
+    assert "tensorflow" not in sys.modules and not loaded.warnings
 
 
 def test_real_cifar_as_npz(real_data):
     loaded = data.load("npz", str(real_data / "cifar10_small.npz"))
     assert loaded.train["x"].shape == (9000, 32, 32, 3) and loaded.num_classes == 10
+    assert not loaded.warnings
 
 
 def raw(**changes):
@@ -90,15 +93,49 @@ def raw(**changes):
         ),
         ({"x_train": np.ones((0, 3)), "y_train": np.ones(0, int)}, "there are no train examples"),
         ({"x_test": np.ones((8, 4))}, r"train inputs have shape \(3,\), test inputs \(4,\)"),
-        ({"y_train": np.ones(20)}, "labels are integers; train labels have dtype float64"),
-        ({"y_train": np.arange(20) - 1}, "labels count from 0; the smallest train label is -1"),
+        (
+            {"y_train": np.ones(20)},
+            "labels are integers; train labels have dtype float64: y.astype.int. are these labels",
+        ),
+        (
+            {"y_train": np.linspace(0, 1, 20)},
+            "labels are integers; train labels have dtype float64: regression is not supported: "
+            "make classes of the targets",
+        ),
+        (
+            {"y_train": np.full(20, "yes")},
+            "labels are integers; train labels have dtype <U3: number the classes from 0",
+        ),
+        (
+            {"y_train": np.ones((20, 3), int)},
+            "one label per example; .*: several labels per example are not supported: train on one",
+        ),
+        (
+            {"y_train": np.eye(20, 4)[::-1] + np.eye(20, 4)},
+            "one label per example; .*: several labels per example",
+        ),
+        (
+            {"y_train": np.eye(4)[np.arange(20) % 4]},
+            "one label per example; .*: y.argmax.axis=1. are these labels",
+        ),
+        (
+            {"y_train": (np.arange(20) % 4)[:, None]},
+            "one label per example; .*: y.:, 0. are these labels",
+        ),
+        (
+            {"y_train": np.arange(20) - 1},
+            "labels count from 0; the smallest train label is -1: number the classes from 0",
+        ),
         ({"y_test": np.arange(8)}, "test label 7 never occurs in training, whose largest is 3"),
         (
             {"x_train": np.full((20, 3), np.nan)},
             "inputs are finite in float32; some train inputs are nan, inf",
         ),
         ({"x_train": np.full((20, 3), "a")}, "inputs are numbers"),
-        ({"x_train": np.ones(20)}, "inputs have an example axis and at least one more"),
+        (
+            {"x_train": np.ones(20)},
+            "inputs have an example axis and at least one more; .*: x.:, None. makes one feature",
+        ),
     ],
 )
 def test_arrays_that_do_not_fit_are_refused(changes, says):
@@ -171,6 +208,9 @@ def test_broken_npz_files_are_named(tmp_path):
         data.load("npz", str(path))
     np.savez(path, x_train=np.ones((3, 2)))
     with pytest.raises(DataError, match="y_train, x_test, y_test missing; it holds x_train"):
+        data.load("npz", str(path))
+    np.savez(path, data=np.ones((3, 2)), target=np.arange(3))
+    with pytest.raises(DataError, match="it holds data, target: divide one table by sklearn"):
         data.load("npz", str(path))
     np.savez(path, **raw()._asdict())
     assert data.load("npz", str(path)).num_classes == 4

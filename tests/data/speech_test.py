@@ -3,10 +3,10 @@
 import os
 import pathlib
 import shutil
-import wave
 
 import numpy as np
 import pytest
+from wav_files import make_extensible, write_clip
 
 from ist_jax import data
 from ist_jax.data import DataError, speech_commands
@@ -81,20 +81,6 @@ def test_decibels_are_below_the_loudest_and_stop_at_80():
     assert (log_mel(np.zeros(RATE)) == 0).all(), "silence is as loud as its loudest entry"
 
 
-def write_clip(file, samples=RATE, rate=RATE, channels=1, seed=0):
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with wave.open(str(file), "wb") as opened:
-        opened.setnchannels(channels)
-        opened.setsampwidth(2)
-        opened.setframerate(rate)
-        opened.writeframes(
-            np.random.default_rng(seed)
-            .integers(-3000, 3000, samples * channels)
-            .astype("<i2")
-            .tobytes()
-        )
-
-
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     monkeypatch.setenv("IST_CACHE_DIR", str(tmp_path / "cache"))
@@ -110,7 +96,12 @@ def test_splits_are_by_speaker_and_clips_of_other_lengths_are_counted(folder):
     loaded = data.load("speech_commands", str(folder), validation_fraction=0.25)
     assert loaded.train["x"].shape[1:] == (128, 32) and loaded.num_classes == 2
     assert sum(len(part["y"]) for part in (loaded.train, loaded.validation, loaded.test)) == 60
-    assert loaded.notes == {"clips left out for their length": 1}
+    assert loaded.notes == {
+        "clips read": 60,
+        "clips left out for their length": 1,
+        "files skipped": 0,
+    }
+    assert not loaded.warnings
     rows = [
         {row.tobytes() for row in part["x"]}
         for part in (loaded.train, loaded.validation, loaded.test)
@@ -167,8 +158,10 @@ def test_features_are_cached_until_a_file_changes_and_a_damaged_cache_is_replace
 @pytest.mark.parametrize(
     "damage,says",
     [
-        (lambda file: file.write_bytes(b""), "not a wav file"),
-        (lambda file: file.write_bytes(b"RIFF1234WAVEjunk"), "not a wav file"),
+        (
+            lambda file: file.write_bytes(b"RIFF1234WAVEjunk"),
+            "damaged wav file: it ends before its samples; fetch it again",
+        ),
         (
             lambda file: os.truncate(file, 20_000),
             "truncated: its header announces 16000 samples, and 9978 follow",
@@ -194,6 +187,67 @@ def test_broken_clips_and_folders_raise_an_error_before_any_feature_is_computed(
         data.load("speech_commands", str(folder))
 
 
+@pytest.mark.parametrize("length", [None, 0xFFFFFFFF])
+def test_extensible_headers_and_samples_from_a_pipe_are_read(folder, length):
+    """Format tag 65534 was "damaged" before Python 3.12; a pipe has no length to announce."""
+    before = data.load("speech_commands", str(folder))
+    file = folder / "yes" / "00000003_nohash_0.wav"
+    clip = speech_commands.read_clip(file)
+    make_extensible(file, length=length)
+    np.testing.assert_array_equal(speech_commands.read_clip(file), clip)
+    assert data.load("speech_commands", str(folder)).fingerprint == before.fingerprint
+    make_extensible(file, kind=3)  # floats
+    with pytest.raises(DataError, match="this one has samples that are .* no integers: convert it"):
+        speech_commands.read_clip(file)
+
+
+def test_files_that_are_no_clips_are_skipped_and_counted(folder, monkeypatch):
+    """macOS writes ._x.wav beside x.wav; a failed download is an HTML page called .wav."""
+    plain = data.load("speech_commands", str(folder))
+    (folder / "yes" / "._00000003_nohash_0.wav").write_bytes(b"\0\5\x16\7" + bytes(100))
+    (folder / "yes" / "README.txt").write_text("words")
+    first = data.load("speech_commands", str(folder))
+    assert first.fingerprint == plain.fingerprint and first.notes["files skipped"] == 2
+    assert not first.warnings
+    (folder / "no" / "000000aa_nohash_0.wav").write_bytes(b"<html>not found</html>")
+    (folder / "no" / "000000ab_nohash_0.wav").write_bytes(b"")
+    for _ in range(2):  # computed, then from the cache
+        loaded = data.load("speech_commands", str(folder))
+        assert loaded.fingerprint == plain.fingerprint
+        assert loaded.notes["files skipped"] == 4 and loaded.notes["clips read"] == 60
+        (warning,) = loaded.warnings
+        assert "no wav file in files no/000000aa_nohash_0.wav, no/000000ab_nohash_0.wav" in warning
+        monkeypatch.setattr(speech_commands, "_compute", lambda files: pytest.fail("cached"))
+
+
+def test_a_word_whose_files_end_in_capitals_is_a_word(folder):
+    plain = data.load("speech_commands", str(folder))
+    for file in (folder / "no").iterdir():
+        file.rename(file.with_suffix(".WAV"))
+    assert data.load("speech_commands", str(folder)).fingerprint == plain.fingerprint
+
+
+def test_a_folder_without_clips_is_said_and_a_word_without_any_wav_file_is_refused(folder):
+    (folder / "up").mkdir()
+    (folder / "up" / "00000001_nohash_0.mp3").write_bytes(b"ID3")
+    (warning,) = data.load("speech_commands", str(folder)).warnings
+    assert "there is no wav file in folder up, left out as a word" in warning
+    (folder / "up" / "00000001_nohash_0.wav").write_bytes(b"ID3")
+    with pytest.raises(DataError, match="up: none of its files is a wav file"):
+        data.load("speech_commands", str(folder))
+
+
+def test_features_that_an_earlier_version_cached_are_still_used(folder, monkeypatch):
+    first = data.load("speech_commands", str(folder))
+    (cache,) = (folder.parent / "cache").iterdir()
+    with np.load(cache) as arrays:
+        kept = {name: array for name, array in arrays.items() if name != "skipped"}
+    cache.unlink()
+    np.savez(cache, **kept)
+    monkeypatch.setattr(speech_commands, "_compute", lambda files: pytest.fail("cached"))
+    assert data.load("speech_commands", str(folder)).fingerprint == first.fingerprint
+
+
 def test_a_set_without_clips_of_one_second_raises_an_error(tmp_path, monkeypatch):
     monkeypatch.setenv("IST_CACHE_DIR", str(tmp_path / "cache"))
     for word in ("yes", "no"):
@@ -216,6 +270,7 @@ def test_real_clips_are_read_and_split_by_speaker(real_data, tmp_path, monkeypat
         data.load("speech_commands", clips, "new")
     loaded = data.load("speech_commands", clips, "resplit", validation_fraction=0.2)
     dropped = loaded.notes["clips left out for their length"]
+    assert loaded.notes["files skipped"] == 0 and not loaded.warnings
     assert (
         sum(len(part["y"]) for part in (loaded.train, loaded.validation, loaded.test)) + dropped
         == 600

@@ -11,9 +11,18 @@ from ist_jax.decompositions.mlp import SCALINGS
 from ist_jax.models import VGG, ResNet
 from ist_jax.models.residual import BLOCKS, CONV_NORMS, expansion
 from ist_jax.models.resnet import STEMS
+from ist_jax.tasks.augment import channels_first_problem, has_channels_first
+
+
+def _check_layout(config: Config, spec: Spec) -> None:
+    """Raises ValueError for images whose channels seem to come first."""
+    if has_channels_first(spec.example_shape):
+        problem = channels_first_problem(spec.example_shape)
+        raise ValueError(f"model.name={config.model.name!r}: {problem}")
 
 
 def _resnet(config: Config, spec: Spec) -> ResNet:
+    _check_layout(config, spec)
     m = config.model
     return ResNet(
         m.stage_sizes,
@@ -115,6 +124,7 @@ def _check_channels(config: Config) -> None:
 
 
 def _decompose_channels(config: Config, spec: Spec, num_subnets: int) -> Decomposition:
+    _check_layout(config, spec)
     m, side = config.model, min(spec.example.shape[1:3])
     if m.channels.count(0) > (most := side.bit_length() - 1):
         raise ValueError(

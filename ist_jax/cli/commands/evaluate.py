@@ -3,10 +3,12 @@
     ist-jax evaluate --model DIR [--name SOURCE] [--dir DIR] [--dataset NAME] [--split test]
 
 SOURCE is a value of data.name; by default, the source that the model was trained on. Inputs are
-normalised as in training.
+normalised as in training. Data that the model was not trained on have to be on the scale of its
+training data.
 """
 
 import dataclasses
+import sys
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -23,9 +25,9 @@ from ist_jax.core.errors import first_line
 from ist_jax.core.model import Stats
 from ist_jax.core.types import Batch, Indices, Params
 from ist_jax.data import SOURCES, Dataset, Spec
+from ist_jax.data.plausible import compare_with_moments, sampled
 from ist_jax.methods.predictor import Predictor, model_predictor
 from ist_jax.models.linen import LinenModel
-from ist_jax.tasks import Task
 from ist_jax.training import export
 from ist_jax.training.evaluation import evaluate_model
 
@@ -69,8 +71,17 @@ def _check(spec: Spec, dataset: Dataset) -> None:
         )
 
 
-def _read(model: str) -> tuple[export.Exported, Config, Spec, Task]:
-    """The exported model, its config and spec, and the task that it was trained on.
+def _compare(spec: Spec, data: Dataset, split: str) -> list[str]:
+    """What is odd about the inputs for the model. Raises DataError if they are on another scale."""
+    arrays = getattr(data, split)
+    if "x" not in arrays:  # a graph
+        return []
+    rows = sampled(arrays["x"], data.spec.example_shape)
+    return compare_with_moments(rows, spec.mean, spec.std, f"{data.name}, {split}")
+
+
+def _read(model: str) -> tuple[export.Exported, Config, Spec]:
+    """The exported model, its config, and the spec of the data that it was trained on.
 
     Raises:
       ConfigError: there is no exported model in the folder `model`, or it is damaged.
@@ -80,7 +91,8 @@ def _read(model: str) -> tuple[export.Exported, Config, Spec, Task]:
         spec = Spec.from_json(exported.about["data"]["spec"])
         config = on_this_machine(from_record(exported.about["config"], "model.json"))
         _check_variables(exported, make_decomposition(config, spec).example)
-        return exported, config, spec, make_task(config, spec)
+        make_task(config, spec)  # the spec may name none
+        return exported, config, spec
     except Exception as error:  # model.json may say anything
         raise ConfigError(
             f"--model {model}: {type(error).__name__}: {first_line(error)}"
@@ -92,13 +104,14 @@ def score(
 ) -> dict[str, Any]:
     """{name: value} of the task's metrics of an exported model on one split of a data set.
 
-    Arguments are those of `EvaluateFlags`. The data are split as in training.
+    Arguments are those of `EvaluateFlags`. The data are split as in training. What is odd about
+    them is printed to standard error.
 
     Raises:
       ConfigError: there is no exported model, or it does not fit the data.
-      DataError: the data cannot be read.
+      DataError: the data cannot be read, or are on another scale than those of the training.
     """
-    exported, config, spec, task = _read(model)
+    exported, config, spec = _read(model)
     if not name:
         name, dataset = config.data.name, dataset or config.data.dataset
         if SOURCES[name].reads != "nothing" and not directory:
@@ -108,6 +121,13 @@ def score(
     place = dict(name=name, dir=directory, dataset=dataset)
     data = load_dataset(replace(config, data=place))
     _check(spec, data)
+    warnings = data.warnings
+    is_known = data.fingerprint == exported.about["data"].get("fingerprint")
+    if config.data.standardise != "none" and not is_known:
+        warnings += tuple(_compare(spec, data, split))
+    for warning in warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    task = make_task(config, spec.reshaped(data.spec.example_shape))  # inputs as the data have them
     predictor = model_predictor(LinenModel(exported.model), task, exported.params, exported.stats)
     if data.spec.example_shape != spec.example_shape:
         predictor = _reshaping(predictor, spec.example_shape)

@@ -1,7 +1,15 @@
 """The configuration of a run: its types, and how command lines and files are parsed."""
 
 from ist_jax.cli.config.errors import ConfigError, nearest
-from ist_jax.cli.config.fields import FIELDS, METHOD_NAMES, checked, from_values, replace, values
+from ist_jax.cli.config.fields import (
+    FIELDS,
+    METHOD_NAMES,
+    PATHS,
+    checked,
+    from_values,
+    replace,
+    values,
+)
 from ist_jax.cli.config.files import ConfigFile, from_json, from_record
 from ist_jax.cli.config.schema import (
     Config,
@@ -17,6 +25,7 @@ from ist_jax.cli.config.schema import (
 __all__ = [
     "FIELDS",
     "METHOD_NAMES",
+    "PATHS",
     "Config",
     "ConfigError",
     "ConfigFile",

@@ -72,6 +72,7 @@ def fields(kind: type = Config, prefix: str = "") -> dict[str, Field]:
 
 FIELDS = fields()
 METHOD_NAMES = FIELDS["method"].choices
+PATHS = tuple(name for name, field in FIELDS.items() if field.is_path)
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -133,7 +134,7 @@ def checked(config: Config) -> Config:
 def check(name: str, field: Field, value: Any) -> Any:
     """`value` converted to the type of `field`: integers to floats, lists to tuples.
 
-    The home folder is written out in paths.
+    Paths are written with the home folder, so that runs and their records have the same path.
 
     Raises:
       ConfigError: a value of the wrong type, not among the choices, or out of range.

@@ -145,10 +145,11 @@ class DataConfig:
     name: SourceName = "digits"
     """Source. digits and digits_graph need no files; idx reads MNIST's format; npz and graph_npz
     read your data."""
-    dir: str = ""
+    dir: PathText = ""
     """Folder of the data; npz and graph_npz: the file."""
     dataset: str = ""
-    """Which of the source's data sets. tfds: the builder's name."""
+    """Which of the source's data sets. tfds: the builder's name; graph_npz: inductive, the number
+    of a split, or both (inductive,3)."""
     split: Literal["shared", "disjoint", "dirichlet"] = "shared"
     """Training examples that workers draw from. shared: all; disjoint: a random shard each;
     dirichlet: a non-IID shard each, by label."""
@@ -156,6 +157,10 @@ class DataConfig:
     """Concentration of the dirichlet split. Smaller is less IID."""
     validation_fraction: Annotated[float, Range(0, 1, closed=False)] = 0.1
     """Fraction of the training examples held out for validation. Graphs come with a split."""
+    standardise: Literal["whole", "per_feature", "none"] = "whole"
+    """Mean and deviation of training inputs by which inputs are normalised. whole: one of all
+    entries; per_feature: each entry of an input has its own, as tables need; none: inputs stay as
+    they are. Graphs: features always stay as they are."""
     clusters: Annotated[int, Range(1, 2**24)] = 1
     """Graphs: clusters that a graph is cut into. A batch is batch_size clusters and the edges
     between them."""

@@ -15,7 +15,7 @@ from typing import Any
 import jax
 
 from ist_jax.analysis.machine import available_memory_bytes, cores, processor
-from ist_jax.cli.config import FIELDS, Config, ConfigError, values
+from ist_jax.cli.config import FIELDS, PATHS, Config, ConfigError, values
 from ist_jax.cli.experiment import Experiment
 from ist_jax.core.processes import OtherProcessError, all_succeed, is_first
 from ist_jax.training.checkpoint import committed_rounds
@@ -31,7 +31,6 @@ PACKAGES = (
 RESUMES = "resumes.jsonl"  # beside config.json: the rounds after which a run's environment changed
 # parts of the environment that are noted if they differ when a run resumes
 TRACED = ("git_revision", "python", "packages", "machine", "devices", "placement")
-PATHS = ("data.dir", "init_from")
 MAY_CHANGE = ("placement", "num_devices")  # fields that may differ when a run resumes
 
 
@@ -92,6 +91,7 @@ def environment(experiment: Experiment, start: Mapping[str, Any] | None = None) 
             "fingerprint": dataset.fingerprint,
             "spec": dataset.spec._asdict(),
             "notes": dict(dataset.notes),
+            "warnings": list(dataset.warnings),
         },
         "start": dict(start or {}),
     }

@@ -22,8 +22,8 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from ist_jax.cli.config import FIELDS, Config, ConfigError
-from ist_jax.cli.records.record import PATHS, RESUMES, as_json
+from ist_jax.cli.config import FIELDS, PATHS, Config, ConfigError
+from ist_jax.cli.records.record import RESUMES, as_json
 from ist_jax.training.files import json_content, json_text, write_whole
 from ist_jax.training.loggers import flatten
 

@@ -1,0 +1,128 @@
+"""Arrays of a graph as PyG, DGL, OGB and the heterophilous benchmark store them, in one layout.
+
+What has one meaning is read: masks of zeros and ones of any type, labels with an axis too many or
+as whole floats, several splits side by side. Anything else is returned as it is, or refused.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from ist_jax.data.raw import DataError
+
+
+def _is_number(array: np.ndarray) -> bool:
+    return bool(np.issubdtype(array.dtype, np.number))
+
+
+def without_axis(array: np.ndarray, num_nodes: int) -> np.ndarray:
+    """[N] of [N, 1] or [1, N]; other arrays as they are."""
+    is_column = array.shape in ((num_nodes, 1), (1, num_nodes))
+    return array.reshape(-1) if is_column else array
+
+
+def as_mask(mask: Any, num_nodes: int) -> Any:
+    """bool[N] of a mask of zeros and ones of any type; other arrays as they are."""
+    array = without_axis(np.asarray(mask), num_nodes)
+    if array.shape != (num_nodes,) or not _is_number(array):
+        return array
+    return array.astype(bool) if np.isin(array, (0, 1)).all() else array
+
+
+def as_labels(labels: Any, num_nodes: int) -> Any:
+    """int[N] of integers or whole floats, [N] or [N, 1]; other arrays as they are.
+
+    A label that is nan becomes -1: such a node may be in no split.
+    """
+    array = without_axis(np.asarray(labels), num_nodes)
+    if array.shape != (num_nodes,) or not np.issubdtype(array.dtype, np.floating):
+        return array
+    known = np.where(np.isnan(array), -1, array)
+    is_whole = (np.abs(known) < 2**31).all() and (known == np.rint(known)).all()
+    return known.astype(np.int64) if is_whole else array
+
+
+def as_edges(edges: np.ndarray, name: str, source: str) -> np.ndarray:
+    """[2, E] of edges [2, E] or [E, 2]; other arrays as they are.
+
+    Raises:
+      DataError: edges of shape [2, 2] may be either.
+    """
+    if edges.ndim != 2 or edges.shape[1] != 2 or (name == "edge_index" and edges.shape[0] == 2):
+        return edges
+    if edges.shape[0] == 2 and (edges != edges.T).any():
+        raise DataError(
+            f"{source}: {name} of shape (2, 2) may be read by rows or by columns: save it as "
+            "edge_index, whose columns are edges"
+        )
+    return edges.T
+
+
+def split_mask(array: np.ndarray, name: str, num_nodes: int, number: int, source: str) -> Any:
+    """bool[N]: the nodes of one split.
+
+    Args:
+      array: a mask [N], several masks [N, K] or [K, N], or, if its name does not say that it is a
+        mask, the nodes themselves.
+      name: of the array.
+      num_nodes: N.
+      number: which of several masks.
+      source: file, for errors.
+
+    Raises:
+      DataError: it cannot be told what the array means, or a node does not exist.
+    """
+    if "mask" not in name and not _looks_like_mask(array, num_nodes):
+        return _mask_of_nodes(array, name, num_nodes, source)
+    if count_splits(array, num_nodes) > 1:
+        array = _by_split(array, name, num_nodes, source)[number]
+    mask = as_mask(array, num_nodes)
+    if mask.shape != (num_nodes,) or mask.dtype != bool:
+        raise DataError(
+            f"{source}: {name} has a 0 or 1 for each of {num_nodes} nodes; it is "
+            f"{array.dtype}{list(array.shape)}: save numbers of nodes as "
+            f"{name.replace('masks', 'mask').replace('mask', 'idx')}"
+        )
+    return mask
+
+
+def count_splits(array: np.ndarray, num_nodes: int) -> int:
+    """How many masks of N nodes are side by side in an array; 1 if it has another shape."""
+    if array.ndim != 2 or num_nodes not in array.shape:
+        return 1
+    return array.shape[1] if array.shape[0] == num_nodes else array.shape[0]
+
+
+def _by_split(array: np.ndarray, name: str, num_nodes: int, source: str) -> np.ndarray:
+    """[K, N] of several masks."""
+    if array.shape == (num_nodes, num_nodes):
+        raise DataError(
+            f"{source}: {name} of shape {array.shape} may have a split in each row or column: "
+            "save one split of them, [N]"
+        )
+    return array.T if array.shape[0] == num_nodes else array
+
+
+def _looks_like_mask(array: np.ndarray, num_nodes: int) -> bool:
+    """Whether an array without a telling name is a mask: as node numbers, it would repeat some."""
+    array = without_axis(array, num_nodes)
+    return array.dtype == bool or (
+        num_nodes > 2 and array.shape == (num_nodes,) and bool(np.isin(array, (0, 1)).all())
+    )
+
+
+def _mask_of_nodes(array: np.ndarray, name: str, num_nodes: int, source: str) -> np.ndarray:
+    """bool[N]: the nodes with these numbers, [n] or [n, 1]."""
+    node_n = array[:, 0] if array.ndim == 2 and array.shape[1] == 1 else array
+    if node_n.ndim != 1 or not np.issubdtype(node_n.dtype, np.integer):
+        raise DataError(
+            f"{source}: {name} has the numbers of a split's nodes; it is "
+            f"{array.dtype}{list(array.shape)}: give integers of shape [n]"
+        )
+    if node_n.size and (node_n.min() < 0 or node_n.max() >= num_nodes):
+        wrong = node_n.min() if node_n.min() < 0 else node_n.max()
+        raise DataError(
+            f"{source}: {name} has nodes from 0 to {num_nodes - 1}, and one is {wrong}: give the "
+            "numbers of nodes of this graph"
+        )
+    return np.isin(np.arange(num_nodes), node_n)

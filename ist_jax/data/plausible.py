@@ -1,0 +1,252 @@
+"""Whether data are what they seem: refuses what cannot be, and warns of what is odd.
+
+A warning is one line: the rule, the value, the remedy. `Dataset.warnings` keeps them, and a run
+prints and records them.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ist_jax.data.raw import DataError, Raw
+from ist_jax.data.rows import strided_indices
+from ist_jax.tasks.augment import channels_first_problem, has_channels_first
+
+LEAST_ROWS, _MOST_ROWS, _ENTRIES = 64, 4096, 1 << 20  # of a sample
+_IMPOSSIBLE, _ODD = 10, 2  # factors between two deviations
+_ALIKE = 1.5  # deviations of one scale differ by a smaller factor
+_UNLIKE = 100  # factor between the deviations of features from which one deviation is not enough
+_NAMED = 5  # classes in a message
+PER_FEATURE = "use data.standardise=per_feature"
+
+
+class Summary(NamedTuple):
+    """What a sample of inputs looks like, before inputs are cast.
+
+    Attributes:
+      dtype: of the inputs.
+      low, high, mean, std: of all entries.
+      size: the median magnitude of entries that are not 0; a few large entries do not change it.
+      has_fractions: whether an entry is no whole number.
+    """
+
+    dtype: np.dtype
+    low: float
+    high: float
+    mean: float
+    std: float
+    size: float
+    has_fractions: bool
+
+    def __str__(self) -> str:
+        bounds = f"from {self.low:.4g} to {self.high:.4g}"
+        return f"{self.dtype} {bounds} (mean {self.mean:.4g}, deviation {self.std:.4g})"
+
+    @property
+    def is_scaled(self) -> bool:
+        """Whether these look like integers scaled to [0, 1] or [-1, 1], or standardised."""
+        is_within_1 = max(abs(self.low), abs(self.high)) <= 1.01
+        is_standard = abs(self.mean) <= 0.5 and 0.5 <= self.std <= 2
+        return self.has_fractions and (is_within_1 or is_standard)
+
+    @property
+    def is_unscaled(self) -> bool:
+        """Whether these are integers beyond 0 and 1."""
+        return bool(np.issubdtype(self.dtype, np.integer)) and (self.low < 0 or self.high > 1)
+
+
+def sampled(x: Any, shape: tuple[int, ...]) -> np.ndarray:
+    """Evenly spaced rows of inputs: at most 4,096, fewer of long rows, and all if there are fewer.
+
+    Args:
+      x: [N, ...], an array, a `RowStore`, or a column that is streamed.
+      shape: of one input.
+    """
+    rows = max(LEAST_ROWS, min(_MOST_ROWS, _ENTRIES // max(1, math.prod(shape))))
+    return np.asarray(x[strided_indices(len(x), rows)])
+
+
+def summary(rows: np.ndarray) -> Summary:
+    """What these inputs look like."""
+    values = rows.astype(np.float64)
+    low, high = float(values.min()), float(values.max())
+    is_constant = low == high  # rounding would give it a deviation
+    magnitudes = np.abs(values[values != 0])
+    return Summary(
+        rows.dtype,
+        low,
+        high,
+        low if is_constant else float(values.mean()),
+        0.0 if is_constant else float(values.std()),
+        float(np.median(magnitudes)) if magnitudes.size else 0.0,
+        bool((values != np.rint(values)).any()),
+    )
+
+
+def _factor(one: float, other: float) -> float:
+    """By which factor two numbers from 0 on differ."""
+    low, high = sorted((one, other))
+    return 1.0 if high == 0 else math.inf if low == 0 else high / low
+
+
+def compare(train: Summary, test: Summary, name: str, source: str) -> list[str]:
+    """The warning that training and test inputs hardly belong together; [] if they may.
+
+    Args:
+      train, test: the inputs.
+      name: of the data, for the warning.
+      source: file or folder, for the error.
+
+    Raises:
+      DataError: they are on different scales.
+    """
+    found = f"train inputs are {train}, and test inputs {test}"
+    spread = _factor(train.std, test.std)
+    pairs = (train, test), (test, train)
+    is_half_scaled = any(one.is_unscaled and other.is_scaled for one, other in pairs)
+    # a few large entries change the deviation alone, which is odd and yet possible
+    both_differ = _IMPOSSIBLE < spread < math.inf and _factor(train.size, test.size) > _IMPOSSIBLE
+    if (is_half_scaled and spread > _ALIKE) or both_differ:
+        raise DataError(
+            f"{source}: {found}: they are on different scales: prepare both in the same way"
+        )
+    if spread > _ODD or abs(train.mean - test.mean) > train.std:
+        return [
+            f"{name}: {found}: results on them say little unless both were prepared in the same way"
+        ]
+    return []
+
+
+def compare_with_moments(rows: np.ndarray, mean: Any, std: Any, name: str) -> list[str]:
+    """`compare` of inputs with the mean and deviation of the inputs that a model was trained on.
+
+    Args:
+      rows: of the inputs.
+      mean, std: of training inputs, as in `Spec`.
+      name: of the inputs, for messages.
+
+    Raises:
+      DataError: the inputs are on another scale.
+    """
+    z = (rows.reshape(len(rows), -1).astype(np.float64) - np.ravel(mean)) / np.ravel(std)
+    if np.ndim(mean) == 0:
+        shift, spread = abs(z.mean()), z.std()
+    else:  # the median, as features that rarely differ from their mean may do so by any factor
+        changing = z.max(axis=0) > z.min(axis=0)
+        shift = np.median(np.abs(z.mean(axis=0)[changing])) if changing.any() else 0.0
+        spread = np.median(z.std(axis=0)[changing]) if changing.any() else 0.0
+    found = (
+        f"{name}: measured in deviations of the training inputs, these inputs deviate by "
+        f"{spread:.3g}, and their mean is {shift:.3g} away"
+    )
+    if _IMPOSSIBLE < _factor(spread, 1) < math.inf:
+        raise DataError(f"{found}: they are on another scale: prepare them as the training data")
+    if _factor(spread, 1) > _ODD or shift > 1:
+        return [f"{found}: results say little unless they were prepared as the training data"]
+    return []
+
+
+def listed(values: Sequence[Any], what: str) -> str:
+    """'class 3', or 'classes 3, 4, 5, 6, 7 and 2 more' for `what` 'class'."""
+    shown = ", ".join(map(str, values[:_NAMED]))
+    if len(values) == 1:
+        return f"{what} {shown}"
+    more = f" and {len(values) - _NAMED} more" if len(values) > _NAMED else ""
+    return f"{what}{'es' if what.endswith('s') else 's'} {shown}{more}"
+
+
+def untrained_classes(
+    train_N: np.ndarray, others: Mapping[str, np.ndarray], name: str
+) -> list[str]:
+    """Warnings of classes that a model is evaluated on and never trained on.
+
+    Args:
+      train_N: the labels of training examples.
+      others: split -> labels of its examples.
+      name: of the data.
+    """
+    warnings = []
+    for part, y_N in others.items():
+        missing, count = np.unique(y_N[~np.isin(y_N, train_N)], return_counts=True)
+        if len(missing):
+            warnings.append(
+                f"{name}: no training example is of {listed(missing.tolist(), 'class')}, and "
+                f"{count.sum()} of {len(y_N)} {part} examples are: a model cannot know them: "
+                "train on some of them, or leave them out"
+            )
+    return warnings
+
+
+def unused_labels(labels: Sequence[np.ndarray], name: str) -> list[str]:
+    """The warning that labels do not count from 0 without gaps; [] if they do."""
+    used = np.unique(np.concatenate([np.unique(y_N) for y_N in labels]))
+    num_classes = int(used.max()) + 1
+    missing = np.setdiff1d(np.arange(num_classes), used)
+    if not len(missing):
+        return []
+    return [
+        f"{name}: no example has {listed(missing.tolist(), 'label')}, and the model has an "
+        f"output for each of {num_classes}: number the classes from 0, "
+        "np.unique(y, return_inverse=True)[1]"
+    ]
+
+
+def unlike_scales(rows: np.ndarray, name: str, remedy: str) -> list[str]:
+    """The warning that features of vectors are on unlike scales; [] if they are not vectors.
+
+    The largest deviation is compared with the median one, and with the smallest of the features
+    that vary: one that mostly has one value, such as a pixel at the border, may deviate as little
+    as it likes.
+    """
+    if rows.ndim != 2:
+        return []
+    values = rows.astype(np.float64)
+    is_changing = values.max(axis=0) > values.min(axis=0)
+    if not is_changing.any():
+        return []
+    std = np.where(is_changing, values.std(axis=0), 0)
+    is_varying = is_changing & ((values == np.median(values, axis=0)).mean(axis=0) <= 0.5)
+    order = np.argsort(std)[np.count_nonzero(~is_changing) :]
+    small = [order[(len(order) - 1) // 2], *[i for i in order if is_varying[i]][:1]]
+    least, most = min(small, key=lambda i: std[i]), order[-1]
+    if std[most] <= _UNLIKE * std[least]:
+        return []
+    return [
+        f"{name}: features are on unlike scales: feature {most} deviates by {std[most]:.3g} and "
+        f"feature {least} by {std[least]:.3g}, so that small ones are lost: {remedy}"
+    ]
+
+
+def channels_first(shape: tuple[int, ...], name: str) -> list[str]:
+    """The warning that images seem to have their channels first; [] if they do not."""
+    return [f"{name}: {channels_first_problem(shape)}"] if has_channels_first(shape) else []
+
+
+def warnings_of(
+    raw: Raw, held_out_N: np.ndarray, name: str, source: str, standardise: str
+) -> tuple[str, ...]:
+    """What is odd about independent examples, one line each.
+
+    Args:
+      raw: arrays that `raw.check` accepts.
+      held_out_N: bool, the training examples that are held out for validation.
+      name: of the data, for warnings, which records keep: a path would name folders.
+      source: file or folder, for errors.
+      standardise: how inputs are normalised; 'whole' needs features on one scale.
+
+    Raises:
+      DataError: training and test inputs are on different scales.
+    """
+    shape = raw.x_train.shape[1:]
+    rows, test_rows = sampled(raw.x_train, shape), sampled(raw.x_test, shape)
+    others = {"validation": raw.y_train[held_out_N], "test": raw.y_test}
+    unlike = unlike_scales(rows, name, PER_FEATURE) if standardise == "whole" else []
+    return (
+        *compare(summary(rows), summary(test_rows), name, source),
+        *untrained_classes(raw.y_train[~held_out_N], others, name),
+        *unused_labels((raw.y_train, raw.y_test), name),
+        *channels_first(shape, name),
+        *unlike,
+    )
