@@ -60,14 +60,18 @@ def masks(labels, params, indices):
     return jax.vmap(one)(indices)
 
 
-def check_law_5(make, places, data, start, rtol, atol):
-    """All placements agree: the partition exactly, parameters and carried state to rounding."""
-    results = {}
-    for name, place in places.items():
-        method = make(place())
+def check_law_5(make, places, data, start, rtol, atol, done=None):
+    """All placements agree: the partition exactly, parameters and carried state to rounding.
+
+    `done` keeps the result of every placement, for further calls with the same case.
+    """
+    done = {} if done is None else done
+    for name in places.keys() - done.keys():
+        method = make(places[name]())
         state, _ = rounds(method, 2, 2, data, jax.device_put(start, method.sharding))
         end = jax.jit(lambda state, method=method: method.end(state)[:2])(state)
-        results[name] = jax.device_get((end, state.indices))
+        done[name] = jax.device_get((end, state.indices))
+    results = {name: done[name] for name in places}
     expected, indices = results["looped"]
     moved = jax.tree.map(
         lambda a, b: np.abs(a - b).max(), expected[0], jax.device_get(start.params)

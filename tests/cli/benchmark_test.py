@@ -13,6 +13,7 @@ from ist_jax.cli.benchmarks import machine, rounds, rows, timing
 ROOT = pathlib.Path(__file__).parent.parent.parent
 
 
+@pytest.mark.slow
 def test_the_quick_benchmark_prints_and_writes_its_rows(tmp_path):
     command = [sys.executable, "-m", "ist_jax", "benchmark", "rounds"]
     command += ["--quick", f"--out={tmp_path}"]

@@ -7,7 +7,7 @@ import pathlib
 import jax
 import jax.numpy as jnp
 import pytest
-from cases import BATCH, TASK, rounds, two_groups
+from cases import BATCH, TASK, also_slowly, rounds, two_groups
 
 from ist_jax import ist
 from ist_jax.cli import optimizers
@@ -70,7 +70,7 @@ def test_momentum_decays_as_demon_says():
     )
 
 
-@pytest.mark.parametrize("opt_state", ["reset", "carry"])
+@pytest.mark.parametrize("opt_state", also_slowly(["carry"], ["reset", "carry"]))
 def test_momentum_decays_on_the_global_step_though_the_state_is_reset(opt_state):
     chosen = dataclasses.replace(
         Config().optimizer, momentum=0.9, momentum_schedule="demon", learning_rate=0.1
@@ -107,6 +107,7 @@ def test_local_steps_that_change_are_phases_of_equal_samples():
     assert len({phase_steps(phase) for phase in phases[1:4]}) == 1
 
 
+@pytest.mark.slow
 def test_a_residual_network_runs_from_the_command_line(tmp_path):
     """Warm-up by local SGD, then two parts of ResIST with overlapping blocks; started again."""
     arguments = [
@@ -143,6 +144,7 @@ def test_a_residual_network_runs_from_the_command_line(tmp_path):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["filters", "channels"])
 def test_dealt_filters_and_channels_learn_from_the_command_line(kind, tmp_path):
     config = f"--config={ROOT}/experiments/ist/digits_{kind}.py"

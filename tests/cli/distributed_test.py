@@ -62,6 +62,7 @@ def run_to_the_end(command):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "lost,number", [(1, signal.SIGKILL), (0, signal.SIGKILL), (1, signal.SIGSTOP)]
 )
@@ -136,6 +137,7 @@ def test_a_process_that_sees_another_one_end_says_so_in_one_line(tmp_path, monke
     assert "or its host's name resolves to an address that others do not" in capfd.readouterr().err
 
 
+@pytest.mark.slow
 def test_two_processes_write_one_record_and_stop_together(tmp_path):
     workdir = tmp_path / "run"
     arguments = [DIGITS, *SMALL, "--epochs=3", f"--workdir={workdir}"]
@@ -432,6 +434,7 @@ def test_mpirun_says_who_the_processes_are():
     assert [out for out, _ in said] == ["process 0 of 2\n", "process 1 of 2\n"], said
 
 
+@pytest.mark.slow
 def test_what_one_process_began_two_resume(tmp_path):
     workdir = tmp_path / "run"
     uneven = ["--model.hidden", "30", "30"]  # which 4 subnetworks do not divide
@@ -468,6 +471,7 @@ def test_the_hosts_of_a_tpu_pod_are_those_of_its_metadata():
     assert [out for out, _ in said] == ["process 0 of 2\n", "process 1 of 2\n"], said
 
 
+@pytest.mark.slow
 def test_a_tpu_vm_of_no_pod_trains_alone():
     """Its server knows of no pod; there is no server; it is too late to join.
 

@@ -6,6 +6,7 @@ import shutil
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from cases import also_slowly
 from command_line import QUICK, exported, trained
 
 from ist_jax.cli.commands import evaluate, run
@@ -71,6 +72,7 @@ def test_a_subnetwork_is_a_smaller_model_with_its_own_accuracy(ist_run, tmp_path
     assert model.apply(variables, jnp.zeros((3, 64))).shape == (3, 10)
 
 
+@pytest.mark.slow
 def test_a_run_on_a_mesh_is_exported_as_it_was_trained(tmp_path):
     mesh = ["--placement=sharded", "--num_devices=4", "--model.hidden", "18", "18"]
     workdir, summary = trained(tmp_path / "mesh", *mesh)
@@ -80,7 +82,9 @@ def test_a_run_on_a_mesh_is_exported_as_it_was_trained(tmp_path):
     )
 
 
-@pytest.mark.parametrize("method", ["data_parallel", "diloco", "ensemble"])
+@pytest.mark.parametrize(
+    "method", also_slowly(["ensemble"], ["data_parallel", "diloco", "ensemble"])
+)
 def test_other_methods_are_exported_whole_or_by_member(method, tmp_path, capsys):
     workdir, summary = trained(tmp_path / "run", f"--method={method}")
     whole, one = (
@@ -130,6 +134,7 @@ def test_a_model_scores_the_same_images_with_and_without_an_axis_of_channels(tmp
         assert f"test accuracy {summary['last']['test']['accuracy']:.4f}" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_subnetworks_are_exported_from_a_later_part_with_other_local_steps(tmp_path):
     """The parts of local_steps_schedule are phases of the method itself, not a dense one."""
     workdir, summary = trained(tmp_path / "run", "--local_steps_schedule", "6")
@@ -231,7 +236,7 @@ def test_every_field_of_a_model_survives(tmp_path):
         export.write(tmp_path / "out", LinenModel(model), {}, None, {})
 
 
-@pytest.mark.parametrize("subnets", [1, 2, 8])
+@pytest.mark.parametrize("subnets", also_slowly([2], [1, 2, 8]))
 def test_a_run_starts_from_another_ones_parameters_with_any_number_of_subnetworks(
     ist_run, tmp_path, subnets
 ):

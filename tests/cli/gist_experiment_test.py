@@ -5,7 +5,7 @@ import pathlib
 
 import numpy as np
 import pytest
-from cases import DECOMPOSITIONS, inputs, random_params
+from cases import DECOMPOSITIONS, also_slowly, inputs, random_params
 
 from ist_jax.cli.commands import evaluate, export, run
 from ist_jax.cli.records import pictures
@@ -72,7 +72,7 @@ METHODS = (
 )
 
 
-@pytest.mark.parametrize("arguments", METHODS, ids="-".join)
+@pytest.mark.parametrize("arguments", also_slowly([["ist", "sage"]], METHODS), ids="-".join)
 def test_baselines_and_other_models_run_through_the_same_path(arguments, tmp_path):
     method, *model = arguments
     chosen = [f"--model.name={name}" for name in model]
@@ -90,6 +90,7 @@ def test_baselines_and_other_models_run_through_the_same_path(arguments, tmp_pat
     assert not model or summary["last"]["test"]["accuracy"] > 0.6, "it learns, of ten classes"
 
 
+@pytest.mark.slow
 def test_batches_of_clusters_and_evaluation_over_parts(tmp_path, capsys):
     clusters = [
         "--data.clusters=8",
@@ -104,6 +105,7 @@ def test_batches_of_clusters_and_evaluation_over_parts(tmp_path, capsys):
     assert says in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_projected_input_features_are_dealt_recorded_and_exported_with_their_model(tmp_path):
     options = [
         "--data.projection=24",

@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pytest
 
 from ist_jax.cli.benchmarks import graphs
 from ist_jax.cli.benchmarks.graph_costs import entries, flops, moved
@@ -50,6 +51,7 @@ def test_cora_alone_needs_cora(capsys):
     assert "--cora-only needs --cora DIR" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_cora_alone(tmp_path, real_data):
     cora = f"--cora={real_data / 'planetoid'}"
     assert (
@@ -68,6 +70,7 @@ def test_cora_alone(tmp_path, real_data):
     )
 
 
+@pytest.mark.slow
 def test_a_quick_run_prints_and_writes_what_a_page_shows(tmp_path, capsys):
     assert graphs.main(["graph_benchmark", "--quick", f"--out={tmp_path}"]) == 0
     content = json.loads((tmp_path / "graph_benchmark.json").read_text())

@@ -1,5 +1,6 @@
 """The commands of kept tables can be parsed, and make the runs of their tables."""
 
+import functools
 import pathlib
 import re
 import shlex
@@ -22,20 +23,44 @@ def on_one_line(text):
     return " ".join(text.replace("\\\n", " ").split())
 
 
-def configurations(command):
-    """The configuration of every run of a sweep, as a record keeps it."""
-    argv = shlex.split(command.replace("\\\n", " "))[1:]
+@functools.cache
+def points(command):
+    """(the words of a sweep's command line, the points of its grid)."""
+    argv = shlex.split(command)[1:]
     flags, _ = sweep.configuration(argv)
-    for point in sweep.grid(flags.grid):
-        yield record.as_json(validate(sweep.configuration(argv, point)[1]))
+    return argv, sweep.grid(flags.grid)
 
 
+def configuration(argv, point):
+    """The configuration of one run of a sweep, as a record keeps it."""
+    return record.as_json(validate(sweep.configuration(argv, point)[1]))
+
+
+@functools.cache
+def configurations(command):
+    """The configuration of every run of a sweep."""
+    argv, grid = points(command)
+    return [configuration(argv, point) for point in grid]
+
+
+@pytest.mark.parametrize("page", PAGES[1:], ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_command_on_a_page_can_be_parsed(page, monkeypatch):
+    """With the first and the last point of its grid."""
+    monkeypatch.chdir(ROOT)
+    for match in SWEEP.finditer(page.read_text()):
+        argv, grid = points(on_one_line(match[1]))
+        assert configuration(argv, grid[0]) and configuration(argv, grid[-1])
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("table", TABLES, ids=lambda table: table.stem)
 def test_every_run_of_a_table_is_one_that_its_commands_make(table, monkeypatch):
     monkeypatch.chdir(ROOT)
     kept = results.read(table)
     made = [
-        values | FREE for command in kept.command.splitlines() for values in configurations(command)
+        values | FREE
+        for command in kept.command.splitlines()
+        for values in configurations(on_one_line(command))
     ]
     for run in kept.runs:
         config = run.config | FREE
@@ -51,8 +76,9 @@ def test_the_commands_of_a_table_are_on_its_page(table):
         assert command.removeprefix("ist-jax ") in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES[1:], ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_sweep_on_a_page_can_be_parsed(page, monkeypatch):
     monkeypatch.chdir(ROOT)
     for match in SWEEP.finditer(page.read_text()):
-        assert list(configurations(match[1]))
+        assert configurations(on_one_line(match[1]))

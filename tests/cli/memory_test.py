@@ -52,6 +52,7 @@ def test_shapes_are_those_of_a_real_graph_whose_nodes_have_as_many_neighbours(
     assert (degree > 64) == bool(shapes["graph"].receiver_R.shape[0])
 
 
+@pytest.mark.slow
 def test_a_device_holds_what_the_compiled_round_of_a_real_run_says(tmp_path, capsys):
     assert memory.main(["memory", *SAGE, "--subnets", "2", "8", f"--out={tmp_path}"]) == 0
     kept = json.loads((tmp_path / "memory.json").read_text())

@@ -20,6 +20,7 @@ SMALL = [
 ]
 
 
+@pytest.mark.slow
 def test_a_plan_is_printed_and_written(tmp_path, capsys):
     out = tmp_path / "plan"
     slow = ["--bandwidth=8Mbps", "--latency=10ms"]
@@ -90,6 +91,7 @@ def test_a_plan_takes_every_methods_own_values_and_the_link_of_the_config(capsys
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "file,fields",
     [

@@ -15,6 +15,7 @@ import chex
 import jax
 import jax.numpy as jnp
 import pytest
+from cases import also_slowly
 from command_line import QUICK
 
 from ist_jax.analysis import machine
@@ -43,6 +44,7 @@ def swept(tmp_path_factory):
     return folder, arguments
 
 
+@pytest.mark.slow
 def test_a_run_that_diverges_does_not_stop_a_sweep_and_is_named(tmp_path, capsys):
     rates = "--grid=optimizer.learning_rate=0.1,1e8,0.05"
     assert sweep.main(["sweep", *QUICK, "--model.norm=none", rates, f"--workdir={tmp_path}"]) == 1
@@ -219,7 +221,7 @@ def test_a_damaged_config_json_is_one_line(tmp_path, capsys, content):
     assert "not the config.json of a run" in error and error.count("\n") == 1
 
 
-@pytest.mark.parametrize("method", METHOD_NAMES)
+@pytest.mark.parametrize("method", also_slowly(["data_parallel", "ensemble"], METHOD_NAMES))
 def test_every_method_runs_from_the_command_line(method, tmp_path):
     extra = ["--warmup_fraction=0.3", "--dense_fraction=0.3"] if method == "ist" else []
     assert run.main(["run", *QUICK, *extra, f"--method={method}", f"--workdir={tmp_path}"]) == 0
@@ -317,6 +319,7 @@ def test_the_module_is_a_command(tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_a_run_is_traced_if_asked_and_says_how_its_groups_are_sharded(tmp_path, capsys):
     assert run.main(["run", *QUICK, "--profile", f"--workdir={tmp_path}"]) == 0
     assert list((tmp_path / "profile").rglob("*.xplane.pb"))
@@ -325,6 +328,7 @@ def test_a_run_is_traced_if_asked_and_says_how_its_groups_are_sharded(tmp_path, 
     )
 
 
+@pytest.mark.slow
 def test_a_run_that_ends_with_a_dense_phase_says_how_its_groups_were_sharded_before(
     tmp_path, capsys
 ):

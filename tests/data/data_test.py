@@ -58,6 +58,7 @@ def test_real_fashion_mnist(real_data):
     )
 
 
+@pytest.mark.slow
 def test_real_tfds_without_tensorflow(real_data):
     """Also where it is installed: reading does not import it."""
     loaded = data.load("tfds", str(real_data / "tfds"), "fashion_mnist")

@@ -12,6 +12,7 @@ from cases import (
     FEATURES,
     FIRST_PRODUCTS,
     ROOT,
+    also_slowly,
     graph_dataset,
     placements,
     random_params,
@@ -40,10 +41,10 @@ from ist_jax.models.spmm import spmm
 from ist_jax.training.evaluation import evaluate
 from ist_jax.training.loop import LoopConfig
 
+MODELS = (GCN((6, 20), CLASSES), GraphSAGE((6, 9), CLASSES), GAT((4,), CLASSES, heads=2))
 
-@pytest.mark.parametrize(
-    "model", [GCN((6, 20), CLASSES), GraphSAGE((6, 9), CLASSES), GAT((4,), CLASSES, heads=2)]
-)
+
+@pytest.mark.parametrize("model", also_slowly(MODELS[:1], MODELS))
 def test_a_union_of_clusters_is_the_graph_of_its_nodes_and_padding_changes_nothing(model):
     data = graph_dataset(clusters=5)
     params, _ = random_weights(model)
@@ -158,6 +159,7 @@ def test_training_without_far_nodes_has_the_loss_and_the_gradient_of_the_full_gr
         assert_close(other, results[0], rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "model,decompose",
     [(GraphSAGE((8, 6), 3, norm="layer"), sage), (GAT((4, 4), 3, heads=2), gat)],
@@ -208,6 +210,7 @@ def test_one_sub_gcn_is_full_batch_training_by_hand():
     assert_close(method.params(state), params, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_sub_gcns_train_alike_in_all_placements_and_are_evaluated_on_the_full_graph():
     data, results = graph_dataset(first_product="symmetric"), []
     for place in ("looped", "vmapped", "sharded-4"):
@@ -255,6 +258,7 @@ def test_evaluation_over_parts_counts_every_node_once_in_the_graph_of_its_part()
     )
 
 
+@pytest.mark.slow
 def test_disjoint_clusters_give_the_same_round_on_one_device_and_on_two():
     shards = functools.partial(disjoint, seed=0)
     options = GraphOptions("symmetric", clusters=8)

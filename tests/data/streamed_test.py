@@ -168,7 +168,8 @@ def test_never_more_than_a_round_is_read_at_once():
     assert dataset(400).num_train / 2 > 60
 
 
-@pytest.mark.parametrize("name", also_slowly(["ist"], ["ist", "data-parallel"]))
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["ist", "data-parallel"])
 def test_a_streamed_run_that_is_stopped_resumes_exactly(name, tmp_path):
     def phases():
         return [(METHODS[name](2), 2 * 3 * METHODS[name](2).batch_size * 6, 3)]

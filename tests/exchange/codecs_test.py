@@ -11,6 +11,7 @@ from cases import (
     BATCH,
     ROOT,
     TASK,
+    also_slowly,
     custom,
     dataset,
     placements,
@@ -100,8 +101,8 @@ def session(exchange, params, num_subnets, parts):
     return [sub_S for _, sub_S, _ in seen[1:]], exchange.params(store, indices)
 
 
-@pytest.mark.parametrize("name", REDUCED)
-@pytest.mark.parametrize("make", [two_groups, custom], ids=["mlp", "custom"])
+@pytest.mark.parametrize("name", also_slowly(["int8"], REDUCED))
+@pytest.mark.parametrize("make", also_slowly([two_groups], [two_groups, custom]))
 def test_the_mesh_rounds_as_one_device_does_and_near_the_exact_one(name, make):
     split = make(4)
     shapes = jax.eval_shape(split.init, jax.random.key(0))
@@ -145,7 +146,7 @@ def test_home_sharded_units_keep_their_bits_though_they_are_sent_rounded():
     jax.tree.map(np.testing.assert_array_equal, store, params)
 
 
-@pytest.mark.parametrize("name", ["exact", *REDUCED])
+@pytest.mark.parametrize("name", also_slowly(["int8"], ["exact", *REDUCED]))
 def test_the_compiled_bytes_are_the_arithmetic_and_smaller(name):
     method = ist(
         two_groups(4),
@@ -177,7 +178,7 @@ def test_the_compiled_bytes_are_the_arithmetic_and_smaller(name):
     )
 
 
-@pytest.mark.parametrize("name", REDUCED)
+@pytest.mark.parametrize("name", also_slowly(["int8"], REDUCED))
 def test_training_with_a_rounded_exchange_learns_as_well(name):
     data = dataset()
     loss = {}
@@ -232,6 +233,7 @@ def test_carried_second_moments_of_adam_never_become_negative():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["exact", *REDUCED])
 def test_units_with_several_holders_over_a_mesh(name):
     split = custom(4)

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import optax
 import pytest
-from cases import CLASSES, TASK, graph_dataset, raw_graph
+from cases import CLASSES, TASK, also_slowly, graph_dataset, raw_graph
 
 from ist_jax import ist
 from ist_jax.analysis.hlo import bytes_sent, collectives
@@ -108,7 +108,11 @@ def full_bytes(method, devices, *kinds):
     ]
 
 
-@pytest.mark.parametrize("make", [gcn_features, gat_heads, resnet_filters, vgg_channels])
+MAKE = (gcn_features, gat_heads, resnet_filters, vgg_channels, resnet_blocks)
+by_architecture = pytest.mark.parametrize("make", also_slowly([gcn_features], MAKE))
+
+
+@pytest.mark.parametrize("make", also_slowly([gcn_features], MAKE[:-1]))
 def test_partitioned_features_filters_and_channels_are_never_gathered(make):
     """The round reduces only shared leaves. The evaluation moves only activations."""
     case = make()
@@ -142,9 +146,7 @@ def test_partitioned_features_filters_and_channels_are_never_gathered(make):
     assert evaluation.memory_analysis().temp_size_in_bytes < 4 * method.costs.model_parameters
 
 
-@pytest.mark.parametrize(
-    "make", [gcn_features, gat_heads, resnet_filters, vgg_channels, resnet_blocks]
-)
+@by_architecture
 def test_stored_bytes_fall_as_one_over_s_except_those_of_shared_leaves(make):
     """With carried Adam, three copies are stored: 1 / S of each partitioned leaf per device."""
     for num_subnets in (2, 8):
@@ -158,9 +160,7 @@ def test_stored_bytes_fall_as_one_over_s_except_those_of_shared_leaves(make):
         assert held < 1.06 * (shared + (full - shared) / num_subnets) + 8192
 
 
-@pytest.mark.parametrize(
-    "make", [gcn_features, gat_heads, resnet_filters, vgg_channels, resnet_blocks]
-)
+@by_architecture
 def test_the_state_is_donated_and_no_number_is_float64(make):
     """A round's result takes the memory of its argument, except for small counts."""
     _, state, _, round = round_of(make(), 8, optax.adam(1e-3), opt_state="carry")
@@ -173,9 +173,7 @@ def test_the_state_is_donated_and_no_number_is_float64(make):
     assert "f64[" not in round.as_text() and "f32[" in round.as_text()
 
 
-@pytest.mark.parametrize(
-    "make", [gcn_features, gat_heads, resnet_filters, vgg_channels, resnet_blocks]
-)
+@by_architecture
 def test_every_device_initialises_its_share_of_partitioned_leaves(make):
     """The memory of the initialisation falls with S, and only units are sent."""
     worked = {}
@@ -215,6 +213,7 @@ def as_large_as_runs(kind):
     return split, TASK, arrays, 1000, arrays
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["mlp", "sage"])
 def test_evaluation_moves_activations_rather_than_parameters_though_they_are_larger(kind):
     """XLA's partitioner may choose by size what it moves."""
@@ -248,6 +247,7 @@ def test_evaluation_moves_activations_rather_than_parameters_though_they_are_lar
     assert moved and all(c.result_bytes % (4 * rows) == 0 for c in moved), "rows of activations"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("devices", [2, 4])
 def test_a_device_of_several_subnetworks_sends_less_since_some_blocks_stay(devices):
     """Of the blocks of R devices, (R - 1) / R leave their device."""

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 import pytest
-from cases import CLASSES, TASK, as_users_compile
+from cases import CLASSES, TASK, also_slowly, as_users_compile
 
 from ist_jax import ist
 from ist_jax.analysis.hlo import bytes_sent, collectives
@@ -74,7 +74,7 @@ def compiled(network, num_subnets):
     return method, programs, 4 * EXAMPLES * (FEATURES + 1)
 
 
-@pytest.mark.parametrize("network", sorted(NETWORKS))
+@pytest.mark.parametrize("network", also_slowly(["two-layers"], sorted(NETWORKS)))
 def test_nothing_but_activations_is_gathered(network):
     _, programs, _ = compiled(network, 8)
     kinds = {
@@ -96,7 +96,7 @@ def test_nothing_but_activations_is_gathered(network):
         assert c.result_bytes in activations | sums or small, f"{c} is no activation"
 
 
-@pytest.mark.parametrize("network", sorted(NETWORKS))
+@pytest.mark.parametrize("network", also_slowly(["two-layers"], sorted(NETWORKS)))
 def test_parameters_gradients_and_optimizer_state_per_device_fall_as_one_over_s(network):
     """With carried Adam, three copies of the model are stored, 1 / S of each on a device."""
     held, worked = {}, {}
@@ -150,6 +150,7 @@ def test_losses_leave_the_round_sharded():
     )
 
 
+@pytest.mark.slow
 def test_the_program_that_users_run_holds_and_sends_the_same():
     """The other tests compile without most optimisations (conftest.py)."""
     with as_users_compile():

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from cases import also_slowly
 
 from ist_jax.core.partition import partition
 from ist_jax.core.placement import subnet_mesh
@@ -65,7 +66,7 @@ PARTITIONS = {
 }
 
 
-@pytest.mark.parametrize("num_devices", [1, 2])
+@pytest.mark.parametrize("num_devices", also_slowly([2], [1, 2]))
 @pytest.mark.parametrize("parts", sorted(PARTITIONS))
 @pytest.mark.parametrize("weights", sorted(WEIGHTS))
 def test_a_push_is_the_merge_of_weighted_contributions(num_devices, parts, weights):
@@ -82,7 +83,7 @@ def test_a_push_is_the_merge_of_weighted_contributions(num_devices, parts, weigh
         jax.tree.map(np.testing.assert_array_equal, after, {n: parameters()[n] for n in SHAPES})
 
 
-@pytest.mark.parametrize("num_devices", [1, 2])
+@pytest.mark.parametrize("num_devices", also_slowly([2], [1, 2]))
 @pytest.mark.parametrize("compression", ["exact", "bfloat16", "int8"])
 def test_half_a_participation_moves_entries_half_way(num_devices, compression):
     """The same key rounds in the same way, also where differences are sent."""

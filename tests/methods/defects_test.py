@@ -16,6 +16,7 @@ from cases import (
     ROOT,
     SGD,
     TASK,
+    also_slowly,
     chain,
     dataset,
     graph_dataset,
@@ -35,7 +36,7 @@ from ist_jax.tasks import node_classification
 from ist_jax.training.evaluation import evaluate
 
 
-@pytest.mark.parametrize("num_devices", [0, 4])
+@pytest.mark.parametrize("num_devices", also_slowly([4], [0, 4]))
 def test_b1_every_row_of_the_middle_kernel_is_trained_with_its_own_unit(num_devices):
     """B1: fc2 rows beyond the first share were never trained, and met the wrong bn2/fc3 units."""
     place = {"placement": sharded(subnet_mesh(num_devices))} if num_devices else {}
@@ -149,7 +150,7 @@ def test_the_authors_protocol_normalises_every_test_batch_by_itself():
     assert abs(losses[0] - losses[1]) > 1e-4, "its result depends on how the test set is cut"
 
 
-@pytest.mark.parametrize("num_devices", [0, 2])
+@pytest.mark.parametrize("num_devices", also_slowly([2], [0, 2]))
 def test_g2_the_output_bias_that_sub_gcns_trained_is_averaged_and_written_back(num_devices):
     """G2: the merge left out the output layer's bias: it stayed 0, though sub-GCNs trained it."""
     place = {"placement": sharded(subnet_mesh(num_devices))} if num_devices else {}

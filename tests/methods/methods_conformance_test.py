@@ -36,6 +36,9 @@ from ist_jax.methods import Start
 from ist_jax.training.evaluation import evaluate
 
 by_method = pytest.mark.parametrize("name", sorted(METHODS))
+# what is compiled for this test alone: some methods, the others slowly
+FEW = ("ist-carry", "data-parallel", "ensemble")
+by_few_methods = pytest.mark.parametrize("name", also_slowly(FEW, sorted(METHODS)))
 
 
 @pytest.fixture(scope="module")
@@ -44,8 +47,8 @@ def built():
     return functools.cache(lambda name, place="vmapped": METHODS[name](4, placements()[place]()))
 
 
-@by_method
-@pytest.mark.parametrize("place", ["vmapped", "sharded-2"])
+@by_few_methods
+@pytest.mark.parametrize("place", also_slowly(["vmapped"], ["vmapped", "sharded-2"]))
 def test_law_9_the_second_round_compiles_nothing_and_the_state_is_stable(name, place):
     method = METHODS[name](4, placements()[place]())
     described = jax.tree.map(lambda x: (x.shape, x.dtype, x.sharding), method.fresh(ROOT))
@@ -78,7 +81,7 @@ def test_it_learns_and_predicts_better_than_chance(name, built):
     )
 
 
-@by_method
+@by_few_methods
 @pytest.mark.parametrize("steps", also_slowly([3], [2, 3, 5]))
 def test_law_7_exactly_the_configured_local_steps_reach_the_global_model(name, steps):
     check_law_7(functools.partial(METHODS[name], 2, None), dataset(), steps)
@@ -93,7 +96,7 @@ def test_when_all_subnetworks_are_lost_the_parameters_stay(name, built):
     jax.tree.map(np.testing.assert_array_equal, params_of(method, state), before)
 
 
-@by_method
+@by_few_methods
 def test_what_a_lost_subnetwork_did_reaches_nobody(name, built):
     """One of four is lost, and its data are nan: the parameters stay finite and still move."""
     method, data = built(name), dataset()
@@ -135,7 +138,7 @@ def test_law_8_workers_start_from_one_initialisation_and_see_different_batches(n
         )
 
 
-@pytest.mark.parametrize("place", ["looped", "vmapped", "sharded-1"])
+@pytest.mark.parametrize("place", also_slowly(["vmapped"], ["looped", "vmapped", "sharded-1"]))
 @pytest.mark.parametrize("make", [two_groups, custom], ids=["mlp", "custom"])
 def test_law_4_one_subnetwork_is_plain_training(place, make):
     decomposition, data = make(1), dataset()
@@ -190,7 +193,7 @@ def test_law_4_local_sgd_of_one_step_is_data_parallel():
     assert_close(local.store[0], parallel.store)
 
 
-@pytest.mark.parametrize("place", ["vmapped", "sharded-2"])
+@pytest.mark.parametrize("place", also_slowly(["sharded-2"], ["vmapped", "sharded-2"]))
 def test_law_4_an_outer_sgd_of_rate_one_is_the_plain_merge(place):
     def make(outer_tx):
         return ist(
@@ -224,7 +227,7 @@ def test_outer_momentum_by_hand():
     assert_close(params_of(outer, rounds(outer, 1)[0]), expected, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("place", ["looped", "sharded-4"])
+@pytest.mark.parametrize("place", also_slowly(["sharded-4"], ["looped", "sharded-4"]))
 def test_outer_momentum_moves_with_its_units(place):
     """One round trains; then the rate is 0.
 
@@ -273,6 +276,7 @@ def placed():
     return functools.cache(_placed)
 
 
+FAST_PLACED = [("ist", "vmapped"), ("ist", "sharded-4"), ("data-parallel", "sharded-2")]
 FULL = {"ist-custom": custom, "ist-chain": chain}
 PLACED = [
     *(("ist", place) for place in EVERYWHERE if place != "looped"),
@@ -282,7 +286,7 @@ PLACED = [
 
 @pytest.mark.parametrize(
     "name,place",
-    also_slowly([case for case in PLACED if "ist" in case or "sharded-2" in case], PLACED),
+    also_slowly([case for case in PLACED if case in FAST_PLACED], PLACED),
 )
 def test_law_5_all_placements_agree_in_float64(name, place, placed):
     """Each is as looped: the partition exactly, parameters to 1e-9."""

@@ -112,6 +112,7 @@ def test_in_a_loop_it_is_faster_than_the_plain_one(size, stride):
     )
 
 
+@pytest.mark.slow
 def test_the_pages_tables_of_convolutions_and_placements_are_made(tmp_path, capsys):
     """A small layer and a small network, timed once."""
     images = data.load("digits", dataset="images")

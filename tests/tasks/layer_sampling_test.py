@@ -170,6 +170,7 @@ def method_of(num_subnets, placement=None, batch_size=5):
     return ist(split, task, optax.adam(1e-2), batch_size=batch_size, placement=placement), task
 
 
+@pytest.mark.slow
 def test_sub_gcns_sample_different_nodes_and_train_alike_in_all_placements():
     data = graph_dataset(first_product="symmetric", layer_nodes=6)
     assert data.num_train == RAW.train_N.sum(), "examples are training nodes"
@@ -214,6 +215,7 @@ BATCHES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batches", sorted(BATCHES))
 def test_a_run_over_parts_of_a_graph_compiles_three_programs(batches, tmp_path, monkeypatch):
     """Rounds of 3 local steps, the last of 1, and the evaluation."""

@@ -136,6 +136,7 @@ def test_quantities():
             bytes_per_second(text)
 
 
+@pytest.mark.slow
 def test_reports_show_simulated_seconds_only_where_all_runs_had_the_same_link(tmp_path, capsys):
     digits = "experiments/demo/digits.py"
     small = ["--epochs=2", "--model.hidden", "16"]

@@ -85,6 +85,7 @@ def test_resuming_with_another_placement_is_noted(finished, capsys):
     assert noted["environment"] == {"placement": "vmapped"}
 
 
+@pytest.mark.slow
 def test_a_record_runs_again_from_another_folder(tmp_path, monkeypatch):
     """It keeps the whole paths of what it was given relative ones of."""
     rng = np.random.default_rng(0)

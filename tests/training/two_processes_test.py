@@ -9,6 +9,7 @@ import sys
 import jax
 import numpy as np
 import optax
+import pytest
 from cases import BATCH, TASK, dataset, on_a_graph, two_groups
 from processes import ended
 
@@ -19,6 +20,7 @@ from ist_jax.core.placement import sharded, subnet_mesh
 HERE = pathlib.Path(__file__).parent.parent
 
 
+@pytest.mark.slow
 def test_two_processes_end_in_the_parameters_of_one(tmp_path):
     port, out = str(free_port()), tmp_path / "out.npz"
     x, y = np.zeros((64_000, 1000), np.uint8), np.arange(64_000) % 10

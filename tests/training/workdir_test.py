@@ -14,7 +14,7 @@ import chex
 import jax
 import jax.numpy as jnp
 import pytest
-from cases import BATCH, METHODS, TASK, dataset
+from cases import BATCH, METHODS, TASK, also_slowly, dataset
 from command_line import QUICK
 from jax.errors import JaxRuntimeError
 from orbax.checkpoint import v1 as ocp
@@ -242,7 +242,7 @@ def no_space(*args, **options):
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-@pytest.mark.parametrize("where", ["orbax", "digest", "metrics", "summary"])
+@pytest.mark.parametrize("where", also_slowly(["orbax"], ["orbax", "digest", "metrics", "summary"]))
 def test_a_full_disk_is_one_line_and_the_run_resumes_once_there_is_space(
     tmp_path, broken, monkeypatch, where
 ):
@@ -287,8 +287,10 @@ UNTOLD = (
 LARGER = ["--model.hidden", "128", "128", "--checkpoint_every=1", "--eval_every=1"]
 
 
-@pytest.mark.parametrize("told", ["told", "untold"])
-@pytest.mark.parametrize("free, trains", [(4, False), (70, False), (400, True)])
+@pytest.mark.parametrize("told", also_slowly(["told"], ["told", "untold"]))
+@pytest.mark.parametrize(
+    "free, trains", also_slowly([(70, False)], [(4, False), (70, False), (400, True)])
+)
 def test_a_file_system_that_is_full(disk, free, trains, told):
     """The error is one line for every file, and under a quota that nothing reports."""
     (disk / "ballast").write_bytes(bytes((1024 - free) * 1024))
