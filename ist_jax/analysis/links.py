@@ -1,9 +1,7 @@
 """Simulated network links: two numbers, to try slow links on one machine."""
 
 from collections.abc import Collection
-from typing import NamedTuple
-
-import jax
+from typing import Any, NamedTuple
 
 
 class Link(NamedTuple):
@@ -22,12 +20,12 @@ class Link(NamedTuple):
         return num_bytes / self.bandwidth + messages * self.latency
 
 
-def num_separate(devices: Collection[jax.Device]) -> int:
+def num_separate(devices: Collection[Any]) -> int:
     """How many devices compute at once. CPU devices of a process share its cores: they are one."""
     return len({d.process_index if d.platform == "cpu" else d.id for d in devices})
 
 
-def check_simulated(devices: Collection[jax.Device]) -> None:
+def check_simulated(devices: Collection[Any]) -> None:
     """Refuses to simulate a link between devices that have a real one.
 
     The measured time of training has their exchange already, and it cannot be taken out: methods

@@ -124,7 +124,8 @@ def write(
 
 def _check_written(folder: pathlib.Path, variables: dict[str, Any]) -> None:
     """Raises ExportError unless `read` returns the variables that were written."""
-    written, back = (flatten_dict(tree, sep="/") for tree in (variables, read(folder).variables))
+    flat = lambda tree: cast(dict[str, Any], flatten_dict(tree, sep="/"))
+    written, back = flat(variables), flat(read(folder).variables)
     bits = lambda leaf: (leaf.dtype, leaf.shape, np.asarray(leaf).tobytes())
     for name, leaf in written.items():
         if name not in back or bits(leaf) != bits(back[name]):
