@@ -3,6 +3,7 @@
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from ist_jax.core.model import Model
@@ -22,6 +23,34 @@ def loss_and_accuracy(logits_BxC: Array, label_B: Array, weight_B: Array) -> Sum
         "loss": ((weight_B * loss_B).sum(), count),
         "accuracy": ((weight_B * correct_B).sum(), count),
     }
+
+
+def check_classes(logits: Any, data: Any, labels: str = "y") -> None:
+    """Checks that there is a logit for every class. More logits than classes are allowed.
+
+    Args:
+      logits: the array, or its ShapeDtypeStruct.
+      data: a `Dataset`; its labels are looked at if they are in memory.
+      labels: the name of the labels in its arrays.
+
+    Raises:
+      ValueError: there are fewer logits than classes, or they are no array [examples, logits].
+    """
+    shape = getattr(logits, "shape", None)
+    if shape is None or len(shape) != 2:
+        raise ValueError(
+            f"a classifier's outputs are an array [examples, classes], and these are "
+            f"{'no array' if shape is None else f'of shape {list(shape)}'}: return a row of logits "
+            "for every example"
+        )
+    splits = [data.arrays(part) for part in ("train", "validation", "test")]
+    largest = max((int(np.max(split[labels])) for split in splits if labels in split), default=0)
+    classes = max(data.num_classes, largest + 1)
+    if shape[1] < classes:
+        raise ValueError(
+            f"a classifier has an output for every class: it has {shape[1]} outputs, and the data "
+            f"have {classes} classes; give its last layer {classes}"
+        )
 
 
 def classification(
@@ -61,4 +90,4 @@ def classification(
     def metrics(logits_BxC: Array, batch: Batch, weight_B: Array) -> Sums:
         return loss_and_accuracy(logits_BxC, batch["y"], weight_B)
 
-    return Task(batch, loss, predict, metrics, MOST_ACCURATE)
+    return Task(batch, loss, predict, metrics, MOST_ACCURATE, check=check_classes)
