@@ -102,47 +102,69 @@ class StateFacts:
     def period(self) -> int | None:
         """The local steps over which the optimizer gathers gradients; None: they vary.
 
-        Then a count is back where it started, such as that of `optax.MultiSteps`.
+        After them, all counts are back where they started, such as that of `optax.MultiSteps`.
         """
-        periods = []
-        for leaf, count_T in self._simulated.items():
-            back = np.flatnonzero(count_T[1:] == count_T[0]) + 1
-            if self.rates[leaf] or not len(back):
-                continue
-            if (np.diff(back) != back[0]).any():
-                return None
-            periods.append(int(back[0]))
-        return math.lcm(*periods)
+        counts = (count_T for leaf, count_T in self._simulated.items() if not self.rates[leaf])
+        periods = list(map(_period, counts))
+        known = [period for period in periods if period is not None]
+        return math.lcm(*known) if len(known) == len(periods) else None
 
     @functools.cached_property
     def _simulated(self) -> dict[int, np.ndarray]:
         """Leaf -> int[T + 1], the values of a count before and after each of the first T steps."""
         clocks = [leaf for leaf, is_clock in enumerate(self.is_clock) if is_clock]
-        shapes = jax.tree.leaves(self.state)
-        counts = [leaf for leaf in clocks if _is_count(shapes[leaf])]
+        counts = [leaf for leaf in clocks if _is_count(jax.tree.leaves(self.state)[leaf])]
         if not counts:
             return {}
+        params, state = self._small_shapes()
         zeros = lambda tree: jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), tree)
         pick = lambda leaves, chosen: [leaves[leaf] for leaf in chosen]
 
         def step(values: list[Array], _: None) -> tuple[list[Array], list[Array]]:
-            given = iter(values)  # other leaves do not matter: the compiler leaves them out
+            given = iter(values)  # clocks do not depend on the other leaves
             leaves = [
                 next(given) if is_clock else zeros(leaf)
-                for is_clock, leaf in zip(self.is_clock, shapes)
+                for is_clock, leaf in zip(self.is_clock, jax.tree.leaves(state))
             ]
-            _, after = self.tx.update(zeros(self.params), self.tree(leaves), zeros(self.params))
+            _, after = self.tx.update(zeros(params), self.tree(leaves), zeros(params))
             leaves = jax.tree.leaves(after)
             return pick(leaves, clocks), pick(leaves, counts)
 
         @jax.jit
         def run() -> tuple[list[Array], list[Array]]:
-            first = jax.tree.leaves(self.tx.init(zeros(self.params)))
+            first = jax.tree.leaves(self.tx.init(zeros(params)))
             _, later = jax.lax.scan(step, pick(first, clocks), length=_SIMULATED)
             return pick(first, counts), later
 
         first, later = jax.device_get(run())
         return {leaf: np.append(*values) for leaf, *values in zip(counts, first, later)}
+
+    def _small_shapes(self) -> tuple[Params, Any]:
+        """Parameters of one entry each and their state, which have the same clocks.
+
+        The actual shapes, if the optimizer does not take the small ones.
+        """
+        one_entry = lambda leaf: jax.ShapeDtypeStruct((1,) * len(leaf.shape), leaf.dtype)
+        params = jax.tree.map(one_entry, self.params)
+        try:
+            _, state, _, _ = _traced(self.tx, params)
+        except ValueError:
+            return self.params, self.state
+        is_alike = jax.tree.structure(state) == jax.tree.structure(self.state)
+        return (params, state) if is_alike else (self.params, self.state)
+
+
+def _period(count_T: np.ndarray) -> int | None:
+    """The steps after which a count is back where it started, for good; 1 if it never is.
+
+    None: it comes back, but not periodically.
+    """
+    left = np.flatnonzero(count_T != count_T[0])
+    back = np.flatnonzero(count_T == count_T[0])
+    if not len(left) or back[-1] < left[0]:
+        return 1
+    repeats = (int(k) for k in back[1:] if (count_T[k:] == count_T[:-k]).all())
+    return next(repeats, None)
 
 
 def _is_count(leaf: Any) -> bool:

@@ -49,7 +49,7 @@ def ticking(facts: StateFacts, opt_state: str) -> Any:
 
 
 def state_labels(
-    tx: optax.GradientTransformation, labels: Any, params: Any, *, is_copied: bool = False
+    tx: optax.GradientTransformation, labels: Any, params: Any, *, is_outer: bool = False
 ) -> Any:
     """Labels of the optimizer state over `params`.
 
@@ -60,8 +60,8 @@ def state_labels(
       tx: the optimizer.
       labels: labels of the parameters.
       params: arrays or ShapeDtypeStructs.
-      is_copied: whether several subnetworks get the state. All of its leaves without a parameter
-        are then clocks.
+      is_outer: whether it is the outer optimizer's, of which there is one. All other states must
+        be equal in all subnetworks where they belong to no parameter.
 
     Raises:
       ValueError: a leaf belongs to a parameter but has another shape (factored optimizers), or it
@@ -71,11 +71,11 @@ def state_labels(
     flat_labels, flat_params = jax.tree.leaves(labels, is_leaf=is_label), jax.tree.leaves(params)
 
     def label(leaf: Any, number: int, is_clock: bool, name: str) -> Label:
-        if number < 0 and is_copied and not is_clock:
+        if number < 0 and not is_outer and not is_clock:
             raise ValueError(
                 "opt_state='carry' moves state that belongs to a parameter or counts steps; "
-                f"{name!r} depends on the gradients of a subnetwork: use opt_state='reset' or an "
-                "optimizer that works per entry"
+                f"{name!r} depends on the gradients of all of a subnetwork: use opt_state='reset' "
+                "or an optimizer that works per entry"
             )
         if number < 0:
             return Label((None,) * len(leaf.shape), averaged=False)

@@ -59,13 +59,12 @@ def exchanged_trees(
     labels = label_axes(shapes, decomposition.rules, decomposition.partition.sizes)
     check_subnet(decomposition, labels, shapes)
     carried = tx if opt_state == "carry" else None
-    is_copied = decomposition.num_subnets > 1
-    label = lambda each, is_copied: (
-        () if each is None else state_labels(each, labels, shapes, is_copied=is_copied)
-    )
     shape = lambda each: () if each is None else jax.eval_shape(each.init, shapes)
+    label = lambda each, **options: (
+        () if each is None else state_labels(each, labels, shapes, **options)
+    )
     return (
-        Exchanged(labels, label(carried, is_copied), label(outer_tx, False)),
+        Exchanged(labels, label(carried), label(outer_tx, is_outer=True)),
         Exchanged(shapes, shape(carried), shape(outer_tx)),
     )
 
