@@ -35,7 +35,7 @@ def _outputs(equation: Any, given: Sequence[bool]) -> list[bool]:
     if name == "cond" and not given[0]:  # the first input chooses the branch
         of_branches = [depends(branch, given[1:]) for branch in params["branches"]]
         return [any(of_output) for of_output in zip(*of_branches)]
-    body = params.get("jaxpr", params.get("call_jaxpr"))
-    if name in _CALLS and body is not None:
-        return depends(body, given)
-    return [True] * len(equation.outvars)
+    body = params.get("jaxpr", params.get("call_jaxpr")) if name in _CALLS else None
+    if body is None or len(getattr(body, "jaxpr", body).invars) != len(given):
+        return [True] * len(equation.outvars)
+    return depends(body, given)

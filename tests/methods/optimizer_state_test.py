@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 import pytest
 from cases import BATCH, ROOT, TASK, also_slowly
@@ -11,6 +12,7 @@ from tiny_model import assert_alike, distance, plainly_trained, tiny, trained
 
 from ist_jax import Phase, data_parallel, ensemble, ist, local_sgd
 from ist_jax.core.placement import sharded, subnet_mesh
+from ist_jax.methods import optimizer_facts
 from ist_jax.methods.optimizer_facts import inspect
 
 GATHERING = {
@@ -53,14 +55,30 @@ def test_what_is_gathered_goes_on_in_the_next_round(opt_state):
 
 def test_steps_that_vary_or_depend_on_gradients_are_not_reset():
     varying = optax.MultiSteps(optax.sgd(0.1), lambda step: 2 + step)
-    with pytest.raises(ValueError, match="over a varying number of steps ends a round between"):
-        Phase(ist(tiny(2), TASK, varying, batch_size=BATCH), 1000, 6)
+    with pytest.raises(ValueError, match="'gradient_step' follows no fixed number of local steps"):
+        ist(tiny(2), TASK, varying, batch_size=BATCH)
+    Phase(ist(tiny(2), TASK, varying, batch_size=BATCH, opt_state="carry"), 1000, 3)
     skipping = optax.MultiSteps(optax.sgd(0.1), 2, should_skip_update_fn=optax.skip_not_finite)
     with pytest.raises(ValueError, match="with should_skip_update_fn gathers gradients over a num"):
         ist(tiny(2), TASK, skipping, batch_size=BATCH)
     with pytest.raises(ValueError, match="depends on the gradients of all of a subnetwork"):
         ist(tiny(2), TASK, skipping, batch_size=BATCH, opt_state="carry")
     local_sgd(tiny(2), TASK, skipping, num_workers=2, batch_size=BATCH, opt_state="local")
+
+
+@pytest.mark.parametrize(
+    "count_T,period",
+    [
+        (np.arange(99), 1),
+        (np.zeros(99), 1),
+        (np.minimum(np.arange(99), 1), 1),
+        (np.arange(99) % 4, 4),
+        (np.arange(99) // 2 % 3, 6),
+        (np.array([0, 1, 0, 1, 2, 0, 1, 2, 3, 0]), None),  # 2 steps, then 3, then 4
+    ],
+)
+def test_the_period_of_a_count(count_T, period):
+    assert optimizer_facts._period(count_T) == period
 
 
 def test_a_round_does_not_end_at_the_adversarial_parameters_of_sam():
