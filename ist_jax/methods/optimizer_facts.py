@@ -159,12 +159,12 @@ def _period(count_T: np.ndarray) -> int | None:
 
     None: it comes back, but not periodically.
     """
-    left = np.flatnonzero(count_T != count_T[0])
-    back = np.flatnonzero(count_T == count_T[0])
-    if not len(left) or back[-1] < left[0]:
+    is_first = count_T == count_T[0]
+    left = int(np.argmin(is_first))  # 0 if it never leaves
+    back = left + int(np.argmax(is_first[left:]))
+    if left == 0 or not is_first[back]:
         return 1
-    repeats = (int(k) for k in back[1:] if (count_T[k:] == count_T[:-k]).all())
-    return next(repeats, None)
+    return back if (count_T[back:] == count_T[:-back]).all() else None
 
 
 def _is_count(leaf: Any) -> bool:
