@@ -79,29 +79,25 @@ def plainly_trained(tx, steps):
     here, split = jax.sharding.SingleDeviceSharding(jax.devices()[0]), tiny(1)
     view = next(blobs().views(jax.random.key(5), 1, here, [range(1)]))
 
-    def step(carry, position):
-        params, opt_state = carry
+    @jax.jit
+    def step(params, opt_state, position):
         index_B = draw(view, jnp.int32(0), position, BATCH)
         batch = TASK.batch(view.arrays, index_B, None)
         gradient = jax.grad(lambda p: TASK.loss(split.full, p, batch, ROOT)[0])(params)
         updates, opt_state = tx.update(gradient, opt_state, params)
-        return (optax.apply_updates(params, updates), opt_state), None
+        return optax.apply_updates(params, updates), opt_state
 
-    @functools.partial(jax.jit, static_argnames="keeps")
-    def train(params, keeps):
-        opt_state = tx.init(params)
-        for first in (0, steps):
-            opt_state = opt_state if keeps else tx.init(params)
-            position_J = BATCH * (first + jnp.arange(steps))
-            (params, opt_state), _ = jax.lax.scan(step, (params, opt_state), position_J)
+    init, start = jax.jit(tx.init), split.init(named_key(ROOT, "init"))
+
+    def train(keeps):
+        params, opt_state = start, init(start)
+        for number in range(2 * steps):
+            if number == steps and not keeps:
+                opt_state = init(params)
+            params, opt_state = step(params, opt_state, jnp.int32(BATCH * number))
         return params
 
-    params = split.init(named_key(ROOT, "init"))
-    return {
-        "start": params,
-        "reset": train(params, keeps=False),
-        "carry": train(params, keeps=True),
-    }
+    return {"start": start, "reset": train(keeps=False), "carry": train(keeps=True)}
 
 
 def assert_alike(params, expected):
