@@ -8,19 +8,26 @@ from ist_jax.cli.config import Config, OptimizerConfig
 
 
 def schedule(o: OptimizerConfig, total_steps: int) -> optax.Schedule:
-    """The learning rate over all local steps of a run."""
+    """The learning rate over all local steps of a run.
+
+    After the warm-up, 'cosine' and 'linear' fall to 0 over the steps that are left. 'step' and
+    'thirds' fall at shares of the whole run, whatever the warm-up; a fall that is due within the
+    warm-up comes at its end.
+    """
     warmup = round(o.warmup * total_steps)
     rest = max(total_steps - warmup, 1)
 
     def falls(*steps: int) -> optax.Schedule:
-        return optax.piecewise_constant_schedule(o.learning_rate, dict.fromkeys(steps, 0.1))
+        # `steps` are counted from the start of the run, and `after` from the end of the warm-up
+        after_warmup = {step - warmup: 0.1 for step in steps}
+        return optax.piecewise_constant_schedule(o.learning_rate, after_warmup)
 
     after = {
         "constant": optax.constant_schedule(o.learning_rate),
         "cosine": optax.cosine_decay_schedule(o.learning_rate, rest),
         "linear": optax.linear_schedule(o.learning_rate, 0.0, rest),
-        "step": falls(rest // 2, rest * 3 // 4),
-        "thirds": falls(rest // 3, rest * 2 // 3),
+        "step": falls(total_steps // 2, total_steps * 3 // 4),
+        "thirds": falls(total_steps // 3, total_steps * 2 // 3),
     }[o.schedule]
     rise = optax.linear_schedule(0.0, o.learning_rate, max(warmup, 1))
     return optax.join_schedules([rise, after], [warmup]) if warmup else after

@@ -17,7 +17,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from ist_jax.core.trees import map_with_names, match
+from ist_jax.core.trees import check_all_match, map_with_names, match
 from ist_jax.core.types import Array, Axes, Indices, Params, Rules
 
 
@@ -82,8 +82,8 @@ def label_axes(params: Params, rules: Rules, sizes: Mapping[str, int]) -> Any:
 
     Args:
       params: pytree of parameters.
-      rules: (path regex, group per axis), or (path regex, None) for a shared leaf; the first match
-        wins.
+      rules: (path regex, group per axis), or (path regex, None) for a shared leaf. The first that
+        matches the full name of a leaf, such as 'mlp/hidden/kernel', wins (`re.fullmatch`).
       sizes: group -> number of units.
 
     Raises:
@@ -95,6 +95,7 @@ def label_axes(params: Params, rules: Rules, sizes: Mapping[str, int]) -> Any:
         group for label in jax.tree.leaves(labels, is_leaf=is_label) for _, group in label.groups
     }
     if unused := sorted(set(sizes) - used):
+        check_all_match(rules, params)  # a misspelt rule says more
         raise ValueError(
             f"every group labels an axis of some leaf; none has {unused}: check the rules"
         )

@@ -41,13 +41,18 @@ class Task(NamedTuple):
       batch: (arrays, index_B, key or None) -> batch. It gathers the examples `index_B`, and with a
         key augments them. It runs inside the compiled local steps.
       loss: (model, params, batch, key) -> (loss, aux). The loss is a mean over the batch. The key
-        is for dropout.
+        is for dropout. If batches have different numbers of examples, or none, `aux` is a mapping
+        with "weight": float32[], the number of examples that the loss is a mean over. A step on a
+        batch of weight 0 then changes nothing, and means over batches are weighted. Without it, all
+        batches weigh the same.
       predict: (model, params, batch) -> outputs, without randomness. It calls `model.apply` once;
         the model has its normalisation statistics already (`core.model.Calibrated`).
       metrics: (outputs, batch, weight_B) -> {name: (sum, weight)}. Evaluation adds up both over
         batches.
       selects: the metric that picks the best evaluation.
       num_examples: arrays -> number of examples.
+      check: (outputs, data) -> None; raises ValueError if the shapes of `predict`'s outputs do not
+        fit the data, an `ist_jax.data.Dataset`. It is called before training. None: all do.
     """
 
     batch: Callable[[Any, Array, Key | None], Batch]
@@ -56,3 +61,9 @@ class Task(NamedTuple):
     metrics: Callable[[Any, Batch, Array], Sums]
     selects: Selection
     num_examples: Callable[[Any], int] = leading_axis
+    check: Callable[[Any, Any], None] | None = None
+
+
+def weight_of(aux: Any) -> Array | None:
+    """The number of examples that a loss is a mean over; None: that of every batch."""
+    return aux.get("weight") if isinstance(aux, Mapping) else None

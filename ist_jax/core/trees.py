@@ -43,28 +43,48 @@ def match(rules: Rules, name: str) -> Axes | None:
     for pattern, value in rules:
         if re.fullmatch(pattern, name):
             return value
+    partly = [pattern for pattern, _ in rules if re.search(pattern, name)]
+    if partly:
+        raise ValueError(_matches_a_part(partly[0], name))
     known = ", ".join(repr(pattern) for pattern, _ in rules) or "none"
     raise ValueError(
         f"every leaf needs a rule, but none matches {name!r}: add one (patterns: {known})"
     )
 
 
+def _matches_a_part(pattern: str, name: str) -> str:
+    """The message about a rule that matches a part of a leaf's name, with one that matches it."""
+    whole = f"(?:{pattern})" if "|" in pattern else pattern
+    candidates = (f".*/{whole}", f"{whole}/.*", f".*{whole}", f"{whole}.*", f".*{whole}.*")
+    better = next(
+        (candidate for candidate in candidates if re.fullmatch(candidate, name)), re.escape(name)
+    )
+    return (
+        f"a rule matches the full name of a parameter (re.fullmatch), and {pattern!r} is only a "
+        f"part of {name!r}: write {better!r}"
+    )
+
+
 def check_all_match(rules: Rules, tree: Any) -> None:
-    """Checks that every rule matches a leaf of `tree`.
+    """Checks that every rule matches the full name of a leaf of `tree`.
 
     Without this check, a catch-all rule at the end of the table would hide a misspelt one.
 
     Raises:
-      ValueError: a rule matches no leaf. The message names the most similar leaf.
+      ValueError: a rule matches no leaf. The message has a rule that matches the leaf whose name
+        the pattern is a part of, or names the most similar leaf.
     """
     names = leaf_names(tree)
     for pattern, _ in rules:
-        if not any(re.fullmatch(pattern, name) for name in names):
-            nearest = ", ".join(map(repr, difflib.get_close_matches(pattern, names, 1, cutoff=0.0)))
-            raise ValueError(
-                f"every rule matches a parameter, and {pattern!r} matches none "
-                f"(nearest is {nearest}): mend the rule, or leave it out"
-            )
+        if any(re.fullmatch(pattern, name) for name in names):
+            continue
+        if partly := [name for name in names if re.search(pattern, name)]:
+            raise ValueError(_matches_a_part(pattern, partly[0]))
+        nearest = ", ".join(map(repr, difflib.get_close_matches(pattern, names, 1, cutoff=0.0)))
+        raise ValueError(
+            f"every rule matches a parameter, and {pattern!r} matches none "
+            f"(nearest is {nearest}): mend the rule, or leave it out"
+        )
 
 
 def leaf_shapes(tree: Any) -> dict[str, list[int]]:

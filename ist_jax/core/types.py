@@ -27,5 +27,5 @@ Params = Any  # a pytree of arrays
 Batch = Mapping[str, Any]  # arrays, or pytrees of them
 Metrics = Mapping[str, Array]  # of a round
 Axes = tuple[str | None, ...]
-Rules = Sequence[tuple[str, Axes | None]]  # (path regex, group per axis); None: no groups
+Rules = Sequence[tuple[str, Axes | None]]  # (regex of a full path, group per axis); None: no groups
 Indices = Mapping[str, Array]  # group -> int32[S, M]; for one subnetwork int32[M]

@@ -3,6 +3,7 @@
 import abc
 import dataclasses
 import functools
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -92,6 +93,7 @@ class Method(abc.ABC):
     def round(self) -> jax.stages.Wrapped:
         """(state, view, key, weight_S, *, steps) -> (state, {'loss_SxJ': the local losses}).
 
+        If the task weighs its batches, there is also 'weight_SxJ', the numbers of their examples.
         One round: plan, pull, `steps` local steps, push. Each number of steps is one compiled
         program. It reuses the memory of `state`, which is invalid afterwards. float32[S] `weight_S`
         is the participation of each worker: 1 is full, 0 is failed.
@@ -132,6 +134,21 @@ class Method(abc.ABC):
 
         The last loop of the program must be the loop over steps: the meter counts its operations.
         """
+
+    def check_local_steps(self, steps: int) -> None:
+        """Raises ValueError if rounds of so many local steps lose what the optimizer gathers."""
+        del steps
+
+    def output_shapes(self, batch: Batch) -> Mapping[str, Any]:
+        """The shapes of the outputs for a batch (arrays or shapes), by the name of the model.
+
+        {}, the default, says that they are not known before training.
+
+        Raises:
+          ValueError: a model fails on the batch.
+        """
+        del batch
+        return {}
 
     def shapes(self) -> Params:
         """The shapes and dtypes of the full model's parameters."""

@@ -6,6 +6,7 @@ device, a single worker with a batch of S x B examples is faster.
 """
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -23,12 +24,23 @@ from ist_jax.core.types import Array, Batch, Indices, Key, Metrics, Params
 from ist_jax.methods.base import Method, MethodInfo
 from ist_jax.methods.costs import costs_without_exchange, exchange_costs
 from ist_jax.methods.exchanged import Exchanged
-from ist_jax.methods.optimizer_state import at_step
+from ist_jax.methods.local_step import Measured, by_name, loss_and_gradient, optimizer_step
+from ist_jax.methods.optimizer_facts import StateFacts, inspect
+from ist_jax.methods.optimizer_state import at_step, check_noise, ticking
+from ist_jax.methods.output_shapes import output_shapes
 from ist_jax.methods.predictor import Predictor, measure_stats
 from ist_jax.methods.state import Plan, Start, State, Worker, first_counters
 
 # of all workers in one step: data, parameters, the step's key, position in the data order
 Shared = tuple[View, Params, Key, Array]
+
+
+def _mean(total: Params, weight: Array | None) -> tuple[Params, Array | None]:
+    """(mean gradient, its weight) from the sum of the workers' parts, and what divides it."""
+    if weight is None:
+        return total, None
+    divisor = jnp.where(weight > 0, weight, 1)
+    return jax.tree.map(lambda leaf: leaf / divisor.astype(leaf.dtype), total), weight
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -40,12 +52,14 @@ class DataParallel(Method):
       task: the problem to solve.
       tx: the optimizer.
       placement: where workers compute their gradients.
+      facts: what the optimizer's state holds.
     """
 
     decomposition: Decomposition
     task: Task
     tx: optax.GradientTransformation
     placement: Placement
+    facts: StateFacts
 
     def plan(self, state: State, key: Key) -> Plan:
         del key
@@ -59,16 +73,15 @@ class DataParallel(Method):
         share_S = weight_S.astype(float) / jnp.where(total > 0, total, 1)
         worker_S = (jnp.arange(self.info.num_workers), share_S)
 
-        def step(carry: tuple[Params, Any], j: Array) -> tuple[tuple[Params, Any], Array]:
+        def step(carry: tuple[Params, Any], j: Array) -> tuple[tuple[Params, Any], Measured]:
             params, opt_state = carry
             position = state.position + j * self.info.batch_size
             shared = (view, params, jax.random.fold_in(local_key, j), position)
-            loss_S, gradient = self.placement.summed(self._share)(shared, worker_S)
-            updates, opt_state = self.tx.update(gradient, opt_state, params)
-            return (optax.apply_updates(params, updates), opt_state), loss_S
+            measured_S, sums = self.placement.summed(self._share)(shared, worker_S)
+            return self._step(*_mean(*sums), params, opt_state), measured_S
 
         first = (state.store, state.opt_state)
-        (params, opt_state), loss_JxS = jax.lax.scan(step, first, jnp.arange(steps))
+        (params, opt_state), measured_JxS = jax.lax.scan(step, first, jnp.arange(steps))
         state = state._replace(
             store=params,
             opt_state=opt_state,
@@ -76,32 +89,43 @@ class DataParallel(Method):
             round=state.round + 1,
             position=state.position + steps * self.info.batch_size,
         )
-        return self._placed(state), {"loss_SxJ": loss_JxS.T}
+        return self._placed(state), by_name(jax.tree.map(jnp.transpose, measured_JxS))
 
-    def _share(self, shared: Shared, worker: tuple[Array, Array]) -> tuple[Array, Params]:
-        """One worker's loss, and its share of the mean gradient."""
+    def _step(
+        self, gradient: Params, weight: Array | None, params: Params, opt_state: Any
+    ) -> tuple[Params, Any]:
+        ticks = ticking(self.facts, "local")
+        return optimizer_step(self.tx, gradient, params, opt_state, weight, ticks)
+
+    def _share(
+        self, shared: Shared, worker: tuple[Array, Array]
+    ) -> tuple[Measured, tuple[Params, Array | None]]:
+        """One worker's loss, its part of the mean gradient, and what the parts are divided by.
+
+        Parts are in proportion to the numbers of examples, if the task counts them.
+        """
         number, share = worker
-        loss, gradient = self._gradient(shared, number)
+        measured, gradient = self._gradient(shared, number)
+        if "weight" in measured:  # 1 for a full batch, so that full batches share as without it
+            share = share * (measured["weight"] / self.info.batch_size)
         # `where` as well as the product: a failed worker's gradient may be NaN
         part = lambda leaf: jnp.where(share > 0, share.astype(leaf.dtype) * leaf, 0)
-        return loss, jax.tree.map(part, gradient)
+        return measured, (jax.tree.map(part, gradient), share if "weight" in measured else None)
 
-    def _gradient(self, shared: Shared, number: Array) -> tuple[Array, Params]:
+    def _gradient(self, shared: Shared, number: Array) -> tuple[Measured, Params]:
         """One worker's loss and gradient on its own batch."""
         view, params, key, position = shared
         batch_key, loss_key = jax.random.split(jax.random.fold_in(key, number))
         index_B = draw(view, number, position, self.info.batch_size)
         batch = self.task.batch(view.arrays, index_B, batch_key)
-        loss = lambda params: self.task.loss(self.decomposition.full, params, batch, loss_key)
-        (value, _), gradient = jax.value_and_grad(loss, has_aux=True)(params)
-        return value, gradient
+        return loss_and_gradient(self.task, self.decomposition.full, params, batch, loss_key)
 
     def init(self, key: Key, start: Start | None = None) -> State:
         if start is None:
             start = Start(self.decomposition.init(named_key(key, "init")))
         opt_state = start.opt_state
         if opt_state is None:
-            opt_state = at_step(self.tx.init(start.params), start.step)
+            opt_state = at_step(self.tx.init(start.params), start.step, self.facts)
         return self._placed(State(start.params, opt_state, (), {}, *first_counters(start)))
 
     def _placed(self, state: State) -> State:
@@ -123,17 +147,19 @@ class DataParallel(Method):
     ) -> tuple[Params, Any, Array]:
         worker, view = self.first_worker(state), local_part(view)
 
-        def step(carry: tuple[Params, Any], j: Array) -> tuple[tuple[Params, Any], Array]:
+        def step(carry: tuple[Params, Any], j: Array) -> tuple[tuple[Params, Any], Measured]:
             params, opt_state = carry
             position = state.position + j * self.info.batch_size
             shared = (view, params, jax.random.fold_in(key, j), position)
-            loss, gradient = self._gradient(shared, worker.number)
-            updates, opt_state = self.tx.update(gradient, opt_state, params)
-            return (optax.apply_updates(params, updates), opt_state), loss
+            measured, gradient = self._gradient(shared, worker.number)
+            return self._step(gradient, measured.get("weight"), params, opt_state), measured
 
         first = (worker.params, worker.opt_state)
-        (params, opt_state), loss_J = jax.lax.scan(step, first, jnp.arange(steps))
-        return params, opt_state, loss_J
+        (params, opt_state), measured_J = jax.lax.scan(step, first, jnp.arange(steps))
+        return params, opt_state, measured_J["loss"]
+
+    def output_shapes(self, batch: Batch) -> Mapping[str, Any]:
+        return output_shapes(self.decomposition, self.task, batch)
 
     def predictor(
         self, state: State, calibration: Batch | None, *, subnets: bool = False
@@ -174,7 +200,7 @@ def data_parallel(
       placement: where workers compute their gradients; default: vmapped on one device.
 
     Raises:
-      ValueError: `num_workers` is below 1.
+      ValueError: `num_workers` is below 1, or the optimizer needs more than gradients.
     """
     placement = placement or vmapped()
     decomposition = replicated(decomposition, num_workers)
@@ -185,6 +211,8 @@ def data_parallel(
     if num_workers > 1:
         exact = Exchanged("exact", "exact", "exact")
         costs = exchange_costs(Exchanged(labels), Exchanged(shapes), partition, exact)
+    facts = inspect(tx, shapes)
+    check_noise(facts)
     info = MethodInfo(
         num_workers=num_workers,
         batch_size=batch_size,
@@ -192,4 +220,4 @@ def data_parallel(
         sharding=placement.replicated_sharding,
         partition=partition,
     )
-    return DataParallel(info, decomposition, task, tx, placement)
+    return DataParallel(info, decomposition, task, tx, placement, facts)

@@ -12,6 +12,8 @@ from ist_jax.core.types import Batch, Key
 from ist_jax.exchange import independent
 from ist_jax.methods.base import Method, MethodInfo
 from ist_jax.methods.costs import costs_without_exchange
+from ist_jax.methods.optimizer_facts import inspect
+from ist_jax.methods.optimizer_state import check_local
 from ist_jax.methods.predictor import Predictor
 from ist_jax.methods.state import Plan, State
 from ist_jax.methods.subnet_method import SubnetMethod, exchanged_trees
@@ -20,6 +22,10 @@ from ist_jax.methods.subnet_method import SubnetMethod, exchanged_trees
 @dataclasses.dataclass(frozen=True, eq=False)
 class Ensemble(SubnetMethod):
     """Subnetworks never synchronise. The prediction is the mean of their outputs."""
+
+    def check_local_steps(self, steps: int) -> None:
+        """Accepts any: a member goes on where its round ended."""
+        del steps
 
     def plan(self, state: State, key: Key) -> Plan:
         del key
@@ -45,13 +51,15 @@ def ensemble(
     For the arguments, see `ist`. Optimizer state stays with its subnetwork.
 
     Raises:
-      ValueError: the rules do not fit the model.
+      ValueError: the rules do not fit the model, or the optimizer needs more than gradients.
     """
     placement = placement or vmapped()
     drawn = decomposition.partition
     fixed = partition("fixed", drawn.sizes, drawn.num_subnets)
     decomposition = decomposition._replace(partition=fixed)
     labels, shapes = exchanged_trees(decomposition, tx)
+    facts = inspect(tx, shapes.params)
+    check_local(facts, "local", merges=False, has_outer=False)
     info = MethodInfo(
         num_workers=fixed.num_subnets,
         batch_size=batch_size,
@@ -67,4 +75,5 @@ def ensemble(
         placement,
         independent(labels, fixed, placement.mesh),
         opt_state="local",
+        facts=facts,
     )

@@ -18,11 +18,13 @@ from ist_jax.core.keys import named_key
 from ist_jax.core.partition import Partition
 from ist_jax.core.placement import Placement, vmapped
 from ist_jax.core.task import Task
-from ist_jax.core.types import Indices, Key
+from ist_jax.core.types import Indices, Key, Params
 from ist_jax.exchange import choose_holder_sharded, one_device, over_mesh
 from ist_jax.methods.base import Method, MethodInfo
 from ist_jax.methods.costs import exchange_costs
 from ist_jax.methods.exchanged import Exchanged
+from ist_jax.methods.optimizer_facts import StateFacts, inspect
+from ist_jax.methods.optimizer_state import check_local, check_noise
 from ist_jax.methods.state import Plan, State
 from ist_jax.methods.subnet_method import OPT_STATES, Outer, SubnetMethod, exchanged_trees
 
@@ -68,6 +70,21 @@ def _check_options(partition: Partition, opt_state: str, compression: str) -> No
         )
 
 
+def _checked_facts(
+    decomposition: Decomposition,
+    tx: optax.GradientTransformation,
+    opt_state: str,
+    outer_tx: optax.GradientTransformation | None,
+    params: Params,
+) -> StateFacts:
+    """What the state of `tx` holds. Raises ValueError if an optimizer cannot be used so."""
+    facts, has_outer = inspect(tx, params), outer_tx is not None
+    check_local(facts, opt_state, merges=decomposition.num_subnets > 1, has_outer=has_outer)
+    if has_outer:
+        check_noise(inspect(outer_tx, params))
+    return facts
+
+
 def _with_layout(
     partition: Partition, labels: Exchanged, shapes: Exchanged, home_sharded: bool
 ) -> Partition:
@@ -95,7 +112,8 @@ def ist(
     Args:
       decomposition: how the model is split.
       task: the problem to solve.
-      tx: the local optimizer. Its learning-rate schedule runs on the global step.
+      tx: the local optimizer. Its learning-rate schedule runs on the global step. An optimizer
+        that would go wrong between rounds is refused (docs/optimizers.md).
       batch_size: examples per local step of one subnetwork.
       placement: where subnetworks train; default: vmapped on one device. Use `looped()`, also
         inside `sharded`, for convolutional networks: batching over subnetworks would turn their
@@ -113,12 +131,13 @@ def ist(
         always averaged exactly.
 
     Raises:
-      ValueError: an option has an unknown value, the rules do not fit the model, or a mesh cannot
-        exchange the partition.
+      ValueError: an option has an unknown value, the rules do not fit the model, the optimizer does
+        not fit `opt_state`, or a mesh cannot exchange the partition.
     """
     placement = placement or vmapped()
     _check_options(decomposition.partition, opt_state, compression)
     labels, shapes = exchanged_trees(decomposition, tx, opt_state, outer_tx)
+    facts = _checked_facts(decomposition, tx, opt_state, outer_tx, shapes.params)
     partition = _with_layout(decomposition.partition, labels, shapes, home_sharded)
     make, state_codec = one_device, STATE_COMPRESSION[compression]
     if placement.mesh is not None:
@@ -143,5 +162,6 @@ def ist(
         placement,
         make(labels.pulled, shapes.pulled, partition, compressions=codecs),
         opt_state,
+        facts,
         outer,
     )

@@ -1,5 +1,6 @@
-"""Optimizer state whose parameters move between subnetworks."""
+"""How the state of an optimizer moves between subnetworks and rounds, and which optimizers may."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -8,55 +9,74 @@ import optax
 
 from ist_jax.core.subnet import Label, is_label
 from ist_jax.core.types import Array
+from ist_jax.methods.optimizer_facts import StateFacts, inspect
 
-_INJECTED = optax.InjectStatefulHyperparamsState
-_COUNTING = (optax.ScaleByScheduleState, optax.InjectHyperparamsState, _INJECTED)
+# states that count the steps of their schedule together with the updates of their averages
+_OWN_CLOCK = (
+    "DAdaptAdamWState",
+    "MadgradState",
+    "ProdigyState",
+    "ScaleByAdemamixState",
+    "ScaleBySimplifiedAdEMAMixState",
+    "ScheduleFreeState",
+)
+# states from which a step computes the parameters anew, whatever they are after a synchronisation
+_OWN_PARAMETERS = ("COCOBState", "MadgradState", "ScheduleFreeState")
 
 
-def at_step(opt_state: Any, step: Array | int) -> Any:
-    """`opt_state` with the step counts of all learning-rate schedules set to `step`.
+def at_step(opt_state: Any, step: Array | int, facts: StateFacts) -> Any:
+    """A fresh `opt_state`, with the counts of all schedules as after `step` local steps.
 
     Adam's count for bias correction stays, since it counts the updates of the moments.
     """
-    is_counting = lambda node: isinstance(node, _COUNTING)
 
-    def set_count(node: Any) -> Any:
-        if not is_counting(node):
-            return node
-        if isinstance(node, _INJECTED):  # the state of its schedules has only counts
-            schedules = node.hyperparams_states
-            as_count = lambda count: jnp.asarray(step, count.dtype)
-            node = node._replace(hyperparams_states=jax.tree.map(as_count, schedules))
-        return node._replace(count=jnp.asarray(step, node.count.dtype))
+    def set_count(leaf: Array, rate: int) -> Array:
+        if rate < 1:
+            return leaf
+        return leaf + jnp.asarray(step if rate == 1 else step // rate, leaf.dtype)
 
-    return jax.tree.map(set_count, opt_state, is_leaf=is_counting)
+    return jax.tree.map(set_count, opt_state, facts.tree(facts.rates))
 
 
-def _parameter_of_leaves(tx: optax.GradientTransformation, state: Any, params: Any) -> Any:
-    """A tree like `state`: for each leaf, the number of its parameter, or -1 without one."""
-    flat, treedef = jax.tree.flatten(params)
-    return optax.tree_utils.tree_map_params(
-        tx,
-        lambda leaf, number: number,
-        state,
-        jax.tree.unflatten(treedef, range(len(flat))),
-        transform_non_params=lambda leaf: -1,
-    )
+def ticking(facts: StateFacts, opt_state: str) -> Any:
+    """A tree like the state: the leaves that count a step whose batch has no example.
+
+    They are the counts of schedules. Carried state has one value for all subnetworks, so all of
+    its counts go on.
+    """
+    of_schedules = [rate != 0 for rate in facts.rates]
+    return facts.tree(facts.is_clock if opt_state == "carry" else of_schedules)
 
 
-def state_labels(tx: optax.GradientTransformation, labels: Any, params: Any) -> Any:
+def state_labels(
+    tx: optax.GradientTransformation, labels: Any, params: Any, *, is_outer: bool = False
+) -> Any:
     """Labels of the optimizer state over `params`.
 
     Leaves that belong to a parameter move with its units. All others (step counts) are equal in
     all subnetworks, and are not averaged.
 
-    Raises:
-      ValueError: a leaf belongs to a parameter but has another shape (factored optimizers).
-    """
-    flat_labels, flat_params = jax.tree.leaves(labels, is_leaf=is_label), jax.tree.leaves(params)
-    state = jax.eval_shape(tx.init, params)
+    Args:
+      tx: the optimizer.
+      labels: labels of the parameters.
+      params: arrays or ShapeDtypeStructs.
+      is_outer: whether it is the outer optimizer's, of which there is one. All other states must
+        be equal in all subnetworks where they belong to no parameter.
 
-    def label(leaf: Any, number: int) -> Label:
+    Raises:
+      ValueError: a leaf belongs to a parameter but has another shape (factored optimizers), or it
+        belongs to none and would differ between subnetworks.
+    """
+    facts = inspect(tx, params)
+    flat_labels, flat_params = jax.tree.leaves(labels, is_leaf=is_label), jax.tree.leaves(params)
+
+    def label(leaf: Any, number: int, is_clock: bool, name: str) -> Label:
+        if number < 0 and not is_outer and not is_clock:
+            raise ValueError(
+                "opt_state='carry' moves state that belongs to a parameter or counts steps; "
+                f"{name!r} depends on the gradients of all of a subnetwork: use opt_state='reset' "
+                "or an optimizer that works per entry"
+            )
         if number < 0:
             return Label((None,) * len(leaf.shape), averaged=False)
         if leaf.shape != flat_params[number].shape:
@@ -67,4 +87,89 @@ def state_labels(tx: optax.GradientTransformation, labels: Any, params: Any) -> 
             )
         return flat_labels[number]
 
-    return jax.tree.map(label, state, _parameter_of_leaves(tx, state, params))
+    described = zip(jax.tree.leaves(facts.state), facts.number, facts.is_clock, facts.names)
+    return facts.tree([label(*leaf) for leaf in described])
+
+
+def check_noise(facts: StateFacts) -> None:
+    """Raises ValueError if the state has a random key."""
+    for leaf, number, name in zip(jax.tree.leaves(facts.state), facts.number, facts.names):
+        is_old_key = leaf.dtype == jnp.uint32 and leaf.shape[-1:] == (2,) and number < 0
+        if is_old_key or jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            raise ValueError(
+                f"an optimizer draws no random numbers, and the state of this one has a key, "
+                f"{name!r}, from which all workers would draw the same: add noise in the task's "
+                "loss, whose key is new in every step"
+            )
+
+
+def check_local(facts: StateFacts, opt_state: str, *, merges: bool, has_outer: bool) -> None:
+    """Checks that a local optimizer computes what it should between rounds.
+
+    Args:
+      facts: of the optimizer.
+      opt_state: 'reset', 'carry' or 'local'; see `ist`.
+      merges: whether workers get parameters that others have trained.
+      has_outer: whether an outer optimizer changes the merged parameters.
+
+    Raises:
+      ValueError: with this `opt_state`, steps or parameters would be lost.
+    """
+    check_noise(facts)
+    if opt_state == "reset":
+        _check_reset(facts)
+    own = _named(facts, _OWN_PARAMETERS)
+    if own and ((opt_state == "local" and merges) or (opt_state == "carry" and has_outer)):
+        change = "an outer optimizer" if opt_state == "carry" else "a synchronisation"
+        remedy = "leave it out" if opt_state == "carry" else "use opt_state='carry'"
+        raise ValueError(
+            f"{own} computes parameters from its own averages, and would undo what {change} "
+            f"changes: {remedy}, or use another optimizer"
+        )
+
+
+def _named(facts: StateFacts, names: Sequence[str]) -> str:
+    """The first of these names that one of the states has; '' if none has."""
+    return next((name for name in facts.nodes() if name in names), "")
+
+
+def _check_reset(facts: StateFacts) -> None:
+    if own := _named(facts, _OWN_CLOCK):
+        raise ValueError(
+            f"{own} counts the steps of its schedule together with those of its averages, and "
+            "opt_state='reset' would begin both anew in every round: use 'carry' or 'local'"
+        )
+    if wrong := [name for name, rate in zip(facts.names, facts.rates) if rate < 0]:
+        raise ValueError(
+            "opt_state='reset' sets the counts of schedules to the global step, and "
+            f"{wrong[0]!r} follows no fixed number of local steps: use 'carry' or 'local'"
+        )
+    if any(
+        name.endswith("mini_step") and not is_clock
+        for name, is_clock in zip(facts.names, facts.is_clock)
+    ):
+        raise ValueError(
+            "optax.MultiSteps with should_skip_update_fn gathers gradients over a number of steps "
+            "that depends on them, and opt_state='reset' would lose some: use 'local'"
+        )
+
+
+def check_period(facts: StateFacts, opt_state: str, steps: int) -> None:
+    """Checks that rounds of `steps` local steps lose nothing of what an optimizer gathers.
+
+    Raises:
+      ValueError: `steps` is no multiple of the steps over which it gathers.
+    """
+    if opt_state != "reset" and not facts.holds_params:
+        return  # the next round goes on with what was gathered
+    remedy = "" if facts.holds_params else " or opt_state='carry'"
+    if facts.period is None:
+        raise ValueError(
+            "an optimizer that gathers gradients over a varying number of steps ends a round "
+            f"between two of its updates: use a fixed number{remedy}"
+        )
+    if steps % facts.period:
+        raise ValueError(
+            f"an optimizer that gathers gradients over {facts.period} steps loses some in rounds "
+            f"of {steps} local steps: use a multiple of {facts.period}{remedy}"
+        )

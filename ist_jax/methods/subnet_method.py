@@ -6,6 +6,7 @@ the units back, and applies the outer optimizer to the change.
 
 import dataclasses
 import functools
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -24,7 +25,10 @@ from ist_jax.exchange import Exchange
 from ist_jax.methods.base import Method
 from ist_jax.methods.exchanged import Exchanged
 from ist_jax.methods.local_batch import check_subnet, local_batch
-from ist_jax.methods.optimizer_state import at_step, state_labels
+from ist_jax.methods.local_step import Measured, by_name, loss_and_gradient, optimizer_step
+from ist_jax.methods.optimizer_facts import StateFacts, parameter_numbers
+from ist_jax.methods.optimizer_state import at_step, check_period, state_labels, ticking
+from ist_jax.methods.output_shapes import output_shapes
 from ist_jax.methods.predictor import Predictor
 from ist_jax.methods.state import Plan, Start, State, Worker, first_counters
 from ist_jax.methods.subnet_predictors import SubnetPredictors
@@ -48,17 +52,19 @@ def exchanged_trees(
     """(labels, shapes) of everything that is exchanged.
 
     Raises:
-      ValueError: the rules do not fit the model or the subnetwork's model, or carried optimizer
-        state has other shapes than its parameters.
+      ValueError: the rules do not fit the model or the subnetwork's model, or an optimizer's state
+        cannot move with its units (`state_labels`).
     """
     shapes = jax.eval_shape(decomposition.init, jax.random.key(0))
     labels = label_axes(shapes, decomposition.rules, decomposition.partition.sizes)
     check_subnet(decomposition, labels, shapes)
     carried = tx if opt_state == "carry" else None
-    label = lambda each: () if each is None else state_labels(each, labels, shapes)
     shape = lambda each: () if each is None else jax.eval_shape(each.init, shapes)
+    label = lambda each, **options: (
+        () if each is None else state_labels(each, labels, shapes, **options)
+    )
     return (
-        Exchanged(labels, label(carried), label(outer_tx)),
+        Exchanged(labels, label(carried), label(outer_tx, is_outer=True)),
         Exchanged(shapes, shape(carried), shape(outer_tx)),
     )
 
@@ -83,6 +89,7 @@ class SubnetMethod(Method):
       placement: where subnetworks train.
       exchange: the exchange of parameters and carried optimizer state.
       opt_state: 'reset', 'carry' or 'local'; see `ist`.
+      facts: what the local optimizer's state holds.
       outer: the outer optimizer; None: the pushed parameters are the new ones.
     """
 
@@ -92,7 +99,11 @@ class SubnetMethod(Method):
     placement: Placement
     exchange: Exchange
     opt_state: str
+    facts: StateFacts
     outer: Outer | None = None
+
+    def check_local_steps(self, steps: int) -> None:
+        check_period(self.facts, self.opt_state, steps)
 
     def _round(
         self, state: State, view: View, key: Key, weight_S: Array, *, steps: int
@@ -100,7 +111,7 @@ class SubnetMethod(Method):
         plan = self._checked(self.plan(state, key))
         state = self._repartition(state, plan, named_key(key, "move"))
         pulled_S = self.exchange.pull(state.store, plan.indices)
-        trained_S, opt_S, loss_SxJ = self._train(state, pulled_S, view, key, steps)
+        trained_S, opt_S, measured_SxJ = self._train(state, pulled_S, view, key, steps)
         store = self.exchange.push(
             state.store, pulled_S, trained_S, plan.indices, weight_S, named_key(key, "push")
         )
@@ -113,7 +124,7 @@ class SubnetMethod(Method):
             round=state.round + 1,
             position=state.position + steps * self.info.batch_size,
         )
-        return self._placed(state), {"loss_SxJ": loss_SxJ}
+        return self._placed(state), by_name(measured_SxJ)
 
     def _checked(self, plan: Plan) -> Plan:
         """The plan. Raises ValueError if it synchronises some groups and not others."""
@@ -135,8 +146,8 @@ class SubnetMethod(Method):
 
     def _train(
         self, state: State, pulled_S: Exchanged, view: View, key: Key, steps: int
-    ) -> tuple[Exchanged, Any, Array]:
-        """(trees to push, optimizer states, loss_SxJ) after the local steps of all subnetworks."""
+    ) -> tuple[Exchanged, Any, Measured]:
+        """(trees to push, optimizer states, losses) after the local steps of all subnetworks."""
         worker_S = Worker(
             pulled_S.params,
             self._opt_states(state, pulled_S),
@@ -144,31 +155,35 @@ class SubnetMethod(Method):
             jnp.arange(self.info.num_workers),
         )
         train = self.placement(functools.partial(self._steps_of_one, steps))
-        params_S, opt_S, loss_SxJ = train((view, named_key(key, "local"), state.position), worker_S)
-        return Exchanged(params_S, opt_S if self.opt_state == "carry" else ()), opt_S, loss_SxJ
+        params_S, opt_S, measured_SxJ = train(
+            (view, named_key(key, "local"), state.position), worker_S
+        )
+        return Exchanged(params_S, opt_S if self.opt_state == "carry" else ()), opt_S, measured_SxJ
 
     def _steps_of_one(
         self, steps: int, shared: tuple[View, Key, Array], worker: Worker
-    ) -> tuple[Params, Any, Array]:
-        """(params, opt_state, loss_J) after `steps` local steps of one subnetwork."""
+    ) -> tuple[Params, Any, Measured]:
+        """(params, opt_state, losses [J]) after `steps` local steps of one subnetwork."""
         view, key, position = shared
         worker_key = jax.random.fold_in(key, worker.number)
+        ticks = ticking(self.facts, self.opt_state)
 
-        def step(carry: tuple[Params, Any], j: Array) -> tuple[tuple[Params, Any], Array]:
+        def step(carry: tuple[Params, Any], j: Array) -> tuple[tuple[Params, Any], Measured]:
             params, opt_state = carry
             batch_key, loss_key = jax.random.split(jax.random.fold_in(worker_key, j))
             start = position + j * self.info.batch_size
             index_B = draw(view, worker.number, start, self.info.batch_size)
             batch = self.task.batch(view.arrays, index_B, batch_key)
             batch = local_batch(self.decomposition, batch, worker.indices)
-            loss = lambda params: self.task.loss(self.decomposition.subnet, params, batch, loss_key)
-            (value, _), gradient = jax.value_and_grad(loss, has_aux=True)(params)
-            updates, opt_state = self.tx.update(gradient, opt_state, params)
-            return (optax.apply_updates(params, updates), opt_state), value
+            measured, gradient = loss_and_gradient(
+                self.task, self.decomposition.subnet, params, batch, loss_key
+            )
+            weight = measured.get("weight")
+            return optimizer_step(self.tx, gradient, params, opt_state, weight, ticks), measured
 
         first = (worker.params, worker.opt_state)
-        (params, opt_state), loss_J = jax.lax.scan(step, first, jnp.arange(steps))
-        return params, opt_state, loss_J
+        (params, opt_state), measured_J = jax.lax.scan(step, first, jnp.arange(steps))
+        return params, opt_state, measured_J
 
     def _outer_update(self, state: State, store: Exchanged) -> tuple[Exchanged, State]:
         """One step of the outer optimizer (Douillard et al., Algorithm 1)."""
@@ -196,11 +211,12 @@ class SubnetMethod(Method):
         if self.opt_state != "carry":
             return ()
         if start.opt_state is None:
-            return at_step(self.tx.init(start.params), start.step)
+            return at_step(self.tx.init(start.params), start.step, self.facts)
         return start.opt_state
 
     def _new_opt_states(self, params_S: Params, step: Array) -> Any:
-        return jax.vmap(lambda params: at_step(self.tx.init(params), step))(params_S)
+        fresh = lambda params: at_step(self.tx.init(params), step, self.facts)
+        return jax.vmap(fresh)(params_S)
 
     def _opt_states(self, state: State, pulled_S: Exchanged) -> Any:
         """The states of the local optimizers at the start of a round."""
@@ -229,12 +245,12 @@ class SubnetMethod(Method):
         replicate = lambda tree: constrain(tree, self.placement.replicated_sharding)
         outer_state = state.outer_state
         if self.outer is not None:  # sharded like the parameters
-            outer_state = optax.tree_utils.tree_map_params(
-                self.outer.tx,
-                constrain,
-                outer_state,
-                self.exchange.shardings.params,
-                transform_non_params=replicate,
+            shardings = jax.tree.leaves(self.exchange.shardings.params)
+            leaves, treedef = jax.tree.flatten(outer_state)
+            numbers = parameter_numbers(outer_state, state.store.params)
+            outer_state = treedef.unflatten(
+                constrain(leaf, shardings[number]) if number >= 0 else replicate(leaf)
+                for leaf, number in zip(leaves, numbers)
             )
         return state._replace(
             outer_state=outer_state,
@@ -262,7 +278,11 @@ class SubnetMethod(Method):
         self, state: State, view: View, key: Key, *, steps: int
     ) -> tuple[Params, Any, Array]:
         shared = (local_part(view), key, state.position)
-        return self._steps_of_one(steps, shared, self.first_worker(state))
+        params, opt_state, measured_J = self._steps_of_one(steps, shared, self.first_worker(state))
+        return params, opt_state, measured_J["loss"]
+
+    def output_shapes(self, batch: Batch) -> Mapping[str, Any]:
+        return output_shapes(self.decomposition, self.task, batch)
 
     def predictor(
         self, state: State, calibration: Batch | None, *, subnets: bool = False

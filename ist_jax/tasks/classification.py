@@ -31,6 +31,34 @@ def _for_batch(moment: float | Sequence[Any], dtype: Any) -> Any:
     return jnp.asarray(moment, dtype)[None] if np.ndim(moment) else moment
 
 
+def check_classes(logits: Any, data: Any, labels: str = "y") -> None:
+    """Checks that there is a logit for every class. More logits than classes are allowed.
+
+    Args:
+      logits: the array, or its ShapeDtypeStruct.
+      data: a `Dataset`; its labels are looked at if they are in memory.
+      labels: the name of the labels in its arrays.
+
+    Raises:
+      ValueError: there are fewer logits than classes, or they are no array [examples, logits].
+    """
+    shape = getattr(logits, "shape", None)
+    if shape is None or len(shape) != 2:
+        raise ValueError(
+            f"a classifier's outputs are an array [examples, classes], and these are "
+            f"{'no array' if shape is None else f'of shape {list(shape)}'}: return a row of logits "
+            "for every example"
+        )
+    splits = [data.arrays(part) for part in ("train", "validation", "test")]
+    largest = max((int(np.max(split[labels])) for split in splits if labels in split), default=0)
+    classes = max(data.num_classes, largest + 1)
+    if shape[1] < classes:
+        raise ValueError(
+            f"a classifier has an output for every class: it has {shape[1]} outputs, and the data "
+            f"have {classes} classes; give its last layer {classes}"
+        )
+
+
 def classification(
     mean: float | Sequence[Any] = 0.0,
     std: float | Sequence[Any] = 1.0,
@@ -70,4 +98,4 @@ def classification(
     def metrics(logits_BxC: Array, batch: Batch, weight_B: Array) -> Sums:
         return loss_and_accuracy(logits_BxC, batch["y"], weight_B)
 
-    return Task(batch, loss, predict, metrics, MOST_ACCURATE)
+    return Task(batch, loss, predict, metrics, MOST_ACCURATE, check=check_classes)

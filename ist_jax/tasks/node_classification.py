@@ -12,6 +12,7 @@ With `layer_nodes`, a training example is a training node instead, and nodes are
 layers below it (`layer_sampling`). Evaluation stays the same.
 """
 
+import functools
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -21,7 +22,7 @@ from ist_jax.core.graphs import Graph
 from ist_jax.core.model import Model
 from ist_jax.core.task import Sums, Task
 from ist_jax.core.types import Array, Batch, Key, Params
-from ist_jax.tasks.classification import MOST_ACCURATE, loss_and_accuracy
+from ist_jax.tasks.classification import MOST_ACCURATE, check_classes, loss_and_accuracy
 from ist_jax.tasks.layer_sampling import sample_layers
 
 
@@ -30,6 +31,7 @@ def _num_clusters(arrays: Any) -> int:
 
 
 def _full_graph(arrays: Any) -> Batch:
+    """The batch of all nodes. It has no "weight": all such batches have the same examples."""
     return {
         "x": arrays["graph"],
         "y": arrays["label_N"],
@@ -122,11 +124,13 @@ def _induced_graph(arrays: Any, cluster_B: Array) -> Batch:
         (rows < union.none).sum(axis=1) for rows in (neighbours_NxW, overflow_RxW)
     )
     degree_N = near_N.at[receiver_R].add(overflow_R).astype(mask_N.dtype)
+    counted_N = arrays["counted_N"][node_N] * mask_N
     return {
         "x": Graph(features, degree_N, mask_N, neighbours_NxW, overflow_RxW, receiver_R),
         "y": arrays["label_N"][node_N],
-        "counted": arrays["counted_N"][node_N] * mask_N,
+        "counted": counted_N,
         "slot": jnp.repeat(union.place_B, union.width),
+        "weight": counted_N.sum(),  # clusters have different numbers of training nodes, or none
     }
 
 
@@ -136,7 +140,13 @@ def _sampled_below(arrays: Any, node_B: Array, key: Key, layer_nodes: int, level
     slot_B = jnp.arange(node_B.shape[0], dtype=jnp.int32)
     last_N = jnp.zeros_like(arrays["label_N"]).at[node_B].max(slot_B)
     counted_B = (last_N[node_B] == slot_B).astype(arrays["counted_N"].dtype)
-    return {"x": x, "y": arrays["label_N"][node_B], "counted": counted_B, "slot": slot_B}
+    return {
+        "x": x,
+        "y": arrays["label_N"][node_B],
+        "counted": counted_B,
+        "slot": slot_B,
+        "weight": counted_B.sum(),
+    }
 
 
 def _num_examples(arrays: Any) -> int:
@@ -161,7 +171,8 @@ def node_classification(layer_nodes: int = 0, levels: int = 0) -> Task:
     def loss(model: Model, params: Params, batch: Batch, key: Key) -> tuple[Array, Any]:
         logits_NxC = model.apply(params, batch["x"], key=key)
         loss_N = optax.softmax_cross_entropy_with_integer_labels(logits_NxC, batch["y"])
-        return (batch["counted"] * loss_N).sum() / jnp.maximum(batch["counted"].sum(), 1), {}
+        mean = (batch["counted"] * loss_N).sum() / jnp.maximum(batch["counted"].sum(), 1)
+        return mean, {"weight": batch["weight"]} if "weight" in batch else {}
 
     def predict(model: Model, params: Params, batch: Batch) -> Array:
         return model.apply(params, batch["x"])
@@ -170,4 +181,5 @@ def node_classification(layer_nodes: int = 0, levels: int = 0) -> Task:
         weight_N = batch["counted"] * weight_B[batch["slot"]]
         return loss_and_accuracy(logits_NxC, batch["y"], weight_N)
 
-    return Task(batch, loss, predict, metrics, MOST_ACCURATE, _num_examples)
+    check = functools.partial(check_classes, labels="label_N")
+    return Task(batch, loss, predict, metrics, MOST_ACCURATE, _num_examples, check)

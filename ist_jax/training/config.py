@@ -18,7 +18,8 @@ class Phase:
       local_steps: J, of every worker in a round. The last round may be shorter.
 
     Raises:
-      ValueError: there are no samples or no local steps.
+      ValueError: there are no samples or no local steps, or the optimizer gathers gradients over
+        another number of steps.
     """
 
     method: Method
@@ -31,6 +32,7 @@ class Phase:
                 f"a phase has at least one sample and one local step, not {self.samples} and "
                 f"{self.local_steps}"
             )
+        self.method.check_local_steps(self.local_steps)
 
     @property
     def samples_per_step(self) -> int:

@@ -15,13 +15,15 @@ from ist_jax.core.keys import named_key
 from ist_jax.core.processes import any_process, fetch, is_first, key_on, replicate
 from ist_jax.core.sample_order import View
 from ist_jax.core.task import Task
-from ist_jax.core.types import Array, Key
+from ist_jax.core.types import Array, Key, Metrics
 from ist_jax.data.base import Dataset
 from ist_jax.methods import Method, Start, State
 from ist_jax.training.config import LoopConfig, Phase, phase_steps
 from ist_jax.training.divergence import check_loss, check_metrics, check_state
 from ist_jax.training.evaluation import evaluate_chunks, means, plus
+from ist_jax.training.local_losses import LocalLosses
 from ist_jax.training.loggers import Logger, Terminal
+from ist_jax.training.outputs import check_outputs
 from ist_jax.training.recorder import Recorder
 from ist_jax.training.results import Results, Stopped
 from ist_jax.training.run_state import RunState
@@ -66,7 +68,7 @@ class _Run:
         self.programs = Programs()
         self.measured_phases: set[int] = set()
         self.resuming = workdir.saved is not None
-        self.pending: tuple[dict[str, Any], Array] | None = None  # the last round: row, loss_SxJ
+        self.pending: tuple[dict[str, Any], Metrics] | None = None  # the last round: row, metrics
 
     def __call__(self, start: Start | None) -> Results:
         if self.workdir.saved is not None:
@@ -142,7 +144,7 @@ class _Run:
             self.recorder.log(self._finished_row())
         samples = steps * phase.samples_per_step
         run_state.add_round(method.costs, steps, samples, self.config.link)
-        self.pending = round_row(run_state), metrics["loss_SxJ"]
+        self.pending = round_row(run_state), metrics
         return state
 
     def _weights(self, method: Method) -> Array:
@@ -186,12 +188,11 @@ class _Run:
     def _finished_row(self) -> dict[str, Any]:
         """The row of the last round, once its loss is known."""
         assert self.pending is not None  # a round is finished once
-        row, loss_SxJ = self.pending[0], fetch(self.pending[1])
-        check_loss(loss_SxJ, row["round"])
-        self.pending, self.loss_SxJ = None, loss_SxJ
+        row, losses = self.pending[0], LocalLosses.of(self.pending[1])
+        check_loss(losses.loss_SxJ, row["round"])
+        self.pending, self.losses = None, losses
         self.run_state.tick()
-        loss = float(loss_SxJ.mean(dtype=np.float64))
-        return row | {"seconds": self.run_state.seconds, "train": {"loss": loss}}
+        return row | {"seconds": self.run_state.seconds, "train": losses.metrics}
 
     def _finish_round(self, state: State) -> dict[str, Any]:
         """The row of the last round, once all of the round is done."""
@@ -225,7 +226,8 @@ class _Run:
         check_metrics(metrics, f"in the evaluation after round {self.run_state.round}")
         self.run_state.select(metrics, self.task.selects)
         with_link = self.config.link is not None
-        return evaluated_row(self.run_state, self.loss_SxJ, with_link=with_link) | metrics
+        by_worker = self.losses.by_worker
+        return evaluated_row(self.run_state, by_worker, with_link=with_link) | metrics
 
     def _metrics(self, method: Method, state: State, calibration: Any) -> dict[str, Any]:
         """{split: {metric: value}}; metrics of subnetworks are under "<split>_subnets"."""
@@ -284,6 +286,7 @@ def run(
         When it returns True in any process, the run saves and raises Stopped.
 
     Raises:
+      DataError: a model's outputs do not fit the data (`Task.check`).
       NonFiniteLossError: a loss, a metric or a parameter became nan or infinite; the message names
         round and subnetwork or leaf. Earlier checkpoints are kept.
       Stopped: `stop` returned True.
@@ -296,6 +299,8 @@ def run(
     phases = [phase if isinstance(phase, Phase) else Phase(*phase) for phase in phases]
     config = config or LoopConfig()
     config.check_link(phases)
+    for phase in phases:
+        check_outputs(phase.method, task, dataset)
     total = sum(phase_steps(phase) * phase.samples_per_step for phase in phases)
     with contextlib.ExitStack() as closing:
         if is_first():

@@ -22,12 +22,14 @@ def round_row(run_state: RunState) -> dict[str, Any]:
     }
 
 
-def evaluated_row(run_state: RunState, loss_SxJ: Any, *, with_link: bool) -> dict[str, Any]:
+def evaluated_row(
+    run_state: RunState, loss_S: Sequence[float | None], *, with_link: bool
+) -> dict[str, Any]:
     """What an evaluation adds to a round's row, except its metrics.
 
     Args:
       run_state: where the run stands.
-      loss_SxJ: of the round.
+      loss_S: of every worker in the round; None without an example.
       with_link: whether to add "simulated_seconds" (`_simulated`).
     """
     row = {
@@ -39,7 +41,7 @@ def evaluated_row(run_state: RunState, loss_SxJ: Any, *, with_link: bool) -> dic
         "bytes_per_device_lower_bound": run_state.bound_per_device,
         "bytes_per_device_all_reduce": run_state.all_reduce_per_device,
         "flops_per_device": run_state.flops_per_device,
-        "train_subnets": {"loss": loss_SxJ.mean(axis=1).tolist()},
+        "train_subnets": {"loss": list(loss_S)},
     }
     if with_link:
         row["simulated_seconds"] = _simulated(run_state)

@@ -1,5 +1,7 @@
 """Errors of labelling, and means computed by hand."""
 
+import re
+
 import chex
 import jax.numpy as jnp
 import numpy as np
@@ -46,8 +48,33 @@ def test_the_first_matching_rule_wins_and_must_match_the_whole_name():
         {"h": 4},
     )
     assert labels["layer"]["kernel"].axes == (None, "h")
-    with pytest.raises(ValueError, match="none matches"):
-        label_axes(PARAMS, [("kernel", None), ("bias", None)], {})
+
+
+@pytest.mark.parametrize(
+    "rules,says",
+    [
+        # no rule is left for the leaf
+        ([("kernel", (None, "h")), ("bias", None)], "a part of 'layer/bias': write '.*/bias'"),
+        # a catch-all rule takes the leaf, and the group has none
+        ([("kernel", (None, "h")), (".*", None)], "a part of 'layer/kernel': write '.*/kernel'"),
+        ([("layer", ("h",)), (".*", None)], "a part of 'layer/bias': write 'layer/.*'"),
+        ([("kern", (None, "h")), (".*", None)], "a part of 'layer/kernel': write '.*kern.*'"),
+    ],
+)
+def test_a_rule_that_matches_a_part_of_a_name_is_told_the_rule_that_matches_it(rules, says):
+    """Rules match full names, and nobody was told: 'hidden/kernel' is none inside a module."""
+    with pytest.raises(ValueError, match="a rule matches the full name of a parameter") as error:
+        label_axes(PARAMS, rules, {"h": 4})
+    assert says in str(error.value)
+
+
+def test_the_rule_that_is_told_matches():
+    """Also where the pattern cannot be extended: then it is the name itself."""
+    for pattern in ("kernel", "layer", "yer/ker", "a|kernel", "^layer", "kernel$"):
+        with pytest.raises(ValueError, match="matches the full name") as error:
+            check_all_match([(pattern, None)], {"layer": {"kernel": jnp.ones(2)}})
+        (better,) = re.findall("write '(.*)'", str(error.value))
+        assert re.fullmatch(better, "layer/kernel"), better
 
 
 def test_a_rule_that_matches_nothing_is_named_with_the_nearest_leaf():

@@ -132,8 +132,8 @@ class OptimizerConfig:
     clip: Annotated[float, Range(0, 1e9)] = 0.0
     """Largest global norm of a gradient (data_parallel: of the mean gradient). 0: no clipping."""
     schedule: Literal["constant", "cosine", "linear", "step", "thirds"] = "constant"
-    """Learning rate over the run. cosine, linear: decays to 0; step: divided by 10 at 50 % and
-    75 %; thirds: divided by 10 at 1/3 and 2/3."""
+    """Learning rate over the run. cosine, linear: decays to 0 over what is left after the warm-up;
+    step: divided by 10 at 50 % and 75 % of the run; thirds: divided by 10 at 1/3 and 2/3."""
     warmup: Share = 0.0
     """Fraction of the run over which the learning rate rises linearly from 0."""
 

@@ -1,0 +1,61 @@
+"""One local step: the loss and gradient of a batch, and a step of the optimizer."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from ist_jax.core.model import Model
+from ist_jax.core.task import Task, weight_of
+from ist_jax.core.types import Array, Batch, Key, Params
+
+# "loss" of a batch, and "weight", the number of its examples, if the task counts them
+Measured = Mapping[str, Array]
+
+
+def loss_and_gradient(
+    task: Task, model: Model, params: Params, batch: Batch, key: Key
+) -> tuple[Measured, Params]:
+    """The loss of a batch, its weight if the task gives one, and the gradient."""
+    loss = lambda params: task.loss(model, params, batch, key)
+    (value, aux), gradient = jax.value_and_grad(loss, has_aux=True)(params)
+    weight = weight_of(aux)
+    return {"loss": value} | ({} if weight is None else {"weight": weight}), gradient
+
+
+def by_name(measured_SxJ: Measured) -> Mapping[str, Array]:
+    """The metrics of a round: 'loss_SxJ' and, if the task weighs its batches, 'weight_SxJ'."""
+    return {f"{name}_SxJ": value_SxJ for name, value_SxJ in measured_SxJ.items()}
+
+
+def optimizer_step(
+    tx: optax.GradientTransformation,
+    gradient: Params,
+    params: Params,
+    opt_state: Any,
+    weight: Array | None,
+    ticks: Any,
+) -> tuple[Params, Any]:
+    """(params, opt_state) after a step.
+
+    Args:
+      tx: the optimizer.
+      gradient: of the batch.
+      params: before the step.
+      opt_state: before the step.
+      weight: the number of examples in the batch; without any, parameters and state stay. None:
+        there always are some.
+      ticks: a tree like `opt_state`: the leaves that a step without examples changes as well
+        (`optimizer_state.ticking`).
+    """
+    updates, new_state = tx.update(gradient, opt_state, params)
+    new_params = optax.apply_updates(params, updates)
+    if weight is None:
+        return new_params, new_state
+    stay = lambda new, old: jnp.where(weight > 0, new, old)
+    new_state = jax.tree.map(
+        lambda ticks, new, old: new if ticks else stay(new, old), ticks, new_state, opt_state
+    )
+    return jax.tree.map(stay, new_params, params), new_state
