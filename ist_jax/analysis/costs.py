@@ -8,8 +8,9 @@ The lower bound of a leaf, for freshly drawn partitions:
     no group     2 (S - 1) / S of the leaf: no average is cheaper than a ring all-reduce
     one group    (S - 1) / S of what a subnetwork holds: this share of its next units is elsewhere,
                  and each unit is sent once
-    two groups   the same share of a subnetwork's block. Only a store that kept each entry where it
-                 was last trained could reach this bound. Home-sharded blocks are sent twice.
+    two groups   (S - 1) / S of a subnetwork's block, for the same reason. Reaching this bound
+                 would need a store that keeps each entry on the device that last trained it. This
+                 exchange sends a block twice: from its homes and back.
 
 If units have several holders, the bound counts the units that a subnetwork holds. Averaging them
 takes more bytes than that.

@@ -26,8 +26,8 @@ class Costs(NamedTuple):
       leaves: the cost of every leaf that is sent. Names of optimizer state start with 'opt_state/'
         or 'outer_state/'.
       messages_per_sync: messages that a device sends one after another: one to the next holders,
-        two to homes and back, 2 (S - 1) in a ring all-reduce. Blocks sent to several devices at
-        once count as one message.
+        two between homes and subnetworks, 2 (S - 1) in a ring all-reduce. Blocks sent to several
+        devices at once count as one message.
     """
 
     bytes_per_sync: float

@@ -194,7 +194,7 @@ def data_parallel(
     Args:
       decomposition: its `full` model is trained.
       task: the problem to solve.
-      tx: the optimizer. Its state lasts for the run.
+      tx: the optimizer. Its state is kept for the whole run.
       num_workers: S; 1 is plain training.
       batch_size: examples per step of one worker.
       placement: where workers compute their gradients; default: vmapped on one device.

@@ -1,6 +1,7 @@
 """DiLoCo: local SGD with an outer optimizer (Douillard et al., arXiv 2311.08105).
 
-The gradient of the outer optimizer is old - new parameters of a round (the pseudo-gradient).
+The outer optimizer's gradient is the parameters before a round minus those after it (the
+pseudo-gradient).
 """
 
 import optax

@@ -46,7 +46,7 @@ def ensemble(
     batch_size: int,
     placement: Placement | None = None,
 ) -> Method:
-    """S subnetworks, contiguous slices of every group, that never synchronise.
+    """S subnetworks that never synchronise. Each holds a contiguous slice of every group.
 
     For the arguments, see `ist`. Optimizer state stays with its subnetwork.
 

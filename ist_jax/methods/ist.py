@@ -28,7 +28,7 @@ from ist_jax.methods.optimizer_state import check_local, check_noise
 from ist_jax.methods.state import Plan, State
 from ist_jax.methods.subnet_method import OPT_STATES, Outer, SubnetMethod, exchanged_trees
 
-# compression of parameters -> that of optimizer state
+# compression of parameters -> codec of optimizer state
 STATE_COMPRESSION = {"exact": "exact", "bfloat16": "state", "int8": "state"}
 
 
@@ -78,9 +78,9 @@ def _checked_facts(
     params: Params,
 ) -> StateFacts:
     """What the state of `tx` holds. Raises ValueError if an optimizer cannot be used so."""
-    facts, has_outer = inspect(tx, params), outer_tx is not None
-    check_local(facts, opt_state, merges=decomposition.num_subnets > 1, has_outer=has_outer)
-    if has_outer:
+    facts, merges = inspect(tx, params), decomposition.num_subnets > 1
+    check_local(facts, opt_state, merges=merges, has_outer=outer_tx is not None)
+    if outer_tx is not None:
         check_noise(inspect(outer_tx, params))
     return facts
 
@@ -88,7 +88,7 @@ def _checked_facts(
 def _with_layout(
     partition: Partition, labels: Exchanged, shapes: Exchanged, home_sharded: bool
 ) -> Partition:
-    """The partition with its holder-sharded groups chosen: none, or those that send least."""
+    """The partition with its holder-sharded groups chosen: none, or the cheapest to synchronise."""
     if home_sharded:
         return partition.with_holder_sharded(())
     outer_state = (labels.outer_state, shapes.outer_state)
@@ -119,16 +119,17 @@ def ist(
         inside `sharded`, for convolutional networks: batching over subnetworks would turn their
         convolutions into slow grouped ones.
       opt_state: 'reset' initialises the optimizer in every round (as the authors' releases do).
-        'carry' moves its state with the units, and averages it over several holders; the second
-        moment of an entry that is trained 1/S of the time is then under-corrected. 'local' leaves
-        the state with the worker, whose units must not change.
-      outer_tx: the outer optimizer, applied to old - new parameters after every round; None: the
-        new parameters are taken. Outer momentum also moves entries that nobody trained.
-      home_sharded: whether all groups are home-sharded. By default, only those are for which it is
-        cheaper (`exchange.layout`).
+        'carry' moves its state with the units, and averages it if a unit has several holders. An
+        entry is then trained 1/S of the time, and the bias of its second moment is
+        under-corrected. 'local' leaves the state with the worker, whose units must not change.
+      outer_tx: the outer optimizer. Its gradient is the old parameters minus the new ones of a
+        round. None: the new parameters are used as they are. Outer momentum also moves entries that
+        no worker trained.
+      home_sharded: whether all groups are home-sharded. By default, only the groups for which that
+        is cheaper are (`exchange.layout`).
       compression: how units are sent (`exchange.codecs`): 'exact', 'bfloat16' or 'int8'. The latter
-        two round stochastically, and send optimizer state as bfloat16. Leaves without a group are
-        always averaged exactly.
+        two round units, and send optimizer state as bfloat16. Leaves without a group are always
+        averaged exactly.
 
     Raises:
       ValueError: an option has an unknown value, the rules do not fit the model, the optimizer does

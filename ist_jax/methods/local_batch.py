@@ -19,7 +19,7 @@ def input_sizes(decomposition: Decomposition) -> dict[str, int]:
 
 
 def local_batch(decomposition: Decomposition, batch: Batch, indices: Indices) -> Batch:
-    """The part of a batch that one subnetwork reads: everything, except units it does not hold.
+    """The part of a batch that one subnetwork reads: all but the input units it does not hold.
 
     Args:
       decomposition: its batch rules define which fields are split.
@@ -48,6 +48,7 @@ def check_subnet(decomposition: Decomposition, labels: Any, shapes: Params) -> N
     places = ("in the subnetwork's model", "by the rules")
     if difference := shape_difference(leaf_shapes(built), leaf_shapes(given), places):
         raise ValueError(
-            "a subnetwork has ceil(size / num_subnets) units of every group, "
-            f"and {difference}: mend one of the two"
+            "a subnetwork has the parameters that the rules give it (of every group "
+            f"ceil(size / num_subnets) units, or min_units if that is more), and {difference}: "
+            "correct the rules or the subnetwork's model"
         )

@@ -120,13 +120,13 @@ class StateFacts:
         zeros = lambda tree: jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), tree)
         pick = lambda leaves, chosen: [leaves[leaf] for leaf in chosen]
 
-        def step(values: list[Array], _: None) -> tuple[list[Array], list[Array]]:
+        def step(values: list[Array], _: Any) -> tuple[list[Array], list[Array]]:
             given = iter(values)  # clocks do not depend on the other leaves
             leaves = [
                 next(given) if is_clock else zeros(leaf)
                 for is_clock, leaf in zip(self.is_clock, jax.tree.leaves(state))
             ]
-            _, after = self.tx.update(zeros(params), self.tree(leaves), zeros(params))
+            after = self.tx.update(zeros(params), self.tree(leaves), zeros(params))[1]
             leaves = jax.tree.leaves(after)
             return pick(leaves, clocks), pick(leaves, counts)
 

@@ -21,7 +21,7 @@ class Predictor:
     Attributes:
       params: the parameters of one model, or of all S workers' models, stacked.
       stats: their normalisation statistics; None: every batch is normalised with its own.
-      indices: the units of the parameters, where inputs are split as well.
+      indices: the units in the order of the parameters, if inputs are split as well; {} otherwise.
       function: (params, stats, indices, batch) -> outputs.
     """
 

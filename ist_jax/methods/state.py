@@ -57,9 +57,9 @@ class Plan(NamedTuple):
 
     Attributes:
       indices: group -> int32[S, M], the units that each subnetwork trains.
-      synchronised: the groups whose units other subnetworks see after the round: all groups and
-        None, which stands for the leaves without a group; or none of them, with an exchange that
-        keeps subnetworks apart (`exchange.independent`).
+      synchronised: what the round synchronises: all groups and None, which stands for the leaves
+        without a group; or nothing, with an exchange that keeps subnetworks apart
+        (`exchange.independent`).
     """
 
     indices: Indices

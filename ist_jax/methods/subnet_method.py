@@ -238,7 +238,7 @@ class SubnetMethod(Method):
         return jax.lax.with_sharding_constraint(tree_S, sharding)
 
     def _placed(self, state: State) -> State:
-        """Fixes shardings that the exchange and the placement leave to the compiler."""
+        """Sets the shardings that the exchange and the placement leave to the compiler."""
         if self.placement.mesh is None:
             return state
         constrain = jax.lax.with_sharding_constraint

@@ -30,9 +30,10 @@ class SubnetPredictors:
     exchange: Exchange
 
     def of_full_model(self, state: State, calibration: Batch | None) -> Predictor:
-        """The full model, with its units in storage order if that computes the same function.
+        """The full model.
 
-        No device then stores the full model. Otherwise units are in original order.
+        If it computes the same function with units in storage order, they stay in that order, and
+        no device stores the full model. Otherwise they are in original order.
         """
         model = self._stored_model
         if model is None:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cases import DECOMPOSITIONS, custom
+from cases import DECOMPOSITIONS, also_slowly, custom
 from jax.sharding import PartitionSpec
 from laws import compiled_bytes
 
@@ -73,7 +73,9 @@ def test_without_groups_the_cost_is_that_of_a_ring_all_reduce():
     [DECOMPOSITIONS["mlp"], DECOMPOSITIONS["mlp-uneven"], custom],
     ids=["mlp", "uneven", "custom"],
 )
-@pytest.mark.parametrize("stored", ["holder-sharded", "home-sharded", "blocks"])
+@pytest.mark.parametrize(
+    "stored", also_slowly(["holder-sharded"], ["holder-sharded", "home-sharded", "blocks"])
+)
 def test_law_6_compiled_bytes_equal_the_arithmetic_and_nothing_is_all_gathered(make, stored):
     labels, shapes, parts = labelled(make(4, "blocks" if stored == "blocks" else "balanced"))
     parts = choose_holder_sharded(parts, labels, shapes) if stored == "holder-sharded" else parts
@@ -106,7 +108,7 @@ def test_small_blocks_of_a_dtype_share_a_collective_and_large_ones_have_their_ow
         np.testing.assert_array_equal(got, np.asarray(block)[[0, 2, 1, 3]])
 
 
-@pytest.mark.parametrize("slots", [4, 6, 12])
+@pytest.mark.parametrize("slots", also_slowly([6], [4, 6, 12]))
 def test_the_bound_of_units_with_several_holders_is_below_what_averaging_takes(slots):
     """All holders but one send a unit for the mean, and all next holders but one receive the mean.
 

@@ -22,7 +22,7 @@ def mlp_flops(batch, widths):
     return 3 * sum(products) - products[0]
 
 
-@pytest.mark.parametrize("num_subnets", [1, 4])
+@pytest.mark.parametrize("num_subnets", also_slowly([4], [1, 4]))
 def test_flops_of_a_local_step_of_an_mlp_are_its_matrix_products(num_subnets):
     split = mlp(
         MLP((512, 256), 10), jax.ShapeDtypeStruct((1, 300), jnp.float32), num_subnets=num_subnets
@@ -81,7 +81,7 @@ def test_a_loop_without_floating_point_operations_counts_nothing():
     assert 2 * 4**3 <= meter._flops(jax.make_jaxpr(f)(*given)) < 3 * 4**3
 
 
-@pytest.mark.parametrize("name", also_slowly(["ist", "ist-outer"], sorted(METHODS)))
+@pytest.mark.parametrize("name", also_slowly(["ist-outer"], sorted(METHODS)))
 def test_every_method_is_metered(name, tmp_path):
     method = METHODS[name](4, placements()["sharded-4"]())
     summary = run([(method, 6 * 4 * BATCH, 3)], TASK, dataset(), LoopConfig(eval_every=0)).summary
@@ -112,6 +112,7 @@ def test_compiled_bytes_are_none_where_workers_share_a_device():
     assert summary["bytes_per_sync_per_device"]["compiled"] is None
 
 
+@pytest.mark.slow
 def test_activations_are_counted_separately_and_grow_with_the_batch():
     bytes_by_batch = {}
     for batch in (BATCH, 16 * BATCH):

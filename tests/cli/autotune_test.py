@@ -102,11 +102,13 @@ def test_sub_gcns_that_read_one_graph_train_at_once_by_the_fixed_rule(given, exp
     assert config.placement == "auto" and placement_of(config).name == expected
 
 
+@pytest.mark.slow
 def test_it_is_measured_by_training(made):
     seconds = autotune._seconds(made)
     assert set(seconds) == {"looped", "vmapped"} and min(seconds.values()) > 0
 
 
+@pytest.mark.slow
 def test_no_more_than_two_states_are_held_while_it_is_measured(made, monkeypatch):
     wide = resolve(replace(made.config, model={"hidden": (4096,)}), made.dataset)
     method = wide.phases[0].method

@@ -172,6 +172,7 @@ def test_a_frozen_process_does_not_outlive_a_failed_one(monkeypatch):
     assert launch_local.wait([program(""), program("import time; time.sleep(0.5)")]) == [0, 0]
 
 
+@pytest.mark.slow
 def test_what_is_wrong_on_one_host_ends_all_with_a_line_each(tmp_path):
     """Process 1 has no data; in another run, another learning rate."""
     for extra, says in (

@@ -102,6 +102,7 @@ def test_other_methods_are_exported_whole_or_by_member(method, tmp_path, capsys)
         assert score_of(tmp_path / "whole") == pytest.approx(summary["last"]["test"]["accuracy"])
 
 
+@pytest.mark.slow
 def test_a_model_scores_the_same_images_with_and_without_an_axis_of_channels(tmp_path, capsys):
     """One source gives (28, 28), another (28, 28, 1)."""
     rng = np.random.default_rng(0)
@@ -236,7 +237,8 @@ def test_every_field_of_a_model_survives(tmp_path):
         export.write(tmp_path / "out", LinenModel(model), {}, None, {})
 
 
-@pytest.mark.parametrize("subnets", also_slowly([2], [1, 2, 8]))
+@pytest.mark.slow
+@pytest.mark.parametrize("subnets", [1, 2, 8])
 def test_a_run_starts_from_another_ones_parameters_with_any_number_of_subnetworks(
     ist_run, tmp_path, subnets
 ):

@@ -5,7 +5,7 @@ import pathlib
 
 import numpy as np
 import pytest
-from cases import DECOMPOSITIONS, also_slowly, inputs, random_params
+from cases import DECOMPOSITIONS, inputs, random_params
 
 from ist_jax.cli.commands import evaluate, export, run
 from ist_jax.cli.records import pictures
@@ -72,7 +72,8 @@ METHODS = (
 )
 
 
-@pytest.mark.parametrize("arguments", also_slowly([["ist", "sage"]], METHODS), ids="-".join)
+@pytest.mark.slow
+@pytest.mark.parametrize("arguments", METHODS, ids="-".join)
 def test_baselines_and_other_models_run_through_the_same_path(arguments, tmp_path):
     method, *model = arguments
     chosen = [f"--model.name={name}" for name in model]

@@ -73,6 +73,7 @@ def test_a_device_holds_what_the_compiled_round_of_a_real_run_says(tmp_path, cap
     assert {name: eight[name] for name in real} == real
 
 
+@pytest.mark.slow
 def test_a_wide_model_on_a_large_graph_is_measured_without_being_allocated(tmp_path):
     """0.9 GB of parameters, a share of them on each of 8 devices; 2.7 GB of data on every one."""
     before = sum(array.nbytes for array in jax.live_arrays())

@@ -59,6 +59,7 @@ def test_a_plan_is_printed_and_written(tmp_path, capsys):
     assert of("local_sgd", 4, 5)["utilisation"] < of("local_sgd", 4, 50)["utilisation"]
 
 
+@pytest.mark.slow
 def test_a_plan_takes_every_methods_own_values_and_the_link_of_the_config(capsys):
     """The file's local SGD averages Adam's moments, too: three times its parameters' bytes."""
     file = f"--config={ROOT}/experiments/ist/fashion_mnist_10_passes.py"

@@ -221,7 +221,7 @@ def test_a_damaged_config_json_is_one_line(tmp_path, capsys, content):
     assert "not the config.json of a run" in error and error.count("\n") == 1
 
 
-@pytest.mark.parametrize("method", also_slowly(["data_parallel", "ensemble"], METHOD_NAMES))
+@pytest.mark.parametrize("method", also_slowly(["ensemble"], METHOD_NAMES))
 def test_every_method_runs_from_the_command_line(method, tmp_path):
     extra = ["--warmup_fraction=0.3", "--dense_fraction=0.3"] if method == "ist" else []
     assert run.main(["run", *QUICK, *extra, f"--method={method}", f"--workdir={tmp_path}"]) == 0

@@ -28,9 +28,7 @@ SPLITS = {
 TRAINED = list(itertools.product(["ist", "data-parallel", "diloco"], SPLITS))
 
 
-@pytest.mark.parametrize(
-    "name,split", also_slowly([("ist", "disjoint"), ("data-parallel", "dirichlet")], TRAINED)
-)
+@pytest.mark.parametrize("name,split", also_slowly([("data-parallel", "dirichlet")], TRAINED))
 def test_training_is_that_of_one_device_that_has_everything(name, split):
     data = dataset(shards=SPLITS[split])
 

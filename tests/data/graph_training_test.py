@@ -131,6 +131,7 @@ def path_graph():
     return raw_graph(labels_N=np.where(node < 3, node, 0), edges_2xE=edges, **splits)
 
 
+@pytest.mark.slow
 def test_training_without_far_nodes_has_the_loss_and_the_gradient_of_the_full_graph():
     """Also with sparse features. First products and degrees are those of the full graph."""
     raw = path_graph()

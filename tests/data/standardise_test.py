@@ -93,6 +93,7 @@ def test_graphs_keep_their_features_as_they_are():
         validate(config)
 
 
+@pytest.mark.slow
 def test_a_run_learns_from_a_small_feature_and_its_model_scores_elsewhere(tmp_path, capsys):
     """Also from images without an axis of channels, whose moments have another shape."""
     images = X[:, :4].reshape(400, 2, 2)

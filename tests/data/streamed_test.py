@@ -60,7 +60,7 @@ def without_times(rows):
 
 PLACES = {"looped": looped, "sharded": lambda: sharded(subnet_mesh(2), looped())}
 TRAINED = list(itertools.product(["ist", "data-parallel"], SPLITS, PLACES))
-FAST = [("ist", "disjoint", "sharded"), ("data-parallel", "shared", "looped")]
+FAST = [("data-parallel", "shared", "looped")]
 
 
 @pytest.mark.parametrize("name,split,place", also_slowly(FAST, TRAINED))
@@ -79,7 +79,10 @@ def test_streamed_training_is_that_in_memory(name, split, place, monkeypatch):
     ):
         assert row.keys() == other.keys()
         for field, value in row.items():
-            np.testing.assert_allclose(value, other[field], rtol=1e-5, err_msg=field)
+            if value is None:  # not counted
+                assert other[field] is None, field
+            else:
+                np.testing.assert_allclose(value, other[field], rtol=1e-5, err_msg=field)
 
 
 def test_a_round_is_read_ahead_and_once():

@@ -285,6 +285,7 @@ def test_sets_that_cannot_be_streamed_raise_an_error(folder, tmp_path):
         data.load("tfds", str(bad), "pictures", image_size=14, validation_fraction=0.5)
 
 
+@pytest.mark.slow
 def test_a_run_streams_and_never_has_the_whole_set_in_memory(folder, tmp_path, monkeypatch):
     """A round reads 16 of 72 training examples (2 workers, 2 steps of 4); evaluation reads 8."""
     monkeypatch.setattr("ist_jax.data.streamed._CHUNK", 8)

@@ -254,6 +254,7 @@ def test_a_split_that_leaves_a_worker_without_examples_ends_a_run_before_it_star
     assert says in capsys.readouterr().err and not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_run_is_neither_resumed_nor_exported_on_changed_data(tmp_path, capsys):
     """And nothing in its workdir changes."""
     _, path = npz()(tmp_path)

@@ -244,6 +244,7 @@ def test_what_cannot_be_divided_is_an_error():
             make(model, IMAGE, num_subnets=2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "block, norm, num_subnets",
     [

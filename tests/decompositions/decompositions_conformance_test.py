@@ -40,8 +40,7 @@ CASES += [
     ("gcn-split-input", 8),
 ]  # of the last, 12 features: padded
 # one of every kind of decomposition; the others slowly
-KINDS = ("mlp", "mlp-uneven", "custom", "gcn-split-input", "gat", "blocks", "filters", "channels")
-FAST = {*((name, 4) for name in KINDS), ("mlp", 1), ("gcn-split-input", 8)}
+FAST = {*((name, 4) for name in ("mlp", "custom", "blocks")), ("gcn-split-input", 8)}
 
 
 by_case = pytest.mark.parametrize("name,num_subnets", also_slowly(FAST, CASES))
@@ -273,8 +272,7 @@ def stored_partition(decomposition, labels, shapes, all_home_sharded):
 
 # a few decompositions, and both layouts; the others slowly
 FAST_MESHES = {
-    *((name, 4, 4, "balanced", False) for name in ("mlp", "mlp-uneven", "gat", "blocks")),
-    ("mlp", 8, 8, "balanced", False),
+    ("mlp", 4, 4, "balanced", False),
     ("custom", 4, 2, "blocks", True),
 }
 

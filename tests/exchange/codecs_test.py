@@ -101,8 +101,9 @@ def session(exchange, params, num_subnets, parts):
     return [sub_S for _, sub_S, _ in seen[1:]], exchange.params(store, indices)
 
 
-@pytest.mark.parametrize("name", also_slowly(["int8"], REDUCED))
-@pytest.mark.parametrize("make", also_slowly([two_groups], [two_groups, custom]))
+@pytest.mark.slow
+@pytest.mark.parametrize("name", REDUCED)
+@pytest.mark.parametrize("make", [two_groups, custom])
 def test_the_mesh_rounds_as_one_device_does_and_near_the_exact_one(name, make):
     split = make(4)
     shapes = jax.eval_shape(split.init, jax.random.key(0))
@@ -146,7 +147,8 @@ def test_home_sharded_units_keep_their_bits_though_they_are_sent_rounded():
     jax.tree.map(np.testing.assert_array_equal, store, params)
 
 
-@pytest.mark.parametrize("name", also_slowly(["int8"], ["exact", *REDUCED]))
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["exact", *REDUCED])
 def test_the_compiled_bytes_are_the_arithmetic_and_smaller(name):
     method = ist(
         two_groups(4),
@@ -213,6 +215,7 @@ def test_leaves_that_would_grow_are_sent_exactly():
     assert codec_for("bfloat16", jax.ShapeDtypeStruct((16, 5), jnp.bfloat16), 0, 4).name == "exact"
 
 
+@pytest.mark.slow
 def test_carried_second_moments_of_adam_never_become_negative():
     """Gradients stop, and over a long round the moments shrink below the codec's step."""
     split = two_groups(4)

@@ -146,6 +146,7 @@ def test_partitioned_features_filters_and_channels_are_never_gathered(make):
     assert evaluation.memory_analysis().temp_size_in_bytes < 4 * method.costs.model_parameters
 
 
+@pytest.mark.slow
 @by_architecture
 def test_stored_bytes_fall_as_one_over_s_except_those_of_shared_leaves(make):
     """With carried Adam, three copies are stored: 1 / S of each partitioned leaf per device."""

@@ -121,7 +121,9 @@ def test_parameters_gradients_and_optimizer_state_per_device_fall_as_one_over_s(
     assert worked[8] < 1.1 * worked[2] / 4 + 2**15
 
 
-@pytest.mark.parametrize("network", ["two-layers", "three-layers", "one-layer"])
+@pytest.mark.parametrize(
+    "network", also_slowly(["two-layers"], ["two-layers", "three-layers", "one-layer"])
+)
 def test_the_compiled_round_sends_what_the_arithmetic_says_and_is_at_its_lower_bound(network):
     """Widths that S^2 divides, 8 devices."""
     method, programs, _ = compiled(network, 8)

@@ -63,8 +63,9 @@ def images(count=60):
     return make_dataset(raw, "images", source="images", validation_fraction=0.2, shards=shared)
 
 
+@pytest.mark.slow
 @by_places
-@pytest.mark.parametrize("kind", also_slowly(["blocks"], KINDS))
+@pytest.mark.parametrize("kind", KINDS)
 def test_law_5_all_placements_agree_in_float64(kind, places):
     """The partition exactly, parameters to 1e-9. Every kind has a group that 4 does not divide."""
     with jax.enable_x64(True):

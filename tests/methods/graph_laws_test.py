@@ -86,7 +86,7 @@ TWO = ("looped", "one on a device")
 @pytest.mark.parametrize(
     "kind,opt_state,places",
     [
-        *((kind, "carry", TWO) for kind in ("gcn", "gat")),
+        ("gcn", "carry", TWO),
         *(pytest.param(kind, "carry", PLACES, marks=slow) for kind in KINDS),
         *(pytest.param(kind, "reset", PLACES, marks=slow) for kind in KINDS),
     ],
@@ -111,10 +111,11 @@ BASELINES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "places", [TWO, pytest.param(tuple(PLACES), marks=slow)], ids=["two", "all"]
 )
-@pytest.mark.parametrize("name", also_slowly(["local_sgd"], BASELINES))
+@pytest.mark.parametrize("name", BASELINES)
 def test_law_5_for_full_models(name, places):
     """Baselines with sparse features and dropout; the second round compiles nothing."""
     split, made = split_of("gcn", 4), []
@@ -181,11 +182,11 @@ METHODS = {
         replicated(split, 2), TASK, num_workers=2, **options
     ),
 }
-# two methods on one kind of graph, one method on another kind; the others slowly
+# two methods, each on a kind of graph; the others slowly
 by_method_and_kind = pytest.mark.parametrize(
     "name,kind",
     also_slowly(
-        [("ist", "gcn"), ("data_parallel", "gcn"), ("ist", "gat")],
+        [("data_parallel", "gcn"), ("ist", "gat")],
         [(name, kind) for kind in KINDS for name in METHODS],
     ),
 )
@@ -261,6 +262,7 @@ def test_what_is_lost_reaches_nobody(name, kind):
                 )
 
 
+@pytest.mark.slow
 @by_kind
 def test_nothing_is_quadratic_in_nodes(kind):
     """Twice the nodes, with as many neighbours each: about twice the FLOPs and bytes of a round."""

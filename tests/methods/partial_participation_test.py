@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cases import BATCH, ROOT, TASK, dataset, two_groups
+from cases import BATCH, ROOT, TASK, also_slowly, dataset, two_groups
 from laws import assert_close
 from optax import sgd
 
@@ -26,7 +26,7 @@ def after_a_round(method, *weights, steps=2):
     return method.params(state)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", also_slowly(["ist"], METHODS))
 def test_a_worker_of_weight_one_half_moves_its_units_half_way(name):
     method = METHODS[name]()
     before = method.params(method.fresh(ROOT))

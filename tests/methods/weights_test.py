@@ -8,7 +8,16 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from cases import CLASSES, FEATURES, ROOT, graph_dataset, one_round, raw_graph, rounds
+from cases import (
+    CLASSES,
+    FEATURES,
+    ROOT,
+    also_slowly,
+    graph_dataset,
+    one_round,
+    raw_graph,
+    rounds,
+)
 
 from ist_jax import LoopConfig, Phase, data_parallel, decompose, local_sgd, run
 from ist_jax.core.placement import looped, sharded, subnet_mesh, vmapped
@@ -63,7 +72,7 @@ METHODS = {
 }
 
 
-@pytest.mark.parametrize("clusters", [1, 4, 100])
+@pytest.mark.parametrize("clusters", also_slowly([100], [1, 4, 100]))
 @pytest.mark.parametrize("name", METHODS)
 def test_the_train_loss_does_not_depend_on_how_the_graph_is_cut(name, clusters):
     """Nothing is learned, and all classes are equally likely: ln C. Empty clusters counted as 0."""
@@ -139,7 +148,7 @@ def test_carried_counts_are_equal_in_all_subnetworks_though_some_have_no_example
 PLACES = {"looped": looped, "vmapped": vmapped, "sharded": lambda: sharded(subnet_mesh(2))}
 
 
-@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("place", also_slowly(["sharded"], PLACES))
 def test_data_parallel_takes_the_gradient_of_the_mean_over_all_examples_of_a_step(place):
     data, options = graph(10), dict(num_workers=4, batch_size=1, placement=PLACES[place]())
     method = data_parallel(split(1.0, 4), TASK, optax.sgd(1.0), **options)

@@ -89,6 +89,7 @@ def test_the_gradient_of_the_norm_over_features_is_that_of_its_formula(epsilon):
     np.testing.assert_allclose(pull(g)[0], expected_pull(g)[0], rtol=1e-3, atol=1e-4)
 
 
+@np.errstate(invalid="ignore")  # which some matrix products of numpy report of finite numbers
 def dense_attention(h_NxGxD, p):
     """Velickovic et al., eq. 1 to 5, one node and one head after another."""
     z = np.einsum("ngd,gdah->nah", h_NxGxD, p["project"]["kernel"])

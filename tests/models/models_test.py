@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from cases import also_slowly
 
 from ist_jax.core.trees import tree_size
 from ist_jax.models import STATS, VGG, PreActResNet, ResNet
@@ -105,7 +106,7 @@ def test_only_further_blocks_are_scaled(unrolled):
     assert np.abs(model.apply({"params": params}, x) - alone).max() > 1e-2
 
 
-@pytest.mark.parametrize("norm", ["batch", "group"])
+@pytest.mark.parametrize("norm", also_slowly(["group"], ["batch", "group"]))
 def test_a_loop_over_blocks_computes_what_unrolled_blocks_do(norm):
     looped = PreActResNet((1, 4), 3, width=4, norm=norm, residual_scales=(1.0, 0.5))
     unrolled, x = looped.clone(unrolled=True), jax.random.normal(jax.random.key(1), (4, 6, 6, 2))

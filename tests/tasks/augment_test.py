@@ -157,6 +157,7 @@ def test_workers_and_steps_augment_differently():
     )
 
 
+@pytest.mark.slow
 def test_law_10_augmentation_is_exact_under_resume(tmp_path):
     """A run that stops after two rounds and is resumed draws the crops of the unbroken run."""
     task, data = classification(augment="crop_flip", padding=2), image_dataset(False)

@@ -34,7 +34,7 @@ def bytes_of(function, *given):
     return hlo.bytes_sent(jax.jit(function).lower(*given).compile().as_text())
 
 
-@pytest.mark.parametrize("subnets", [False, True])
+@pytest.mark.parametrize("subnets", also_slowly([True], [False, True]))
 def test_evaluation_sends_the_bytes_of_its_program_whenever_it_runs(subnets, tmp_path):
     method, data = on_a_mesh(), dataset()
     config = LoopConfig(eval_every=1, calibration_examples=20, eval_subnets=subnets)
@@ -56,6 +56,7 @@ def test_evaluation_sends_the_bytes_of_its_program_whenever_it_runs(subnets, tmp
     )
 
 
+@pytest.mark.slow
 def test_starting_a_phase_and_timing_synchronisations_are_other_bytes():
     methods = on_a_mesh("local-sgd"), on_a_mesh("ist-carry")
     phases = [(method, 3 * SAMPLES, 3) for method in methods]
@@ -74,7 +75,8 @@ def test_starting_a_phase_and_timing_synchronisations_are_other_bytes():
     assert synced <= more <= synced + small
 
 
-@pytest.mark.parametrize("rounds", also_slowly([3], [1, 2, 3, 4]))
+@pytest.mark.slow
+@pytest.mark.parametrize("rounds", [1, 2, 3, 4])
 def test_law_10_bytes_of_a_run_that_resumes_are_those_of_the_unbroken_one(rounds, tmp_path):
     def train(workdir, stop=lambda: False):
         phases = [(on_a_mesh("local-sgd"), 6 * SAMPLES, 3), (on_a_mesh(), 9 * SAMPLES, 3)]

@@ -156,7 +156,8 @@ def test_a_run_that_is_killed_ten_times_ends_as_the_unbroken_one(unbroken, tmp_p
     assert len(left) == 2 and all(name.isdigit() for name in left), "nothing half-written stays"
 
 
-@pytest.mark.parametrize("number", also_slowly([signal.SIGTERM], [signal.SIGINT, signal.SIGTERM]))
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_saves_and_has_a_status_of_its_own(unbroken, tmp_path, number):
     workdir = tmp_path / "run"
     process = start(workdir)

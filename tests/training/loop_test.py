@@ -394,6 +394,7 @@ def test_a_run_starts_from_given_parameters(name):
         run([(method, SAMPLES, 1)], TASK, dataset(), start=Start(wider))
 
 
+@pytest.mark.slow
 def test_a_run_that_is_asked_to_stop_saves_and_resumes_from_there(tmp_path):
     config = LoopConfig(eval_every=3, eval_subnets=True)
     unbroken = run(phases(), TASK, dataset(), config)

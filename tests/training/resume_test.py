@@ -25,6 +25,7 @@ def resume(workdir, *arguments):
     assert run.main(["run", *QUICK, *arguments, f"--workdir={workdir}"]) == 0
 
 
+@pytest.mark.slow
 def test_a_run_that_died_before_it_had_a_lock_starts_again_and_says_so(finished, tmp_path, capsys):
     begun = tmp_path / "begun"
     begun.mkdir()

@@ -170,7 +170,7 @@ RECORDS = {
         "0.5",
         "'0.5' is not a finite number",
     ),
-    "endless seconds": ("summary.json", ("seconds",), float("inf"), "inf is not a finite number"),
+    "endless seconds": ("summary.json", ("seconds",), float("inf"), "numbers only, not Infinity"),
     "a method that is an object": ("config.json", ("config", "method"), {}, "method is a name"),
     "simulated seconds in words": (
         "summary.json",

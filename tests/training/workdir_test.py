@@ -287,10 +287,9 @@ UNTOLD = (
 LARGER = ["--model.hidden", "128", "128", "--checkpoint_every=1", "--eval_every=1"]
 
 
-@pytest.mark.parametrize("told", also_slowly(["told"], ["told", "untold"]))
-@pytest.mark.parametrize(
-    "free, trains", also_slowly([(70, False)], [(4, False), (70, False), (400, True)])
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("told", ["told", "untold"])
+@pytest.mark.parametrize("free, trains", [(4, False), (70, False), (400, True)])
 def test_a_file_system_that_is_full(disk, free, trains, told):
     """The error is one line for every file, and under a quota that nothing reports."""
     (disk / "ballast").write_bytes(bytes((1024 - free) * 1024))
