@@ -21,18 +21,21 @@ class Link(NamedTuple):
 
 
 def num_separate(devices: Collection[Any]) -> int:
-    """How many devices compute at once. CPU devices of a process share its cores: they are one."""
+    """The number of devices that compute independently.
+
+    The CPU devices of one process share its cores, so they count as one.
+    """
     return len({d.process_index if d.platform == "cpu" else d.id for d in devices})
 
 
 def check_simulated(devices: Collection[Any]) -> None:
     """Refuses to simulate a link between devices that have a real one.
 
-    The measured time of training has their exchange already, and it cannot be taken out: methods
-    that synchronise in every step have no time of a synchronisation alone.
+    The measured time of training already includes their exchange. It cannot be subtracted, since
+    methods that synchronise in every step have no separate time of a synchronisation.
 
     Raises:
-      ValueError: there are several devices, besides the CPU devices of one process.
+      ValueError: there are several devices (the CPU devices of one process count as one).
     """
     if (separate := num_separate(devices)) > 1:
         raise ValueError(

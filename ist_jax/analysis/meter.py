@@ -25,7 +25,7 @@ from ist_jax.methods import Method, State
 
 Seconds = float
 _REPEATS = 3
-TIMED_SYNCS = 1 + _REPEATS  # the first is not measured
+TIMED_SYNCS = 1 + _REPEATS  # the first is a warm-up
 
 
 class Programs:
@@ -42,17 +42,17 @@ class Programs:
         return self._compiled[name]
 
     def bytes_sent(self, name: Any, method: Method) -> float | None:
-        """`bytes_sent` by the compiled program called `name`, whose text is read once."""
+        """`bytes_sent` of the compiled program called `name`, whose text is parsed only once."""
         if name not in self._sent:
             self._sent[name] = bytes_sent(method, self._compiled[name])
         return self._sent[name]
 
 
 def bytes_sent(method: Method, program: Any) -> float | None:
-    """Bytes that one device sends while `program` runs once on the devices of the method.
+    """Bytes that one device sends in one run of `program` on the devices of the method.
 
-    None if workers share devices, since some bytes then never leave a device, or if the program's
-    text cannot be parsed.
+    None if the program's text cannot be parsed, or if workers share a device: some bytes then never
+    leave it.
     """
     devices = len(method.info.sharding.device_set)
     if devices != method.info.num_workers:

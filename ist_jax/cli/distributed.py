@@ -30,14 +30,14 @@ from ist_jax.training.checkpoint import committed_rounds
 
 TPU_HOSTS = ("TPU_PROCESS_ADDRESSES", "TPU_WORKER_HOSTNAMES")  # under Kubernetes
 HEARTBEAT = 30  # seconds without a heartbeat after which a process counts as dead
-ABORT = 60  # seconds after our timeout in which JAX, if it were still waiting, would abort
+ABORT = 60  # seconds after our timeout at which JAX would abort the process
 NAMES = ("coordinator", "num_processes", "process_id")
 FLAGS = ", ".join(f"--{name.replace('_', '-')}" for name in NAMES)
 
 
 @dataclasses.dataclass(frozen=True)
 class Processes:
-    """Which process of a run this is: the flags `NAMES`, all or none; and how long it waits."""
+    """Which process of a run this is (all of the flags `NAMES`, or none), and how long it waits."""
 
     coordinator: str | None = None
     """HOST:PORT at which process 0 listens."""
@@ -65,16 +65,19 @@ def _count(environ: Mapping[str, str], name: str, otherwise: int = 1) -> int:
 
 
 def slurm_tasks(environ: Mapping[str, str]) -> int:
-    """The tasks of the SLURM step of this process; 1 outside srun."""
+    """The number of tasks in the SLURM step of this process; 1 outside srun."""
     # srun sets both; sbatch alone may set the first
     if not {"SLURM_PROCID", "SLURM_STEP_NODELIST"} <= environ.keys():
         return 1
-    # SLURM_NTASKS may be the job's: an interactive step of salloc has one task
+    # SLURM_NTASKS may count the tasks of the job: an interactive step of salloc has only one
     return _count(environ, "SLURM_STEP_NUM_TASKS", _count(environ, "SLURM_NTASKS"))
 
 
 def _tasks_of_step(environ: Mapping[str, str]) -> int | None:
-    """The number of processes if srun alone has started several; JAX would take SLURM_NTASKS."""
+    """The number of processes if srun, not mpirun, has started several; otherwise None.
+
+    JAX would use SLURM_NTASKS, which may count the tasks of the job.
+    """
     tasks = slurm_tasks(environ)
     return tasks if tasks > 1 and "OMPI_COMM_WORLD_SIZE" not in environ else None
 
@@ -87,7 +90,7 @@ def is_detected(environ: Mapping[str, str]) -> bool:
 
 
 def has_other_hosts(environ: Mapping[str, str]) -> bool:
-    """Whether a launcher's environment variables say that it has started several hosts."""
+    """Whether a launcher's environment variables say that the run has several hosts."""
     processes = _count(environ, "OMPI_COMM_WORLD_SIZE")
     if processes > 1:
         return _count(environ, "OMPI_COMM_WORLD_LOCAL_SIZE", processes) < processes
@@ -95,7 +98,10 @@ def has_other_hosts(environ: Mapping[str, str]) -> bool:
 
 
 def trains_on_cpu(environ: Mapping[str, str]) -> bool:
-    """Whether JAX will use the CPU, before it looks for devices: told to, or without plugins."""
+    """Whether JAX will use the CPU. JAX has not looked for devices yet.
+
+    JAX_PLATFORMS decides. If it is not set, JAX uses the CPU unless there is a plugin or a TPU.
+    """
     platforms = environ.get("JAX_PLATFORMS")
     if platforms:
         return platforms.split(",")[0] == "cpu"
@@ -131,7 +137,7 @@ def _is_told(flags: Processes) -> bool:
 
 @functools.cache
 def _say_once(line: str) -> None:
-    """Prints a line for the user, also if several runs of a sweep say it."""
+    """Prints a line to standard error, only once even if several runs of a sweep say it."""
     print(line, file=sys.stderr)
 
 
@@ -159,7 +165,7 @@ def join(flags: Processes) -> None:
 
 
 def _check_host(flags: Processes, coordinator: hosts.Coordinator | None) -> None:
-    """Refuses a host that cannot take part in the run. Raises ConfigError."""
+    """Raises ConfigError if this host cannot take part in the run."""
     if coordinator is not None and flags.process_id == 0:
         hosts.check_coordinator(coordinator)
     if trains_on_cpu(os.environ) and flags.num_processes != 1:
@@ -167,7 +173,7 @@ def _check_host(flags: Processes, coordinator: hosts.Coordinator | None) -> None
 
 
 def _connect(flags: Processes, coordinator: hosts.Coordinator | None, is_told: bool) -> None:
-    """Calls `_initialize`. Raises ConfigError, unless it turns out that there is one process."""
+    """Calls `_initialize`. Raises ConfigError if it fails, unless this host trains alone."""
     try:
         if _initialize(flags):
             return
@@ -185,10 +191,10 @@ def _connect(flags: Processes, coordinator: hosts.Coordinator | None, is_told: b
 
 
 def _initialize(flags: Processes) -> bool:
-    """`jax.distributed.initialize`. Returns whether all processes came in time.
+    """Calls `jax.distributed.initialize`. Returns whether all processes joined in time.
 
-    It runs in a thread, since it aborts the process when its own time is over. Its errors are
-    raised here.
+    The call runs in a thread, since JAX aborts the process after a timeout. Errors in the thread
+    are raised here.
     """
     raised: list[Exception] = []
 
@@ -214,7 +220,7 @@ def _initialize(flags: Processes) -> bool:
 
 
 def _absence(flags: Processes, coordinator: hosts.Coordinator | None) -> str:
-    """Who has not come in time, as far as this process can tell."""
+    """Which processes have not joined in time, as far as this one can tell."""
     if coordinator is None:
         return "some have not started, or cannot be reached"
     if (why := hosts.silence(coordinator)) is not None:
@@ -278,7 +284,7 @@ def exit_status_of(kind: type[Flags], argv: Sequence[str], action: Callable[[], 
             action()
 
     status = exit_status(joined)
-    # a process that has not met the others cannot ask how many there are
+    # before the processes have connected, JAX does not know how many there are
     may_have_others = is_one_of_several if is_joined else jax.distributed.is_initialized
     if status and may_have_others():
         sys.stdout.flush()

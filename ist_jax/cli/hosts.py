@@ -1,4 +1,4 @@
-"""This host in its network: its addresses, and whether the other hosts of a run reach it."""
+"""The network addresses of this host, and whether the other hosts of a run can reach it."""
 
 import contextlib
 import ipaddress
@@ -12,7 +12,7 @@ from ist_jax.core.errors import first_line
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Coordinator = tuple[str, int]  # host and port
 THIS_HOST = ("localhost", "127.0.0.1", "::1")
-PROBE = 5.0  # seconds within which a host answers
+PROBE = 5.0  # seconds to wait for an answer
 
 
 def host_and_port(coordinator: str) -> Coordinator:
@@ -32,12 +32,13 @@ def host_and_port(coordinator: str) -> Coordinator:
 
 
 def check_coordinator(coordinator: Coordinator) -> None:
-    """Checks that process 0 can listen on this host, before JAX crashes or shares a used port.
+    """Checks that process 0 can listen on this host.
 
-    Prints a warning if the coordinator has no address of this host: it may be that of a router.
+    Without this check, JAX would crash, or share a port that is in use. Prints a warning if the
+    coordinator's address is not one of this host's: it may be that of a router.
 
     Raises:
-      ConfigError: the port is used, or not allowed.
+      ConfigError: the port is in use, or not allowed.
     """
     host, port = coordinator
     both = socket.has_dualstack_ipv6()
@@ -68,7 +69,7 @@ def silence(coordinator: Coordinator) -> str | None:
 
 
 def own_address(name: str) -> Address | None:
-    """The first address of a name that is one of this host's; None if there is none."""
+    """The first address of `name` that belongs to this host; None if none does."""
     with contextlib.suppress(OSError, UnicodeError):
         for family, kind, _, _, address in socket.getaddrinfo(name, None, type=socket.SOCK_STREAM):
             with contextlib.suppress(OSError), socket.socket(family, kind) as opened:
@@ -78,7 +79,7 @@ def own_address(name: str) -> Address | None:
 
 
 def address_towards(coordinator: Coordinator) -> Address | None:
-    """The address of this host that the coordinator's host sees; None without a route to it."""
+    """The address of this host as the coordinator's host sees it; None without a route to it."""
     for family, kind, _, _, address in socket.getaddrinfo(*coordinator, type=socket.SOCK_DGRAM):
         with contextlib.suppress(OSError), socket.socket(family, kind) as opened:
             opened.connect(address)  # chooses a route, and sends nothing
@@ -87,14 +88,14 @@ def address_towards(coordinator: Coordinator) -> Address | None:
 
 
 def check_name(coordinator: Coordinator | None, has_other_hosts: bool = False) -> None:
-    """Refuses a name of this host by which other hosts do not reach its CPU processes.
+    """Checks that other hosts can reach the CPU processes of this host by its name.
 
-    They exchange by Gloo, which listens at `own_address` of the name. If it is not known whether
-    there are other hosts, prints a warning.
+    CPU processes exchange data by Gloo, which listens at `own_address` of the name. If it is not
+    known whether the run has other hosts, this prints a warning instead of an error.
 
     Args:
       coordinator: of the run, if it is known.
-      has_other_hosts: whether it is known otherwise that the run has other hosts.
+      has_other_hosts: whether the launcher says that the run has other hosts.
 
     Raises:
       ConfigError: the run has other hosts, and the name resolves to a loopback address; or the name

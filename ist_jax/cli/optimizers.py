@@ -10,15 +10,15 @@ from ist_jax.cli.config import Config, OptimizerConfig
 def schedule(o: OptimizerConfig, total_steps: int) -> optax.Schedule:
     """The learning rate over all local steps of a run.
 
-    After the warm-up, 'cosine' and 'linear' fall to 0 over the steps that are left. 'step' and
-    'thirds' fall at shares of the whole run, whatever the warm-up; a fall that is due within the
-    warm-up comes at its end.
+    After the warm-up, 'cosine' and 'linear' fall to 0 over the remaining steps. 'step' and 'thirds'
+    fall at fractions of the whole run, whatever the warm-up. A fall that is due during the warm-up
+    comes at its end.
     """
     warmup = round(o.warmup * total_steps)
     rest = max(total_steps - warmup, 1)
 
     def falls(*steps: int) -> optax.Schedule:
-        # `steps` are counted from the start of the run, and `after` from the end of the warm-up
+        # `steps` count from the start of the run, `after_warmup` from the end of the warm-up
         after_warmup = {step - warmup: 0.1 for step in steps}
         return optax.piecewise_constant_schedule(o.learning_rate, after_warmup)
 

@@ -16,19 +16,19 @@ STOPPED = 3  # exit status
 
 
 class Repeats:
-    """Tells signals from their repeats: some launchers send a signal twice, 0.5 ms apart.
+    """Recognises repeats of a signal: some launchers send a signal twice, 0.5 ms apart.
 
     Args:
-      clock: seconds that never go back.
+      clock: returns the time in seconds, which never goes backwards.
     """
 
-    SECONDS = 1.0  # after a signal, in which others are its repeats
+    SECONDS = 1.0  # a signal within this time of another is its repeat
 
     def __init__(self, clock: Callable[[], float] = time.monotonic):
         self._clock, self._last = clock, -math.inf
 
     def is_one(self) -> bool:
-        """Whether the signal that arrives now repeats the one before it."""
+        """Whether the signal that arrives now is a repeat of the one before it."""
         now = self._clock()
         if now - self._last < self.SECONDS:
             return True
@@ -46,7 +46,7 @@ def end_at_once() -> None:
 
 
 def _end(number: int, frame: FrameType | None) -> None:
-    if _OF_THIS_PROCESS.is_one():  # a command that a signal ends is on its way out
+    if _OF_THIS_PROCESS.is_one():  # an earlier signal is ending the command already
         return
     os.write(2, f"{signal.Signals(number).name}: ended before the command began\n".encode())
     os._exit(STOPPED)
@@ -56,7 +56,7 @@ class Signals:
     """A context manager that handles both signals. A second signal ends the command at once.
 
     Args:
-      repeats: what counts as a second signal.
+      repeats: decides whether a signal is a second one or a repeat of the first.
     """
 
     def __init__(self, repeats: Repeats = _OF_THIS_PROCESS) -> None:

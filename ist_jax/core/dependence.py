@@ -9,16 +9,16 @@ _CALLS = ("jit", "pjit", "closed_call", "core_call", "custom_jvp_call", "custom_
 
 
 def depends(jaxpr: Any, given: Sequence[bool]) -> list[bool]:
-    """For every output, whether it depends on one of the inputs that are `given`.
+    """For every output, whether it depends on at least one of the `given` inputs.
 
-    It looks into calls, and into the branches of conditionals. Of a loop, every output depends on
-    every input.
+    Calls and the branches of conditionals are followed equation by equation. Every output of a
+    loop counts as depending on every input of it.
 
     Args:
       jaxpr: from `jax.make_jaxpr`.
-      given: for every input, whether it is one of them.
+      given: for every input, whether dependence on it counts.
     """
-    jaxpr = getattr(jaxpr, "jaxpr", jaxpr)  # a closed one has constants besides
+    jaxpr = getattr(jaxpr, "jaxpr", jaxpr)  # a closed one holds it and constants
     marked = {variable for variable, is_given in zip(jaxpr.invars, given) if is_given}
     is_marked = lambda atom: not isinstance(atom, Literal) and atom in marked
     for equation in jaxpr.eqns:

@@ -18,8 +18,8 @@ It takes three steps. Example: N = 6 units, S = 3 subnetworks, M = 4, homes {0, 
 
  2. *Place the remainders.* Each home has 4 copies for 3 subnetworks: one for each, and 1 left over.
     The homes, in the order of the row, give their extra copies to the subnetworks in turn. The
-    turns are in random order, say 2, 0, 1. So home 1 gives its extra copy to subnetwork 2, home 0
-    to subnetwork 0, and home 2 to subnetwork 1.
+    subnetworks are in random order, say 2, 0, 1. So home 1 gives its extra copy to subnetwork 2,
+    home 0 to subnetwork 0, and home 2 to subnetwork 1.
 
  3. *Round-robin.* Each home lists the subnetworks in random order, those with an extra copy first,
     and assigns its copies in turn:
@@ -30,7 +30,7 @@ It takes three steps. Example: N = 6 units, S = 3 subnetworks, M = 4, homes {0, 
 
     Subnetwork 0 now holds {0, 1, 3, 5}, subnetwork 1 {1, 2, 4, 5} and subnetwork 2 {0, 2, 3, 4}.
 
-A unit has at most S copies, neighbours in the row. So they go to different subnetworks.
+A unit has at most S copies, which are neighbours in the row. So they go to different subnetworks.
 """
 
 import jax

@@ -25,7 +25,7 @@ class ShardedStack:
     mesh: Mesh = dataclasses.field(metadata={"static": True})
 
     def block(self, number: Array) -> Array:
-        """The value of one block, on every device: its holder adds it, all others add zeros."""
+        """The value of one block on every device: its holder's value plus zeros of all others."""
         axis = self.mesh.axis_names[0]
 
         def value_here(share: Array, place: Array) -> Array:

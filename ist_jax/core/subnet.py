@@ -95,7 +95,7 @@ def label_axes(params: Params, rules: Rules, sizes: Mapping[str, int]) -> Any:
         group for label in jax.tree.leaves(labels, is_leaf=is_label) for _, group in label.groups
     }
     if unused := sorted(set(sizes) - used):
-        check_all_match(rules, params)  # a misspelt rule says more
+        check_all_match(rules, params)  # the error about a misspelt rule says more
         raise ValueError(
             f"every group labels an axis of some leaf; none has {unused}: check the rules"
         )

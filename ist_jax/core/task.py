@@ -42,17 +42,18 @@ class Task(NamedTuple):
         key augments them. It runs inside the compiled local steps.
       loss: (model, params, batch, key) -> (loss, aux). The loss is a mean over the batch. The key
         is for dropout. If batches have different numbers of examples, or none, `aux` is a mapping
-        with "weight": float32[], the number of examples that the loss is a mean over. A step on a
-        batch of weight 0 then changes nothing, and means over batches are weighted. Without it, all
-        batches weigh the same.
+        with "weight": float32[], the number of examples that the loss is a mean over. Means
+        over batches are weighted by it, and a step on a batch of weight 0 changes no parameter.
+        Without it, all batches have the same weight.
       predict: (model, params, batch) -> outputs, without randomness. It calls `model.apply` once;
         the model has its normalisation statistics already (`core.model.Calibrated`).
       metrics: (outputs, batch, weight_B) -> {name: (sum, weight)}. Evaluation adds up both over
         batches.
       selects: the metric that picks the best evaluation.
       num_examples: arrays -> number of examples.
-      check: (outputs, data) -> None; raises ValueError if the shapes of `predict`'s outputs do not
-        fit the data, an `ist_jax.data.Dataset`. It is called before training. None: all do.
+      check: (outputs, data) -> None. It raises ValueError if the shapes of `predict`'s outputs do
+        not fit the data, an `ist_jax.data.Dataset`. It is called before training. None: any outputs
+        fit.
     """
 
     batch: Callable[[Any, Array, Key | None], Batch]
@@ -65,5 +66,5 @@ class Task(NamedTuple):
 
 
 def weight_of(aux: Any) -> Array | None:
-    """The number of examples that a loss is a mean over; None: that of every batch."""
+    """The number of examples that a loss is a mean over; None: the same for every batch."""
     return aux.get("weight") if isinstance(aux, Mapping) else None

@@ -53,7 +53,10 @@ def match(rules: Rules, name: str) -> Axes | None:
 
 
 def _matches_a_part(pattern: str, name: str) -> str:
-    """The message about a rule that matches a part of a leaf's name, with one that matches it."""
+    """The error message about a rule that matches only a part of a leaf's name.
+
+    It suggests a rule that matches the full name.
+    """
     whole = f"(?:{pattern})" if "|" in pattern else pattern
     candidates = (f".*/{whole}", f"{whole}/.*", f".*{whole}", f"{whole}.*", f".*{whole}.*")
     better = next(
@@ -71,8 +74,8 @@ def check_all_match(rules: Rules, tree: Any) -> None:
     Without this check, a catch-all rule at the end of the table would hide a misspelt one.
 
     Raises:
-      ValueError: a rule matches no leaf. The message has a rule that matches the leaf whose name
-        the pattern is a part of, or names the most similar leaf.
+      ValueError: a rule matches no leaf. If it matches a part of a leaf's name, the message
+        suggests a rule that matches the full name. Otherwise it names the most similar leaf.
     """
     names = leaf_names(tree)
     for pattern, _ in rules:

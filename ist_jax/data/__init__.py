@@ -164,9 +164,9 @@ def load(
         only if several processes train workers with disjoint shards.
       image_size: side of the model's images in pixels; the data set is then streamed from disk. 0
         reads it into memory.
-      standardise: by which mean and deviation a task normalises inputs: 'whole' (those of all
-        entries together), 'per_feature' (every entry of an input has its own) or 'none'. Graphs
-        have 'whole', which leaves their features as they are.
+      standardise: how a task normalises inputs: by one mean and deviation for all entries
+        ('whole'), by one for every entry of an input ('per_feature'), or not at all ('none').
+        Graphs accept only 'whole', and their features stay as they are.
 
     Raises:
       DataError: files are missing, empty, truncated, of the wrong shape, or have invalid labels; or

@@ -60,7 +60,7 @@ class Dataset:
       example_shape: of one input, without a batch axis; () stands for the shape in 'x'.
       common: split -> arrays that belong to no single example, such as the graph whose clusters are
         the examples. Every device holds them.
-      warnings: what is odd about the data, one line each. A run prints and records them.
+      warnings: about anything odd in the data, one line each. A run prints and records them.
     """
 
     name: str
@@ -237,7 +237,7 @@ def make_dataset(
       shards: (labels of the training examples, num_workers) -> Shards.
       stored: whether training inputs stay in their file until rows of them are read. This saves
         memory in a process that reads only some rows.
-      standardise: by which mean and deviation a task normalises inputs, as in `moments`.
+      standardise: how a task normalises inputs, as in `moments`.
 
     Raises:
       DataError: the arrays do not fit together, training and test inputs are on different scales,

@@ -118,7 +118,7 @@ def make_graph_dataset(
 
 
 def _warnings(raw: RawGraph, splits: Splits, name: str) -> tuple[str, ...]:
-    """What is odd about the graph, one line each."""
+    """Warnings about the graph, one line each."""
     label_N, rows = raw.labels_N, sampled(raw.features_NxD, raw.features_NxD.shape[1:])
     train_N, *others = (label_N[mask_N] for mask_N in splits)
     named: dict[str, np.ndarray] = dict(zip(("validation", "test"), others))

@@ -1,7 +1,7 @@
-"""Arrays of a graph as PyG, DGL, OGB and the heterophilous benchmark store them, in one layout.
+"""Converts arrays of graphs from the layouts of PyG, DGL, OGB and the heterophilous benchmark.
 
-What has one meaning is read: masks of zeros and ones of any type, labels with an axis too many or
-as whole floats, several splits side by side. Anything else is returned as it is, or refused.
+Unambiguous arrays are converted: masks of zeros and ones of any type, labels with an extra axis or
+stored as whole floats, several splits side by side. Others are returned unchanged, or refused.
 """
 
 from typing import Any
@@ -16,13 +16,13 @@ def _is_number(array: np.ndarray) -> bool:
 
 
 def without_axis(array: np.ndarray, num_nodes: int) -> np.ndarray:
-    """[N] of [N, 1] or [1, N]; other arrays as they are."""
+    """[N] from [N, 1] or [1, N]; other arrays unchanged."""
     is_column = array.shape in ((num_nodes, 1), (1, num_nodes))
     return array.reshape(-1) if is_column else array
 
 
 def as_mask(mask: Any, num_nodes: int) -> Any:
-    """bool[N] of a mask of zeros and ones of any type; other arrays as they are."""
+    """bool[N] from a mask of zeros and ones of any type; other arrays unchanged."""
     array = without_axis(np.asarray(mask), num_nodes)
     if array.shape != (num_nodes,) or not _is_number(array):
         return array
@@ -30,9 +30,9 @@ def as_mask(mask: Any, num_nodes: int) -> Any:
 
 
 def as_labels(labels: Any, num_nodes: int) -> Any:
-    """int[N] of integers or whole floats, [N] or [N, 1]; other arrays as they are.
+    """int[N] from integers or whole floats, [N] or [N, 1]; other arrays unchanged.
 
-    A label that is nan becomes -1: such a node may be in no split.
+    A nan label becomes -1. A node with such a label must not be in a split.
     """
     array = without_axis(np.asarray(labels), num_nodes)
     if array.shape != (num_nodes,) or not np.issubdtype(array.dtype, np.floating):
@@ -43,10 +43,10 @@ def as_labels(labels: Any, num_nodes: int) -> Any:
 
 
 def as_edges(edges: np.ndarray, name: str, source: str) -> np.ndarray:
-    """[2, E] of edges [2, E] or [E, 2]; other arrays as they are.
+    """[2, E] from edges [2, E] or [E, 2]; other arrays unchanged.
 
     Raises:
-      DataError: edges of shape [2, 2] may be either.
+      DataError: the shape is [2, 2], which could be either.
     """
     if edges.ndim != 2 or edges.shape[1] != 2 or (name == "edge_index" and edges.shape[0] == 2):
         return edges
@@ -62,15 +62,15 @@ def split_mask(array: np.ndarray, name: str, num_nodes: int, number: int, source
     """bool[N]: the nodes of one split.
 
     Args:
-      array: a mask [N], several masks [N, K] or [K, N], or, if its name does not say that it is a
-        mask, the nodes themselves.
+      array: a mask [N], or several masks, [N, K] or [K, N]. If its name does not say that it is a
+        mask, it may also hold the numbers of the nodes.
       name: of the array.
       num_nodes: N.
       number: which of several masks.
       source: file, for errors.
 
     Raises:
-      DataError: it cannot be told what the array means, or a node does not exist.
+      DataError: the meaning of the array is unclear, or a node does not exist.
     """
     if "mask" not in name and not _looks_like_mask(array, num_nodes):
         return _mask_of_nodes(array, name, num_nodes, source)
@@ -87,14 +87,14 @@ def split_mask(array: np.ndarray, name: str, num_nodes: int, number: int, source
 
 
 def count_splits(array: np.ndarray, num_nodes: int) -> int:
-    """How many masks of N nodes are side by side in an array; 1 if it has another shape."""
+    """The number of masks of N nodes that are side by side in an array; 1 for other shapes."""
     if array.ndim != 2 or num_nodes not in array.shape:
         return 1
     return array.shape[1] if array.shape[0] == num_nodes else array.shape[0]
 
 
 def _by_split(array: np.ndarray, name: str, num_nodes: int, source: str) -> np.ndarray:
-    """[K, N] of several masks."""
+    """[K, N] from several masks, [N, K] or [K, N]."""
     if array.shape == (num_nodes, num_nodes):
         raise DataError(
             f"{source}: {name} of shape {array.shape} may have a split in each row or column: "
@@ -104,7 +104,10 @@ def _by_split(array: np.ndarray, name: str, num_nodes: int, source: str) -> np.n
 
 
 def _looks_like_mask(array: np.ndarray, num_nodes: int) -> bool:
-    """Whether an array without a telling name is a mask: as node numbers, it would repeat some."""
+    """Whether an array is a mask though its name does not say so.
+
+    Zeros and ones are a mask, since as numbers of nodes they would repeat.
+    """
     array = without_axis(array, num_nodes)
     return array.dtype == bool or (
         num_nodes > 2 and array.shape == (num_nodes,) and bool(np.isin(array, (0, 1)).all())
@@ -112,7 +115,7 @@ def _looks_like_mask(array: np.ndarray, num_nodes: int) -> bool:
 
 
 def _mask_of_nodes(array: np.ndarray, name: str, num_nodes: int, source: str) -> np.ndarray:
-    """bool[N]: the nodes with these numbers, [n] or [n, 1]."""
+    """bool[N] from the numbers of nodes, [n] or [n, 1]."""
     node_n = array[:, 0] if array.ndim == 2 and array.shape[1] == 1 else array
     if node_n.ndim != 1 or not np.issubdtype(node_n.dtype, np.integer):
         raise DataError(

@@ -13,7 +13,7 @@ from ist_jax.data.graphs import RawGraph
 from ist_jax.data.npz import names_in, read_npz
 from ist_jax.data.raw import DataError
 
-# what -> the names of its array, each of which stands for the same
+# what a file needs -> the names that its array may have
 NAMES = {
     "features": ("node_features", "x", "feat", "node_feat", "features"),
     "labels": ("node_labels", "y", "label", "node_label", "labels"),
@@ -31,7 +31,7 @@ NAMES = {
     "test split": ("test_mask", "test_masks", "test_idx", "test"),
 }
 SPLITS = ("training split", "validation split", "test split")
-_PAIRS = (("src", "dst"), ("row", "col"))  # edges in two arrays [E]
+_PAIRS = (("src", "dst"), ("row", "col"))  # edges as two arrays [E]
 _NEEDS = (
     "graph_npz needs one with node_features, node_labels, edges, train_mask, val_mask and test_mask"
 )
@@ -52,9 +52,9 @@ class _Choice(NamedTuple):
 def load(directory: str, dataset: str) -> RawGraph:
     """Reads the file `directory`. Edges are (2, E) or (E, 2), in any direction.
 
-    A mask is [N], of booleans or of zeros and ones. If there are several splits, [N, K] or [K, N],
-    the first is read unless `dataset` names another. In place of a mask, an array that is called
-    idx has the numbers of the nodes.
+    A mask is an array [N] of booleans, or of zeros and ones. Several splits are [N, K] or [K, N];
+    the first is read unless `dataset` names another. An array such as 'train_idx' has the numbers
+    of the nodes in place of a mask.
 
     Args:
       directory: the file.
@@ -63,7 +63,7 @@ def load(directory: str, dataset: str) -> RawGraph:
 
     Raises:
       DataError: `dataset` is none of these; the file or an array is missing, empty, damaged or
-        pickled; or an array may be read in two ways.
+        pickled; or an array is ambiguous.
     """
     choice, path = _parse(dataset), pathlib.Path(directory)
     named = _find(path)
@@ -93,7 +93,7 @@ def _parse(dataset: str) -> _Choice:
 
 
 def _find(path: pathlib.Path) -> dict[str, tuple[str, ...]]:
-    """What -> the names of its arrays in the file: one, or two for edges. Raises DataError."""
+    """Key of `NAMES` -> names of its arrays in the file, two for some edges. Raises DataError."""
     present = names_in(path, _NEEDS)
     found = {}
     for what, names in NAMES.items():
@@ -130,7 +130,7 @@ def _chosen(
     """(number of the split, notes for records). Raises DataError if there is no such split."""
     counts = {name: count_splits(mask, num_nodes) for name, mask in masks.items()}
     count = max(counts.values())
-    if not set(counts.values()) <= {1, count}:  # a mask of one split is part of all of them
+    if not set(counts.values()) <= {1, count}:  # a single mask belongs to every split
         shown = ", ".join(f"{name} {number}" for name, number in counts.items())
         raise DataError(
             f"{source}: masks have equally many splits, or one for all; these have {shown}: save "

@@ -45,7 +45,7 @@ class Splits(NamedTuple):
 
 
 def tidy(raw: RawGraph) -> RawGraph:
-    """`raw`, its masks and labels in one layout where they have one meaning (`graph_layouts`)."""
+    """`raw` with its masks and labels converted where they are unambiguous (`graph_layouts`)."""
     size = len(raw.features_NxD) if np.ndim(raw.features_NxD) else 0
     masks = {name: as_mask(getattr(raw, name), size) for name in RawGraph._fields[3:6]}
     return raw._replace(labels_N=as_labels(raw.labels_N, size), **masks)

@@ -16,12 +16,12 @@ def random_share(size: int, fraction: float) -> np.ndarray:
 
 
 def held_out(y_N: np.ndarray, group_N: np.ndarray | None, fraction: float) -> np.ndarray:
-    """bool[N]: a random share of the examples.
+    """bool[N]: which examples are held out, a random share.
 
-    Every class keeps a training example, if whole groups allow it.
+    Every class keeps a training example, unless a group would have to be divided.
 
     Args:
-      y_N: int, the labels from 0 on.
+      y_N: int, the labels, counted from 0.
       group_N: the group of every example; None: every example is its own group.
       fraction: share of the examples.
     """
@@ -39,10 +39,10 @@ def held_out(y_N: np.ndarray, group_N: np.ndarray | None, fraction: float) -> np
 
 
 class _Split(NamedTuple):
-    """A choice of examples that are held out.
+    """A division into training examples and held-out examples.
 
     Attributes:
-      held_out_N: bool.
+      held_out_N: bool, whether an example is held out.
       y_N: int64, the labels.
       group_N: int, the groups, counted from 0.
     """
@@ -56,23 +56,23 @@ class _Split(NamedTuple):
         return np.setdiff1d(self.y_N, self.y_N[~self.held_out_N])
 
     def moved(self, group: int) -> "_Split":
-        """This split with one group on the other side."""
+        """This split with one group moved to the other side."""
         return self._replace(held_out_N=self.held_out_N ^ (self.group_N == group))
 
 
 def _with_all_classes(split: _Split) -> np.ndarray:
-    """`held_out_N`, with as few groups exchanged as give every class a training example."""
+    """`held_out_N` after groups are exchanged until every class has a training example."""
     for label in split.lost_classes():
-        if not (split.y_N[~split.held_out_N] == label).any():  # no group that came back has it
+        if not (split.y_N[~split.held_out_N] == label).any():  # no group moved back so far has it
             split = _with_class(split, label)
     return split.held_out_N
 
 
 def _with_class(split: _Split, label: int) -> _Split:
-    """`split` with the smallest held-out group of this class in training.
+    """`split` with the smallest held-out group of class `label` moved to training.
 
-    A training group of about that size is held out in its place, if there is one that training can
-    do without.
+    A training group of about that size is held out in its place, if there is one without which no
+    class is lost.
     """
     size_G = np.bincount(split.group_N)
     having = np.unique(split.group_N[split.held_out_N & (split.y_N == label)])
@@ -84,7 +84,7 @@ def _with_class(split: _Split, label: int) -> _Split:
 
 
 def _spare_group(split: _Split, size_G: np.ndarray, like: int) -> int | None:
-    """A training group without which no class is lost: not `like`, but about as large."""
+    """Another training group, about as large as `like`, that no class needs; None without one."""
     y_n, group_n = split.y_N[~split.held_out_N], split.group_N[~split.held_out_N]
     num_classes = y_n.max() + 1
     pair, count = np.unique(group_n * num_classes + y_n, return_counts=True)

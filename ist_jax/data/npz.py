@@ -37,7 +37,7 @@ def load(directory: str, dataset: str) -> Raw:
 
 
 def names_in(path: pathlib.Path, needs: str) -> list[str]:
-    """The names of the arrays of an .npz file.
+    """The names of the arrays in an .npz file.
 
     Args:
       path: of the file.
@@ -85,7 +85,7 @@ def read_npz(
 
 @contextlib.contextmanager
 def _opened(path: pathlib.Path, needs: str) -> Iterator[np.lib.npyio.NpzFile]:
-    """The archive `path`, opened; what reading it raises inside becomes a DataError."""
+    """The open archive `path`. Errors while it is read become DataErrors."""
     if not path.is_file():
         raise DataError(f"data.dir={str(path)!r} is not a file; {needs}")
     if path.stat().st_size == 0:

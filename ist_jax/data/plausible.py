@@ -1,7 +1,7 @@
-"""Whether data are what they seem: refuses what cannot be, and warns of what is odd.
+"""Plausibility checks: refuse data that cannot be right, and warn of data that are odd.
 
-A warning is one line: the rule, the value, the remedy. `Dataset.warnings` keeps them, and a run
-prints and records them.
+A warning is one line: the rule, the value, the remedy. `Dataset.warnings` has all of them, and a
+run prints and records them.
 """
 
 import math
@@ -15,21 +15,21 @@ from ist_jax.data.rows import strided_indices
 from ist_jax.tasks.augment import channels_first_problem, has_channels_first
 
 LEAST_ROWS, _MOST_ROWS, _ENTRIES = 64, 4096, 1 << 20  # of a sample
-_IMPOSSIBLE, _ODD = 10, 2  # factors between two deviations
-_ALIKE = 1.5  # deviations of one scale differ by a smaller factor
-_UNLIKE = 100  # factor between the deviations of features from which one deviation is not enough
-_NAMED = 5  # classes in a message
+_IMPOSSIBLE, _ODD = 10, 2  # ratios of two deviations that are refused, or warned of
+_ALIKE = 1.5  # deviations on one scale differ by a smaller factor
+_UNLIKE = 100  # ratio of features' deviations above which one common deviation is not enough
+_NAMED = 5  # classes that a message lists
 PER_FEATURE = "use data.standardise=per_feature"
 
 
 class Summary(NamedTuple):
-    """What a sample of inputs looks like, before inputs are cast.
+    """Statistics of a sample of inputs, before they are cast.
 
     Attributes:
       dtype: of the inputs.
       low, high, mean, std: of all entries.
-      size: the median magnitude of entries that are not 0; a few large entries do not change it.
-      has_fractions: whether an entry is no whole number.
+      size: the median magnitude of entries that are not 0; a few large entries hardly change it.
+      has_fractions: whether some entry is not a whole number.
     """
 
     dtype: np.dtype
@@ -46,22 +46,22 @@ class Summary(NamedTuple):
 
     @property
     def is_scaled(self) -> bool:
-        """Whether these look like integers scaled to [0, 1] or [-1, 1], or standardised."""
+        """Whether the inputs look scaled to [0, 1] or [-1, 1], or standardised."""
         is_within_1 = max(abs(self.low), abs(self.high)) <= 1.01
         is_standard = abs(self.mean) <= 0.5 and 0.5 <= self.std <= 2
         return self.has_fractions and (is_within_1 or is_standard)
 
     @property
     def is_unscaled(self) -> bool:
-        """Whether these are integers beyond 0 and 1."""
+        """Whether the inputs are integers, and not only zeros and ones."""
         return bool(np.issubdtype(self.dtype, np.integer)) and (self.low < 0 or self.high > 1)
 
 
 def sampled(x: Any, shape: tuple[int, ...]) -> np.ndarray:
-    """Evenly spaced rows of inputs: at most 4,096, fewer of long rows, and all if there are fewer.
+    """Evenly spaced rows of inputs: at most 4,096, fewer if rows are long, all if there are fewer.
 
     Args:
-      x: [N, ...], an array, a `RowStore`, or a column that is streamed.
+      x: [N, ...], an array, a `RowStore`, or a streamed column.
       shape: of one input.
     """
     rows = max(LEAST_ROWS, min(_MOST_ROWS, _ENTRIES // max(1, math.prod(shape))))
@@ -69,10 +69,10 @@ def sampled(x: Any, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def summary(rows: np.ndarray) -> Summary:
-    """What these inputs look like."""
+    """The `Summary` of inputs."""
     values = rows.astype(np.float64)
     low, high = float(values.min()), float(values.max())
-    is_constant = low == high  # rounding would give it a deviation
+    is_constant = low == high  # rounding would give them a deviation above 0
     magnitudes = np.abs(values[values != 0])
     return Summary(
         rows.dtype,
@@ -86,16 +86,16 @@ def summary(rows: np.ndarray) -> Summary:
 
 
 def _factor(one: float, other: float) -> float:
-    """By which factor two numbers from 0 on differ."""
+    """The factor by which two non-negative numbers differ."""
     low, high = sorted((one, other))
     return 1.0 if high == 0 else math.inf if low == 0 else high / low
 
 
 def compare(train: Summary, test: Summary, name: str, source: str) -> list[str]:
-    """The warning that training and test inputs hardly belong together; [] if they may.
+    """[A warning] if training and test inputs hardly seem to belong together; otherwise [].
 
     Args:
-      train, test: the inputs.
+      train, test: summaries of the inputs.
       name: of the data, for the warning.
       source: file or folder, for the error.
 
@@ -106,7 +106,7 @@ def compare(train: Summary, test: Summary, name: str, source: str) -> list[str]:
     spread = _factor(train.std, test.std)
     pairs = (train, test), (test, train)
     is_half_scaled = any(one.is_unscaled and other.is_scaled for one, other in pairs)
-    # a few large entries change the deviation alone, which is odd and yet possible
+    # a few large entries change only the deviation, which is odd but possible
     both_differ = _IMPOSSIBLE < spread < math.inf and _factor(train.size, test.size) > _IMPOSSIBLE
     if (is_half_scaled and spread > _ALIKE) or both_differ:
         raise DataError(
@@ -120,10 +120,10 @@ def compare(train: Summary, test: Summary, name: str, source: str) -> list[str]:
 
 
 def compare_with_moments(rows: np.ndarray, mean: Any, std: Any, name: str) -> list[str]:
-    """`compare` of inputs with the mean and deviation of the inputs that a model was trained on.
+    """Like `compare`, of inputs with the mean and deviation of a model's training inputs.
 
     Args:
-      rows: of the inputs.
+      rows: a sample of the inputs.
       mean, std: of training inputs, as in `Spec`.
       name: of the inputs, for messages.
 
@@ -133,7 +133,7 @@ def compare_with_moments(rows: np.ndarray, mean: Any, std: Any, name: str) -> li
     z = (rows.reshape(len(rows), -1).astype(np.float64) - np.ravel(mean)) / np.ravel(std)
     if np.ndim(mean) == 0:
         shift, spread = abs(z.mean()), z.std()
-    else:  # the median, as features that rarely differ from their mean may do so by any factor
+    else:  # the median, since a feature that rarely changes may deviate by any factor
         changing = z.max(axis=0) > z.min(axis=0)
         shift = np.median(np.abs(z.mean(axis=0)[changing])) if changing.any() else 0.0
         spread = np.median(z.std(axis=0)[changing]) if changing.any() else 0.0
@@ -160,7 +160,7 @@ def listed(values: Sequence[Any], what: str) -> str:
 def untrained_classes(
     train_N: np.ndarray, others: Mapping[str, np.ndarray], name: str
 ) -> list[str]:
-    """Warnings of classes that a model is evaluated on and never trained on.
+    """Warnings about classes that a model is evaluated on but never trained on.
 
     Args:
       train_N: the labels of training examples.
@@ -180,7 +180,7 @@ def untrained_classes(
 
 
 def unused_labels(labels: Sequence[np.ndarray], name: str) -> list[str]:
-    """The warning that labels do not count from 0 without gaps; [] if they do."""
+    """[A warning] if labels do not count from 0 without gaps; otherwise []."""
     used = np.unique(np.concatenate([np.unique(y_N) for y_N in labels]))
     num_classes = int(used.max()) + 1
     missing = np.setdiff1d(np.arange(num_classes), used)
@@ -194,11 +194,11 @@ def unused_labels(labels: Sequence[np.ndarray], name: str) -> list[str]:
 
 
 def unlike_scales(rows: np.ndarray, name: str, remedy: str) -> list[str]:
-    """The warning that features of vectors are on unlike scales; [] if they are not vectors.
+    """[A warning] if inputs are vectors whose features are on different scales; otherwise [].
 
-    The largest deviation is compared with the median one, and with the smallest of the features
-    that vary: one that mostly has one value, such as a pixel at the border, may deviate as little
-    as it likes.
+    The largest deviation is compared with the median one, and with the smallest one of features
+    that vary. A feature that mostly has one value, such as a pixel at the border, is not among
+    these: its deviation may be very small.
     """
     if rows.ndim != 2:
         return []
@@ -220,19 +220,19 @@ def unlike_scales(rows: np.ndarray, name: str, remedy: str) -> list[str]:
 
 
 def channels_first(shape: tuple[int, ...], name: str) -> list[str]:
-    """The warning that images seem to have their channels first; [] if they do not."""
+    """[A warning] if images seem to have their channels first; otherwise []."""
     return [f"{name}: {channels_first_problem(shape)}"] if has_channels_first(shape) else []
 
 
 def warnings_of(
     raw: Raw, held_out_N: np.ndarray, name: str, source: str, standardise: str
 ) -> tuple[str, ...]:
-    """What is odd about independent examples, one line each.
+    """Warnings about independent examples, one line each.
 
     Args:
       raw: arrays that `raw.check` accepts.
       held_out_N: bool, the training examples that are held out for validation.
-      name: of the data, for warnings, which records keep: a path would name folders.
+      name: of the data, for warnings. It is not a path, since records would then show folders.
       source: file or folder, for errors.
       standardise: how inputs are normalised; 'whole' needs features on one scale.
 

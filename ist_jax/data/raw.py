@@ -43,7 +43,7 @@ class Raw(NamedTuple):
       group_train: [N], the group of each training example, such as its speaker. A group is either
         trained on or held out for validation. None: there are no groups.
       notes: what was done to the data, for records.
-      warnings: what is odd about the data, one line each.
+      warnings: about anything odd in the data, one line each.
     """
 
     x_train: np.ndarray | Blocks | RowStore

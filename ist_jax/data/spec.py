@@ -6,12 +6,12 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-# a mean or deviation: of all entries together, or nested tuples of the shape of one input
+# a mean or deviation: one number for all entries, or nested tuples of the shape of one input
 Moment = float | tuple[Any, ...]
 
 
 def as_moment(value: Any) -> Moment:
-    """A number as a float, nested lists of numbers as nested tuples.
+    """`value` as a `Moment`: a number as a float, nested lists of numbers as nested tuples.
 
     Raises:
       TypeError: `value` is neither.
@@ -30,8 +30,8 @@ class Spec(NamedTuple):
       example_shape: of one input, without a batch axis.
       num_classes: C.
       num_train: number of training examples.
-      mean, std: of all training inputs, for the task's normalisation; nested tuples of the shape
-        of one input if every entry of an input has its own.
+      mean, std: of all training inputs, for the task's normalisation: numbers, or nested tuples of
+        the shape of one input with a number for every entry.
       task: the kind of data, which decides loss and metrics.
     """
 

@@ -4,8 +4,8 @@ This is the task of IST's speech experiments (Yuan et al., PVLDB 2022): log-mel 
 bands x 32 frames. A hash of the speaker's name decides whether a clip is a test clip; about 20 % of
 the speakers are test speakers (Warden, arXiv 1804.03209). Validation speakers are taken from the
 others. Clips that are not 16,000 samples long are left out, as in the authors' release, and
-counted. So are files that are no clips: their names begin with a dot, as those that macOS writes,
-or do not end in .wav, or their content is that of no wav file. A subset drawn from the published
+counted. So are files that are not clips: those whose names begin with a dot (macOS writes some) or
+do not end in .wav, and those whose content is not a wav file. A subset drawn from the published
 test list has only test speakers; data.dataset='resplit' hashes its speakers differently.
 """
 
@@ -30,7 +30,7 @@ _CLIP = RATE  # samples: one second
 _TEST_PERCENT = 20.0
 _LARGEST = 2**27 - 1  # of Warden's which_set
 _ARRAYS = ("x", "y", "speaker", "dropped")
-_SKIPPED = "skipped"  # names of the files that are no wav files; older caches lack it
+_SKIPPED = "skipped"  # names of the files that are not wav files; older caches lack it
 _SALTS = {"": "", "resplit": "resplit "}
 # part of the cache file's name; change it when the features change
 _FEATURES = f"log_mel 1, {RATE} Hz, {FRAME}/{HOP}, {BANDS} bands"
@@ -49,7 +49,7 @@ def load(directory: str, dataset: str) -> Raw:
 
     Raises:
       DataError: there is no such folder, it has fewer than two words, no file of a word is a wav
-        file, a wav file is damaged or no 16 kHz clip of one channel, no clip is one second long,
+        file, a wav file is damaged or not a 16 kHz clip of one channel, no clip is one second long,
         or all speakers are in one split.
     """
     if dataset not in _SALTS:
@@ -70,11 +70,11 @@ def load(directory: str, dataset: str) -> Raw:
 
 
 class _Listing(NamedTuple):
-    """The files in a folder of words, by their names.
+    """The files in a folder of words, judged by their names.
 
     Attributes:
       words: the clips of every word, sorted.
-      others: number of files beside them.
+      others: number of other files in the folders of words.
       without: names of folders without a clip.
     """
 
@@ -114,7 +114,7 @@ def _is_clip(name: str) -> bool:
 def _with_counts(
     raw: Raw, listing: _Listing, arrays: Mapping[str, np.ndarray], folder: pathlib.Path
 ) -> Raw:
-    """`raw` with the numbers of files that were read and not read, and warnings of the latter."""
+    """`raw` with the numbers of files read and skipped, and warnings about the skipped ones."""
     skipped = arrays.get(_SKIPPED, np.zeros(0, str))
     notes = {
         "clips read": len(arrays["x"]),
@@ -189,7 +189,7 @@ def _open(file: pathlib.Path) -> Iterator[BinaryIO]:
 
 
 def _header(file: pathlib.Path, opened: BinaryIO) -> WavHeader | None:
-    """The header of a clip; None if the file is no wav file. Raises DataError for a wrong clip."""
+    """The header of a clip; None if it is not a wav file. Raises DataError if it cannot be used."""
     if not is_wav(opened):
         return None
     try:
@@ -211,11 +211,12 @@ def _header(file: pathlib.Path, opened: BinaryIO) -> WavHeader | None:
 
 
 def _wav_files(files: _Files) -> tuple[_Files, list[str]]:
-    """(the clips, the names of files that are no wav files), by their headers.
+    """(clips, names of files that are not wav files), judged by their headers.
+
+    It runs first, since computing features takes minutes.
 
     Raises:
-      DataError: a clip is wrong, or no file of a word is a wav file; before features are computed,
-        which takes minutes.
+      DataError: a clip cannot be used, or no file of a word is a wav file.
     """
     clips: list[tuple[pathlib.Path, int]] = []
     skipped: list[tuple[pathlib.Path, int]] = []

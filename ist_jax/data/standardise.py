@@ -1,4 +1,4 @@
-"""By which mean and deviation inputs are normalised (`data.standardise`)."""
+"""The mean and deviation that normalise inputs (`data.standardise`)."""
 
 import numpy as np
 
@@ -16,7 +16,7 @@ def check_standardise(standardise: str) -> None:
 
 
 def moments(x: np.ndarray | RowStore, standardise: str) -> tuple[Moment, Moment]:
-    """Mean and deviation by which a task normalises inputs.
+    """The mean and deviation with which a task normalises inputs.
 
     Args:
       x: training inputs [N, ...].

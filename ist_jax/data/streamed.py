@@ -220,7 +220,7 @@ def make_streamed(
 ) -> Streamed:
     """The data set of `raw`, with a random validation split.
 
-    Labels are on disk, so no class is looked for.
+    Labels stay on disk, so a class may be left without a training example.
 
     Args:
       raw: as its source opened it.
@@ -271,7 +271,7 @@ def make_streamed(
 
 
 def _compared(sample: np.ndarray, test: Columns, name: str, source: str) -> list[str]:
-    """The warning that training and test inputs hardly belong together."""
+    """The warning of `plausible.compare` about training and test inputs, or []."""
     rows = strided_indices(test.count, min(_SAMPLE, plausible.LEAST_ROWS))
     train = plausible.summary(plausible.sampled(sample, sample.shape[1:]))
     return plausible.compare(train, plausible.summary(test.read(rows)["x"]), name, source)

@@ -1,9 +1,9 @@
-"""Headers of wav files of PCM samples, plain or extensible, as sox and ffmpeg write them.
+"""Headers of wav files with PCM samples, plain or extensible, as sox and ffmpeg write them.
 
-Format: "RIFF", a size and "WAVE"; then chunks of a name, the size of their content in bytes, and
-the content, padded to an even number of bytes. The chunk "fmt " describes the samples in the chunk
-"data" (Microsoft and IBM, Multimedia Programming Interface, 1991). Python's `wave` reads extensible
-headers from version 3.12 on.
+Format: "RIFF", a size and "WAVE"; then chunks. A chunk has a name, the size of its content in
+bytes, and the content, padded to an even number of bytes. The chunk "fmt " describes the samples in
+the chunk "data" (Microsoft and IBM, Multimedia Programming Interface, 1991). Python's `wave` reads
+extensible headers only from Python 3.12 on.
 """
 
 import os
@@ -13,20 +13,20 @@ from typing import BinaryIO, NamedTuple
 _PCM, _EXTENSIBLE = 1, 0xFFFE
 _PCM_GUID = bytes.fromhex("0100000000001000800000aa00389b71")  # of extensible headers
 _LONGEST_FORMAT = 40  # bytes
-_UNKNOWN = 0xFFFFFFFF  # length of samples that were written to a pipe
+_UNKNOWN = 0xFFFFFFFF  # the length in a file that was written to a pipe
 
 
 class WavHeader(NamedTuple):
     """What a wav file says about its samples.
 
     Attributes:
-      channels: how many.
-      sample_bytes: of one sample of one channel.
-      rate: samples of a channel in a second.
-      is_pcm: whether samples are plain numbers.
+      channels: number of channels.
+      sample_bytes: bytes of one sample of one channel.
+      rate: samples of a channel per second.
+      is_pcm: whether samples are plain integers.
       begin: position of the samples in the file, in bytes.
       announced: number of samples of a channel that the header announces.
-      following: how many there is room for in the file.
+      following: number of samples of a channel that the file has room for.
     """
 
     channels: int
@@ -39,13 +39,13 @@ class WavHeader(NamedTuple):
 
 
 def is_wav(file: BinaryIO) -> bool:
-    """Whether the file begins as a wav file does. Afterwards, its chunks follow."""
+    """Whether the file begins as a wav file does. It is then at the first chunk."""
     begin = file.read(12)
     return begin[:4] == b"RIFF" and begin[8:] == b"WAVE"
 
 
 def read_header(file: BinaryIO) -> WavHeader:
-    """The header of a file, from its first chunk on (see `is_wav`).
+    """The header of a wav file that is at its first chunk (see `is_wav`).
 
     Raises:
       ValueError: the file is truncated or damaged.

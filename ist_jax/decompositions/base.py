@@ -33,10 +33,10 @@ def decompose(
     """The decomposition of any model. Models are Linen modules or `ist_jax.core.model.Model`s.
 
     Args:
-      rules: (path regex, group per axis). The first rule that matches the full name of a parameter
-        wins (`re.fullmatch`): of a module in a module that is 'mlp/hidden/kernel', so write
-        '.*/hidden/kernel'. None: all subnetworks share the leaf. Every leaf needs a rule and every
-        rule a leaf, which `ist` checks.
+      rules: (path regex, group per axis), or (path regex, None) for a leaf that all subnetworks
+        share. The first rule that matches the full name of a parameter wins (`re.fullmatch`). In
+        a nested module, that name is 'mlp/hidden/kernel', so write '.*/hidden/kernel'. Every leaf
+        needs a rule and every rule a leaf, which `ist` checks.
       sizes: group -> number of units in the full model.
       num_subnets: S.
       full: the full model.

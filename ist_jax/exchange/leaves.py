@@ -156,7 +156,10 @@ class _Sharded(Leaf):
         return dict(self.label.groups)[self.axis]
 
     def _parts(self, arrays: Sequence[Array]) -> list[tuple[Array, Label]]:
-        """(array, label) of an encoded leaf. After the first, only the sharded axis has a group."""
+        """(array, label) for each array of an encoded leaf.
+
+        After the first array, only the sharded axis has a group.
+        """
         one_group = Label(
             tuple(group if a == self.axis else None for a, group in enumerate(self.label.axes))
         )

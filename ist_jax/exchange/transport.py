@@ -24,9 +24,9 @@ from ist_jax.core.placement import AXIS
 from ist_jax.core.subnet import take
 from ist_jax.core.types import Array
 
-# Blocks below this many bytes are copied into one collective. On 8 CPU devices, blocks of 64 KiB
-# then take 0.5 of the time. Blocks of 256 KiB take 0.9 of it, which does not justify the memory of
-# the copy (ist_jax.cli.benchmarks.rounds).
+# Blocks below this many bytes are copied into one collective. On 8 CPU devices, that takes 0.5
+# times as long for blocks of 64 KiB, and 0.9 times as long for blocks of 256 KiB, which does not
+# justify the memory of the copy (ist_jax.cli.benchmarks.rounds).
 FUSE_BELOW = 1 << 16
 
 

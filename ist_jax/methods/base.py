@@ -93,7 +93,7 @@ class Method(abc.ABC):
     def round(self) -> jax.stages.Wrapped:
         """(state, view, key, weight_S, *, steps) -> (state, {'loss_SxJ': the local losses}).
 
-        If the task weighs its batches, there is also 'weight_SxJ', the numbers of their examples.
+        If the task weights its batches, there is also 'weight_SxJ', the numbers of their examples.
         One round: plan, pull, `steps` local steps, push. Each number of steps is one compiled
         program. It reuses the memory of `state`, which is invalid afterwards. float32[S] `weight_S`
         is the participation of each worker: 1 is full, 0 is failed.
@@ -136,13 +136,13 @@ class Method(abc.ABC):
         """
 
     def check_local_steps(self, steps: int) -> None:
-        """Raises ValueError if rounds of so many local steps lose what the optimizer gathers."""
+        """Raises ValueError if rounds of `steps` local steps would lose accumulated gradients."""
         del steps
 
     def output_shapes(self, batch: Batch) -> Mapping[str, Any]:
-        """The shapes of the outputs for a batch (arrays or shapes), by the name of the model.
+        """Name of a model -> the shapes of its outputs for a batch (arrays or ShapeDtypeStructs).
 
-        {}, the default, says that they are not known before training.
+        {}, the default, means that they are not known before training.
 
         Raises:
           ValueError: a model fails on the batch.
@@ -181,7 +181,7 @@ class Method(abc.ABC):
         return jax.jit(self.init)(*self.init_arguments(key, start))
 
     def init_arguments(self, key: Key, start: Start | None) -> tuple[Key, Start | None]:
-        """The arguments of `init` on the devices of the method. Raises StartError as `fresh`."""
+        """The arguments of `init`, on the devices of the method. Raises StartError like `fresh`."""
         if start is not None:
             self.check(start)
             step, round = jnp.asarray((start.step, start.round), jnp.int32)

@@ -31,12 +31,12 @@ from ist_jax.methods.output_shapes import output_shapes
 from ist_jax.methods.predictor import Predictor, measure_stats
 from ist_jax.methods.state import Plan, Start, State, Worker, first_counters
 
-# of all workers in one step: data, parameters, the step's key, position in the data order
+# what workers share in one step: data, parameters, the step's key, position in the data order
 Shared = tuple[View, Params, Key, Array]
 
 
 def _mean(total: Params, weight: Array | None) -> tuple[Params, Array | None]:
-    """(mean gradient, its weight) from the sum of the workers' parts, and what divides it."""
+    """(mean gradient, weight) from the sums over workers of what `_share` returns."""
     if weight is None:
         return total, None
     divisor = jnp.where(weight > 0, weight, 1)
@@ -100,13 +100,14 @@ class DataParallel(Method):
     def _share(
         self, shared: Shared, worker: tuple[Array, Array]
     ) -> tuple[Measured, tuple[Params, Array | None]]:
-        """One worker's loss, its part of the mean gradient, and what the parts are divided by.
+        """One worker's loss, and its terms of two sums: of gradients, and of weights.
 
-        Parts are in proportion to the numbers of examples, if the task counts them.
+        The first sum, divided by the second, is the mean gradient. If the task does not count
+        examples, weights are None, and the first sum is the mean.
         """
         number, share = worker
         measured, gradient = self._gradient(shared, number)
-        if "weight" in measured:  # 1 for a full batch, so that full batches share as without it
+        if "weight" in measured:  # 1 for a full batch, whose share stays as it is
             share = share * (measured["weight"] / self.info.batch_size)
         # `where` as well as the product: a failed worker's gradient may be NaN
         part = lambda leaf: jnp.where(share > 0, share.astype(leaf.dtype) * leaf, 0)

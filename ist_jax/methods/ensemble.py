@@ -24,7 +24,7 @@ class Ensemble(SubnetMethod):
     """Subnetworks never synchronise. The prediction is the mean of their outputs."""
 
     def check_local_steps(self, steps: int) -> None:
-        """Accepts any: a member goes on where its round ended."""
+        """Accepts any number: a member continues where its last round ended."""
         del steps
 
     def plan(self, state: State, key: Key) -> Plan:

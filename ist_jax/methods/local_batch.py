@@ -11,7 +11,7 @@ from ist_jax.core.types import Batch, Indices, Params
 
 
 def input_sizes(decomposition: Decomposition) -> dict[str, int]:
-    """group -> size, of the groups that label an axis of the batch."""
+    """group -> size, for the groups that label an axis of the batch."""
     named = {
         group for _, axes in decomposition.batch_rules for group in axes or () if group is not None
     }

@@ -11,7 +11,7 @@ from ist_jax.core.model import Model
 from ist_jax.core.task import Task, weight_of
 from ist_jax.core.types import Array, Batch, Key, Params
 
-# "loss" of a batch, and "weight", the number of its examples, if the task counts them
+# of a batch: its "loss" and, if the task counts examples, "weight", their number
 Measured = Mapping[str, Array]
 
 
@@ -26,7 +26,7 @@ def loss_and_gradient(
 
 
 def by_name(measured_SxJ: Measured) -> Mapping[str, Array]:
-    """The metrics of a round: 'loss_SxJ' and, if the task weighs its batches, 'weight_SxJ'."""
+    """The metrics of a round: 'loss_SxJ' and, if the task weights its batches, 'weight_SxJ'."""
     return {f"{name}_SxJ": value_SxJ for name, value_SxJ in measured_SxJ.items()}
 
 
@@ -38,16 +38,16 @@ def optimizer_step(
     weight: Array | None,
     ticks: Any,
 ) -> tuple[Params, Any]:
-    """(params, opt_state) after a step.
+    """(params, opt_state) after a step of the optimizer.
 
     Args:
       tx: the optimizer.
       gradient: of the batch.
       params: before the step.
       opt_state: before the step.
-      weight: the number of examples in the batch; without any, parameters and state stay. None:
-        there always are some.
-      ticks: a tree like `opt_state`: the leaves that a step without examples changes as well
+      weight: the number of examples in the batch. If it is 0, parameters and state stay as they
+        are. None: it is never 0.
+      ticks: bools in a tree like `opt_state`: the leaves that change even if `weight` is 0
         (`optimizer_state.ticking`).
     """
     updates, new_state = tx.update(gradient, opt_state, params)

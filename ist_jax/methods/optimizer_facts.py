@@ -1,9 +1,9 @@
-"""What the state of an optimizer holds.
+"""What the leaves of an optimizer's state are.
 
-A leaf of the state belongs to a parameter, such as a moment, or to none. Of the latter, a *clock*
-depends on the number of steps alone, such as Adam's count: it is equal in all workers. Others
-depend on gradients. Which is which is found by tracing the optimizer (`inspect`). Names of states
-are looked at only where the trace does not tell.
+A leaf may belong to a parameter, as a moment does. A leaf that belongs to none is a *clock* if it
+depends only on the number of steps, as Adam's count does. A clock is equal in all workers. All
+other leaves depend on gradients. `inspect` traces the optimizer to find out. It uses the names of
+states only where the trace does not tell.
 """
 
 import dataclasses
@@ -23,7 +23,7 @@ from ist_jax.core.errors import first_line
 from ist_jax.core.trees import leaf_names
 from ist_jax.core.types import Array, Params
 
-_SIMULATED = 4096  # steps: longer periods are not seen
+_SIMULATED = 4096  # steps; longer periods are not detected
 # state -> its field that counts the steps of a schedule
 _SCHEDULED = {
     "ScaleByScheduleState": "count",
@@ -39,19 +39,19 @@ _SCHEDULED = {
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class StateFacts:
-    """What an optimizer's state holds.
+    """What is known about an optimizer's state.
 
     Attributes:
       tx: the optimizer.
       params: the shapes of the parameters.
-      state: the shapes of its state. The other attributes have an entry for each of its leaves.
+      state: the shapes of its state. Tuples among the attributes have an entry for each leaf of it.
       number: the number of the leaf's parameter, or -1 without one.
-      is_clock: whether the leaf depends on the number of steps alone.
+      is_clock: whether the leaf depends only on the number of steps.
       is_schedule: whether its name says that it counts the steps of a schedule.
-      is_apart: whether it is a clock's count beside which there are only clocks. A count beside
-        moments counts their updates, as Adam's does; one apart from them is a schedule's.
-      is_alone: whether its next value depends on no other leaf.
-      holds_params: whether the state starts with values of the parameters.
+      is_apart: whether it is a count, and only clocks are beside it. Such a count is a schedule's.
+        A count beside moments counts their updates, as Adam's does.
+      is_alone: for a leaf with `is_schedule`, whether its next value depends on no other leaf.
+      holds_params: whether the initial state has values of the parameters.
     """
 
     tx: optax.GradientTransformation
@@ -70,7 +70,7 @@ class StateFacts:
         return leaf_names(self.state)
 
     def nodes(self) -> list[str]:
-        """The class names of the states that it is made of."""
+        """The class names of the nested states."""
         return [type(node).__name__ for _, node in _nodes(self.state)]
 
     def tree(self, values: Any) -> Any:
@@ -79,9 +79,9 @@ class StateFacts:
 
     @functools.cached_property
     def rates(self) -> tuple[int, ...]:
-        """Local steps per step of the schedule that a leaf counts for. 0: it counts for none.
+        """For every leaf that counts a schedule's steps, the local steps per step of the schedule.
 
-        -1: it follows no fixed number of local steps.
+        0: the leaf is not such a count. -1: the number of local steps is not fixed.
         """
         return tuple(map(self._rate, range(len(self.number))))
 
@@ -100,9 +100,9 @@ class StateFacts:
 
     @functools.cached_property
     def period(self) -> int | None:
-        """The local steps over which the optimizer gathers gradients; None: they vary.
+        """The number of local steps over which gradients are accumulated; None: it varies.
 
-        After them, all counts are back where they started, such as that of `optax.MultiSteps`.
+        After so many steps, counts such as that of `optax.MultiSteps` are back where they started.
         """
         counts = (count_T for leaf, count_T in self._simulated.items() if not self.rates[leaf])
         periods = list(map(_period, counts))
@@ -111,7 +111,7 @@ class StateFacts:
 
     @functools.cached_property
     def _simulated(self) -> dict[int, np.ndarray]:
-        """Leaf -> int[T + 1], the values of a count before and after each of the first T steps."""
+        """Leaf -> int[T + 1], the values of a count: at first, and after each of T steps."""
         clocks = [leaf for leaf, is_clock in enumerate(self.is_clock) if is_clock]
         counts = [leaf for leaf in clocks if _is_count(jax.tree.leaves(self.state)[leaf])]
         if not counts:
@@ -140,9 +140,9 @@ class StateFacts:
         return {leaf: np.append(*values) for leaf, *values in zip(counts, first, later)}
 
     def _small_shapes(self) -> tuple[Params, Any]:
-        """Parameters of one entry each and their state, which have the same clocks.
+        """(parameters, state): shapes with the same clocks, where a parameter has one entry.
 
-        The actual shapes, if the optimizer does not take the small ones.
+        If the optimizer does not accept them, the actual shapes.
         """
         one_entry = lambda leaf: jax.ShapeDtypeStruct((1,) * len(leaf.shape), leaf.dtype)
         params = jax.tree.map(one_entry, self.params)
@@ -155,9 +155,9 @@ class StateFacts:
 
 
 def _period(count_T: np.ndarray) -> int | None:
-    """The steps after which a count is back where it started, for good; 1 if it never is.
+    """The number of steps after which a count repeats itself from its first value.
 
-    None: it comes back, but not periodically.
+    1: it never leaves that value, or never returns to it. None: it returns, but not periodically.
     """
     is_first = count_T == count_T[0]
     left = int(np.argmin(is_first))  # 0 if it never leaves
@@ -172,7 +172,7 @@ def _is_count(leaf: Any) -> bool:
 
 
 def _nodes(tree: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], Any]]:
-    """(path, node) of a tree's nodes and leaves, the tree first."""
+    """(path, node) for every node and leaf of a tree, the tree itself first."""
     yield path, tree
     for key, child in tree_flatten_with_path(tree, is_leaf=lambda node: node is not tree)[0]:
         if child is not tree:
@@ -204,7 +204,7 @@ def _schedules(state: Any) -> list[bool]:
 
 
 def _apart(state: Any, is_clock: Sequence[bool]) -> list[bool]:
-    """For every leaf, whether it is a count beside which there are only clocks."""
+    """For every leaf, whether it is a count, and only clocks are beside it."""
     paths = [path for path, _ in tree_flatten_with_path(state)[0]]
 
     def only_clocks(above: tuple[Any, ...]) -> bool:
@@ -215,11 +215,11 @@ def _apart(state: Any, is_clock: Sequence[bool]) -> list[bool]:
 
 
 def inspect(tx: optax.GradientTransformation, params: Params) -> StateFacts:
-    """What the state of `tx` over `params` (arrays or ShapeDtypeStructs) holds.
+    """The facts about the state of `tx` over `params` (arrays or ShapeDtypeStructs).
 
     Raises:
-      ValueError: the optimizer needs more than gradients, state and parameters, or its update has
-        other shapes than they have.
+      ValueError: the optimizer needs more than gradients, state and parameters, or a step changes
+        the shapes of the state or of the parameters.
     """
     leaves, treedef = jax.tree.flatten(params)
     given = (tx, treedef, tuple((leaf.shape, leaf.dtype) for leaf in leaves))
@@ -262,7 +262,7 @@ def _inspect(tx: optax.GradientTransformation, treedef: Any, described: Any) -> 
     from_params = depends(start, [True] * size)
 
     def reached(given: Sequence[bool]) -> list[bool]:
-        """The leaves of the next state that depend on the `given` ones, gradients or parameters."""
+        """Which leaves of the next state depend on `given` leaves, gradients or parameters."""
         every = [True] * size
         return depends(update, [*every, *given, *every])[len(jax.tree.leaves(updates)) :]
 

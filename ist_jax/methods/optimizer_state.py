@@ -1,4 +1,4 @@
-"""How the state of an optimizer moves between subnetworks and rounds, and which optimizers may."""
+"""How an optimizer's state passes between subnetworks and rounds, and which optimizers allow it."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,7 +11,7 @@ from ist_jax.core.subnet import Label, is_label
 from ist_jax.core.types import Array
 from ist_jax.methods.optimizer_facts import StateFacts, inspect
 
-# states that count the steps of their schedule together with the updates of their averages
+# states with one count for the steps of a schedule and for the updates of averages
 _OWN_CLOCK = (
     "DAdaptAdamWState",
     "MadgradState",
@@ -20,14 +20,14 @@ _OWN_CLOCK = (
     "ScaleBySimplifiedAdEMAMixState",
     "ScheduleFreeState",
 )
-# states from which a step computes the parameters anew, whatever they are after a synchronisation
+# states from which a step computes the parameters, so that it would undo a synchronisation
 _OWN_PARAMETERS = ("COCOBState", "MadgradState", "ScheduleFreeState")
 
 
 def at_step(opt_state: Any, step: Array | int, facts: StateFacts) -> Any:
     """A fresh `opt_state`, with the counts of all schedules as after `step` local steps.
 
-    Adam's count for bias correction stays, since it counts the updates of the moments.
+    Adam's count for bias correction does not change, since it counts updates of the moments.
     """
 
     def set_count(leaf: Array, rate: int) -> Array:
@@ -39,10 +39,10 @@ def at_step(opt_state: Any, step: Array | int, facts: StateFacts) -> Any:
 
 
 def ticking(facts: StateFacts, opt_state: str) -> Any:
-    """A tree like the state: the leaves that count a step whose batch has no example.
+    """Bools in a tree like the state: the leaves that count a step whose batch has no example.
 
-    They are the counts of schedules. Carried state has one value for all subnetworks, so all of
-    its counts go on.
+    They are the counts of schedules. In carried state they are all clocks, since subnetworks share
+    one value of a clock.
     """
     of_schedules = [rate != 0 for rate in facts.rates]
     return facts.tree(facts.is_clock if opt_state == "carry" else of_schedules)
@@ -60,8 +60,8 @@ def state_labels(
       tx: the optimizer.
       labels: labels of the parameters.
       params: arrays or ShapeDtypeStructs.
-      is_outer: whether it is the outer optimizer's, of which there is one. All other states must
-        be equal in all subnetworks where they belong to no parameter.
+      is_outer: whether it is the state of the outer optimizer, of which there is only one. In other
+        states, a leaf that belongs to no parameter must be equal in all subnetworks.
 
     Raises:
       ValueError: a leaf belongs to a parameter but has another shape (factored optimizers), or it
@@ -104,7 +104,7 @@ def check_noise(facts: StateFacts) -> None:
 
 
 def check_local(facts: StateFacts, opt_state: str, *, merges: bool, has_outer: bool) -> None:
-    """Checks that a local optimizer computes what it should between rounds.
+    """Checks that a local optimizer computes what it should over several rounds.
 
     Args:
       facts: of the optimizer.
@@ -129,7 +129,7 @@ def check_local(facts: StateFacts, opt_state: str, *, merges: bool, has_outer: b
 
 
 def _named(facts: StateFacts, names: Sequence[str]) -> str:
-    """The first of these names that one of the states has; '' if none has."""
+    """The first class name of a nested state that is among `names`; '' if there is none."""
     return next((name for name in facts.nodes() if name in names), "")
 
 
@@ -155,13 +155,13 @@ def _check_reset(facts: StateFacts) -> None:
 
 
 def check_period(facts: StateFacts, opt_state: str, steps: int) -> None:
-    """Checks that rounds of `steps` local steps lose nothing of what an optimizer gathers.
+    """Checks that rounds of `steps` local steps lose no gradients that an optimizer accumulates.
 
     Raises:
-      ValueError: `steps` is no multiple of the steps over which it gathers.
+      ValueError: `steps` is not a multiple of the number of steps over which it accumulates them.
     """
     if opt_state != "reset" and not facts.holds_params:
-        return  # the next round goes on with what was gathered
+        return  # the next round continues with what was accumulated
     remedy = "" if facts.holds_params else " or opt_state='carry'"
     if facts.period is None:
         raise ValueError(

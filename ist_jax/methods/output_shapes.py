@@ -14,12 +14,12 @@ from ist_jax.methods.local_batch import local_batch
 
 
 def output_shapes(decomposition: Decomposition, task: Task, batch: Batch) -> Mapping[str, Any]:
-    """The outputs of the full model, and those of a subnetwork if it has a model of its own.
+    """The output shapes of the full model, and of a subnetwork's model if that is another one.
 
     Args:
       decomposition: its `full` and `subnet` models.
       task: its `predict` is traced.
-      batch: of the task, arrays or ShapeDtypeStructs.
+      batch: a batch of the task, arrays or ShapeDtypeStructs.
 
     Returns:
       name of the model, for messages -> a tree of ShapeDtypeStructs.

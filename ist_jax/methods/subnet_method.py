@@ -147,7 +147,7 @@ class SubnetMethod(Method):
     def _train(
         self, state: State, pulled_S: Exchanged, view: View, key: Key, steps: int
     ) -> tuple[Exchanged, Any, Measured]:
-        """(trees to push, optimizer states, losses) after the local steps of all subnetworks."""
+        """(trees to push, optimizer states, losses and weights) after the local steps of all."""
         worker_S = Worker(
             pulled_S.params,
             self._opt_states(state, pulled_S),
@@ -163,7 +163,7 @@ class SubnetMethod(Method):
     def _steps_of_one(
         self, steps: int, shared: tuple[View, Key, Array], worker: Worker
     ) -> tuple[Params, Any, Measured]:
-        """(params, opt_state, losses [J]) after `steps` local steps of one subnetwork."""
+        """(params, opt_state, losses and weights [J]) after the local steps of one subnetwork."""
         view, key, position = shared
         worker_key = jax.random.fold_in(key, worker.number)
         ticks = ticking(self.facts, self.opt_state)

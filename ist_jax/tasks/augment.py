@@ -15,7 +15,7 @@ AUGMENTS = ("none", "crop", "crop_flip", "resized_crop_flip")
 _AREA = (0.08, 1.0)  # share of the image
 _RATIO = (3 / 4, 4 / 3)  # width / height
 _CHANNELS = (1, 3, 4)  # of grey images, colours, and colours with transparency
-_SIDE = 8  # pixels; a height and a width that differ are taken for those of an image from here on
+_SIDE = 8  # pixels; if height and width differ, both must be at least this long in an image
 
 Size = tuple[int, ...]  # (height, width)
 
@@ -33,7 +33,7 @@ def has_channels_first(shape: tuple[int, ...]) -> bool:
 
 
 def channels_first_problem(shape: tuple[int, ...]) -> str:
-    """What to say of inputs with `has_channels_first`: the value and the remedy."""
+    """The message about inputs that have their channels first: their shape and the remedy."""
     return (
         f"inputs of shape {shape} look like images with their channels first, and channels come "
         "last here: x.transpose(0, 2, 3, 1)"

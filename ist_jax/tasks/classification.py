@@ -27,7 +27,7 @@ def loss_and_accuracy(logits_BxC: Array, label_B: Array, weight_B: Array) -> Sum
 
 
 def _for_batch(moment: float | Sequence[Any], dtype: Any) -> Any:
-    """A mean or deviation as it is applied to a batch: a number, or an array [1, ...]."""
+    """A mean or deviation that broadcasts over a batch: a number, or an array [1, ...]."""
     return jnp.asarray(moment, dtype)[None] if np.ndim(moment) else moment
 
 
@@ -36,11 +36,11 @@ def check_classes(logits: Any, data: Any, labels: str = "y") -> None:
 
     Args:
       logits: the array, or its ShapeDtypeStruct.
-      data: a `Dataset`; its labels are looked at if they are in memory.
+      data: a `Dataset`; its labels are checked, too, if they are in memory.
       labels: the name of the labels in its arrays.
 
     Raises:
-      ValueError: there are fewer logits than classes, or they are no array [examples, logits].
+      ValueError: there are fewer logits than classes, or they are not an array [examples, logits].
     """
     shape = getattr(logits, "shape", None)
     if shape is None or len(shape) != 2:

@@ -1,7 +1,7 @@
-"""Arrays on disk, by orbax. No other module knows it.
+"""Arrays on disk, stored by orbax. No other module uses orbax.
 
-Orbax and the libraries below it do not take every path literally. So they get a literal one: that
-of the folder, or that of a symbolic link to it.
+Orbax and the libraries below it do not take every path literally. So they get a path that they do
+take literally: that of the folder, or that of a symbolic link to it.
 """
 
 import contextlib
@@ -24,27 +24,28 @@ import numpy as np
 
 from ist_jax.core.trees import leaf_names, shape_difference, tree_bytes
 
-# What is taken literally. "[", "*" and "?" are read as patterns, a backslash as "/", "gs:" and
-# folders such as /s3 as buckets; ".." is resolved without looking at links, ".__lock" is refused.
+# Paths that are taken literally. Others have "[", "*" or "?", which are read as patterns; a
+# backslash, which is read as "/"; "gs:" or a folder such as /s3, which are read as buckets; "..",
+# which is resolved without following links; or ".__lock", which is refused.
 _LITERAL = re.compile(
     r"(?!/(gs|s3|az|hf)(/|$))(?!.*\.__lock(/|$))(/(?!\.\.(/|$))[\w .,=+@-]+)+",
 )
-_PLACES = ("/tmp", "/var/tmp")  # of links: orbax wants one path on all hosts, and TMPDIR may differ
+_PLACES = ("/tmp", "/var/tmp")  # of links: all hosts need the same path, and TMPDIR may differ
 # States up to this size are read back in full, in less time than orbax takes to start (0.1 s).
-# Reading a large one takes as long as writing it, and its memory once more.
+# Reading back a larger one would take as long as writing it, and as much memory again.
 _READ_BACK = 2**26  # bytes
 
 
 def literal_path(folder: pathlib.Path) -> str:
-    """A path of `folder` that orbax takes literally: its own, or that of a link to it.
+    """A path of `folder` that orbax takes literally: that of the folder, or of a link to it.
 
-    All processes get the same path. The link stays: others may be reading the same folder.
+    All processes get the same path. The link is not removed, since another process may use it.
 
     Args:
       folder: absolute.
 
     Raises:
-      OSError: there is no place for a link.
+      OSError: no link can be made.
     """
     if _LITERAL.fullmatch(str(folder)):
         return str(folder)
@@ -61,17 +62,17 @@ def literal_path(folder: pathlib.Path) -> str:
 
 
 def _links(link: str, folder: str) -> bool:
-    """Whether `link` is this user's link to `folder`; it is made if nothing is there."""
+    """Whether `link` is this user's link to `folder`. The link is made if nothing is there."""
     try:
         with contextlib.suppress(FileExistsError):
             os.symlink(folder, link)
         return os.readlink(link) == folder and os.lstat(link).st_uid == os.geteuid()
-    except OSError:  # something else is there, or it is no place to write to
+    except OSError:  # something else is there, or nothing can be written there
         return False
 
 
 def save(path: str, state: Any, metadata: Mapping[str, Any]) -> None:
-    """Writes `state` and a JSON object to a new folder, or in place of an older one."""
+    """Writes `state` and a JSON object to the folder `path`, in place of what it held before."""
     from orbax.checkpoint import v1 as ocp
 
     _silence_orbax()
@@ -81,7 +82,8 @@ def save(path: str, state: Any, metadata: Mapping[str, Any]) -> None:
 def check_saved(path: str, state: Any) -> None:
     """Reads back what `save` wrote. With several processes, only the first calls it.
 
-    Orbax opens every array. A state of one process that is not large is compared bit by bit.
+    Orbax opens every array, and types and shapes are compared. With one process, a state that is
+    not large is also compared bit by bit.
 
     Raises:
       ValueError: the arrays on disk are not those of `state`.
@@ -105,7 +107,7 @@ def _kinds(tree: Any) -> dict[str, str]:
 
 
 def read_metadata(path: str) -> Any:
-    """The JSON object that `save` wrote. Raises any error if it wrote nothing there."""
+    """The JSON object that `save` wrote. Raises an error of any type if there is none."""
     from orbax.checkpoint import v1 as ocp
 
     return ocp.metadata(path).custom_metadata
@@ -114,7 +116,7 @@ def read_metadata(path: str) -> Any:
 def load(path: str, like: Any) -> Any:
     """The state that `save` wrote, with the shapes, dtypes and shardings of `like`.
 
-    All processes call it. Raises any error if there is no such state.
+    All processes call it. Raises an error of any type if there is no such state.
     """
     from orbax.checkpoint import v1 as ocp
 

@@ -56,8 +56,9 @@ class Checkpoints:
     """The checkpoints in one folder, numbered by round; the newest two are kept.
 
     A checkpoint is the method's state in storage order, sharded or not, and a JSON object. A file
-    of digests commits it: that file is written last, once the arrays were read back, and verified
-    before the checkpoint is read. Without it, orbax would load a damaged array without an error.
+    of digests commits it. That file is written last, after the arrays have been read back, and it
+    is verified before the checkpoint is read. Without it, orbax would load a damaged array without
+    an error.
 
     Args:
       folder: where the checkpoints are; made if it is missing.
@@ -137,8 +138,7 @@ class Checkpoints:
           run_state: a JSON object.
 
         Raises:
-          CheckpointError: the checkpoint cannot be written, or not be read back. Earlier ones are
-            kept.
+          CheckpointError: the checkpoint cannot be written or read back. Earlier ones are kept.
         """
         if self._round == round:
             return
@@ -161,14 +161,14 @@ class Checkpoints:
         self._round = round
 
     def _literal(self, round: int) -> str:
-        """The path of a checkpoint for orbax."""
+        """The path of a checkpoint that orbax takes literally."""
         return f"{arrays.literal_path(self._folder)}/{round}"
 
     def _check(self, state: Any, metadata: Mapping[str, Any]) -> None:
-        """Raises what orbax would raise late, on one process alone, or in many threads at once.
+        """Raises early what orbax would raise late, in one process alone or in many threads.
 
         Raises:
-          OSError: the disk is too full, or there is no literal path of the folder.
+          OSError: the disk is too full, or the folder has no path that orbax takes literally.
           ValueError: the metadata hold nan or infinity.
         """
         arrays.literal_path(self._folder)

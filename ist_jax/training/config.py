@@ -18,8 +18,8 @@ class Phase:
       local_steps: J, of every worker in a round. The last round may be shorter.
 
     Raises:
-      ValueError: there are no samples or no local steps, or the optimizer gathers gradients over
-        another number of steps.
+      ValueError: there are no samples or no local steps, or rounds of `local_steps` would lose
+        gradients that the optimizer accumulates.
     """
 
     method: Method
@@ -75,8 +75,8 @@ class LoopConfig:
         each batch is normalised by its own statistics (the authors' protocol).
       eval_subnets: whether every subnetwork is evaluated as well.
       failures: which workers fail in which round.
-      link: over which synchronisations are simulated, for "simulated_seconds" in the records; only
-        for workers of one device, or of the CPU devices of one process.
+      link: a link whose time is simulated, for "simulated_seconds" in the records; only for workers
+        on one device, or on the CPU devices of one process.
       time_syncs: whether every phase begins by timing a synchronisation, on a copy of the state.
     """
 

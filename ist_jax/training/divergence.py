@@ -41,7 +41,7 @@ def check_state(state: State, round: int) -> None:
 def check_metrics(metrics: Mapping[str, Mapping[str, Any]], where: str) -> None:
     """Raises NonFiniteLossError if a metric is nan or infinite.
 
-    Logits may become nan in the last round though the parameters are finite.
+    Logits may become nan in the last round even though the parameters are finite.
 
     Args:
       metrics: split -> {name: a value, or those of all subnetworks}.

@@ -88,8 +88,8 @@ def write(
       about: a JSON object to keep with the model.
 
     Raises:
-      ExportError: the folder exists, the model is of another class, or what was written is not
-        what is read back.
+      ExportError: the folder exists, the model is of a class that cannot be exported, or an array
+        is not read back as it was.
       OSError: the folder cannot be written.
     """
     folder, module = pathlib.Path(folder).expanduser(), model.module

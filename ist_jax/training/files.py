@@ -1,4 +1,4 @@
-"""Files that are written completely or not at all, and JSON that every reader takes."""
+"""Files that are written completely or not at all, and JSON that every parser accepts."""
 
 import contextlib
 import json
@@ -23,7 +23,7 @@ def json_text(content: Any, **options: Any) -> str:
 
 
 def _nonfinite(content: Any, name: str = "") -> Iterator[str]:
-    """'test/loss is nan' for every number that is not finite."""
+    """A text such as 'test/loss is nan' for every number that is not finite."""
     if isinstance(content, float) and not math.isfinite(content):
         yield f"{name.lstrip('/') or 'the content'} is {content}"
     parts = content.items() if isinstance(content, Mapping) else ()
@@ -32,7 +32,7 @@ def _nonfinite(content: Any, name: str = "") -> Iterator[str]:
 
 
 def json_content(text: str | bytes) -> Any:
-    """What `json_text` wrote. Raises ValueError for anything else, such as NaN."""
+    """The content of JSON that `json_text` wrote. Raises ValueError for other text, such as NaN."""
     return json.loads(text, parse_constant=_refuse)
 
 

@@ -13,7 +13,7 @@ class LocalLosses(NamedTuple):
 
     Attributes:
       loss_SxJ: of every worker's local steps; 0 for a batch without examples.
-      weight_SxJ: the number of examples that each is a mean over; None: of all it is the same.
+      weight_SxJ: the number of examples that each loss is a mean over; None: it is always the same.
     """
 
     loss_SxJ: np.ndarray
@@ -30,7 +30,7 @@ class LocalLosses(NamedTuple):
 
     @property
     def metrics(self) -> dict[str, float]:
-        """The mean over workers and steps; {} if there was no example."""
+        """{"loss": the mean over workers and steps}; {} if there was no example."""
         if self.weight_SxJ is None:
             return {"loss": float(self.loss_SxJ.mean(dtype=np.float64))}
         weight_SxJ = self.weight_SxJ.astype(np.float64)
@@ -39,7 +39,7 @@ class LocalLosses(NamedTuple):
 
     @property
     def by_worker(self) -> list[float | None]:
-        """The mean of every worker; None for one that had no example."""
+        """The mean loss of every worker; None for a worker without examples."""
         if self.weight_SxJ is None:
             return self.loss_SxJ.mean(axis=1).tolist()
         pairs = zip(self.loss_SxJ[:, None], self.weight_SxJ[:, None])

@@ -105,7 +105,7 @@ class TensorBoard:
         for old in folder.glob("events.*"):
             old.unlink()
         folder.mkdir(exist_ok=True)
-        # absolute: the writer takes a relative "gs:/..." for a bucket
+        # absolute: the writer would take a relative "gs:/..." for a bucket
         self._writer = EventsWriter(str(folder.absolute() / "events"))
         for row in history:
             self._write(row)

@@ -165,7 +165,8 @@ class _Run:
         costs = meter.measure_round(method, train, *given, steps)
         times = self.config.time_syncs
         seconds = meter.seconds_per_sync(method, *given, weight_S) if times else None
-        if seconds is not None and str(phase) not in run_state.measured:  # not resumed
+        # a resumed run has already counted the phases that it measured
+        if seconds is not None and str(phase) not in run_state.measured:
             sent = costs["bytes_per_sync"]
             run_state.add_sent("other", None if sent is None else meter.TIMED_SYNCS * sent)
         run_state.measured[str(phase)] = costs | {"seconds_per_sync": seconds}
@@ -275,7 +276,7 @@ def run(
     Args:
       phases: `Phase`s, or tuples of their fields.
       task: loss, batch and metrics.
-      dataset: training, validation and test data. What is odd about them is said first.
+      dataset: training, validation and test data. Its warnings are logged first.
       config: see `LoopConfig`.
       workdir: folder for metrics.jsonl, summary.json, TensorBoard events and checkpoints; None
         writes nothing. A run resumes from the newest checkpoint in its workdir.
@@ -293,8 +294,8 @@ def run(
       WorkdirError: the workdir is in use or cannot be written, or its checkpoints are damaged or do
         not fit.
       StartError: `start` has parameters of another model.
-      ValueError: a phase has no samples or no local steps, or the devices have a real link and
-        `config` simulates another.
+      ValueError: a phase has no samples or no local steps, its rounds would lose gradients that the
+        optimizer accumulates, or `config` simulates a link between devices that have a real one.
     """
     phases = [phase if isinstance(phase, Phase) else Phase(*phase) for phase in phases]
     config = config or LoopConfig()

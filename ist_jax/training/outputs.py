@@ -1,4 +1,4 @@
-"""Compares the outputs of models with the data, before anything is trained."""
+"""Checks before training that the shapes of a model's outputs fit the data."""
 
 import jax
 
@@ -15,7 +15,7 @@ def check_outputs(method: Method, task: Task, dataset: Dataset) -> None:
     Only shapes are computed. A task without a `check` accepts all outputs.
 
     Raises:
-      DataError: a model has other outputs than the data need, or does not take their inputs.
+      DataError: a model's outputs do not fit the data, or it fails on their inputs.
     """
     if task.check is None:
         return

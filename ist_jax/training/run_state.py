@@ -138,9 +138,9 @@ class RunState:
         self.link_seconds += costs.link_seconds(link, steps) if link else 0.0
 
     def add_sent(self, purpose: str, sent: float | None) -> None:
-        """Adds to the bytes that a device has sent for "evaluation", or for what is "other".
+        """Adds to the bytes that a device has sent for the purpose "evaluation" or "other".
 
-        None: they cannot be counted, and neither can the sum.
+        None: these bytes cannot be counted, so the sum is None from now on.
         """
         name = f"{purpose}_bytes_per_device"
         done = getattr(self, name)

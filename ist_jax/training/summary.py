@@ -29,7 +29,7 @@ def evaluated_row(
 
     Args:
       run_state: where the run stands.
-      loss_S: of every worker in the round; None without an example.
+      loss_S: the mean of every worker in the round; None for a worker without examples.
       with_link: whether to add "simulated_seconds" (`_simulated`).
     """
     row = {

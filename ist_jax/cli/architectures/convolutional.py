@@ -15,7 +15,7 @@ from ist_jax.tasks.augment import channels_first_problem, has_channels_first
 
 
 def _check_layout(config: Config, spec: Spec) -> None:
-    """Raises ValueError for images whose channels seem to come first."""
+    """Raises ValueError if images seem to have their channels first."""
     if has_channels_first(spec.example_shape):
         problem = channels_first_problem(spec.example_shape)
         raise ValueError(f"model.name={config.model.name!r}: {problem}")

@@ -3,8 +3,7 @@
     ist-jax evaluate --model DIR [--name SOURCE] [--dir DIR] [--dataset NAME] [--split test]
 
 SOURCE is a value of data.name; by default, the source that the model was trained on. Inputs are
-normalised as in training. Data that the model was not trained on have to be on the scale of its
-training data.
+normalised as in training. Data that differ from the training data must be on the same scale.
 """
 
 import dataclasses
@@ -72,7 +71,11 @@ def _check(spec: Spec, dataset: Dataset) -> None:
 
 
 def _compare(spec: Spec, data: Dataset, split: str) -> list[str]:
-    """What is odd about the inputs for the model. Raises DataError if they are on another scale."""
+    """Warnings about inputs that differ from the training inputs.
+
+    Raises:
+      DataError: the inputs are on a different scale.
+    """
     arrays = getattr(data, split)
     if "x" not in arrays:  # a graph
         return []
@@ -91,7 +94,7 @@ def _read(model: str) -> tuple[export.Exported, Config, Spec]:
         spec = Spec.from_json(exported.about["data"]["spec"])
         config = on_this_machine(from_record(exported.about["config"], "model.json"))
         _check_variables(exported, make_decomposition(config, spec).example)
-        make_task(config, spec)  # the spec may name none
+        make_task(config, spec)  # raises if the spec names no known task
         return exported, config, spec
     except Exception as error:  # model.json may say anything
         raise ConfigError(
@@ -104,12 +107,12 @@ def score(
 ) -> dict[str, Any]:
     """{name: value} of the task's metrics of an exported model on one split of a data set.
 
-    Arguments are those of `EvaluateFlags`. The data are split as in training. What is odd about
-    them is printed to standard error.
+    Arguments are those of `EvaluateFlags`. The data are split as in training. Warnings about the
+    data are printed to standard error.
 
     Raises:
       ConfigError: there is no exported model, or it does not fit the data.
-      DataError: the data cannot be read, or are on another scale than those of the training.
+      DataError: the data cannot be read, or are on a different scale from the training data.
     """
     exported, config, spec = _read(model)
     if not name:
@@ -127,7 +130,7 @@ def score(
         warnings += tuple(_compare(spec, data, split))
     for warning in warnings:
         print(f"warning: {warning}", file=sys.stderr)
-    task = make_task(config, spec.reshaped(data.spec.example_shape))  # inputs as the data have them
+    task = make_task(config, spec.reshaped(data.spec.example_shape))  # with the data's shape
     predictor = model_predictor(LinenModel(exported.model), task, exported.params, exported.stats)
     if data.spec.example_shape != spec.example_shape:
         predictor = _reshaping(predictor, spec.example_shape)

@@ -24,7 +24,7 @@ from ist_jax.cli.config.parsing import flags_only, parse
 from ist_jax.cli.distributed import HEARTBEAT, TrainingFlags, how_to_resume
 from ist_jax.cli.exit_status import STOPPED, WRONG, exit_status
 
-PATIENCE = 5 * HEARTBEAT  # seconds after a failure, in which the other processes end by themselves
+PATIENCE = 5 * HEARTBEAT  # seconds that the others have to end by themselves after a failure
 
 
 @dataclasses.dataclass(frozen=True)

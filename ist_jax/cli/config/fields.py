@@ -30,7 +30,7 @@ class Field(NamedTuple):
       choices: the values that it may have; () if any.
       range: its bounds, or None.
       default: its default, which is always allowed.
-      is_path: whether it is a path of this machine, or a tuple of paths.
+      is_path: whether it is a path on this machine, or a tuple of such paths.
     """
 
     kind: Any
@@ -134,7 +134,7 @@ def checked(config: Config) -> Config:
 def check(name: str, field: Field, value: Any) -> Any:
     """`value` converted to the type of `field`: integers to floats, lists to tuples.
 
-    Paths are written with the home folder, so that runs and their records have the same path.
+    A leading "~" of a path is expanded, so that a run and its record have the same path.
 
     Raises:
       ConfigError: a value of the wrong type, not among the choices, or out of range.
@@ -150,7 +150,7 @@ def check(name: str, field: Field, value: Any) -> Any:
 
 
 def _expanded(name: str, path: T) -> T:
-    """A path, text or pathlib.Path, with the home folder in place of "~" or "~USER" in front.
+    """A path (text or pathlib.Path) with a leading "~" or "~USER" replaced by the home folder.
 
     Raises:
       ConfigError: the path is a URL, or there is no such user.

@@ -130,7 +130,7 @@ def _refuse(unknown: Sequence[str], known: typing.Iterable[str]) -> None:
 
 
 def _checked_flags(flags: T) -> T:
-    """`flags` with converted values (`check`). Raises ConfigError if one is wrong."""
+    """`flags` with values that `check` has converted. Raises ConfigError if one is wrong."""
     named = fields(type(flags)).items()
     option = lambda name: "--" + name.replace("_", "-")
     values = {name: check(option(name), field, getattr(flags, name)) for name, field in named}

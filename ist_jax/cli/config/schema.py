@@ -17,7 +17,7 @@ class Range(NamedTuple):
 
 
 class IsPath:
-    """Marks text that is a path of this machine. "~" in front stands for the home folder."""
+    """Marks text that is a path on this machine. A leading "~" stands for the home folder."""
 
 
 PathText = Annotated[str, IsPath()]
@@ -132,8 +132,8 @@ class OptimizerConfig:
     clip: Annotated[float, Range(0, 1e9)] = 0.0
     """Largest global norm of a gradient (data_parallel: of the mean gradient). 0: no clipping."""
     schedule: Literal["constant", "cosine", "linear", "step", "thirds"] = "constant"
-    """Learning rate over the run. cosine, linear: decays to 0 over what is left after the warm-up;
-    step: divided by 10 at 50 % and 75 % of the run; thirds: divided by 10 at 1/3 and 2/3."""
+    """Learning rate over the run. cosine, linear: decays to 0 after the warm-up; step: divided by
+    10 at 50 % and 75 % of the run; thirds: divided by 10 at 1/3 and 2/3."""
     warmup: Share = 0.0
     """Fraction of the run over which the learning rate rises linearly from 0."""
 
@@ -158,9 +158,9 @@ class DataConfig:
     validation_fraction: Annotated[float, Range(0, 1, closed=False)] = 0.1
     """Fraction of the training examples held out for validation. Graphs come with a split."""
     standardise: Literal["whole", "per_feature", "none"] = "whole"
-    """Mean and deviation of training inputs by which inputs are normalised. whole: one of all
-    entries; per_feature: each entry of an input has its own, as tables need; none: inputs stay as
-    they are. Graphs: features always stay as they are."""
+    """How inputs are normalised, by statistics of training inputs. whole: one mean and deviation
+    for all entries; per_feature: one for each entry of an input, as tables need; none: inputs stay
+    as they are. Features of graphs always stay as they are."""
     clusters: Annotated[int, Range(1, 2**24)] = 1
     """Graphs: clusters that a graph is cut into. A batch is batch_size clusters and the edges
     between them."""
@@ -196,7 +196,7 @@ class LinkConfig:
 
     bandwidth: str = ""
     """Bits per second, such as 1Gbps. If it is given, records have simulated_seconds. Only for
-    workers of one device, or of one process's CPU devices."""
+    workers on one device, or on the CPU devices of one process."""
     latency: str = "1ms"
     """Latency of a message."""
 

@@ -30,7 +30,7 @@ from ist_jax.training.loggers import flatten
 # Numbers of every evaluation and of the summary; evaluations in the summary.
 _NUMBERS = ("samples_seen", "seconds", "bytes_per_device")
 _PICKED = ("last", "selected")
-# what reading a damaged record raises
+# the errors that reading a damaged record raises
 _DAMAGED = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
 
 
@@ -161,8 +161,8 @@ def read(file: pathlib.Path) -> Kept:
 
 
 def _parsed(text: str) -> Kept:
-    """The table in the text of a file. Raises one of `_DAMAGED` if it is none."""
-    # not `splitlines`: a name in a line may have other separators, such as U+2028
+    """The kept table in a file's text. Raises one of `_DAMAGED` if the text is no table."""
+    # not `splitlines`: a name may contain another line separator, such as U+2028
     first, *rest = [json_content(line) for line in text.split("\n") if line]
     runs = [_checked(_run(first, line)) for line in rest]
     paper = {str(label): float(value) for label, value in first.get("paper", {}).items()}
@@ -177,7 +177,7 @@ def _run(first: Mapping[str, Any], line: Mapping[str, Any]) -> Run:
 
 
 def write(file: pathlib.Path, kept: Kept) -> None:
-    """Writes a kept table. Of the paths of data and runs, only the last parts are kept.
+    """Writes a kept table. Paths of data and runs are shortened to their last parts.
 
     Raises:
       ConfigError: the table could not be read back. The file stays as it is.
