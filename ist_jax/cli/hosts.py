@@ -53,8 +53,8 @@ def check_coordinator(coordinator: Coordinator) -> None:
         ) from error
     if own_address(host) is None:
         print(
-            f"warning: process 0 listens on this host, and {host} is another one: give "
-            "--process-id 0 there only",
+            f"warning: process 0 listens on this host, and {host} is not one of its addresses: "
+            "unless it is that of a router to this host, use --process-id 0 on that host only",
             file=sys.stderr,
         )
 

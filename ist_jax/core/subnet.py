@@ -17,7 +17,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from ist_jax.core.trees import check_all_match, map_with_names, match
+from ist_jax.core.trees import NoRuleError, check_all_match, map_with_names, match
 from ist_jax.core.types import Array, Axes, Indices, Params, Rules
 
 
@@ -90,12 +90,16 @@ def label_axes(params: Params, rules: Rules, sizes: Mapping[str, int]) -> Any:
       ValueError: a leaf has no rule, an axis is not as long as its group, or a group has no size or
         no leaf. The message names the leaf, the axis and both sizes.
     """
-    labels = map_with_names(lambda name, leaf: _label(name, leaf, rules, sizes), params)
+    try:
+        labels = map_with_names(lambda name, leaf: _label(name, leaf, rules, sizes), params)
+    except NoRuleError:
+        check_all_match(rules, params)  # the error about a misspelt rule says more
+        raise
     used = {
         group for label in jax.tree.leaves(labels, is_leaf=is_label) for _, group in label.groups
     }
     if unused := sorted(set(sizes) - used):
-        check_all_match(rules, params)  # the error about a misspelt rule says more
+        check_all_match(rules, params)
         raise ValueError(
             f"every group labels an axis of some leaf; none has {unused}: check the rules"
         )

@@ -34,20 +34,21 @@ def map_with_names(f: Callable[..., Any], tree: Any, *rest: Any) -> Any:
     )
 
 
+class NoRuleError(ValueError):
+    """A leaf has no rule."""
+
+
 def match(rules: Rules, name: str) -> Axes | None:
     """The value of the first rule whose pattern matches the full name (`re.fullmatch`).
 
     Raises:
-      ValueError: no rule matches. The message names the leaf.
+      NoRuleError: no rule matches. The message names the leaf.
     """
     for pattern, value in rules:
         if re.fullmatch(pattern, name):
             return value
-    partly = [pattern for pattern, _ in rules if re.search(pattern, name)]
-    if partly:
-        raise ValueError(_matches_a_part(partly[0], name))
     known = ", ".join(repr(pattern) for pattern, _ in rules) or "none"
-    raise ValueError(
+    raise NoRuleError(
         f"every leaf needs a rule, but none matches {name!r}: add one (patterns: {known})"
     )
 

@@ -93,15 +93,21 @@ def _parse(dataset: str) -> _Choice:
 
 
 def _find(path: pathlib.Path) -> dict[str, tuple[str, ...]]:
-    """Key of `NAMES` -> names of its arrays in the file, two for some edges. Raises DataError."""
+    """Key of `NAMES` -> names of its arrays in the file, two for some edges.
+
+    If the first of its names is in the file, the others are ignored.
+
+    Raises:
+      DataError: an array is missing, or several arrays could be the one.
+    """
     present = names_in(path, _NEEDS)
     found = {}
     for what, names in NAMES.items():
         having = [(name,) for name in names if name in present]
         if what == "edges":
             having += [pair for pair in _PAIRS if set(pair) <= set(present)]
-        if len(having) > 1:
-            shown = " and ".join("with ".join(names) for names in having)
+        if len(having) > 1 and (names[0],) not in having:
+            shown = " and ".join(" with ".join(names) for names in having)
             raise DataError(f"{path}: {shown} may both be its {what}: leave one of them out")
         if not having:
             raise DataError(

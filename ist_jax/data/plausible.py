@@ -6,13 +6,16 @@ run prints and records them.
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from ist_jax.data.raw import DataError, Raw
 from ist_jax.data.rows import strided_indices
 from ist_jax.tasks.augment import channels_first_problem, has_channels_first
+
+if TYPE_CHECKING:
+    from ist_jax.data.base import Dataset
 
 LEAST_ROWS, _MOST_ROWS, _ENTRIES = 64, 4096, 1 << 20  # of a sample
 _IMPOSSIBLE, _ODD = 10, 2  # ratios of two deviations that are refused, or warned of
@@ -23,22 +26,29 @@ PER_FEATURE = "use data.standardise=per_feature"
 
 
 class Summary(NamedTuple):
-    """Statistics of a sample of inputs, before they are cast.
+    """Statistics of a sample of inputs: plain values, which an exported model keeps.
 
     Attributes:
-      dtype: of the inputs.
+      dtype: the name of the inputs' type.
       low, high, mean, std: of all entries.
       size: the median magnitude of entries that are not 0; a few large entries hardly change it.
       has_fractions: whether some entry is not a whole number.
     """
 
-    dtype: np.dtype
+    dtype: str
     low: float
     high: float
     mean: float
     std: float
     size: float
     has_fractions: bool
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> "Summary":
+        """The summary whose `_asdict()` is `fields`. Raises TypeError or ValueError."""
+        given = cls(**fields)
+        numbers = map(float, given[1:-1])
+        return cls(str(given.dtype), *numbers, bool(given.has_fractions))
 
     def __str__(self) -> str:
         bounds = f"from {self.low:.4g} to {self.high:.4g}"
@@ -53,8 +63,8 @@ class Summary(NamedTuple):
 
     @property
     def is_unscaled(self) -> bool:
-        """Whether the inputs are integers, and not only zeros and ones."""
-        return bool(np.issubdtype(self.dtype, np.integer)) and (self.low < 0 or self.high > 1)
+        """Whether the inputs are whole numbers, and not only zeros and ones."""
+        return not self.has_fractions and (self.low < 0 or self.high > 1)
 
 
 def sampled(x: Any, shape: tuple[int, ...]) -> np.ndarray:
@@ -68,6 +78,12 @@ def sampled(x: Any, shape: tuple[int, ...]) -> np.ndarray:
     return np.asarray(x[strided_indices(len(x), rows)])
 
 
+def sampled_inputs(dataset: "Dataset", part: str) -> np.ndarray | None:
+    """`sampled` inputs of 'train', 'validation' or 'test'; None for a graph."""
+    arrays = getattr(dataset, part)
+    return sampled(arrays["x"], dataset.spec.example_shape) if "x" in arrays else None
+
+
 def summary(rows: np.ndarray) -> Summary:
     """The `Summary` of inputs."""
     values = rows.astype(np.float64)
@@ -75,7 +91,7 @@ def summary(rows: np.ndarray) -> Summary:
     is_constant = low == high  # rounding would give them a deviation above 0
     magnitudes = np.abs(values[values != 0])
     return Summary(
-        rows.dtype,
+        rows.dtype.name,
         low,
         high,
         low if is_constant else float(values.mean()),
@@ -91,18 +107,21 @@ def _factor(one: float, other: float) -> float:
     return 1.0 if high == 0 else math.inf if low == 0 else high / low
 
 
-def compare(train: Summary, test: Summary, name: str, source: str) -> list[str]:
+def compare(
+    train: Summary, test: Summary, name: str, source: str, what: str = "test inputs"
+) -> list[str]:
     """[A warning] if training and test inputs hardly seem to belong together; otherwise [].
 
     Args:
       train, test: summaries of the inputs.
       name: of the data, for the warning.
       source: file or folder, for the error.
+      what: the name of the test inputs in messages.
 
     Raises:
       DataError: they are on different scales.
     """
-    found = f"train inputs are {train}, and test inputs {test}"
+    found = f"train inputs are {train}, and {what} {test}"
     spread = _factor(train.std, test.std)
     pairs = (train, test), (test, train)
     is_half_scaled = any(one.is_unscaled and other.is_scaled for one, other in pairs)
@@ -116,35 +135,6 @@ def compare(train: Summary, test: Summary, name: str, source: str) -> list[str]:
         return [
             f"{name}: {found}: results on them say little unless both were prepared in the same way"
         ]
-    return []
-
-
-def compare_with_moments(rows: np.ndarray, mean: Any, std: Any, name: str) -> list[str]:
-    """Like `compare`, of inputs with the mean and deviation of a model's training inputs.
-
-    Args:
-      rows: a sample of the inputs.
-      mean, std: of training inputs, as in `Spec`.
-      name: of the inputs, for messages.
-
-    Raises:
-      DataError: the inputs are on another scale.
-    """
-    z = (rows.reshape(len(rows), -1).astype(np.float64) - np.ravel(mean)) / np.ravel(std)
-    if np.ndim(mean) == 0:
-        shift, spread = abs(z.mean()), z.std()
-    else:  # the median, since a feature that rarely changes may deviate by any factor
-        changing = z.max(axis=0) > z.min(axis=0)
-        shift = np.median(np.abs(z.mean(axis=0)[changing])) if changing.any() else 0.0
-        spread = np.median(z.std(axis=0)[changing]) if changing.any() else 0.0
-    found = (
-        f"{name}: measured in deviations of the training inputs, these inputs deviate by "
-        f"{spread:.3g}, and their mean is {shift:.3g} away"
-    )
-    if _IMPOSSIBLE < _factor(spread, 1) < math.inf:
-        raise DataError(f"{found}: they are on another scale: prepare them as the training data")
-    if _factor(spread, 1) > _ODD or shift > 1:
-        return [f"{found}: results say little unless they were prepared as the training data"]
     return []
 
 

@@ -13,7 +13,9 @@ from typing import BinaryIO, NamedTuple
 _PCM, _EXTENSIBLE = 1, 0xFFFE
 _PCM_GUID = bytes.fromhex("0100000000001000800000aa00389b71")  # of extensible headers
 _LONGEST_FORMAT = 40  # bytes
-_UNKNOWN = 0xFFFFFFFF  # the length in a file that was written to a pipe
+# Lengths from here on mean that a file was written to a pipe: ffmpeg writes 0xFFFFFFFF, sox the
+# largest number of whole frames below 0x7FFFF000.
+_UNKNOWN = 0x7FFF0000
 
 
 class WavHeader(NamedTuple):
@@ -70,5 +72,5 @@ def _header(form: bytes, begin: int, length: int, file_length: int) -> WavHeader
     if not channels or not sample_bytes:
         raise ValueError(f"it announces {channels} channels of {bits} bits")
     room, frame = file_length - begin, channels * sample_bytes
-    announced = room if length == _UNKNOWN else length
+    announced = room if length >= _UNKNOWN else length
     return WavHeader(channels, sample_bytes, rate, is_pcm, begin, announced // frame, room // frame)

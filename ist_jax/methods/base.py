@@ -139,6 +139,10 @@ class Method(abc.ABC):
         """Raises ValueError if rounds of `steps` local steps would lose accumulated gradients."""
         del steps
 
+    def check_first_step(self, step: int) -> None:
+        """Raises ValueError if a fresh state of the optimizer cannot begin at this local step."""
+        del step
+
     def output_shapes(self, batch: Batch) -> Mapping[str, Any]:
         """Name of a model -> the shapes of its outputs for a batch (arrays or ShapeDtypeStructs).
 
@@ -184,6 +188,8 @@ class Method(abc.ABC):
         """The arguments of `init`, on the devices of the method. Raises StartError like `fresh`."""
         if start is not None:
             self.check(start)
+            if start.opt_state is None:
+                self.check_first_step(int(start.step))
             step, round = jnp.asarray((start.step, start.round), jnp.int32)
             start = start._replace(step=step, round=round)
             # the previous phase may have run on other devices

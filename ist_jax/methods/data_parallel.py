@@ -26,7 +26,7 @@ from ist_jax.methods.costs import costs_without_exchange, exchange_costs
 from ist_jax.methods.exchanged import Exchanged
 from ist_jax.methods.local_step import Measured, by_name, loss_and_gradient, optimizer_step
 from ist_jax.methods.optimizer_facts import StateFacts, inspect
-from ist_jax.methods.optimizer_state import at_step, check_noise, ticking
+from ist_jax.methods.optimizer_state import at_step, check_first_step, check_noise, ticking
 from ist_jax.methods.output_shapes import output_shapes
 from ist_jax.methods.predictor import Predictor, measure_stats
 from ist_jax.methods.state import Plan, Start, State, Worker, first_counters
@@ -90,6 +90,9 @@ class DataParallel(Method):
             position=state.position + steps * self.info.batch_size,
         )
         return self._placed(state), by_name(jax.tree.map(jnp.transpose, measured_JxS))
+
+    def check_first_step(self, step: int) -> None:
+        check_first_step(self.facts, step)
 
     def _step(
         self, gradient: Params, weight: Array | None, params: Params, opt_state: Any

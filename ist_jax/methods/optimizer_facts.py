@@ -89,7 +89,9 @@ class StateFacts:
         is_schedule = self.is_schedule[leaf]
         if not (is_schedule or self.is_apart[leaf]):
             return 0
-        if is_schedule and (self.is_alone[leaf] or not self.is_clock[leaf]):
+        if is_schedule and not self.is_clock[leaf]:  # MultiSteps may skip steps by gradients
+            return -1 if self.names[leaf].endswith("gradient_step") else 1
+        if is_schedule and self.is_alone[leaf]:
             return 1
         count_T = self._simulated[leaf] - self._simulated[leaf][0]
         steps = np.flatnonzero(count_T)
@@ -136,7 +138,8 @@ class StateFacts:
             _, later = jax.lax.scan(step, pick(first, clocks), length=_SIMULATED)
             return pick(first, counts), later
 
-        first, later = jax.device_get(run())
+        with jax.ensure_compile_time_eval():  # also while a round is traced
+            first, later = jax.device_get(run())
         return {leaf: np.append(*values) for leaf, *values in zip(counts, first, later)}
 
     def _small_shapes(self) -> tuple[Params, Any]:
@@ -273,7 +276,7 @@ def _inspect(tx: optax.GradientTransformation, treedef: Any, described: Any) -> 
     while (more := [a or b for a, b in zip(moving, reached(moving))]) != moving:
         moving = more
     is_clock, is_schedule = [not moves for moves in moving], _schedules(state)
-    facts = StateFacts(
+    return StateFacts(
         tx,
         params,
         state,
@@ -284,5 +287,3 @@ def _inspect(tx: optax.GradientTransformation, treedef: Any, described: Any) -> 
         is_alone=tuple(named and is_alone(leaf) for leaf, named in enumerate(is_schedule)),
         holds_params=any(n >= 0 and moves for n, moves in zip(numbers, from_params)),
     )
-    _ = facts.rates  # computed here, since it cannot be computed while a round is traced
-    return facts

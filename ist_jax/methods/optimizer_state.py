@@ -44,7 +44,7 @@ def ticking(facts: StateFacts, opt_state: str) -> Any:
     They are the counts of schedules. In carried state they are all clocks, since subnetworks share
     one value of a clock.
     """
-    of_schedules = [rate != 0 for rate in facts.rates]
+    of_schedules = [rate == 1 for rate in facts.rates]
     return facts.tree(facts.is_clock if opt_state == "carry" else of_schedules)
 
 
@@ -172,4 +172,33 @@ def check_period(facts: StateFacts, opt_state: str, steps: int) -> None:
         raise ValueError(
             f"an optimizer that gathers gradients over {facts.period} steps loses some in rounds "
             f"of {steps} local steps: use a multiple of {facts.period}{remedy}"
+        )
+
+
+def check_weighted(facts: StateFacts, opt_state: str) -> None:
+    """Checks that batches without examples do not disturb what an optimizer accumulates.
+
+    Raises:
+      ValueError: it accumulates gradients over several steps, and such a batch would lose some.
+    """
+    if facts.period != 1 and (opt_state != "local" or facts.holds_params):
+        raise ValueError(
+            "an optimizer that accumulates gradients over several steps loses some if batches have "
+            f"no examples and opt_state={opt_state!r}: make batches larger, use data_parallel, or "
+            "an optimizer that steps on every batch"
+        )
+
+
+def check_first_step(facts: StateFacts, step: int) -> None:
+    """Checks that the schedules of a fresh state can begin at this local step.
+
+    Raises:
+      ValueError: a schedule runs on the updates of an optimizer whose number is not fixed.
+    """
+    wrong = [name for name, rate in zip(facts.names, facts.rates) if rate < 0]
+    if step > 0 and wrong:
+        raise ValueError(
+            f"a schedule that runs on a varying number of local steps cannot begin at step {step}: "
+            f"{wrong[0]!r} counts for one: make the phase with this optimizer the first, or let it "
+            "accumulate over a fixed number of steps"
         )

@@ -27,7 +27,14 @@ from ist_jax.methods.exchanged import Exchanged
 from ist_jax.methods.local_batch import check_subnet, local_batch
 from ist_jax.methods.local_step import Measured, by_name, loss_and_gradient, optimizer_step
 from ist_jax.methods.optimizer_facts import StateFacts, parameter_numbers
-from ist_jax.methods.optimizer_state import at_step, check_period, state_labels, ticking
+from ist_jax.methods.optimizer_state import (
+    at_step,
+    check_first_step,
+    check_period,
+    check_weighted,
+    state_labels,
+    ticking,
+)
 from ist_jax.methods.output_shapes import output_shapes
 from ist_jax.methods.predictor import Predictor
 from ist_jax.methods.state import Plan, Start, State, Worker, first_counters
@@ -78,6 +85,13 @@ def _unless_failed(weight_S: Array, new_S: Any, old_S: Any) -> Any:
     return jax.tree.map(choose, new_S, old_S)
 
 
+def _of_trained(weight_S: Array, measured_SxJ: Measured) -> Array:
+    """The participation of each worker: 0 for a worker whose batches had no example."""
+    if "weight" not in measured_SxJ:
+        return weight_S
+    return jnp.where(measured_SxJ["weight"].sum(axis=1) > 0, weight_S, 0)
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class SubnetMethod(Method):
     """A method whose workers train subnetworks, or copies, alone and synchronise once per round.
@@ -105,6 +119,9 @@ class SubnetMethod(Method):
     def check_local_steps(self, steps: int) -> None:
         check_period(self.facts, self.opt_state, steps)
 
+    def check_first_step(self, step: int) -> None:
+        check_first_step(self.facts, step)
+
     def _round(
         self, state: State, view: View, key: Key, weight_S: Array, *, steps: int
     ) -> tuple[State, Metrics]:
@@ -112,8 +129,9 @@ class SubnetMethod(Method):
         state = self._repartition(state, plan, named_key(key, "move"))
         pulled_S = self.exchange.pull(state.store, plan.indices)
         trained_S, opt_S, measured_SxJ = self._train(state, pulled_S, view, key, steps)
+        push_key, pushed_S = named_key(key, "push"), _of_trained(weight_S, measured_SxJ)
         store = self.exchange.push(
-            state.store, pulled_S, trained_S, plan.indices, weight_S, named_key(key, "push")
+            state.store, pulled_S, trained_S, plan.indices, pushed_S, push_key
         )
         if plan.synchronised:
             store, state = self._outer_update(state, store)
@@ -179,6 +197,8 @@ class SubnetMethod(Method):
                 self.task, self.decomposition.subnet, params, batch, loss_key
             )
             weight = measured.get("weight")
+            if weight is not None:
+                check_weighted(self.facts, self.opt_state)
             return optimizer_step(self.tx, gradient, params, opt_state, weight, ticks), measured
 
         first = (worker.params, worker.opt_state)

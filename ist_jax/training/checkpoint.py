@@ -56,9 +56,9 @@ class Checkpoints:
     """The checkpoints in one folder, numbered by round; the newest two are kept.
 
     A checkpoint is the method's state in storage order, sharded or not, and a JSON object. A file
-    of digests commits it. That file is written last, after the arrays have been read back, and it
-    is verified before the checkpoint is read. Without it, orbax would load a damaged array without
-    an error.
+    of digests commits it. That file is written last, after the arrays have been read back
+    (`arrays`). It is verified before the checkpoint is read. Without it, orbax would load a damaged
+    array without an error.
 
     Args:
       folder: where the checkpoints are; made if it is missing.

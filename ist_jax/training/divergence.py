@@ -11,6 +11,7 @@ from ist_jax.core.trees import leaf_names
 from ist_jax.core.types import Array
 from ist_jax.methods import State
 
+REMEDY = "lower the learning rate, or clip gradients"
 SUBNETS = "_subnets"  # suffix of a split's name under which subnetworks' metrics are reported
 
 
@@ -25,7 +26,7 @@ def check_loss(loss_SxJ: np.ndarray, round: int) -> None:
     worker, step = np.argwhere(~np.isfinite(loss_SxJ))[0]
     raise NonFiniteLossError(
         f"the loss of subnetwork {worker} became {loss_SxJ[worker, step]} in local step {step + 1} "
-        f"of round {round}: lower the learning rate, or clip gradients"
+        f"of round {round}: {REMEDY}"
     )
 
 
@@ -38,7 +39,7 @@ def check_state(state: State, round: int) -> None:
         )
 
 
-def check_metrics(metrics: Mapping[str, Mapping[str, Any]], where: str) -> None:
+def check_metrics(metrics: Mapping[str, Mapping[str, Any]], where: str, remedy: str) -> None:
     """Raises NonFiniteLossError if a metric is nan or infinite.
 
     Logits may become nan in the last round even though the parameters are finite.
@@ -46,6 +47,7 @@ def check_metrics(metrics: Mapping[str, Mapping[str, Any]], where: str) -> None:
     Args:
       metrics: split -> {name: a value, or those of all subnetworks}.
       where: for the message, such as "in the evaluation after round 3".
+      remedy: what to do, for the message.
     """
     for split, values in metrics.items():
         for name, value in values.items():
@@ -54,8 +56,7 @@ def check_metrics(metrics: Mapping[str, Mapping[str, Any]], where: str) -> None:
                 shown = np.atleast_1d(value)[wrong[0]]
                 whose = f" of subnetwork {wrong[0]}" if np.ndim(value) else ""
                 raise NonFiniteLossError(
-                    f"{split.removesuffix(SUBNETS)} {name}{whose} became {shown} {where}: "
-                    "lower the learning rate, or clip gradients"
+                    f"{split.removesuffix(SUBNETS)} {name}{whose} became {shown} {where}: {remedy}"
                 )
 
 

@@ -100,7 +100,8 @@ def evaluate_model(
     sums_of_chunks = (jax.device_get(sums(predictor, chunk[part])) for chunk in chunks)
     total = functools.reduce(plus, sums_of_chunks)
     metrics = {name: float(value) for name, value in means(total).items()}
-    check_metrics({part: metrics}, f"in the evaluation on {dataset.name}")
+    remedy = "the outputs are no longer finite: use an earlier checkpoint, or train again"
+    check_metrics({part: metrics}, f"in the evaluation on {dataset.name}", remedy)
     return metrics
 
 

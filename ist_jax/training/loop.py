@@ -19,7 +19,7 @@ from ist_jax.core.types import Array, Key, Metrics
 from ist_jax.data.base import Dataset
 from ist_jax.methods import Method, Start, State
 from ist_jax.training.config import LoopConfig, Phase, phase_steps
-from ist_jax.training.divergence import check_loss, check_metrics, check_state
+from ist_jax.training.divergence import REMEDY, check_loss, check_metrics, check_state
 from ist_jax.training.evaluation import evaluate_chunks, means, plus
 from ist_jax.training.local_losses import LocalLosses
 from ist_jax.training.loggers import Logger, Terminal
@@ -224,7 +224,8 @@ class _Run:
         calibration = self.dataset.calibration_batch(examples, sharding) if examples else None
         with self.run_state.timed("evaluate"):
             metrics = self._metrics(method, state, calibration)
-        check_metrics(metrics, f"in the evaluation after round {self.run_state.round}")
+        where = f"in the evaluation after round {self.run_state.round}"
+        check_metrics(metrics, where, REMEDY)
         self.run_state.select(metrics, self.task.selects)
         with_link = self.config.link is not None
         by_worker = self.losses.by_worker

@@ -68,6 +68,13 @@ def test_a_rule_that_matches_a_part_of_a_name_is_told_the_rule_that_matches_it(r
     assert says in str(error.value)
 
 
+def test_a_leaf_without_a_rule_is_not_told_to_take_that_of_another():
+    """'w' matches 'w', so that 'w2' needs a rule of its own, not 'w.*' for both."""
+    params = {"w": jnp.ones(4), "w2": jnp.ones(4)}
+    with pytest.raises(ValueError, match="none matches 'w2': add one"):
+        label_axes(params, [("w", ("h",))], {"h": 4})
+
+
 def test_the_rule_that_is_told_matches():
     """Also where the pattern cannot be extended: then it is the name itself."""
     for pattern in ("kernel", "layer", "yer/ker", "a|kernel", "^layer", "kernel$"):

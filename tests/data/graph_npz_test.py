@@ -91,8 +91,14 @@ def test_a_graph_made_in_python_may_have_masks_of_bytes_and_labels_with_an_axis(
 
 REFUSED = {
     "two names": (
-        OURS | named(PLAIN) | dict(x=RAW.features_NxD),
-        "node_features and x may both be",
+        PYG | named(PLAIN) | dict(feat=RAW.features_NxD),
+        "x and feat may both be its features",
+    ),
+    "two kinds of edges": (
+        {name: array for name, array in OURS.items() if name != "edges"}
+        | named(PLAIN)
+        | dict(edge_index=RAW.edges_2xE, src=RAW.edges_2xE[0], dst=RAW.edges_2xE[1]),
+        "edge_index and src with dst may both be its edges",
     ),
     "no split": (OURS | named(PLAIN[:2]), "it has no test split .test_mask, .*; it holds node_fea"),
     "a split that is not there": (PYG | named(PLAIN), "names split 3, and it has only 0"),
@@ -139,6 +145,12 @@ REFUSED = {
         "one integer label per node; .*: y.argmax.axis=1. are these labels",
     ),
 }
+
+
+def test_names_of_ours_win(tmp_path):
+    others = dict(x=np.zeros((N, 2)), y=np.zeros(N, int), features=np.zeros(3), row=np.zeros(2))
+    given = OURS | named(PLAIN)
+    assert load(tmp_path, **given, **others).fingerprint == load(tmp_path, **given).fingerprint
 
 
 @pytest.mark.parametrize("case", REFUSED)

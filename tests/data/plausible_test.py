@@ -221,11 +221,9 @@ def test_an_exported_model_refuses_data_on_another_scale(tmp_path, capsys):
     for factor in (1 / 16, 16):
         assert status_of(factor) == 2
         error = capsys.readouterr().err
-        assert (
-            error.startswith("error: data.npz, test: measured in deviations") and "scale" in error
-        )
+        assert error.startswith("error: data.npz, test: train inputs are ") and "scale" in error
         assert error.count("\n") == 1
     assert status_of(1, shift=10) == 0
-    assert "warning: data.npz, test: measured in deviations" in capsys.readouterr().err
+    assert "warning: data.npz, test: train inputs are " in capsys.readouterr().err
     assert evaluate.main(["evaluate", f"--model={tmp_path}/model"]) == 0
     assert "warning: " not in capsys.readouterr().err, "the data that it was trained on"

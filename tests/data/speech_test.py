@@ -187,7 +187,7 @@ def test_broken_clips_and_folders_raise_an_error_before_any_feature_is_computed(
         data.load("speech_commands", str(folder))
 
 
-@pytest.mark.parametrize("length", [None, 0xFFFFFFFF])
+@pytest.mark.parametrize("length", [None, 0x7FFFF000, 0xFFFFFFFF])
 def test_extensible_headers_and_samples_from_a_pipe_are_read(folder, length):
     """Format tag 65534 was "damaged" before Python 3.12; a pipe has no length to announce."""
     before = data.load("speech_commands", str(folder))

@@ -108,6 +108,21 @@ def one_by_one(method, data, count):
         yield before, copy(state), np.asarray(metrics["weight_SxJ"])[:, 0]
 
 
+def test_a_worker_without_examples_does_not_take_part_in_the_average():
+    """It averaged in what it had, so that the others moved less far."""
+    method, data = (
+        local_sgd(split(1.0, 4), TASK, optax.sgd(0.1), num_workers=4, batch_size=1),
+        graph(100),
+    )
+    view = next(data.views(jax.random.key(5), 4, method.sharding, [range(1)]))
+    train = lambda weight_S: one_round(method, method.fresh(ROOT), view, ROOT, weight_S, 1)
+    state, metrics = train(np.ones(4))
+    has_examples_S = np.asarray(metrics["weight_SxJ"]).sum(axis=1) > 0
+    assert 0 < has_examples_S.sum() < 4
+    expected, _ = train(has_examples_S.astype(float))
+    jax.tree.map(np.testing.assert_array_equal, state.store, expected.store)
+
+
 def is_equal(*trees):
     return all(jax.tree.leaves(jax.tree.map(lambda a, b: (a == b).all(), *trees)))
 

@@ -3,7 +3,8 @@
     ist-jax evaluate --model DIR [--name SOURCE] [--dir DIR] [--dataset NAME] [--split test]
 
 SOURCE is a value of data.name; by default, the source that the model was trained on. Inputs are
-normalised as in training. Data that differ from the training data must be on the same scale.
+normalised as in training. Other inputs must be on the scale of the training inputs; graphs are not
+compared.
 """
 
 import dataclasses
@@ -24,7 +25,7 @@ from ist_jax.core.errors import first_line
 from ist_jax.core.model import Stats
 from ist_jax.core.types import Batch, Indices, Params
 from ist_jax.data import SOURCES, Dataset, Spec
-from ist_jax.data.plausible import compare_with_moments, sampled
+from ist_jax.data.plausible import Summary, compare, sampled_inputs, summary
 from ist_jax.methods.predictor import Predictor, model_predictor
 from ist_jax.models.linen import LinenModel
 from ist_jax.training import export
@@ -70,21 +71,20 @@ def _check(spec: Spec, dataset: Dataset) -> None:
         )
 
 
-def _compare(spec: Spec, data: Dataset, split: str) -> list[str]:
-    """Warnings about inputs that differ from the training inputs.
+def _compare(trained: Summary | None, data: Dataset, split: str) -> list[str]:
+    """Warnings about inputs that differ from the training inputs. Graphs are not compared.
 
     Raises:
       DataError: the inputs are on a different scale.
     """
-    arrays = getattr(data, split)
-    if "x" not in arrays:  # a graph
+    rows, name = sampled_inputs(data, split), f"{data.name}, {split}"
+    if trained is None or rows is None:
         return []
-    rows = sampled(arrays["x"], data.spec.example_shape)
-    return compare_with_moments(rows, spec.mean, spec.std, f"{data.name}, {split}")
+    return compare(trained, summary(rows), name, name, "these inputs")
 
 
-def _read(model: str) -> tuple[export.Exported, Config, Spec]:
-    """The exported model, its config, and the spec of the data that it was trained on.
+def _read(model: str) -> tuple[export.Exported, Config, Spec, Summary | None]:
+    """The exported model, its config, and the spec and inputs of the data it was trained on.
 
     Raises:
       ConfigError: there is no exported model in the folder `model`, or it is damaged.
@@ -95,7 +95,8 @@ def _read(model: str) -> tuple[export.Exported, Config, Spec]:
         config = on_this_machine(from_record(exported.about["config"], "model.json"))
         _check_variables(exported, make_decomposition(config, spec).example)
         make_task(config, spec)  # raises if the spec names no known task
-        return exported, config, spec
+        inputs = exported.about["data"].get("inputs")  # None: a graph, or an older version
+        return exported, config, spec, None if inputs is None else Summary.from_json(inputs)
     except Exception as error:  # model.json may say anything
         raise ConfigError(
             f"--model {model}: {type(error).__name__}: {first_line(error)}"
@@ -114,7 +115,7 @@ def score(
       ConfigError: there is no exported model, or it does not fit the data.
       DataError: the data cannot be read, or are on a different scale from the training data.
     """
-    exported, config, spec = _read(model)
+    exported, config, spec, inputs = _read(model)
     if not name:
         name, dataset = config.data.name, dataset or config.data.dataset
         if SOURCES[name].reads != "nothing" and not directory:
@@ -124,11 +125,8 @@ def score(
     place = dict(name=name, dir=directory, dataset=dataset)
     data = load_dataset(replace(config, data=place))
     _check(spec, data)
-    warnings = data.warnings
     is_known = data.fingerprint == exported.about["data"].get("fingerprint")
-    if config.data.standardise != "none" and not is_known:
-        warnings += tuple(_compare(spec, data, split))
-    for warning in warnings:
+    for warning in (*data.warnings, *([] if is_known else _compare(inputs, data, split))):
         print(f"warning: {warning}", file=sys.stderr)
     task = make_task(config, spec.reshaped(data.spec.example_shape))  # with the data's shape
     predictor = model_predictor(LinenModel(exported.model), task, exported.params, exported.stats)

@@ -27,6 +27,7 @@ from ist_jax.core.model import Stats
 from ist_jax.core.trees import tree_size
 from ist_jax.core.types import Batch, Params
 from ist_jax.data import Dataset
+from ist_jax.data.plausible import sampled_inputs, summary
 from ist_jax.methods import State
 from ist_jax.methods.predictor import Predictor, measure_stats, model_predictor
 from ist_jax.models.linen import LinenModel
@@ -114,6 +115,7 @@ def _about(
     dataset: Dataset,
 ) -> dict[str, Any]:
     units: dict[str, list[int]] = {}
+    rows = sampled_inputs(dataset, "train")
     if subnet is not None:
         indices = run.state.indices.items()
         units = {group: index_SxM[subnet].tolist() for group, index_SxM in indices}
@@ -128,6 +130,7 @@ def _about(
             "name": dataset.name,
             "fingerprint": dataset.fingerprint,
             "spec": dataset.spec._asdict(),
+            "inputs": None if rows is None else summary(rows)._asdict(),
         },
         "eval_norm": run.experiment.config.model.eval_norm,
         "eval_batch_size": run.experiment.config.eval_batch_size,
