@@ -23,15 +23,21 @@ jax.config.update("jax_disable_most_optimizations", True)
 
 # files that take minutes; they are begun first, so that all processes end at about the same time
 LONG = (
-    "methods_conformance_test.py",
-    "decompositions_conformance_test.py",
     "killed_test.py",
     "graph_laws_test.py",
-    "convolutional_laws_test.py",
+    "methods_conformance_test.py",
+    "decompositions_conformance_test.py",
     "loop_test.py",
-    "run_test.py",
     "distributed_test.py",
+    "convolutional_laws_test.py",
+    "codecs_test.py",
     "colabs_test.py",
+    "run_test.py",
+    "kept_commands_test.py",
+    "memory_of_architectures_test.py",
+    "graph_training_test.py",
+    "blocks_test.py",
+    "workdir_test.py",
 )
 
 

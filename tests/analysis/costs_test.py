@@ -108,7 +108,8 @@ def test_small_blocks_of_a_dtype_share_a_collective_and_large_ones_have_their_ow
         np.testing.assert_array_equal(got, np.asarray(block)[[0, 2, 1, 3]])
 
 
-@pytest.mark.parametrize("slots", also_slowly([6], [4, 6, 12]))
+@pytest.mark.slow
+@pytest.mark.parametrize("slots", [4, 6, 12])
 def test_the_bound_of_units_with_several_holders_is_below_what_averaging_takes(slots):
     """All holders but one send a unit for the mean, and all next holders but one receive the mean.
 

@@ -81,7 +81,8 @@ def test_a_loop_without_floating_point_operations_counts_nothing():
     assert 2 * 4**3 <= meter._flops(jax.make_jaxpr(f)(*given)) < 3 * 4**3
 
 
-@pytest.mark.parametrize("name", also_slowly(["ist-outer"], sorted(METHODS)))
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(METHODS))
 def test_every_method_is_metered(name, tmp_path):
     method = METHODS[name](4, placements()["sharded-4"]())
     summary = run([(method, 6 * 4 * BATCH, 3)], TASK, dataset(), LoopConfig(eval_every=0)).summary
@@ -142,10 +143,8 @@ def test_the_state_of_data_parallel_is_the_full_model_on_every_device():
     )
 
 
-@pytest.mark.parametrize(
-    "name",
-    also_slowly(["ist-carry"], ["ist-carry", "local-sgd", "ensemble", "data-parallel"]),
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["ist-carry", "local-sgd", "ensemble", "data-parallel"])
 def test_a_timed_synchronisation_leaves_the_run_as_it_is(name):
     timed, plain = (
         run(

@@ -46,6 +46,7 @@ def test_the_faster_placement_is_taken_and_kept(made, tmp_path, monkeypatch, cap
     )
 
 
+@pytest.mark.slow
 def test_what_was_chosen_is_kept_before_anything_is_trained(tmp_path, monkeypatch):
     """A run is killed where training begins, and started again: nothing is measured twice."""
 

@@ -266,6 +266,7 @@ def test_a_run_starts_from_another_ones_parameters_with_any_number_of_subnetwork
     )
 
 
+@pytest.mark.slow
 def test_a_run_that_started_from_another_goes_on_without_it(ist_run, tmp_path):
     source = shutil.copytree(ist_run[0], tmp_path / "source")
     command = ["run", *QUICK, f"--init_from={source}", f"--workdir={tmp_path}/next"]

@@ -34,6 +34,7 @@ def gist(tmp_path_factory):
     return workdir, trained(workdir)
 
 
+@pytest.mark.slow
 def test_a_run_of_gist_leaves_the_record_of_any_run(gist):
     workdir, summary = gist
     assert summary["samples_seen"] == 40 and summary["local_steps"] == 10, (

@@ -79,6 +79,7 @@ def test_golden_order():
     )
 
 
+@pytest.mark.slow
 def test_a_batch_has_the_examples_of_its_positions_drawn_one_by_one():
     """Over any number of passes, also for several workers with shards of different sizes."""
     sizes, count = jnp.array([3, 13, 40]), 30

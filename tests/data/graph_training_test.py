@@ -12,7 +12,6 @@ from cases import (
     FEATURES,
     FIRST_PRODUCTS,
     ROOT,
-    also_slowly,
     graph_dataset,
     placements,
     random_params,
@@ -44,7 +43,8 @@ from ist_jax.training.loop import LoopConfig
 MODELS = (GCN((6, 20), CLASSES), GraphSAGE((6, 9), CLASSES), GAT((4,), CLASSES, heads=2))
 
 
-@pytest.mark.parametrize("model", also_slowly(MODELS[:1], MODELS))
+@pytest.mark.slow
+@pytest.mark.parametrize("model", MODELS)
 def test_a_union_of_clusters_is_the_graph_of_its_nodes_and_padding_changes_nothing(model):
     data = graph_dataset(clusters=5)
     params, _ = random_weights(model)
@@ -110,6 +110,7 @@ def test_all_clusters_are_the_full_graph_and_a_pass_covers_every_training_node_o
     assert counted == RAW.train_N.sum()
 
 
+@pytest.mark.slow
 def test_a_cluster_that_is_named_twice_counts_once():
     arrays = device_arrays(graph_dataset(clusters=5), "train")
     once, twice = (

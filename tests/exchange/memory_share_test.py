@@ -74,7 +74,8 @@ def compiled(network, num_subnets):
     return method, programs, 4 * EXAMPLES * (FEATURES + 1)
 
 
-@pytest.mark.parametrize("network", also_slowly(["two-layers"], sorted(NETWORKS)))
+@pytest.mark.slow
+@pytest.mark.parametrize("network", sorted(NETWORKS))
 def test_nothing_but_activations_is_gathered(network):
     _, programs, _ = compiled(network, 8)
     kinds = {

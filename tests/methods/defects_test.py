@@ -94,6 +94,7 @@ def test_b3_the_last_local_step_of_a_round_is_kept():
     )
 
 
+@pytest.mark.slow
 def test_b4_the_trailing_steps_are_kept_when_a_round_does_not_fill():
     """B4: steps after the last full round of an epoch were lost."""
     method, data = ist(two_groups(2), TASK, SGD, batch_size=BATCH), dataset()
@@ -194,6 +195,7 @@ def test_x1_no_repartition_reads_stale_blocks():
         state, _ = rounds(method, r + 1, 5, data)
 
 
+@pytest.mark.slow
 def test_x2_a_round_may_be_longer_than_a_pass():
     """X2: H beyond the first epoch was an IndexError."""
     method, data = ist(chain(4), TASK, SGD, batch_size=BATCH), dataset()

@@ -139,7 +139,7 @@ def test_law_8_workers_start_from_one_initialisation_and_see_different_batches(n
 
 
 @pytest.mark.parametrize("place", also_slowly(["vmapped"], ["looped", "vmapped", "sharded-1"]))
-@pytest.mark.parametrize("make", [two_groups, custom], ids=["mlp", "custom"])
+@pytest.mark.parametrize("make", also_slowly([two_groups], [two_groups, custom]))
 def test_law_4_one_subnetwork_is_plain_training(place, make):
     decomposition, data = make(1), dataset()
     placement = placements()[place]()

@@ -9,7 +9,7 @@ import sys
 
 import jax
 import pytest
-from cases import BATCH, METHODS, ROOT, TASK, also_slowly, dataset, placements
+from cases import BATCH, METHODS, ROOT, TASK, dataset, placements
 from finished_runs import finished
 from processes import ended
 
@@ -34,7 +34,8 @@ def bytes_of(function, *given):
     return hlo.bytes_sent(jax.jit(function).lower(*given).compile().as_text())
 
 
-@pytest.mark.parametrize("subnets", also_slowly([True], [False, True]))
+@pytest.mark.slow
+@pytest.mark.parametrize("subnets", [False, True])
 def test_evaluation_sends_the_bytes_of_its_program_whenever_it_runs(subnets, tmp_path):
     method, data = on_a_mesh(), dataset()
     config = LoopConfig(eval_every=1, calibration_examples=20, eval_subnets=subnets)

@@ -240,7 +240,8 @@ def test_law_10_a_run_that_resumes_equals_the_unbroken_run_bit_for_bit(
         assert resumed.summary[name] == unbroken.summary[name]
 
 
-@pytest.mark.parametrize("name", also_slowly(["diloco"], sorted(METHODS)))
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(METHODS))
 def test_law_10_every_method_resumes_where_it_stopped(tmp_path, name):
     def make():
         return [(METHODS[name](4), 9 * SAMPLES, 3)]
