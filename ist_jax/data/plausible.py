@@ -47,8 +47,8 @@ class Summary(NamedTuple):
     def from_json(cls, fields: Mapping[str, Any]) -> "Summary":
         """The summary whose `_asdict()` is `fields`. Raises TypeError or ValueError."""
         given = cls(**fields)
-        numbers = map(float, given[1:-1])
-        return cls(str(given.dtype), *numbers, bool(given.has_fractions))
+        low, high, mean, std, size = map(float, given[1:6])
+        return cls(str(given.dtype), low, high, mean, std, size, bool(given.has_fractions))
 
     def __str__(self) -> str:
         bounds = f"from {self.low:.4g} to {self.high:.4g}"
