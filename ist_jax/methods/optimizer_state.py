@@ -137,20 +137,20 @@ def _check_reset(facts: StateFacts) -> None:
     if own := _named(facts, _OWN_CLOCK):
         raise ValueError(
             f"{own} counts the steps of its schedule together with those of its averages, and "
-            "opt_state='reset' would begin both anew in every round: use 'carry' or 'local'"
-        )
-    if wrong := [name for name, rate in zip(facts.names, facts.rates) if rate < 0]:
-        raise ValueError(
-            "opt_state='reset' sets the counts of schedules to the global step, and "
-            f"{wrong[0]!r} follows no fixed number of local steps: use 'carry' or 'local'"
+            "opt_state='reset' would restart both in every round: use 'carry' or 'local'"
         )
     if any(
         name.endswith("mini_step") and not is_clock
         for name, is_clock in zip(facts.names, facts.is_clock)
     ):
         raise ValueError(
-            "optax.MultiSteps with should_skip_update_fn gathers gradients over a number of steps "
-            "that depends on them, and opt_state='reset' would lose some: use 'local'"
+            "optax.MultiSteps with should_skip_update_fn accumulates gradients over a number of "
+            "steps that depends on them, and opt_state='reset' would lose some: use 'local'"
+        )
+    if wrong := [name for name, rate in zip(facts.names, facts.rates) if rate < 0]:
+        raise ValueError(
+            "opt_state='reset' sets the counts of schedules to the global step, and "
+            f"{wrong[0]!r} follows no fixed number of local steps: use 'carry' or 'local'"
         )
 
 
@@ -165,13 +165,13 @@ def check_period(facts: StateFacts, opt_state: str, steps: int) -> None:
     remedy = "" if facts.holds_params else " or opt_state='carry'"
     if facts.period is None:
         raise ValueError(
-            "an optimizer that gathers gradients over a varying number of steps ends a round "
+            "an optimizer that accumulates gradients over a varying number of steps ends a round "
             f"between two of its updates: use a fixed number{remedy}"
         )
     if steps % facts.period:
         raise ValueError(
-            f"an optimizer that gathers gradients over {facts.period} steps loses some in rounds "
-            f"of {steps} local steps: use a multiple of {facts.period}{remedy}"
+            f"an optimizer that accumulates gradients over {facts.period} steps loses some in "
+            f"rounds of {steps} local steps: use a multiple of {facts.period}{remedy}"
         )
 
 

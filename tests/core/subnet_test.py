@@ -54,7 +54,7 @@ def test_the_first_matching_rule_wins_and_must_match_the_whole_name():
     "rules,says",
     [
         # no rule is left for the leaf
-        ([("kernel", (None, "h")), ("bias", None)], "a part of 'layer/bias': write '.*/bias'"),
+        ([("kernel", (None, "h")), ("bias", None)], "a part of 'layer/kernel': write '.*/kernel'"),
         # a catch-all rule takes the leaf, and the group has none
         ([("kernel", (None, "h")), (".*", None)], "a part of 'layer/kernel': write '.*/kernel'"),
         ([("layer", ("h",)), (".*", None)], "a part of 'layer/bias': write 'layer/.*'"),

@@ -12,7 +12,7 @@ from tiny_model import assert_alike, distance, plainly_trained, tiny, trained
 
 from ist_jax import Phase, data_parallel, ensemble, ist, local_sgd
 from ist_jax.core.placement import sharded, subnet_mesh
-from ist_jax.methods import optimizer_facts
+from ist_jax.methods import Start, optimizer_facts
 from ist_jax.methods.optimizer_facts import inspect
 
 GATHERING = {
@@ -59,11 +59,26 @@ def test_steps_that_vary_or_depend_on_gradients_are_not_reset():
         ist(tiny(2), TASK, varying, batch_size=BATCH)
     Phase(ist(tiny(2), TASK, varying, batch_size=BATCH, opt_state="carry"), 1000, 3)
     skipping = optax.MultiSteps(optax.sgd(0.1), 2, should_skip_update_fn=optax.skip_not_finite)
-    with pytest.raises(ValueError, match="with should_skip_update_fn gathers gradients over a num"):
+    with pytest.raises(
+        ValueError, match="with should_skip_update_fn accumulates gradients over"
+    ):
         ist(tiny(2), TASK, skipping, batch_size=BATCH)
     with pytest.raises(ValueError, match="depends on the gradients of all of a subnetwork"):
         ist(tiny(2), TASK, skipping, batch_size=BATCH, opt_state="carry")
     local_sgd(tiny(2), TASK, skipping, num_workers=2, batch_size=BATCH, opt_state="local")
+
+
+def test_a_schedule_on_a_varying_number_of_steps_is_no_later_phase():
+    """It began again, or at the local step, which is too far."""
+    schedule = optax.sgd(optax.linear_schedule(0.1, 0.0, 100))
+    skipping = optax.MultiSteps(schedule, 2, should_skip_update_fn=optax.skip_not_finite)
+    varying = optax.MultiSteps(schedule, lambda step: 2 + step)
+    for tx in (skipping, varying):
+        method = data_parallel(tiny(2), TASK, tx, num_workers=2, batch_size=BATCH)
+        start = Start(method.params(method.fresh(ROOT)), step=7)
+        with pytest.raises(ValueError, match="cannot begin at step 7: .*gradient_step' counts for"):
+            method.fresh(ROOT, start)
+        method.fresh(ROOT, start._replace(step=0))
 
 
 @pytest.mark.parametrize(

@@ -108,6 +108,20 @@ def one_by_one(method, data, count):
         yield before, copy(state), np.asarray(metrics["weight_SxJ"])[:, 0]
 
 
+@pytest.mark.parametrize("opt_state", ["reset", "carry", "local"])
+def test_an_optimizer_that_accumulates_is_refused_where_batches_may_be_empty(opt_state):
+    """With 'reset' and 'carry', an empty batch lost what the others had accumulated."""
+    tx = optax.MultiSteps(optax.sgd(0.1), 2)
+    options = dict(num_workers=2, batch_size=1, opt_state=opt_state)
+    method = local_sgd(split(1.0, 2), TASK, tx, **options)
+    rounds(method, 1, 2, graph(1))
+    if opt_state == "local":
+        rounds(method, 1, 2, graph(10))
+        return
+    with pytest.raises(ValueError, match="accumulates gradients over several steps loses some if"):
+        rounds(method, 1, 2, graph(10))
+
+
 def test_a_worker_without_examples_does_not_take_part_in_the_average():
     """It averaged in what it had, so that the others moved less far."""
     method, data = (

@@ -51,12 +51,12 @@ def test_an_exported_model_whose_logits_are_nan_has_no_score():
 
 def test_the_subnetwork_whose_metric_is_not_finite_is_named():
     fine = {"validation": {"loss": 1.0, "accuracy": 0.5}, "test_subnets": {"loss": [1.0, 2.0]}}
-    check_metrics(fine, "here")
+    check_metrics(fine, "here", "stop")
     for value, split in ((float("inf"), "test"), (float("nan"), "validation")):
         metrics = fine | {f"{split}_subnets": {"loss": [1.0, value, value]}}
         says = f"{split} loss of subnetwork 1 became {value} in round 3: lower the learning rate"
         with pytest.raises(NonFiniteLossError, match=says):
-            check_metrics(metrics, "in round 3")
+            check_metrics(metrics, "in round 3", "lower the learning rate")
 
 
 @pytest.mark.parametrize(
