@@ -293,9 +293,15 @@ def test_parameters_that_the_state_computes_are_not_merged(name):
     local_sgd(tiny(2), TASK, make(), opt_state="carry", **options)
 
 
-def test_the_page_names_every_optimizer():
-    names = {name.split(",")[0] for name in (*TABLE, *REFUSED)}
+def test_the_page_says_of_every_optimizer_what_is_so():
+    names = {name.split(",")[0] for name in REFUSED}
     assert not [name for name in names if f"`{name}`" not in PAGE]
+    said = {}
+    for row, *cells in re.findall(r"^\| (.*?) \| (.*?) \| (.*?) \| .*? \|$", PAGE, re.MULTILINE):
+        for name in re.findall(r"`(\w+)`", row):
+            said.setdefault(name, [not cell.startswith("no") for cell in cells])
+    for name, (_, *outcomes) in TABLE.items():
+        assert said[name] == [outcome == WORKS for outcome in outcomes], name
 
 
 @pytest.mark.skipif(optax.__version__ != TESTED, reason="another optax may have more transforms")

@@ -59,9 +59,7 @@ def test_steps_that_vary_or_depend_on_gradients_are_not_reset():
         ist(tiny(2), TASK, varying, batch_size=BATCH)
     Phase(ist(tiny(2), TASK, varying, batch_size=BATCH, opt_state="carry"), 1000, 3)
     skipping = optax.MultiSteps(optax.sgd(0.1), 2, should_skip_update_fn=optax.skip_not_finite)
-    with pytest.raises(
-        ValueError, match="with should_skip_update_fn accumulates gradients over"
-    ):
+    with pytest.raises(ValueError, match="with should_skip_update_fn accumulates gradients over"):
         ist(tiny(2), TASK, skipping, batch_size=BATCH)
     with pytest.raises(ValueError, match="depends on the gradients of all of a subnetwork"):
         ist(tiny(2), TASK, skipping, batch_size=BATCH, opt_state="carry")
