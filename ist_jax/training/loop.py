@@ -7,12 +7,11 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any
 
 import jax
-import numpy as np
 
 from ist_jax.analysis import meter
 from ist_jax.analysis.meter import Programs
 from ist_jax.core.keys import named_key
-from ist_jax.core.processes import any_process, fetch, is_first, key_on, replicate
+from ist_jax.core.processes import any_process, is_first, key_on, replicate
 from ist_jax.core.sample_order import View
 from ist_jax.core.task import Task
 from ist_jax.core.types import Array, Key, Metrics
@@ -20,7 +19,7 @@ from ist_jax.data.base import Dataset
 from ist_jax.methods import Method, Start, State
 from ist_jax.training.config import LoopConfig, Phase, phase_steps
 from ist_jax.training.divergence import REMEDY, check_loss, check_metrics, check_state
-from ist_jax.training.evaluation import evaluate_chunks, means, plus
+from ist_jax.training.evaluator import Evaluator
 from ist_jax.training.local_losses import LocalLosses
 from ist_jax.training.loggers import Logger, Terminal
 from ist_jax.training.outputs import check_outputs
@@ -32,7 +31,6 @@ from ist_jax.training.workdir import Workdir
 
 Stop = Callable[[], bool]
 Given = tuple[State, View, Key]  # what a round is given, besides the weights of the workers
-SPLITS = ("validation", "test")  # evaluated while training
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,6 +109,9 @@ class _Run:
     def _train(self, phase: Phase, state: State) -> State:
         """Trains the remaining rounds of a phase, and returns its state."""
         self.programs = Programs()
+        self.evaluator = Evaluator(
+            phase.method, self.task, self.dataset, self.config, self.run_state
+        )
         with contextlib.closing(self._views(phase)) as views:
             view = next(views, None)  # the first copy to the devices is not training time
             for steps in phase.rounds(self.run_state.steps):
@@ -206,7 +207,7 @@ class _Run:
         self, method: Method, state: State, row: dict[str, Any], boundary: _Boundary
     ) -> None:
         if boundary.evaluates:
-            row |= self._evaluate(method, state)
+            row |= self._evaluate(state)
         self.recorder.log(row)
         self.recorder.flush()
         if boundary.saves or boundary.stops:
@@ -217,36 +218,15 @@ class _Run:
                 f"the same command resumes from there"
             )
 
-    def _evaluate(self, method: Method, state: State) -> dict[str, Any]:
+    def _evaluate(self, state: State) -> dict[str, Any]:
         """Evaluates the state; what an evaluation adds to a round's row."""
-        examples = self.config.calibration_examples
-        sharding = method.sharding
-        calibration = self.dataset.calibration_batch(examples, sharding) if examples else None
         with self.run_state.timed("evaluate"):
-            metrics = self._metrics(method, state, calibration)
-        where = f"in the evaluation after round {self.run_state.round}"
-        check_metrics(metrics, where, REMEDY)
+            metrics = self.evaluator(state)
+        check_metrics(metrics, f"in the evaluation after round {self.run_state.round}", REMEDY)
         self.run_state.select(metrics, self.task.selects)
         with_link = self.config.link is not None
         by_worker = self.losses.by_worker
         return evaluated_row(self.run_state, by_worker, with_link=with_link) | metrics
-
-    def _metrics(self, method: Method, state: State, calibration: Any) -> dict[str, Any]:
-        """{split: {metric: value}}; metrics of subnetworks are under "<split>_subnets"."""
-        config, sums = self.config, {}
-        options = dict(batch_size=config.eval_batch_size, subnets=config.eval_subnets)
-        program = jax.jit(lambda *given: evaluate_chunks(method, self.task, *given, **options))
-        for chunks in self.dataset.chunks(SPLITS, method.sharding, config.eval_batch_size):
-            name = ("evaluate", *chunks)
-            with self.run_state.timed("compile"):
-                compiled = self.programs.get(name, program, state, chunks, calibration)
-                sent = self.programs.bytes_sent(name, method)
-            self.run_state.add_sent("evaluation", sent)
-            chunk_sums = jax.tree.map(fetch, compiled(state, chunks, calibration))
-            for split, sum in chunk_sums.items():
-                sums[split] = plus(sums[split], sum) if split in sums else sum
-        metrics = {split: means(sum) for split, sum in sums.items()}
-        return jax.tree.map(lambda value: np.asarray(value).tolist(), metrics)
 
     def _summary(self) -> dict[str, Any]:
         """The summary, with the costs of the phase whose workers hold the smallest model."""

@@ -18,7 +18,8 @@ from ist_jax.analysis import hlo, meter
 from ist_jax.cli.commands.launch_local import free_port
 from ist_jax.cli.records.columns import named_columns
 from ist_jax.training.evaluation import evaluate_chunks
-from ist_jax.training.loop import SPLITS, Stopped
+from ist_jax.training.evaluator import SPLITS
+from ist_jax.training.loop import Stopped
 from ist_jax.training.run_state import RunState
 
 SAMPLES = 4 * BATCH
