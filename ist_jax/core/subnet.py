@@ -17,7 +17,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from ist_jax.core.trees import NoRuleError, check_all_match, map_with_names, match
+from ist_jax.core.trees import check_all_match, has_rule, leaf_names, map_with_names, match
 from ist_jax.core.types import Array, Axes, Indices, Params, Rules
 
 
@@ -67,7 +67,8 @@ def _label(name: str, leaf: Any, rules: Rules, sizes: Mapping[str, int]) -> Labe
         if group is not None and sizes[group] != length:
             raise ValueError(
                 f"a labelled axis is as long as its group: axis {axis} of {name!r} has length "
-                f"{length}, group {group!r} has {sizes[group]} units; split composite axes"
+                f"{length}, group {group!r} has {sizes[group]} units: name the axes in the order "
+                f"of {leaf.shape}, and split composite ones"
             )
     return Label(axes)
 
@@ -90,11 +91,9 @@ def label_axes(params: Params, rules: Rules, sizes: Mapping[str, int]) -> Any:
       ValueError: a leaf has no rule, an axis is not as long as its group, or a group has no size or
         no leaf. The message names the leaf, the axis and both sizes.
     """
-    try:
-        labels = map_with_names(lambda name, leaf: _label(name, leaf, rules, sizes), params)
-    except NoRuleError:
+    if not all(has_rule(rules, name) for name in leaf_names(params)):
         check_all_match(rules, params)  # the error about a misspelt rule says more
-        raise
+    labels = map_with_names(lambda name, leaf: _label(name, leaf, rules, sizes), params)
     used = {
         group for label in jax.tree.leaves(labels, is_leaf=is_label) for _, group in label.groups
     }

@@ -34,21 +34,22 @@ def map_with_names(f: Callable[..., Any], tree: Any, *rest: Any) -> Any:
     )
 
 
-class NoRuleError(ValueError):
-    """A leaf has no rule."""
+def has_rule(rules: Rules, name: str) -> bool:
+    """Whether the pattern of a rule matches the full name."""
+    return any(re.fullmatch(pattern, name) for pattern, _ in rules)
 
 
 def match(rules: Rules, name: str) -> Axes | None:
     """The value of the first rule whose pattern matches the full name (`re.fullmatch`).
 
     Raises:
-      NoRuleError: no rule matches. The message names the leaf.
+      ValueError: no rule matches. The message names the leaf.
     """
     for pattern, value in rules:
         if re.fullmatch(pattern, name):
             return value
     known = ", ".join(repr(pattern) for pattern, _ in rules) or "none"
-    raise NoRuleError(
+    raise ValueError(
         f"every leaf needs a rule, but none matches {name!r}: add one (patterns: {known})"
     )
 

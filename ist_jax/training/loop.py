@@ -86,8 +86,15 @@ class _Run:
 
     def _resume(self, saved: Mapping[str, Any]) -> None:
         self.run_state = RunState.from_json(saved, len(self.phases))
-        where = {"round": self.run_state.round, "samples_seen": self.run_state.samples_seen}
-        self.recorder.say(where, f"resuming after round {self.run_state.round}")
+        run_state, last = self.run_state, len(self.phases) - 1
+        is_over = run_state.phase == last and run_state.steps == phase_steps(self.phases[last])
+        text = (
+            "finished already, and nothing is trained: use another workdir for another run"
+            if is_over
+            else f"resuming after round {run_state.round}"
+        )
+        where = {"round": run_state.round, "samples_seen": run_state.samples_seen}
+        self.recorder.say(where, text)
 
     def _first_state(self, method: Method, start: Start | None) -> State:
         """The state that a phase begins with, or resumes from."""

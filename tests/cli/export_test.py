@@ -170,6 +170,12 @@ def test_what_cannot_be_exported_or_scored_is_one_line(ist_run, tmp_path, capsys
     capsys.readouterr()
     cases = [
         (exporting.main, ["--workdir=nowhere", "--out=x"], "nowhere holds no run"),
+        (evaluate.main, [f"--model={workdir}"], "is the workdir of a run: export its model first"),
+        (
+            evaluate.main,
+            [f"--model={tmp_path}/good", "--name=idx"],
+            "--name idx needs --dir",
+        ),
         (
             exporting.main,
             [f"--workdir={workdir}", "--out=x", "--subnet=4"],

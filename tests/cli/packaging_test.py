@@ -35,6 +35,13 @@ def wheel(tmp_path_factory):
     return zipfile.ZipFile(built)
 
 
+def test_a_script_beside_a_clone_imports_the_package(tmp_path):
+    """The clone's folder, ist_jax, is no package, and must not hide the one inside it."""
+    (tmp_path / "ist_jax").mkdir()
+    script = [sys.executable, "-c", "import ist_jax; ist_jax.decompose"]
+    subprocess.run(script, cwd=tmp_path, check=True)
+
+
 def test_one_package_is_installed_and_it_is_typed(wheel):
     names = {name.split("/")[0] for name in wheel.namelist()}
     packages = {name for name in names if not name.endswith(".dist-info")}

@@ -103,11 +103,18 @@ def test_what_cannot_be_reported_is_one_line(tmp_path, capsys):
         (tmp_path / folder).mkdir()
         for name in ("config.json", "metrics.jsonl", "summary.json"):
             (tmp_path / folder / name).write_text(content)
+    (tmp_path / "begun").mkdir()
+    (tmp_path / "begun" / "config.json").write_text("{}")
+    (tmp_path / "python").mkdir()
+    (tmp_path / "python" / "summary.json").write_text("{}")
     whole = finished()
     no_number = whole._replace(summary=whole.summary | {"seconds": None})
     write_workdir(tmp_path / "none", no_number)
     for arguments, says in (
-        ([], "no finished run (summary.json) in no folder"),
+        ([], "give at least one folder"),
+        ([str(tmp_path / "begun")], "no finished run (summary.json) in"),
+        ([str(tmp_path / "begun")], "1 unfinished: the same command resumes them"),
+        ([str(tmp_path / "python")], "was written from Python, and has no config.json"),
         ([str(tmp_path / "nowhere")], "no finished run"),
         ([str(tmp_path / "broken")], "does not hold a complete run record"),
         ([str(tmp_path / "hollow")], "does not hold a complete run record"),

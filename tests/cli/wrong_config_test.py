@@ -19,7 +19,7 @@ CASES = [
         "--config.optimizer.momentum is no option: did you mean 'optimizer.momentum'",
     ),
     ("--optimizer.learning_rte=1", "did you mean 'optimizer.learning_rate'"),
-    ("--learning_rate=1", "did you mean '.*learning_rate'"),
+    ("--learning_rate=1", "did you mean 'outer.learning_rate' or 'optimizer.learning_rate'"),
     ("--method=its", "method is one of .* not 'its': did you mean 'ist'"),
     ("--decomposition=neurons", "decomposition is one of auto, mlp"),
     ("--model.name=mpl", "model.name is one of mlp.* not 'mpl': did you mean 'mlp'"),

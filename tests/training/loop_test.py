@@ -138,6 +138,9 @@ def test_a_users_logger_takes_every_row_and_is_closed_once_also_when_the_run_fai
     results = run(phases, TASK, dataset(), CONFIG, tmp_path, loggers=[kept])
     assert kept.rows == results.history[2:] and kept.closed == 1
     assert kept.texts == ["resuming after round 2"]
+    again = Kept()
+    run(phases, TASK, dataset(), CONFIG, tmp_path, loggers=[again])
+    assert "finished already, and nothing is trained" in again.texts[0]
 
 
 def test_rows_of_one_evaluation_and_its_round_are_one_row():

@@ -8,6 +8,7 @@ compared.
 """
 
 import dataclasses
+import pathlib
 import sys
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -89,6 +90,11 @@ def _read(model: str) -> tuple[export.Exported, Config, Spec, Summary | None]:
     Raises:
       ConfigError: there is no exported model in the folder `model`, or it is damaged.
     """
+    if (pathlib.Path(model) / "config.json").is_file():
+        raise ConfigError(
+            f"--model {model} is the workdir of a run: export its model first, "
+            f"ist-jax export --workdir {model} --out DIR"
+        )
     try:
         exported = export.read(model)
         spec = Spec.from_json(exported.about["data"]["spec"])
@@ -122,6 +128,8 @@ def score(
             raise ConfigError(
                 f"--model {model} was trained on {name}: give --dir, the folder or file of the data"
             )
+    elif name in SOURCES and SOURCES[name].reads != "nothing" and not directory:
+        raise ConfigError(f"--name {name} needs --dir, the {SOURCES[name].reads} it reads")
     place = dict(name=name, dir=directory, dataset=dataset)
     data = load_dataset(replace(config, data=place))
     _check(spec, data)

@@ -71,9 +71,12 @@ def report(folders: Sequence[pathlib.Path], out: pathlib.Path | None = None) -> 
 
 
 def _check_finished(folders: Sequence[pathlib.Path]) -> None:
+    if not folders:
+        raise ConfigError("give at least one folder: the workdir of a run or of a sweep")
     if not results.find(folders):
-        places = ", ".join(map(str, folders)) or "no folder"
-        raise ConfigError(f"no finished run (summary.json) in {places}")
+        places, begun = ", ".join(map(str, folders)), len(results.unfinished(folders))
+        more = f"; {begun} unfinished: the same command resumes them" if begun else ""
+        raise ConfigError(f"no finished run (summary.json) in {places}{more}")
 
 
 def keep(folders: Sequence[pathlib.Path], file: pathlib.Path, command: str = "") -> None:

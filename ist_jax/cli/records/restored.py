@@ -10,6 +10,7 @@ import jax
 
 from ist_jax.cli.config import Config, ConfigError, from_json, replace
 from ist_jax.cli.experiment import Experiment, resolve
+from ist_jax.cli.records.results import check_recorded
 from ist_jax.cli.validation import validate
 from ist_jax.core.errors import first_line
 from ist_jax.core.processes import fetch
@@ -66,8 +67,11 @@ def restore(workdir: str | pathlib.Path) -> Restored:
       ConfigError: the workdir holds no run, or no checkpoint that can be read.
     """
     workdir = pathlib.Path(workdir).expanduser()
+    check_recorded(workdir)
     if not (workdir / "config.json").is_file():
-        raise ConfigError(f"{workdir} holds no run: there is no config.json")
+        raise ConfigError(
+            f"{workdir} holds no run: there is no config.json (runs of a sweep are in its folders)"
+        )
     config = on_this_machine(from_json(workdir / "config.json"))
     spec, fingerprint = _data_of(workdir)
     experiment = resolve(config, spec=spec)

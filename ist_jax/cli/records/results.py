@@ -77,8 +77,18 @@ def unfinished(folders: Sequence[pathlib.Path]) -> list[pathlib.Path]:
     return sorted(workdir for workdir in begun if not (workdir / "summary.json").exists())
 
 
+def check_recorded(workdir: pathlib.Path) -> None:
+    """Raises ConfigError if `ist_jax.run` was called from Python: it records no configuration."""
+    if (workdir / "summary.json").is_file() and not (workdir / "config.json").is_file():
+        raise ConfigError(
+            f"{workdir} was written from Python, and has no config.json: reports and exports need "
+            "a workdir of ist-jax run"
+        )
+
+
 def read_workdir(workdir: pathlib.Path) -> Run:
     """The finished run in `workdir`. Raises ConfigError if its record is damaged or too old."""
+    check_recorded(workdir)
     try:
         content = json_content((workdir / "config.json").read_text())
         config = {**as_json(Config()), **content["config"]}
