@@ -107,6 +107,7 @@ def test_every_method_is_metered(name, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_compiled_bytes_are_none_where_workers_share_a_device():
     method = ist(two_groups(4), TASK, SGD, batch_size=BATCH, placement=placements()["sharded-2"]())
     summary = run([(method, 3 * 4 * BATCH, 3)], TASK, dataset(), LoopConfig(eval_every=0)).summary

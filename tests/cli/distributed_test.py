@@ -186,6 +186,7 @@ def test_what_is_wrong_on_one_host_ends_all_with_a_line_each(tmp_path):
         assert "Traceback" not in first + second and "ended before" not in first + second
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "option,says",
     [

@@ -27,6 +27,7 @@ def ist_run(tmp_path_factory):
     return trained(tmp_path_factory.mktemp("ist") / "run")
 
 
+@pytest.mark.slow
 def test_the_whole_model_scores_elsewhere_as_it_did_in_the_run(ist_run, tmp_path, capsys):
     workdir, summary = ist_run
     capsys.readouterr()

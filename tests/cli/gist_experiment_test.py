@@ -46,6 +46,7 @@ def test_a_run_of_gist_leaves_the_record_of_any_run(gist):
     assert data["notes"]["nodes"] == 1797 and data["spec"]["task"] == "node_classification"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("subnet", [None, 1])
 def test_an_exported_graph_network_scores_as_it_did(gist, subnet, tmp_path):
     about = export.write(str(gist[0]), str(tmp_path / "out"), subnet)

@@ -50,6 +50,7 @@ def stream(view, worker, count, chunk):
     return np.concatenate(pieces)
 
 
+@pytest.mark.slow
 def test_every_pass_sees_every_example_once_in_a_new_order_whatever_the_batch_size():
     shards = Shards(jnp.arange(30) + 100, jnp.array([0, 13]), jnp.array([13, 17]))
     view = View(None, shards, jax.random.key(0))

@@ -9,7 +9,7 @@ import tempfile
 import jax
 import numpy as np
 import pytest
-from cases import METHODS, also_slowly, dataset, params_of, rounds
+from cases import METHODS, dataset, params_of, rounds
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -28,7 +28,8 @@ SPLITS = {
 TRAINED = list(itertools.product(["ist", "data-parallel", "diloco"], SPLITS))
 
 
-@pytest.mark.parametrize("name,split", also_slowly([("data-parallel", "dirichlet")], TRAINED))
+@pytest.mark.slow
+@pytest.mark.parametrize("name,split", TRAINED)
 def test_training_is_that_of_one_device_that_has_everything(name, split):
     data = dataset(shards=SPLITS[split])
 

@@ -89,6 +89,7 @@ def isolated_graph(nodes, arrays, kind):
     return graph_dataset(raw, first_product=FIRST_PRODUCTS[kind]).arrays("test")["graph"]
 
 
+@pytest.mark.slow
 def test_all_clusters_are_the_full_graph_and_a_pass_covers_every_training_node_once():
     data = graph_dataset(clusters=5)
     arrays = device_arrays(data, "train")
@@ -231,6 +232,7 @@ def test_sub_gcns_train_alike_in_all_placements_and_are_evaluated_on_the_full_gr
         assert_close(params, results[0][0], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_evaluation_over_parts_counts_every_node_once_in_the_graph_of_its_part():
     """Five clusters, two at a time. The last batch repeats a cluster, which counts no more.
 

@@ -42,8 +42,9 @@ def test_law_6_with_a_minimum_depth(partition):
     check_law_6(decomposition, decomposition.partition, 4)
 
 
-@pytest.mark.parametrize("place", also_slowly(["mesh"], ["one device", "mesh"]))
-@pytest.mark.parametrize("min_units", also_slowly([4], [0, 4]))
+@pytest.mark.slow
+@pytest.mark.parametrize("place", ["one device", "mesh"])
+@pytest.mark.parametrize("min_units", [0, 4])
 def test_the_full_model_is_evaluated_with_its_blocks_in_order(place, min_units):
     """Also after rounds: the prediction is the full model's on parameters in original order."""
     decomposition, data = chain(4, min_units=min_units), dataset()

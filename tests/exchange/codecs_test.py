@@ -11,7 +11,6 @@ from cases import (
     BATCH,
     ROOT,
     TASK,
-    also_slowly,
     custom,
     dataset,
     placements,
@@ -180,7 +179,8 @@ def test_the_compiled_bytes_are_the_arithmetic_and_smaller(name):
     )
 
 
-@pytest.mark.parametrize("name", also_slowly(["int8"], REDUCED))
+@pytest.mark.slow
+@pytest.mark.parametrize("name", REDUCED)
 def test_training_with_a_rounded_exchange_learns_as_well(name):
     data = dataset()
     loss = {}

@@ -97,7 +97,8 @@ def test_nothing_but_activations_is_gathered(network):
         assert c.result_bytes in activations | sums or small, f"{c} is no activation"
 
 
-@pytest.mark.parametrize("network", also_slowly(["two-layers"], sorted(NETWORKS)))
+@pytest.mark.slow
+@pytest.mark.parametrize("network", sorted(NETWORKS))
 def test_parameters_gradients_and_optimizer_state_per_device_fall_as_one_over_s(network):
     """With carried Adam, three copies of the model are stored, 1 / S of each on a device."""
     held, worked = {}, {}

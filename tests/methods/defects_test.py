@@ -111,6 +111,7 @@ def test_b4_the_trailing_steps_are_kept_when_a_round_does_not_fill():
     )
 
 
+@pytest.mark.slow
 def test_b5_a_prediction_does_not_depend_on_the_test_sets_size_or_cut():
     """B5: a test batch of one example crashed; accuracy depended on how batches were composed."""
     method, data = ist(two_groups(2), TASK, SGD, batch_size=BATCH), dataset()

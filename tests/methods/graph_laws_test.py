@@ -202,6 +202,7 @@ def test_law_7_exactly_the_configured_local_steps_reach_the_global_model(name, k
     check_law_7(lambda tx: method_by_name(name, kind, tx, "vmapped"), data_of(kind), 3)
 
 
+@pytest.mark.slow
 @by_kind
 def test_law_8_workers_that_see_one_graph_start_alike_and_drop_their_own_features(kind):
     """Copies of one model: first losses differ by dropout alone; with clusters, by the batch."""

@@ -177,7 +177,8 @@ def test_carried_counts_are_equal_in_all_subnetworks_though_some_have_no_example
 PLACES = {"looped": looped, "vmapped": vmapped, "sharded": lambda: sharded(subnet_mesh(2))}
 
 
-@pytest.mark.parametrize("place", also_slowly(["sharded"], PLACES))
+@pytest.mark.slow
+@pytest.mark.parametrize("place", PLACES)
 def test_data_parallel_takes_the_gradient_of_the_mean_over_all_examples_of_a_step(place):
     data, options = graph(10), dict(num_workers=4, batch_size=1, placement=PLACES[place]())
     method = data_parallel(split(1.0, 4), TASK, optax.sgd(1.0), **options)

@@ -18,6 +18,7 @@ from ist_jax.models import conv as module
 from ist_jax.models.conv import Conv, conv, plain_conv
 
 
+@pytest.mark.slow
 @given(
     size=st.sampled_from([1, 2, 3, 5]),
     stride=st.integers(1, 3),

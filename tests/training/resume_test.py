@@ -48,6 +48,7 @@ def test_a_run_that_died_before_it_had_a_lock_starts_again_and_says_so(finished,
     assert metrics(begun) == metrics(finished)
 
 
+@pytest.mark.slow
 def test_resuming_with_another_revision_is_noted_once_and_kept_with_the_record(
     finished, tmp_path, capsys, monkeypatch
 ):

@@ -86,6 +86,7 @@ def newest_files(broken):
     return [file for file in files_of(broken / "checkpoints") if file.parts[0] in ("6", "6.sha256")]
 
 
+@pytest.mark.slow
 def test_a_flipped_byte_in_any_file_of_a_checkpoint_falls_back_to_the_one_before(broken, tmp_path):
     files = newest_files(broken[0])
     assert len(files) > 5 and pathlib.Path("6.sha256") in files
