@@ -114,6 +114,12 @@ def _looks_like_mask(array: np.ndarray, num_nodes: int) -> bool:
     )
 
 
+def missing_node(nodes: np.ndarray, num_nodes: int) -> int | None:
+    """A number among `nodes` that no node has; None if all of them are from 0 to N - 1."""
+    ends = (nodes.min(), nodes.max()) if nodes.size else ()
+    return next((int(node) for node in ends if not 0 <= node < num_nodes), None)
+
+
 def _mask_of_nodes(array: np.ndarray, name: str, num_nodes: int, source: str) -> np.ndarray:
     """bool[N] from the numbers of nodes, [n] or [n, 1]."""
     node_n = array[:, 0] if array.ndim == 2 and array.shape[1] == 1 else array
@@ -122,8 +128,7 @@ def _mask_of_nodes(array: np.ndarray, name: str, num_nodes: int, source: str) ->
             f"{source}: {name} has the numbers of a split's nodes; it is "
             f"{array.dtype}{list(array.shape)}: give integers of shape [n]"
         )
-    if node_n.size and (node_n.min() < 0 or node_n.max() >= num_nodes):
-        wrong = node_n.min() if node_n.min() < 0 else node_n.max()
+    if (wrong := missing_node(node_n, num_nodes)) is not None:
         raise DataError(
             f"{source}: {name} has nodes from 0 to {num_nodes - 1}, and one is {wrong}: give the "
             "numbers of nodes of this graph"

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ist_jax.core.types import CsrMatrix
-from ist_jax.data.graph_layouts import as_labels, as_mask
+from ist_jax.data.graph_layouts import as_labels, as_mask, missing_node
 from ist_jax.data.raw import DataError, label_remedy
 
 
@@ -96,8 +96,7 @@ def _check_labels_and_edges(raw: RawGraph, source: str) -> None:
             f"{source}: edges are integers of shape (2, E); "
             f"they are {edges.dtype}{list(edges.shape)}: give the two nodes of every edge"
         )
-    if edges.size and (edges.min() < 0 or edges.max() >= num_nodes):
-        wrong = edges.min() if edges.min() < 0 else edges.max()
+    if (wrong := missing_node(edges, num_nodes)) is not None:
         raise DataError(
             f"{source}: edges join nodes 0 to {num_nodes - 1}, and one names node {wrong}: number "
             "the nodes as the rows of the features"

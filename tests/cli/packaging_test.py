@@ -38,8 +38,9 @@ def wheel(tmp_path_factory):
 def test_a_script_beside_a_clone_imports_the_package(tmp_path):
     """The clone's folder, ist_jax, is no package, and must not hide the one inside it."""
     (tmp_path / "ist_jax").mkdir()
-    script = [sys.executable, "-c", "import ist_jax; ist_jax.decompose"]
-    subprocess.run(script, cwd=tmp_path, check=True)
+    script = [sys.executable, "-c", "import ist_jax; print(ist_jax.decompose.__name__)"]
+    ended = subprocess.run(script, cwd=tmp_path, capture_output=True, text=True)
+    assert ended.stdout == "decompose\n", ended.stderr
 
 
 def test_one_package_is_installed_and_it_is_typed(wheel):
