@@ -19,6 +19,7 @@ from ist_jax.data.base import Dataset
 from ist_jax.methods import Method, Start, State
 from ist_jax.training.config import LoopConfig, Phase, phase_steps
 from ist_jax.training.divergence import REMEDY, check_loss, check_metrics, check_state
+from ist_jax.training.environment import record_from_python
 from ist_jax.training.evaluator import Evaluator
 from ist_jax.training.local_losses import LocalLosses
 from ist_jax.training.loggers import Logger, Terminal
@@ -266,8 +267,8 @@ def run(
       task: loss, batch and metrics.
       dataset: training, validation and test data. Its warnings are logged first.
       config: see `LoopConfig`.
-      workdir: folder for metrics.jsonl, summary.json, TensorBoard events and checkpoints; None
-        writes nothing. A run resumes from the newest checkpoint in its workdir.
+      workdir: folder for config.json, metrics.jsonl, summary.json, TensorBoard events and
+        checkpoints; None writes nothing. A run resumes from the newest checkpoint in its workdir.
       loggers: take the row of every round, as the workdir and the terminal do; closed at the end.
       start: what the first phase starts from instead of a fresh initialisation, such as
         `Start(params)`.
@@ -300,6 +301,7 @@ def run(
         opened = Workdir(workdir, lambda text: recorder.say({}, text))
         closing.callback(opened.close)
         recorder.add_first(opened, opened.history)
+        opened.begin(lambda: record_from_python(phases, dataset, config, start))
         for warning in dataset.warnings:
             recorder.say({}, f"warning: {warning}")
         return _Run(phases, task, dataset, config, recorder, opened, stop)(start)

@@ -147,6 +147,17 @@ class Workdir:
         except (CheckpointError, OtherProcessError) as error:
             raise WorkdirError(str(error)) from error
 
+    def begin(self, content: Callable[[], Mapping[str, Any]]) -> None:
+        """Writes `content()` to config.json, unless a run has begun here.
+
+        Raises:
+          WorkdirError: it cannot be written.
+        """
+        if self._path is None or not is_first() or (self._path / "config.json").exists():
+            return
+        with self._as_workdir_error():
+            write_whole(self._path / "config.json", json_text(content(), indent=2) + "\n")
+
     def log(self, row: Row, text: str | None = None) -> None:
         """Appends the row of a round. Raises WorkdirError if it cannot be written."""
         with self._as_workdir_error():
