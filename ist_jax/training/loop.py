@@ -23,7 +23,7 @@ from ist_jax.training.environment import record_from_python
 from ist_jax.training.evaluator import Evaluator
 from ist_jax.training.local_losses import LocalLosses
 from ist_jax.training.loggers import Logger, Terminal
-from ist_jax.training.outputs import check_outputs
+from ist_jax.training.outputs import check_run
 from ist_jax.training.recorder import Recorder
 from ist_jax.training.results import Results, Stopped
 from ist_jax.training.run_state import RunState
@@ -276,7 +276,7 @@ def run(
         When it returns True in any process, the run saves and raises Stopped.
 
     Raises:
-      DataError: a model's outputs do not fit the data (`Task.check`).
+      DataError: data, model and task do not fit together (`training.outputs`).
       NonFiniteLossError: a loss, a metric or a parameter became nan or infinite; the message names
         round and subnetwork or leaf. Earlier checkpoints are kept.
       Stopped: `stop` returned True.
@@ -290,7 +290,7 @@ def run(
     config = config or LoopConfig()
     config.check_link(phases)
     for phase in phases:
-        check_outputs(phase.method, task, dataset)
+        check_run(phase.method, task, dataset)
     total = sum(phase_steps(phase) * phase.samples_per_step for phase in phases)
     with contextlib.ExitStack() as closing:
         if is_first():

@@ -126,7 +126,7 @@ def test_a_task_without_a_check_takes_all_outputs():
 
 
 def test_the_shapes_of_outputs_are_known_of_the_model_and_of_a_subnetwork():
-    batch = {"x": jnp.zeros((3, FEATURES))}
+    batch = {"x": jnp.zeros((3, FEATURES)), "y": jnp.zeros(3, jnp.int32)}
     shapes = ist(custom(2), TASK, SGD, batch_size=BATCH).output_shapes(batch)
     assert {name: outputs.shape for name, outputs in shapes.items()} == {
         "the model": (3, CLASSES),
