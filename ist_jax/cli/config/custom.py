@@ -18,7 +18,6 @@ file and of the modules beside it that it imports, and a run resumes with these 
 """
 
 import contextlib
-import functools
 import hashlib
 import importlib.util
 import inspect
@@ -78,7 +77,8 @@ class Module:
         module = importlib.util.module_from_spec(spec)
         with self.reraise_with_path(), _importable(self._file.parent) as neighbours:
             spec.loader.exec_module(module)
-        self.digests = {file.name: _digest(file) for file in (self._file, *neighbours)}
+        self._files = (self._file, *neighbours)
+        self.digests = self._digests()
         named = {name: value for name, value in vars(module).items() if callable(value)}
         self.get_config: Callable[..., Any] | None = named.get("get_config")
         for name, value in named.items():
@@ -87,6 +87,13 @@ class Module:
         self.functions = {name: named[name] for name in FUNCTIONS if name in named}
         for name, function in self.functions.items():
             self._check_parameters(name, function)
+
+    def _digests(self) -> dict[str, str]:
+        return {f.name: hashlib.sha256(f.read_bytes()).hexdigest() for f in self._files}
+
+    def is_current(self) -> bool:
+        """Whether the files have the content that was executed. Raises OSError if one is gone."""
+        return self.digests == self._digests()
 
     def _check_name(self, name: str) -> None:
         known = ("get_config", *FUNCTIONS)
@@ -133,10 +140,6 @@ class Module:
             raise ConfigError(f"{start}{what}{text}") from error
 
 
-def _digest(file: pathlib.Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()
-
-
 @contextlib.contextmanager
 def _importable(folder: pathlib.Path) -> Iterator[list[pathlib.Path]]:
     """Lets a file import modules in its folder, and unloads them afterwards.
@@ -156,19 +159,19 @@ def _importable(folder: pathlib.Path) -> Iterator[list[pathlib.Path]]:
             del sys.modules[name]
 
 
-@functools.lru_cache(maxsize=8)
-def _loaded(path: str, digest: str) -> Module:
-    """The file, executed once for each content."""
-    del digest
-    return Module(path)
+_EXECUTED: dict[str, Module] = {}  # by path, so that a file is executed once
 
 
 def module_of(config: Config) -> Module | None:
-    """The file `config.builders`; None if it is ''. Raises ConfigError if there is no such file."""
-    if not config.builders:
+    """The file `config.builders`; None if it is ''. Raises ConfigError if it cannot be read."""
+    path = config.builders
+    if not path:
         return None
     try:
-        return _loaded(config.builders, _digest(pathlib.Path(config.builders)))
+        if path not in _EXECUTED or not _EXECUTED[path].is_current():
+            pathlib.Path(path).read_bytes()
+            _EXECUTED[path] = Module(path)
+        return _EXECUTED[path]
     except OSError as error:
         raise ConfigError(
             f"builders={config.builders}: this file builds parts of the run, and cannot be read "

@@ -80,8 +80,8 @@ def restore(workdir: str | pathlib.Path, builders: str = "") -> Restored:
         )
     recorded = from_json(workdir / "config.json")
     config = on_this_machine(replace(recorded, builders=builders or recorded.builders))
-    check_builders(workdir, config)
     spec, fingerprint = _data_of(workdir)
+    check_builders(workdir, config)
     experiment = resolve(config, spec=spec)
     try:
         saved, state = _newest(workdir, experiment)
