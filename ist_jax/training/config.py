@@ -7,6 +7,7 @@ from typing import Any
 from ist_jax.analysis.links import Link, check_simulated
 from ist_jax.methods import Method
 from ist_jax.training.failures import Failures
+from ist_jax.training.files import json_text
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,6 +82,9 @@ class LoopConfig:
       time_syncs: whether every phase begins by timing a synchronisation, on a copy of the state.
       settings: what else to record, by name, such as {"learning_rate": 0.1}. Tables label runs by
         the values in which they differ. Values are those of JSON.
+
+    Raises:
+      ValueError: a value of `settings` is none of JSON.
     """
 
     seed: int = 0
@@ -94,6 +98,14 @@ class LoopConfig:
     link: Link | None = None
     time_syncs: bool = False
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self):
+        try:
+            json_text(dict(self.settings))
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"LoopConfig.settings holds values of JSON, and {error}: write it as text"
+            ) from error
 
     def check_link(self, phases: Sequence[Phase]) -> None:
         """Raises ValueError if a link is simulated where a phase has a real one."""
