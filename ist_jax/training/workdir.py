@@ -153,10 +153,17 @@ class Workdir:
         Raises:
           WorkdirError: it cannot be written.
         """
-        if self._path is None or not is_first() or (self._path / "config.json").exists():
+        if self._path is None:
             return
+        file = self._path / "config.json"
         with self._as_workdir_error():
-            write_whole(self._path / "config.json", json_text(content(), indent=2) + "\n")
+            all_succeed(
+                lambda: (
+                    write_whole(file, json_text(content(), indent=2) + "\n")
+                    if is_first() and not file.exists()
+                    else None
+                )
+            )
 
     def log(self, row: Row, text: str | None = None) -> None:
         """Appends the row of a round. Raises WorkdirError if it cannot be written."""

@@ -162,16 +162,18 @@ def _importable(folder: pathlib.Path) -> Iterator[list[pathlib.Path]]:
 _EXECUTED: dict[str, Module] = {}  # by path, so that a file is executed once
 
 
+def module_at(path: str) -> Module:
+    """The file `path`, executed, again if it has changed since. Raises ConfigError or OSError."""
+    if path not in _EXECUTED or not _EXECUTED[path].is_current():
+        pathlib.Path(path).read_bytes()  # raises OSError if there is none
+        _EXECUTED[path] = Module(path)
+    return _EXECUTED[path]
+
+
 def module_of(config: Config) -> Module | None:
     """The file `config.builders`; None if it is ''. Raises ConfigError if it cannot be read."""
-    path = config.builders
-    if not path:
-        return None
     try:
-        if path not in _EXECUTED or not _EXECUTED[path].is_current():
-            pathlib.Path(path).read_bytes()
-            _EXECUTED[path] = Module(path)
-        return _EXECUTED[path]
+        return module_at(config.builders) if config.builders else None
     except OSError as error:
         raise ConfigError(
             f"builders={config.builders}: this file builds parts of the run, and cannot be read "

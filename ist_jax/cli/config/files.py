@@ -7,7 +7,7 @@ import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ist_jax.cli.config.custom import Module, with_builders
+from ist_jax.cli.config.custom import Module, module_at, with_builders
 from ist_jax.cli.config.errors import ConfigError, nearest
 from ist_jax.cli.config.fields import checked, from_values, replace
 from ist_jax.cli.config.schema import Config
@@ -37,7 +37,7 @@ class ConfigFile:
         if file.suffix == ".json":
             self._make: Callable[..., Any] = functools.partial(from_json, file)
         elif file.suffix == ".py":
-            self._module = Module(path)
+            self._module = module_at(path)
             self._make = self._get_config(self._module)
         else:
             raise ConfigError(
