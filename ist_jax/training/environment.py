@@ -59,7 +59,7 @@ def _installed_revision() -> str | None:
     return origin.get("vcs_info", {}).get("commit_id")
 
 
-def here() -> dict[str, Any]:
+def code_and_machine() -> dict[str, Any]:
     """Revision, versions, machine, devices and time."""
     return {
         "git_revision": git_revision(),
@@ -122,7 +122,7 @@ def record_from_python(
         known["link.latency"] = f"{config.link.latency:g}s"
     return {
         "config": known | dict(config.settings),
-        "environment": here()
+        "environment": code_and_machine()
         | {
             "placement": "sharded" if len(method.sharding.device_set) > 1 else None,
             "num_workers": method.num_workers,

@@ -12,7 +12,7 @@ from ist_jax.cli.config import FIELDS, PATHS, Config, ConfigError, custom, value
 from ist_jax.cli.experiment import Experiment
 from ist_jax.core.processes import OtherProcessError, all_succeed, is_first
 from ist_jax.training.checkpoint import committed_rounds
-from ist_jax.training.environment import CANNOT_BE_REBUILT, about_data, here
+from ist_jax.training.environment import CANNOT_BE_REBUILT, about_data, code_and_machine
 from ist_jax.training.files import json_text, write_whole
 from ist_jax.training.loggers import rows_until
 from ist_jax.training.workdir import STARTS_AGAIN, WorkdirError, is_locked
@@ -31,7 +31,7 @@ def environment(experiment: Experiment, start: Mapping[str, Any] | None = None) 
       experiment: the run, with its data.
       start: the origin of its first parameters, if another run trained them.
     """
-    return here() | {
+    return code_and_machine() | {
         "placement": experiment.placement.name,
         "num_workers": experiment.num_workers,
         "data": about_data(experiment.data),
