@@ -139,8 +139,8 @@ def test_what_a_notebook_installs_is_complete(tmp_path):
     ]
     subprocess.run([*install, f"git+{ROOT.as_uri()}"], check=True, capture_output=True)
     program = (
-        "import ist_jax; from ist_jax.cli.records import record; "
-        "print(ist_jax.__file__, record.__file__, record.git_revision())"
+        "import ist_jax; from ist_jax.training import environment; "
+        "print(ist_jax.__file__, environment.__file__, environment.git_revision())"
     )
     isolated = [
         sys.executable,

@@ -7,8 +7,9 @@ import optax
 
 from ist_jax import data
 from ist_jax.cli.architectures import ARCHITECTURES
-from ist_jax.cli.config import Config, ConfigError
+from ist_jax.cli.config import Config, ConfigError, custom
 from ist_jax.cli.methods import METHODS, splits
+from ist_jax.cli.optimizers import local_optimizer
 from ist_jax.cli.quantities import link
 from ist_jax.data import Dataset, Spec
 from ist_jax.decompositions import Decomposition
@@ -21,6 +22,8 @@ from ist_jax.training.loop import LoopConfig
 
 def load_dataset(config: Config) -> Dataset:
     """The data of the config. Raises DataError if they cannot be read."""
+    if custom.builds(config, "get_dataset"):
+        return custom.build(config, "get_dataset", Dataset)
     d, graph = config.data, ARCHITECTURES[config.decomposition].graph
     is_graph = data.SOURCES[d.name].is_graph
     return data.load(
@@ -44,7 +47,7 @@ def make_decomposition(config: Config, spec: Spec) -> Decomposition:
       ConfigError: the model is for other data, or does not split into so many subnetworks.
     """
     architecture = ARCHITECTURES[config.decomposition]
-    if architecture.task != spec.task:
+    if architecture.task not in (None, spec.task):
         raise ConfigError(
             f"model.name={config.model.name!r} is for {architecture.task}, and "
             f"data.name={config.data.name!r} is {spec.task}: choose another of the two"
@@ -80,12 +83,27 @@ TASKS: dict[str, Callable[[Config, Spec], Task]] = {
 
 
 def make_task(config: Config, spec: Spec) -> Task:
-    """The task for this kind of data.
+    """The task of the config file, or else that for this kind of data.
 
     Raises:
-      ConfigError: an option of the config is for another kind of data.
+      ConfigError: an option of the config is for another kind of data, or there is no task for it.
     """
+    if custom.builds(config, "get_task"):
+        return custom.build(config, "get_task", Task, spec)
+    if spec.task not in TASKS:
+        raise ConfigError(
+            f"data.name={config.data.name!r} is {spec.task}, and there are tasks for "
+            f"{', '.join(TASKS)}: define get_task(config, spec) in the config file"
+        )
     return TASKS[spec.task](config, spec)
+
+
+def make_optimizer(config: Config, total_steps: int) -> optax.GradientTransformation:
+    """The local optimizer of the config, for `total_steps` local steps. Raises ConfigError."""
+    if custom.builds(config, "get_optimizer"):
+        kind = optax.GradientTransformation
+        return custom.build(config, "get_optimizer", kind, total_steps)
+    return local_optimizer(config.optimizer, total_steps)
 
 
 def make_method(

@@ -55,6 +55,10 @@ class TrainingFlags(Processes, ConfigFlags):
 
     workdir: PathText = ""
     """Folder for the records. sweep: for the workdirs of its runs."""
+    loggers: tuple[str, ...] = ()
+    """Experiment trackers that get the metrics as well: trackio, wandb (extras of the package)."""
+    project: str = "ist_jax"
+    """The project under which trackers show the run."""
 
 
 Flags = TypeVar("Flags", bound=TrainingFlags)

@@ -13,6 +13,7 @@ from ist_jax.data import DataError
 from ist_jax.methods.base import StartError
 from ist_jax.training.divergence import NonFiniteLossError
 from ist_jax.training.loop import Stopped
+from ist_jax.training.trackers import TrackerError
 from ist_jax.training.workdir import WorkdirError
 
 FAILED, WRONG = 1, 2
@@ -34,7 +35,7 @@ def exit_status(action: Callable[[], object]) -> int:
         action()
     except SystemExit as end:  # --help
         return int(end.code or 0)
-    except (ConfigError, DataError, StartError) as error:
+    except (ConfigError, DataError, StartError, TrackerError) as error:
         print(f"error: {first_line(error)}", file=sys.stderr)
         return WRONG
     except (JaxRuntimeError, MemoryError) as error:

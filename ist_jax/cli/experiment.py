@@ -7,7 +7,6 @@ from typing import Any
 from ist_jax.cli import builders, methods
 from ist_jax.cli.config import Config, ConfigError
 from ist_jax.cli.methods import num_workers
-from ist_jax.cli.optimizers import local_optimizer
 from ist_jax.cli.validation import placement_of, validate
 from ist_jax.core.placement import Placement
 from ist_jax.data import Dataset, Spec
@@ -100,7 +99,7 @@ def _phases(
     planned = _planned(config, spec)
     per_step = num_workers(config) * batch_size
     total_steps = sum(-(-samples // per_step) for _, samples, _ in planned)
-    tx = local_optimizer(config.optimizer, total_steps)
+    tx = builders.make_optimizer(config, total_steps)
     options: dict[str, Any] = dict(batch_size=batch_size, placement=placement)
     try:
         phases = [

@@ -3,7 +3,8 @@
 from collections.abc import Callable
 
 from ist_jax.cli.architectures import ARCHITECTURES, decomposition_of, with_autos
-from ist_jax.cli.config import FIELDS, Config, ConfigError, values
+from ist_jax.cli.config import FIELDS, Config, ConfigError, custom, values
+from ist_jax.cli.config.custom import CUSTOM
 from ist_jax.cli.config.fields import not_among
 from ist_jax.cli.methods import METHODS, num_workers
 from ist_jax.cli.quantities import link
@@ -12,7 +13,7 @@ from ist_jax.core.placement import Placement, make_placement
 from ist_jax.data import SOURCES
 
 GRAPH_MODELS = ("gcn", "sage", "gat")
-# field -> the models that have it
+# field -> the models that have it, besides custom ones
 FIELDS_OF = {
     "model.dropout": GRAPH_MODELS,
     "model.input_dropout": GRAPH_MODELS,
@@ -64,6 +65,7 @@ def validate(config: Config) -> Config:
     Raises:
       ConfigError: the configuration cannot run. The message is one line: rule, value, remedy.
     """
+    custom.check(config)
     _check_method(config)
     config = with_autos(config)
     _check_model(config)
@@ -121,7 +123,7 @@ def _check_beside(c: Config) -> None:
 def _check_fields_of_models(c: Config) -> None:
     given = values(c)
     for name, models in FIELDS_OF.items():
-        if given[name] != FIELDS[name].default and c.model.name not in models:
+        if given[name] != FIELDS[name].default and c.model.name not in (*models, CUSTOM):
             raise ConfigError(
                 f"{name}={given[name]} belongs to {' and '.join(models)}, and does nothing for "
                 f"model.name={c.model.name!r}: use {FIELDS[name].default}"
@@ -171,7 +173,7 @@ def _check_outer(c: Config) -> None:
 
 def _check_momentum(c: Config) -> None:
     o = c.optimizer
-    if o.momentum and o.name != "sgd":
+    if o.momentum and o.name not in ("sgd", CUSTOM):
         raise ConfigError(
             f"optimizer.momentum={o.momentum} belongs to sgd; {o.name} has its own: use momentum=0"
         )
@@ -216,12 +218,14 @@ def _check_failures(c: Config) -> None:
 
 
 def _check_data(c: Config) -> None:
-    name, source = c.data.name, SOURCES[c.data.name]
     if c.batch_size == 0 and c.data.split != "shared" and num_workers(c) > 1:
         raise ConfigError(
             "batch_size=0 (the full training set) needs data.split=shared, not "
             f"{c.data.split!r}, whose shards differ in size"
         )
+    if c.data.name == CUSTOM:  # its function checks its fields
+        return
+    name, source = c.data.name, SOURCES[c.data.name]
     if source.reads != "nothing" and not c.data.dir:
         raise ConfigError(f"data.name={name!r} needs data.dir, the {source.reads} it reads")
     if source.is_graph:

@@ -1,6 +1,10 @@
 """Error messages of one line."""
 
 
+class ModelError(ValueError):
+    """A model breaks a rule of `core.model.Model`. The message says which, and what to write."""
+
+
 def first_line(error: BaseException) -> str:
     """The first line of an error's message; the name of its class if the message is empty."""
     message = str(error).strip()

@@ -1,12 +1,13 @@
-"""The shapes of a method's outputs, which are known before anything is computed."""
+"""The shapes of a method's outputs and loss, which are known before anything is computed."""
 
 from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from ist_jax.core.decomposition import Decomposition
-from ist_jax.core.errors import first_line
+from ist_jax.core.errors import ModelError, first_line
 from ist_jax.core.subnet import extract, label_axes
 from ist_jax.core.task import Task
 from ist_jax.core.types import Batch
@@ -25,7 +26,7 @@ def output_shapes(decomposition: Decomposition, task: Task, batch: Batch) -> Map
       name of the model, for messages -> a tree of ShapeDtypeStructs.
 
     Raises:
-      ValueError: a model fails on the batch.
+      ValueError: a model fails on the batch, or its loss is not one number.
     """
     full = jax.eval_shape(decomposition.init, jax.random.key(0))
     outputs = {"the model": _shapes("the model", task, decomposition.full, full, batch)}
@@ -43,9 +44,33 @@ def output_shapes(decomposition: Decomposition, task: Task, batch: Batch) -> Map
 
 def _shapes(name: str, task: Task, model: Any, params: Any, batch: Batch) -> Any:
     try:
-        return jax.eval_shape(lambda *given: task.predict(model, *given), params, batch)
+        outputs = jax.eval_shape(lambda *given: task.predict(model, *given), params, batch)
+    except ModelError as error:
+        raise ValueError(f"{name}: {error}") from error
     except Exception as error:  # whatever the model raises
         raise ValueError(
             f"{name} fails on a batch of the data ({type(error).__name__}: {first_line(error)}): "
             "make it for inputs like the data's `example`"
         ) from error
+    _check_loss(name, task, model, params, batch)
+    return outputs
+
+
+def _check_loss(name: str, task: Task, model: Any, params: Any, batch: Batch) -> None:
+    """Raises ValueError unless the loss of a batch, in training, is one number."""
+    loss = lambda params, batch, key: task.loss(model, params, batch, key)
+    try:
+        value, _ = jax.eval_shape(loss, params, batch, jax.random.key(0))
+    except ModelError as error:
+        raise ValueError(f"{name}: {error}") from error
+    except Exception as error:
+        raise ValueError(
+            f"{name} has no loss on a batch of the data "
+            f"({type(error).__name__}: {first_line(error)}): the task's loss returns (loss, aux), "
+            "and fits outputs and labels"
+        ) from error
+    if value.shape != () or not jnp.issubdtype(value.dtype, jnp.floating):
+        raise ValueError(
+            f"the loss of {name} is one number, the mean over the batch, and the task's is "
+            f"{value.dtype.name}{list(value.shape)}: take its mean"
+        )

@@ -1,11 +1,13 @@
 """The arguments of the training loop: phases, and how to evaluate and record them."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from ist_jax.analysis.links import Link, check_simulated
 from ist_jax.methods import Method
 from ist_jax.training.failures import Failures
+from ist_jax.training.files import json_text
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +69,7 @@ class LoopConfig:
 
     Attributes:
       seed: of the root key, from which all keys are derived.
-      name: printed in front of progress lines.
+      name: printed in front of progress lines; in tables, the name of the method.
       eval_every: rounds between evaluations; 0: only at the end.
       checkpoint_every: rounds between checkpoints; 0: only at the end.
       eval_batch_size: examples per evaluation batch.
@@ -78,6 +80,11 @@ class LoopConfig:
       link: a link whose time is simulated, for "simulated_seconds" in the records; only for workers
         on one device, or on the CPU devices of one process.
       time_syncs: whether every phase begins by timing a synchronisation, on a copy of the state.
+      settings: what else to record, by name, such as {"learning_rate": 0.1}. Tables label runs by
+        the values in which they differ. Values are those of JSON.
+
+    Raises:
+      ValueError: a value of `settings` is none of JSON.
     """
 
     seed: int = 0
@@ -90,6 +97,15 @@ class LoopConfig:
     failures: Failures = dataclasses.field(default_factory=Failures)
     link: Link | None = None
     time_syncs: bool = False
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self):
+        try:
+            json_text(dict(self.settings))
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"LoopConfig.settings holds values of JSON, and {error}: write it as text"
+            ) from error
 
     def check_link(self, phases: Sequence[Phase]) -> None:
         """Raises ValueError if a link is simulated where a phase has a real one."""

@@ -63,7 +63,7 @@ def add_up(sums: Callable[[Batch, Array], Any], task: Task, chunk: Chunk, batch_
     return jax.tree.map(lambda leaf_K: leaf_K.sum(axis=0), sums_K)
 
 
-def _checked(task: Task, sums: Sums) -> Sums:
+def checked_sums(task: Task, sums: Sums) -> Sums:
     """`sums`. Raises ValueError if the metric that selects an evaluation is not among them."""
     if task.selects.metric not in sums:
         raise ValueError(
@@ -161,7 +161,7 @@ def evaluate_chunks(
 
     def sums(batch: Batch, weight_B: Array) -> dict[str, Sums]:
         one = lambda outputs: task.metrics(outputs, batch, weight_B)
-        full = {"": _checked(task, one(predictor(batch)))}
+        full = {"": checked_sums(task, one(predictor(batch)))}
         return full if of_subnets is None else full | {SUBNETS: jax.vmap(one)(of_subnets(batch))}
 
     return {

@@ -1,13 +1,14 @@
 """Exported models: a folder with model.json (data, no code) and variables.npz (no pickles)."""
 
+import contextlib
 import dataclasses
 import json
 import os
 import pathlib
 import tempfile
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple, cast
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -27,15 +28,15 @@ class ExportError(ValueError):
 
 
 class Exported(NamedTuple):
-    """An exported model: `model.apply(variables, x)` are the logits of x.
+    """An exported model: `model.apply(variables, x)` are the outputs for x.
 
     Attributes:
-      model: the Flax module.
+      model: the Flax module, or what `read` was given.
       variables: {'params': ...}, and 'norm_stats' if normalisation statistics were measured.
       about: the JSON object that was written with the model.
     """
 
-    model: nn.Module
+    model: Any
     variables: dict[str, Any]
     about: dict[str, Any]
 
@@ -71,42 +72,47 @@ def _from_json(field: Any) -> Any:
     return tuple(field) if isinstance(field, list) else field
 
 
-def write(
-    folder: str | pathlib.Path,
-    model: LinenModel,
-    params: Params,
-    stats: Stats | None,
-    about: dict[str, Any],
-) -> None:
-    """Writes a model whose class is in `ist_jax.models.MODELS` to a new folder.
-
-    Args:
-      folder: new; it appears complete or not at all.
-      model: the model.
-      params: its parameters.
-      stats: its normalisation statistics; None if it has none.
-      about: a JSON object to keep with the model.
-
-    Raises:
-      ExportError: the folder exists, the model is of a class that cannot be exported, or an array
-        is not read back as it was.
-      OSError: the folder cannot be written.
-    """
-    folder, module = pathlib.Path(folder).expanduser(), model.module
-    check_new(folder)
+def _described(module: Any) -> dict[str, Any]:
+    """What `read` needs to make a module of `MODELS` again; of any other model, its class."""
     names = {kind: name for name, kind in MODELS.items()}
     if type(module) not in names:
-        raise ExportError(
-            f"an exported model is one of {', '.join(MODELS)}, not {type(module).__name__}: "
-            "save its variables yourself"
-        )
+        return {"class": type(module).__name__}
     fields = {
         f.name: _to_json(getattr(module, f.name))
         for f in dataclasses.fields(module)
         if f.name not in _OF_EVERY_MODULE
     }
-    content = {"model": {"name": names[type(module)], "fields": fields}, "about": about}
+    return {"name": names[type(module)], "fields": fields}
+
+
+def write(
+    folder: str | pathlib.Path,
+    model: Any,
+    params: Params,
+    stats: Stats | None = None,
+    about: Mapping[str, Any] | None = None,
+) -> None:
+    """Writes a model to a new folder.
+
+    Args:
+      folder: new; it appears complete or not at all.
+      model: a Linen module or an `ist_jax.core.model.Model`. If its class is not one of
+        `ist_jax.models.MODELS`, only its variables are written, and `read` needs the model again.
+      params: its parameters, in nested dicts.
+      stats: its normalisation statistics; None if it has none.
+      about: a JSON object to keep with the model.
+
+    Raises:
+      ExportError: the folder exists, the parameters are not nested dicts, a field of the model is
+        no plain value, or an array is not read back as it was.
+      OSError: the folder cannot be written.
+    """
+    folder = pathlib.Path(folder).expanduser()
+    module = model.module if isinstance(model, LinenModel) else model
+    check_new(folder)
+    content = {"model": _described(module), "about": dict(about or {})}
     variables = jax.device_get(variables_of(params, stats))
+    _check_nested(variables)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as made:
         unfinished = pathlib.Path(made) / folder.name
@@ -117,15 +123,25 @@ def write(
                 file.flush()
                 os.fsync(file.fileno())
             write_whole(unfinished / "model.json", json_text(content, indent=2) + "\n")
-        _check_written(unfinished, variables)
+        _check_written(unfinished, module, variables)
         unfinished.replace(folder)
         flush_folder(folder.parent)
 
 
-def _check_written(folder: pathlib.Path, variables: dict[str, Any]) -> None:
+def _check_nested(variables: Any) -> None:
+    """Raises ExportError if an array is not in nested dicts with names as keys."""
+    for path, leaf in jax.tree_util.tree_flatten_with_path(variables)[0]:
+        if not all(isinstance(getattr(entry, "key", None), str) for entry in path):
+            raise ExportError(
+                "exported parameters are nested dicts with names as keys, and one is at "
+                f"{jax.tree_util.keystr(path)} ({type(leaf).__name__}): save them yourself"
+            )
+
+
+def _check_written(folder: pathlib.Path, module: Any, variables: dict[str, Any]) -> None:
     """Raises ExportError unless `read` returns the variables that were written."""
     flat = lambda tree: cast(dict[str, Any], flatten_dict(tree, sep="/"))
-    written, back = flat(variables), flat(read(folder).variables)
+    written, back = flat(variables), flat(read(folder, module).variables)
     bits = lambda leaf: (leaf.dtype, leaf.shape, np.asarray(leaf).tobytes())
     for name, leaf in written.items():
         if name not in back or bits(leaf) != bits(back[name]):
@@ -141,23 +157,52 @@ def check_new(folder: str | pathlib.Path) -> None:
         raise ExportError(f"{folder} exists already: export to a new folder")
 
 
-def read(folder: str | pathlib.Path) -> Exported:
+def read_about(folder: str | pathlib.Path) -> dict[str, Any]:
+    """What was written about a model, without its arrays. Raises ExportError like `read`."""
+    with _reraise(folder):
+        return dict(_content(folder)["about"])
+
+
+def read(folder: str | pathlib.Path, model: Any = None) -> Exported:
     """The model that `write` wrote.
 
+    Args:
+      folder: with model.json and variables.npz.
+      model: the Linen module or `Model`, if its class is not one of `ist_jax.models.MODELS`.
+
     Raises:
-      ExportError: the folder holds no model, or a damaged one.
+      ExportError: the folder holds no model, or a damaged one; or a model of another class, and it
+        is not given.
     """
-    folder = pathlib.Path(folder).expanduser()
-    try:
-        content = json.loads((folder / "model.json").read_text())
+    with _reraise(folder):
+        content = _content(folder)
         described, about = content["model"], dict(content["about"])
-        model = MODELS[described["name"]](
-            **{name: _from_json(field) for name, field in described["fields"].items()}
-        )
-        with np.load(folder / "variables.npz", allow_pickle=False) as arrays:
+        if model is None and "class" in described:
+            raise ExportError(
+                f"{folder} holds the variables of a model of class {described['class']!r}, which "
+                "ist_jax.models does not have: give the model, read(folder, model)"
+            )
+        if "class" not in described:
+            model = MODELS[described["name"]](
+                **{name: _from_json(field) for name, field in described["fields"].items()}
+            )
+        path = pathlib.Path(folder).expanduser() / "variables.npz"
+        with np.load(path, allow_pickle=False) as arrays:
             variables = unflatten_dict({name: arrays[name] for name in arrays.files}, sep="/")
+    return Exported(model, variables, about)
+
+
+def _content(folder: str | pathlib.Path) -> Any:
+    return json.loads((pathlib.Path(folder).expanduser() / "model.json").read_text())
+
+
+@contextlib.contextmanager
+def _reraise(folder: str | pathlib.Path) -> Iterator[None]:
+    try:
+        yield
+    except ExportError:
+        raise
     except Exception as error:  # damaged files raise all kinds of errors
         raise ExportError(
             f"{folder} holds no exported model ({type(error).__name__}: {error})"
         ) from error
-    return Exported(model, variables, about)

@@ -10,6 +10,7 @@ If subnetworks are evaluated, it has `"validation_subnets": {"accuracy": [0.7, 0
 """
 
 import contextlib
+import importlib.util
 import os
 import pathlib
 import sys
@@ -138,8 +139,27 @@ class TensorBoard:
             self._writer._py_recordio_writer.close()
 
 
+def _bar_class(file: TextIO) -> Any:
+    """tqdm's class of progress bars for a terminal or a notebook; None where a bar is of no use.
+
+    A notebook needs ipywidgets to show one.
+    """
+    if file.isatty():
+        from tqdm import tqdm
+
+        return tqdm
+    ipython = sys.modules.get("IPython")
+    shell = None if ipython is None else ipython.get_ipython()
+    in_notebook = file is sys.stderr and hasattr(shell, "kernel")
+    if not in_notebook or importlib.util.find_spec("ipywidgets") is None:
+        return None
+    from tqdm.notebook import tqdm
+
+    return tqdm
+
+
 class Terminal:
-    """A progress bar on a terminal; elsewhere, a line per evaluation.
+    """A progress bar on a terminal or in a notebook; elsewhere, a line per evaluation.
 
     Args:
       total: samples of the run.
@@ -150,13 +170,12 @@ class Terminal:
     def __init__(self, total: int, name: str, file: TextIO | None = None):
         self._file = file or sys.stderr
         self._name = name
-        self._bar: Any = self._make_bar(total) if self._file.isatty() else None
+        kind = _bar_class(self._file)
+        self._bar: Any = None if kind is None else self._make_bar(kind, total)
 
-    def _make_bar(self, total: int) -> Any:
-        from tqdm import tqdm
-
+    def _make_bar(self, kind: Any, total: int) -> Any:
         form = "{desc} {percentage:3.0f}%|{bar}| {rate_fmt} {remaining} left{postfix}"
-        return tqdm(
+        return kind(
             total=total,
             desc=self._name,
             unit=" samples",

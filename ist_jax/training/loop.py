@@ -19,10 +19,11 @@ from ist_jax.data.base import Dataset
 from ist_jax.methods import Method, Start, State
 from ist_jax.training.config import LoopConfig, Phase, phase_steps
 from ist_jax.training.divergence import REMEDY, check_loss, check_metrics, check_state
+from ist_jax.training.environment import record_from_python
 from ist_jax.training.evaluator import Evaluator
 from ist_jax.training.local_losses import LocalLosses
 from ist_jax.training.loggers import Logger, Terminal
-from ist_jax.training.outputs import check_outputs
+from ist_jax.training.outputs import check_run
 from ist_jax.training.recorder import Recorder
 from ist_jax.training.results import Results, Stopped
 from ist_jax.training.run_state import RunState
@@ -266,8 +267,8 @@ def run(
       task: loss, batch and metrics.
       dataset: training, validation and test data. Its warnings are logged first.
       config: see `LoopConfig`.
-      workdir: folder for metrics.jsonl, summary.json, TensorBoard events and checkpoints; None
-        writes nothing. A run resumes from the newest checkpoint in its workdir.
+      workdir: folder for config.json, metrics.jsonl, summary.json, TensorBoard events and
+        checkpoints; None writes nothing. A run resumes from the newest checkpoint in its workdir.
       loggers: take the row of every round, as the workdir and the terminal do; closed at the end.
       start: what the first phase starts from instead of a fresh initialisation, such as
         `Start(params)`.
@@ -275,7 +276,7 @@ def run(
         When it returns True in any process, the run saves and raises Stopped.
 
     Raises:
-      DataError: a model's outputs do not fit the data (`Task.check`).
+      DataError: data, model and task do not fit together (`training.outputs`).
       NonFiniteLossError: a loss, a metric or a parameter became nan or infinite; the message names
         round and subnetwork or leaf. Earlier checkpoints are kept.
       Stopped: `stop` returned True.
@@ -289,7 +290,7 @@ def run(
     config = config or LoopConfig()
     config.check_link(phases)
     for phase in phases:
-        check_outputs(phase.method, task, dataset)
+        check_run(phase.method, task, dataset)
     total = sum(phase_steps(phase) * phase.samples_per_step for phase in phases)
     with contextlib.ExitStack() as closing:
         if is_first():
@@ -300,6 +301,7 @@ def run(
         opened = Workdir(workdir, lambda text: recorder.say({}, text))
         closing.callback(opened.close)
         recorder.add_first(opened, opened.history)
+        opened.begin(lambda: record_from_python(phases, dataset, config, start))
         for warning in dataset.warnings:
             recorder.say({}, f"warning: {warning}")
         return _Run(phases, task, dataset, config, recorder, opened, stop)(start)

@@ -147,6 +147,24 @@ class Workdir:
         except (CheckpointError, OtherProcessError) as error:
             raise WorkdirError(str(error)) from error
 
+    def begin(self, content: Callable[[], Mapping[str, Any]]) -> None:
+        """Writes `content()` to config.json, unless a run has begun here.
+
+        Raises:
+          WorkdirError: it cannot be written.
+        """
+        if self._path is None:
+            return
+        file = self._path / "config.json"
+        with self._as_workdir_error():
+            all_succeed(
+                lambda: (
+                    write_whole(file, json_text(content(), indent=2) + "\n")
+                    if is_first() and not file.exists()
+                    else None
+                )
+            )
+
     def log(self, row: Row, text: str | None = None) -> None:
         """Appends the row of a round. Raises WorkdirError if it cannot be written."""
         with self._as_workdir_error():

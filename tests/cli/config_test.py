@@ -23,6 +23,7 @@ from ist_jax.cli.config import (
     replace,
     values,
 )
+from ist_jax.cli.config.custom import CUSTOM
 from ist_jax.cli.experiment import resolve
 from ist_jax.cli.methods import METHODS
 from ist_jax.cli.validation import validate
@@ -74,6 +75,7 @@ def test_help_shows_the_values_of_the_config_file(capsys):
 def test_every_field_has_a_default_and_is_checked():
     assert values(Config()).keys() == FIELDS.keys()
     elsewhere = {"data.dir", "data.dataset", "init_from", "link.bandwidth", "link.latency"}
+    elsewhere |= {"builders"}
     for name, field in FIELDS.items():
         assert field.default is not None
         is_checked = field.choices or field.range is not None or field.kind in (bool, tuple)
@@ -82,7 +84,9 @@ def test_every_field_has_a_default_and_is_checked():
 
 def test_the_choices_of_the_types_are_those_of_the_library():
     choices = {name: set(field.choices) for name, field in FIELDS.items()}
-    assert choices["data.name"] == set(data.SOURCES) and choices["data.split"] == set(data.SPLITS)
+    assert choices["data.name"] == {*data.SOURCES, CUSTOM} and choices["data.split"] == set(
+        data.SPLITS
+    )
     assert choices["data.augment"] == set(AUGMENTS)
     assert choices["data.standardise"] == set(data.STANDARDISE)
     assert choices["partition"] == set(PARTITIONS) - {"fixed"}
@@ -227,7 +231,8 @@ CONFIG_FILES = sorted((ROOT / "experiments").rglob("*.py"))
 
 @pytest.mark.parametrize("file", CONFIG_FILES, ids=lambda file: f"{file.parent.name}-{file.stem}")
 def test_every_config_file_is_valid_for_every_method(file):
-    needs_dir = data.SOURCES[ConfigFile(str(file)).config().data.name].reads != "nothing"
+    name = ConfigFile(str(file)).config().data.name
+    needs_dir = name != CUSTOM and data.SOURCES[name].reads != "nothing"
     for method in METHOD_NAMES:
         place = ["--data.dir=x"] * needs_dir
         config = parse(f"--method={method}", *place, config=f"--config={file}")

@@ -114,7 +114,10 @@ def test_what_cannot_be_reported_is_one_line(tmp_path, capsys):
         ([], "give at least one folder"),
         ([str(tmp_path / "begun")], "no finished run (summary.json) in"),
         ([str(tmp_path / "begun")], "1 unfinished: the same command resumes them"),
-        ([str(tmp_path / "python")], "was written from Python, and has no config.json"),
+        (
+            [str(tmp_path / "python")],
+            "was written from Python by an earlier version, and has no config.json",
+        ),
         ([str(tmp_path / "nowhere")], "no finished run"),
         ([str(tmp_path / "broken")], "does not hold a complete run record"),
         ([str(tmp_path / "hollow")], "does not hold a complete run record"),

@@ -23,8 +23,9 @@ from ist_jax.cli.commands import report, run, sweep
 from ist_jax.cli.config import METHOD_NAMES, ConfigError
 from ist_jax.cli.exit_status import exit_status
 from ist_jax.cli.experiment import resolve
-from ist_jax.cli.records import record, results
+from ist_jax.cli.records import results
 from ist_jax.cli.records.restored import restore
+from ist_jax.training import environment
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 PAGE = (ROOT / "docs" / "records.md").read_text()
@@ -340,22 +341,22 @@ def test_the_revision_of_an_installation_is_what_pip_wrote_down(tmp_path, monkey
     """PEP 610, of `pip install git+https://...`; no git knows the installed files."""
     (tmp_path / "experiments").mkdir()
     monkeypatch.setattr(
-        record, "__file__", str(tmp_path / "ist_jax" / "cli" / "records" / "record.py")
+        environment, "__file__", str(tmp_path / "ist_jax" / "training" / "environment.py")
     )
     installed = tmp_path / "ist_jax-9.dist-info"
     installed.mkdir()
     (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: ist_jax\nVersion: 9\n")
     monkeypatch.syspath_prepend(tmp_path)
-    assert record.git_revision() is None
+    assert environment.git_revision() is None
     about = {
         "url": "https://example.org/ist_jax",
         "vcs_info": {"vcs": "git", "commit_id": "c0ffee"},
     }
     (installed / "direct_url.json").write_text(json.dumps(about))
-    assert record.git_revision() == "c0ffee"
+    assert environment.git_revision() == "c0ffee"
     (tmp_path / "elsewhere").mkdir()
-    monkeypatch.setattr(record, "__file__", str(tmp_path / "elsewhere" / "record.py"))
-    assert record.git_revision() is None, "another copy than the one that is installed"
+    monkeypatch.setattr(environment, "__file__", str(tmp_path / "elsewhere" / "environment.py"))
+    assert environment.git_revision() is None, "another copy than the one that is installed"
 
 
 def test_a_full_disk_names_the_table_that_it_has_no_room_for_and_the_old_one_stands(

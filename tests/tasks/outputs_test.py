@@ -14,8 +14,8 @@ from ist_jax.cli.exit_status import exit_status
 from ist_jax.data import DataError
 from ist_jax.decompositions import gcn, mlp
 from ist_jax.methods import Method
-from ist_jax.models import GCN, MLP
-from ist_jax.tasks import node_classification
+from ist_jax.models import GCN, MLP, linen
+from ist_jax.tasks import Selection, node_classification
 from ist_jax.tasks.classification import check_classes
 from ist_jax.training.outputs import check_outputs
 
@@ -126,7 +126,7 @@ def test_a_task_without_a_check_takes_all_outputs():
 
 
 def test_the_shapes_of_outputs_are_known_of_the_model_and_of_a_subnetwork():
-    batch = {"x": jnp.zeros((3, FEATURES))}
+    batch = {"x": jnp.zeros((3, FEATURES)), "y": jnp.zeros(3, jnp.int32)}
     shapes = ist(custom(2), TASK, SGD, batch_size=BATCH).output_shapes(batch)
     assert {name: outputs.shape for name, outputs in shapes.items()} == {
         "the model": (3, CLASSES),
@@ -136,3 +136,109 @@ def test_the_shapes_of_outputs_are_known_of_the_model_and_of_a_subnetwork():
     assert data_parallel(custom(2), TASK, SGD, **options).output_shapes(batch).keys() == {
         "the model"
     }
+
+
+def with_task(**parts):
+    """A method and its task, of which some parts are other ones."""
+    task = TASK._replace(check=None, **parts)
+    return ist(outputs(CLASSES), task, SGD, batch_size=BATCH), task
+
+
+WRONG_TASKS = {
+    "a metric that selects and is none": (
+        dict(selects=Selection("f1", "max")),
+        "the task selects by 'f1', and its metrics are .'accuracy', 'loss'.: name one of them",
+    ),
+    "metrics for other outputs": (
+        dict(metrics=lambda outputs, batch, weight_B: {"error": (outputs - batch["x"]).sum()}),
+        r"metrics of the task fail on outputs of shapes \[2, 5\] and a batch of .x: \[2, 12\], y: ",
+    ),
+    "a loss per example": (
+        dict(loss=lambda model, params, batch, key: (model.apply(params, batch["x"])[:, 0], {})),
+        r"the loss of the model is one number, .* and the task's is float32\[2\]: take its mean",
+    ),
+    "a loss alone": (
+        dict(loss=lambda model, params, batch, key: model.apply(params, batch["x"]).mean()),
+        r"the model has no loss on a batch .* the task's loss returns \(loss, aux\)",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", WRONG_TASKS)
+def test_a_task_that_does_not_fit_is_refused_before_training(case, capsys):
+    parts, says = WRONG_TASKS[case]
+    method, task = with_task(**parts)
+    with pytest.raises(DataError, match=says):
+        run([Phase(method, 100, 2)], task, dataset())
+    assert exit_status(lambda: run([Phase(method, 100, 2)], task, dataset())) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_splits_whose_arrays_differ_in_length_or_are_empty_are_refused():
+    method, data = ist(outputs(CLASSES), TASK, SGD, batch_size=BATCH), dataset()
+    short = {**data.test, "y": data.test["y"][1:]}
+    none = {name: array[:0] for name, array in data.test.items()}
+    for split, says in (
+        (short, "'test' differ or are empty .x has 60, y has 59."),
+        (none, "has 0"),
+    ):
+        with pytest.raises(DataError, match=says):
+            run([Phase(method, 100, 2)], TASK, dataclasses.replace(data, test=split))
+
+
+def test_a_batch_larger_than_the_training_set_is_refused():
+    method = ist(outputs(CLASSES), TASK, SGD, batch_size=101)
+    with pytest.raises(DataError, match="batch_size=101 is at most the 100 training examples"):
+        run([Phase(method, 202, 1)], TASK, dataset())
+
+
+class Noisy(nn.Module):
+    """A network with dropout of the stream `stream`; None: dropout that is never off."""
+
+    width: int
+    stream: str | None
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x = nn.relu(nn.Dense(self.width, name="in")(x))
+        if self.stream is None:
+            x = nn.Dropout(0.5, deterministic=False)(x)
+        else:
+            name = self.stream
+            is_off = not (self.has_rng("dropout") or self.has_rng(name))
+            x = nn.Dropout(0.5, deterministic=is_off, rng_collection=name)(x)
+        return nn.Dense(CLASSES, name="output")(x)
+
+
+def noisy(make):
+    rules = [
+        ("in/kernel", (None, "unit")),
+        ("in/bias", ("unit",)),
+        ("output/kernel", ("unit", None)),
+        ("output/bias", None),
+    ]
+    split = decompose(
+        rules, {"unit": 8}, num_subnets=2, full=make(8), subnet=make(4), example=EXAMPLE
+    )
+    return ist(split, TASK, SGD, batch_size=BATCH)
+
+
+@pytest.mark.parametrize("stream, when", [(None, "dropout"), ("noise", "noise")])
+def test_dropout_without_a_key_says_what_to_write(stream, when):
+    with pytest.raises(DataError) as raised:
+        check_outputs(noisy(lambda width: Noisy(width, stream)), TASK, dataset())
+    text = str(raised.value)
+    assert text.startswith("the model: a Linen module gets the random stream 'dropout' in training")
+    assert f'needs PRNG for "{when}"): write nn.Dropout(rate, deterministic=not self.has' in text
+    assert "models.linen(module, streams=(...))" in text and "\n" not in text
+
+
+def test_a_module_draws_from_the_streams_that_it_names():
+    make = lambda width: linen(Noisy(width, "noise"), streams=("noise",))
+    check_outputs(noisy(make), TASK, dataset())
+    model, x = make(8), jnp.ones((2, FEATURES))
+    params = model.init(jax.random.key(0), x)
+    draws = [model.apply(params, x, key=jax.random.key(seed)) for seed in (1, 1, 2)]
+    assert (draws[0] == draws[1]).all() and (draws[0] != draws[2]).any()
+    with pytest.raises(ValueError, match="at least one random stream"):
+        linen(Noisy(8, None), streams=())

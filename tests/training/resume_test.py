@@ -10,6 +10,7 @@ from command_line import QUICK
 
 from ist_jax.cli.commands import run
 from ist_jax.cli.records import record, results
+from ist_jax.training import environment
 from ist_jax.training.workdir import Workdir
 
 
@@ -55,7 +56,7 @@ def test_resuming_with_another_revision_is_noted_once_and_kept_with_the_record(
     resume(finished)
     noted = finished / record.RESUMES
     assert not noted.exists(), "nothing was another"
-    monkeypatch.setattr(record, "git_revision", lambda: "another")
+    monkeypatch.setattr(environment, "git_revision", lambda: "another")
     capsys.readouterr()
     for _ in range(2):
         resume(finished)
@@ -63,7 +64,7 @@ def test_resuming_with_another_revision_is_noted_once_and_kept_with_the_record(
         capsys.readouterr().err.count("resumes with another git_revision, noted in resumes.jsonl")
         == 1
     )
-    monkeypatch.setattr(record, "git_revision", lambda: "a third")
+    monkeypatch.setattr(environment, "git_revision", lambda: "a third")
     held = Workdir(finished, print)
     (finished / "summary.json").rename(finished / "before.json")
     assert run.main(["run", *QUICK, f"--workdir={finished}"]) == 1, (

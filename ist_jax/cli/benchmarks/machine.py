@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from ist_jax.analysis.machine import cores, processor
-from ist_jax.cli.records.record import git_revision
+from ist_jax.training.environment import git_revision
 
 
 def machine() -> dict[str, Any]:

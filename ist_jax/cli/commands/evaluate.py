@@ -4,20 +4,21 @@
 
 SOURCE is a value of data.name; by default, the source that the model was trained on. Inputs are
 normalised as in training. Other inputs must be on the scale of the training inputs; graphs are not
-compared.
+compared. If functions of a config file built the model, task or data, --builders names that file:
+an exported model names no code that would be run.
 """
 
 import dataclasses
 import pathlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import jax
 import numpy as np
 
 from ist_jax.cli.builders import load_dataset, make_decomposition, make_task
-from ist_jax.cli.config import Config, ConfigError, from_record, replace
+from ist_jax.cli.config import Config, ConfigError, custom, from_record, replace
 from ist_jax.cli.config.parsing import parse
 from ist_jax.cli.config.schema import PathText
 from ist_jax.cli.exit_status import exit_status
@@ -28,7 +29,7 @@ from ist_jax.core.types import Batch, Indices, Params
 from ist_jax.data import SOURCES, Dataset, Spec
 from ist_jax.data.plausible import Summary, compare, sampled_inputs, summary
 from ist_jax.methods.predictor import Predictor, model_predictor
-from ist_jax.models.linen import LinenModel
+from ist_jax.models import as_model
 from ist_jax.training import export
 from ist_jax.training.evaluation import evaluate_model
 
@@ -47,6 +48,8 @@ class EvaluateFlags:
     """Which of the source's data sets."""
     split: Literal["test", "validation", "train"] = "test"
     """Split of the data."""
+    builders: PathText = ""
+    """The config file whose functions built the model, task or data."""
 
 
 def _without_one_channel(shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -84,11 +87,36 @@ def _compare(trained: Summary | None, data: Dataset, split: str) -> list[str]:
     return compare(trained, summary(rows), name, name, "these inputs")
 
 
-def _read(model: str) -> tuple[export.Exported, Config, Spec, Summary | None]:
+def _check_builders(model: str, config: Config, began: Mapping[str, str]) -> None:
+    """Warns if the files that build parts of the model's run have changed since."""
+    now = custom.digests_of(config)
+    if changed := sorted(name for name in began if began[name] != now.get(name)):
+        print(
+            f"warning: {model} was trained with another {' and '.join(changed)} than "
+            f"--builders {config.builders}",
+            file=sys.stderr,
+        )
+
+
+def _config_of(model: str, about: Mapping[str, Any], builders: str) -> Config:
+    """The config in model.json, with the code that the user names. Raises ConfigError."""
+    recorded, began = from_record(about["config"], "model.json"), dict(about.get("builders", {}))
+    if began and not builders:
+        raise ConfigError(
+            f"functions of {next(iter(began))} build its model, task or data: give that file, "
+            "--builders FILE"
+        )
+    config = on_this_machine(replace(recorded, builders=builders))
+    _check_builders(model, config, began)
+    return config
+
+
+def _read(model: str, builders: str = "") -> tuple[export.Exported, Config, Spec, Summary | None]:
     """The exported model, its config, and the spec and inputs of the data it was trained on.
 
     Raises:
-      ConfigError: there is no exported model in the folder `model`, or it is damaged.
+      ConfigError: there is no exported model in the folder `model`, or it is damaged; or functions
+        of a config file built it, and `builders` does not name that file.
     """
     if (pathlib.Path(model) / "config.json").is_file():
         raise ConfigError(
@@ -96,13 +124,19 @@ def _read(model: str) -> tuple[export.Exported, Config, Spec, Summary | None]:
             f"ist-jax export --workdir {model} --out DIR"
         )
     try:
-        exported = export.read(model)
-        spec = Spec.from_json(exported.about["data"]["spec"])
-        config = on_this_machine(from_record(exported.about["config"], "model.json"))
-        _check_variables(exported, make_decomposition(config, spec).example)
+        about = export.read_about(model)
+        spec = Spec.from_json(about["data"]["spec"])
+        config = _config_of(model, about, builders)
+        decomposition = make_decomposition(config, spec)
+        of_subnet = about["subnet"] is not None
+        built = decomposition.subnet if of_subnet else decomposition.full
+        exported = export.read(model, built)
+        _check_variables(exported, decomposition.example)
         make_task(config, spec)  # raises if the spec names no known task
         inputs = exported.about["data"].get("inputs")  # None: a graph, or an older version
         return exported, config, spec, None if inputs is None else Summary.from_json(inputs)
+    except ConfigError as error:
+        raise ConfigError(f"--model {model}: {error}") from error
     except Exception as error:  # model.json may say anything
         raise ConfigError(
             f"--model {model}: {type(error).__name__}: {first_line(error)}"
@@ -110,7 +144,12 @@ def _read(model: str) -> tuple[export.Exported, Config, Spec, Summary | None]:
 
 
 def score(
-    model: str, name: str = "", directory: str = "", dataset: str = "", split: str = "test"
+    model: str,
+    name: str = "",
+    directory: str = "",
+    dataset: str = "",
+    split: str = "test",
+    builders: str = "",
 ) -> dict[str, Any]:
     """{name: value} of the task's metrics of an exported model on one split of a data set.
 
@@ -121,15 +160,18 @@ def score(
       ConfigError: there is no exported model, or it does not fit the data.
       DataError: the data cannot be read, or are on a different scale from the training data.
     """
-    exported, config, spec, inputs = _read(model)
+    exported, config, spec, inputs = _read(model, builders)
+    reads_files = lambda name: name in SOURCES and SOURCES[name].reads != "nothing"
     if not name:
         name, dataset = config.data.name, dataset or config.data.dataset
-        if SOURCES[name].reads != "nothing" and not directory:
+        if reads_files(name) and not directory:
             raise ConfigError(
                 f"--model {model} was trained on {name}: give --dir, the folder or file of the data"
             )
-    elif name in SOURCES and SOURCES[name].reads != "nothing" and not directory:
+    elif reads_files(name) and not directory:
         raise ConfigError(f"--name {name} needs --dir, the {SOURCES[name].reads} it reads")
+    if name == custom.CUSTOM:
+        directory = directory or config.data.dir
     place = dict(name=name, dir=directory, dataset=dataset)
     data = load_dataset(replace(config, data=place))
     _check(spec, data)
@@ -137,7 +179,7 @@ def score(
     for warning in (*data.warnings, *([] if is_known else _compare(inputs, data, split))):
         print(f"warning: {warning}", file=sys.stderr)
     task = make_task(config, spec.reshaped(data.spec.example_shape))  # with the data's shape
-    predictor = model_predictor(LinenModel(exported.model), task, exported.params, exported.stats)
+    predictor = model_predictor(as_model(exported.model), task, exported.params, exported.stats)
     if data.spec.example_shape != spec.example_shape:
         predictor = _reshaping(predictor, spec.example_shape)
     return evaluate_model(predictor, task, data, split, config.eval_batch_size)
@@ -157,7 +199,7 @@ def _reshaping(predictor: Predictor, example_shape: tuple[int, ...]) -> Predicto
 def _check_variables(exported: export.Exported, example: Any) -> None:
     """Raises ConfigError if parameters and statistics do not have the shapes of the model's."""
     kinds = lambda tree: jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype.name), dict(tree))
-    model = LinenModel(exported.model)
+    model = as_model(exported.model)
     params, stats = jax.eval_shape(model.init, jax.random.key(0), example), None
     if exported.about["eval_norm"] == "train":
         stats = jax.eval_shape(model.measure, params, example)

@@ -4,7 +4,9 @@
 
 Writes model.json (class, widths, origin, metrics) and variables.npz to DIR2.
 `ist_jax.export.read("DIR2")` returns the Flax model and its variables; `ist-jax evaluate --model
-DIR2` evaluates it. The run's data are read again, from --data-dir if they have moved.
+DIR2` evaluates it. The run's data are read again, from --data-dir if they have moved. What a config
+file has built is built again, by --builders FILE if the file has moved. A model that is not one of
+`ist_jax.models` is read by `read("DIR2", model)`.
 """
 
 import dataclasses
@@ -16,22 +18,22 @@ from typing import Any
 import jax
 
 from ist_jax.cli.builders import load_dataset
-from ist_jax.cli.config import ConfigError, replace
+from ist_jax.cli.config import ConfigError, custom, replace
 from ist_jax.cli.config.parsing import parse
 from ist_jax.cli.config.schema import PathText
 from ist_jax.cli.exit_status import exit_status
 from ist_jax.cli.methods import splits
-from ist_jax.cli.records.record import as_json, git_revision
+from ist_jax.cli.records.record import as_json
 from ist_jax.cli.records.restored import Restored, restore
-from ist_jax.core.model import Stats
+from ist_jax.core.model import Model, Stats
 from ist_jax.core.trees import tree_size
 from ist_jax.core.types import Batch, Params
 from ist_jax.data import Dataset
 from ist_jax.data.plausible import sampled_inputs, summary
 from ist_jax.methods import State
 from ist_jax.methods.predictor import Predictor, measure_stats, model_predictor
-from ist_jax.models.linen import LinenModel
 from ist_jax.training import export
+from ist_jax.training.environment import git_revision
 from ist_jax.training.evaluation import evaluate_model, whole_batch
 
 
@@ -47,6 +49,8 @@ class ExportFlags:
     """Number of a subnetwork, from 0; by default, the full model is exported."""
     data_dir: str = ""
     """Where the run's data are now, if they have moved."""
+    builders: PathText = ""
+    """Where the config file that builds parts of the run is now, if it has moved."""
 
 
 def _dataset(run: Restored, data_dir: str) -> Dataset:
@@ -74,21 +78,21 @@ def _check(run: Restored, subnet: int | None) -> None:
         raise ConfigError(
             f"--subnet {subnet}: this run ended training full models; leave --subnet out"
         )
-    if config.model.split_input:
+    rules = run.experiment.decomposition.batch_rules
+    if any(axes is not None and any(axes) for _, axes in rules):
         raise ConfigError(
-            f"--subnet {subnet}: with model.split_input, a subnetwork reads only a share of the "
-            "inputs; leave --subnet out"
+            f"--subnet {subnet}: with model.split_input or batch rules, a subnetwork reads only a "
+            "share of the inputs; leave --subnet out"
         )
     if not 0 <= subnet < workers:
         raise ConfigError(f"--subnet {subnet} is from 0 to {workers - 1}")
 
 
-def chosen(run: Restored, subnet: int | None, dataset: Dataset) -> tuple[LinenModel, Predictor]:
+def chosen(run: Restored, subnet: int | None, dataset: Dataset) -> tuple[Model, Predictor]:
     """The full model, or subnetwork `subnet` of the last partition, and its predictor."""
     experiment, config, sample = run.experiment, run.experiment.config, None
     split, task = experiment.decomposition, experiment.task
     model = split.full if subnet is None else split.subnet
-    assert isinstance(model, LinenModel)  # as all that the command line can make
     if config.model.eval_norm == "train":
         calibration = dataset.calibration(config.calibration_examples)
         sample = whole_batch(task, {**dataset.arrays("train"), **calibration})
@@ -135,12 +139,17 @@ def _about(
         "eval_norm": run.experiment.config.model.eval_norm,
         "eval_batch_size": run.experiment.config.eval_batch_size,
         "git_revision": git_revision(),
+        "builders": custom.digests_of(run.experiment.config),
         "config": as_json(run.experiment.config),
     }
 
 
 def write(
-    workdir: str | pathlib.Path, out: str, subnet: int | None = None, data_dir: str = ""
+    workdir: str | pathlib.Path,
+    out: str,
+    subnet: int | None = None,
+    data_dir: str = "",
+    builders: str = "",
 ) -> dict[str, Any]:
     """Exports a model and evaluates it; returns what model.json says about the model.
 
@@ -152,7 +161,7 @@ def write(
         export.check_new(out)
     except export.ExportError as error:
         raise ConfigError(f"--out {error}") from error
-    run = restore(workdir)
+    run = restore(workdir, builders)
     _check(run, subnet)
     dataset = _dataset(run, data_dir)
     model, predictor = chosen(run, subnet, dataset)
@@ -163,7 +172,10 @@ def write(
         split: evaluate_model(predictor, task, dataset, split, size)
         for split in ("validation", "test")
     }
-    export.write(out, model, predictor.params, predictor.stats, about)
+    try:
+        export.write(out, model, predictor.params, predictor.stats, about)
+    except export.ExportError as error:
+        raise ConfigError(f"--out {error}") from error
     return about
 
 
@@ -172,7 +184,7 @@ def _export(argv: Sequence[str]) -> None:
     for name in ("workdir", "out"):
         if not getattr(flags, name):
             raise ConfigError(f"--{name} DIR is missing; see --help")
-    about = write(flags.workdir, flags.out, flags.subnet, flags.data_dir)
+    about = write(flags.workdir, flags.out, flags.subnet, flags.data_dir, flags.builders)
     what = "full model" if flags.subnet is None else f"subnetwork {flags.subnet}"
     metric = about["selection"]["metric"]
     print(

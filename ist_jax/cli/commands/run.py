@@ -30,7 +30,9 @@ from ist_jax.cli.validation import placement_of, validate
 from ist_jax.core.processes import all_succeed, is_first
 from ist_jax.methods.base import Start
 from ist_jax.training.checkpoint import committed_rounds
+from ist_jax.training.loggers import Logger
 from ist_jax.training.loop import Phase, Results, phase_steps, run
+from ist_jax.training.trackers import check_trackers, trackers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,11 +50,15 @@ class Command(NamedTuple):
       config: its values have passed `config.checked`; `train` validates it.
       workdir: where records go.
       profile: whether a trace of the training is written.
+      loggers: names of experiment trackers.
+      project: under which they show the run.
     """
 
     config: Config
     workdir: pathlib.Path
     profile: bool = False
+    loggers: tuple[str, ...] = ()
+    project: str = "ist_jax"
 
 
 def parse(argv: Sequence[str]) -> Command:
@@ -64,7 +70,8 @@ def parse(argv: Sequence[str]) -> Command:
     flags, config = parse_with_config(RunFlags, argv, f"{__doc__}{STATUSES}")
     if not flags.workdir:
         raise ConfigError("--workdir DIR is missing: the folder for the run's records")
-    return Command(config, pathlib.Path(flags.workdir), flags.profile)
+    workdir = pathlib.Path(flags.workdir)
+    return Command(config, workdir, flags.profile, flags.loggers, flags.project)
 
 
 def train(
@@ -72,6 +79,8 @@ def train(
     workdir: str | pathlib.Path,
     *,
     profile: bool = False,
+    loggers: Sequence[str] = (),
+    project: str = "ist_jax",
     signals: Signals | None = None,
 ) -> Results | None:
     """Trains a configuration and writes its records. A run that was interrupted resumes.
@@ -80,6 +89,8 @@ def train(
       config: of the run.
       workdir: folder of its records; made if it is missing.
       profile: whether to write a trace of the training to workdir/profile.
+      loggers: names of experiment trackers, `training.trackers.TRACKERS`.
+      project: under which they show the run.
       signals: entered by the caller. Signals that arrive in training are noted there.
 
     Returns:
@@ -90,10 +101,12 @@ def train(
       DataError: the data cannot be read.
       NonFiniteLossError: training diverged.
       Stopped: a signal arrived, and the run has saved its state.
+      TrackerError: there is no logger of such a name, or it does not start.
       WorkdirError: the workdir is in use, or cannot be written.
     """
     config, workdir = validate(checked(config)), pathlib.Path(workdir).expanduser()
     signals = signals or Signals()
+    check_trackers(loggers)
     if record.is_finished(workdir, config):
         print(f"{workdir}: finished already", file=sys.stderr)
         with contextlib.suppress(OSError):  # a finished workdir may be read-only
@@ -103,6 +116,9 @@ def train(
     all_succeed(lambda: prepared.extend(_prepare(config, workdir)))
     experiment, start, origin = prepared
     record.start(workdir, experiment, origin)
+    made: list[Logger] = []
+    shown = record.as_json(experiment.config)
+    all_succeed(lambda: made.extend(trackers(loggers, project, workdir, shown)))
     if is_first():
         _say(experiment, origin)
     trace = jax.profiler.trace(str(workdir / "profile")) if profile else contextlib.nullcontext()
@@ -113,6 +129,7 @@ def train(
             experiment.data,
             builders.loop_config(experiment.config),
             workdir,
+            loggers=made,
             start=start,
             stop=signals.received,
         )
@@ -246,7 +263,14 @@ def sharding(phases: Sequence[Phase]) -> list[str]:
 def execute(command: Command) -> None:
     """Trains until the end or a signal, and prints the summary."""
     with Signals() as signals:
-        results = train(command.config, command.workdir, profile=command.profile, signals=signals)
+        results = train(
+            command.config,
+            command.workdir,
+            profile=command.profile,
+            loggers=command.loggers,
+            project=command.project,
+            signals=signals,
+        )
     if results is not None and is_first():
         _print_summary(results.summary)
 

@@ -100,8 +100,9 @@ def main(argv: Sequence[str]) -> int:
 
 def _run(argv: Sequence[str], point: Point, workdir: pathlib.Path) -> int:
     def action() -> None:
-        _, config = configuration(argv, point)
-        run.execute(run.Command(config, workdir))
+        flags, config = configuration(argv, point)
+        command = run.Command(config, workdir, loggers=flags.loggers, project=flags.project)
+        run.execute(command)
 
     return distributed.exit_status_of(SweepFlags, [*argv, "--workdir", str(workdir)], action)
 

@@ -1,5 +1,6 @@
 """The configuration of a run: its types, and how command lines and files are parsed."""
 
+from ist_jax.cli.config import custom
 from ist_jax.cli.config.errors import ConfigError, nearest
 from ist_jax.cli.config.fields import (
     FIELDS,
@@ -37,6 +38,7 @@ __all__ = [
     "OptimizerConfig",
     "OuterConfig",
     "checked",
+    "custom",
     "from_json",
     "from_record",
     "from_values",

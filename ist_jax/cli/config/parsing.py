@@ -30,7 +30,8 @@ class ConfigFlags:
     """The flags of every command that reads a configuration."""
 
     config: PathText = ""
-    """Config file (.py with get_config()), or the config.json of a run."""
+    """Config file (.py with get_config(), and functions for parts that it builds itself), or the
+    config.json of a run."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -27,7 +27,9 @@ Share = Annotated[float, Range(0, 1)]
 Rate = Annotated[float, Range(0, 1e9, closed=False)]
 
 MethodName = Literal["ist", "data_parallel", "local_sgd", "diloco", "ensemble", "single"]
-DecompositionName = Literal["auto", "mlp", "gcn", "sage", "gat", "blocks", "filters", "channels"]
+DecompositionName = Literal[
+    "auto", "mlp", "gcn", "sage", "gat", "blocks", "filters", "channels", "custom"
+]
 SourceName = Literal[
     "digits",
     "idx",
@@ -42,6 +44,7 @@ SourceName = Literal[
     "ogbn_arxiv",
     "ogbn_products",
     "reddit",
+    "custom",
 ]
 
 
@@ -72,8 +75,9 @@ class ExchangeConfig:
 class ModelConfig:
     """The model."""
 
-    name: Literal["mlp", "gcn", "sage", "gat", "resnet", "vgg"] = "mlp"
-    """mlp; for images resnet or vgg; for graphs gcn, sage (GraphSAGE) or gat."""
+    name: Literal["mlp", "gcn", "sage", "gat", "resnet", "vgg", "custom"] = "mlp"
+    """mlp; for images resnet or vgg; for graphs gcn, sage (GraphSAGE) or gat. custom: built by
+    get_decomposition() of the config file, for which the other fields of the model are recorded."""
     hidden: tuple[int, ...] = (1024, 1024)
     """Widths of the full model's hidden layers; vgg: of the classifier; gat: of one head."""
     heads: Annotated[int, Range(1, 2**16)] = 4
@@ -119,8 +123,9 @@ class ModelConfig:
 class OptimizerConfig:
     """The local optimizer."""
 
-    name: Literal["sgd", "adam", "adamw"] = "sgd"
-    """Local optimizer."""
+    name: Literal["sgd", "adam", "adamw", "custom"] = "sgd"
+    """Local optimizer. custom: built by get_optimizer() of the config file, for which the other
+    fields of the optimizer are recorded."""
     learning_rate: Rate = 0.1
     """Peak learning rate."""
     momentum: Share = 0.0
@@ -144,7 +149,8 @@ class DataConfig:
 
     name: SourceName = "digits"
     """Source. digits and digits_graph need no files; idx reads MNIST's format; npz and graph_npz
-    read your data."""
+    read your data. custom: built by get_dataset() of the config file, for which the other fields of
+    the data are recorded."""
     dir: PathText = ""
     """Folder of the data; npz and graph_npz: the file."""
     dataset: str = ""
@@ -209,8 +215,8 @@ class Config:
     """How the model is trained."""
     decomposition: DecompositionName = "auto"
     """How ist and ensemble split the model: mlp (neurons), blocks or filters (of a resnet),
-    channels (of a vgg), gcn, sage or gat (features of graph networks). auto: the first of these for
-    the model."""
+    channels (of a vgg), gcn, sage or gat (features of graph networks), custom (as
+    get_decomposition() of the config file does). auto: the first of these for the model."""
     split_stages: tuple[int, ...] = (3,)
     """blocks: stages, counted from 1, whose blocks are partitioned. The first block of a stage is
     always shared."""
@@ -251,6 +257,10 @@ class Config:
     """Fraction of the samples, at the start, on which local SGD trains the full model."""
     dense_fraction: Share = 0.0
     """Fraction of the samples, at the end, on which data parallel trains the full model."""
+    builders: PathText = ""
+    """Python file with get_dataset(), get_decomposition(), get_task() or get_optimizer(), which
+    build parts of the run. A config file with such functions sets it, and names the parts custom.
+    """
     init_from: PathText = ""
     """Workdir of another run whose parameters this run starts from, with any num_subnets."""
     model: ModelConfig = ModelConfig()

@@ -107,9 +107,14 @@ def optional_columns(runs: Sequence[Run]) -> list[Column]:
 
 def failed_share(group: Group) -> Cell:
     """The workers that failed, in per cent of all workers in all rounds."""
-    workers = sum(run.summary["rounds"] * num_workers(from_values(run.config)) for run in group)
+    workers = sum(run.summary["rounds"] * _workers(run) for run in group)
     share = 100 * sum(run.summary["failed_workers"] for run in group) / workers
     return Cell(f"{share:.1f}", share)
+
+
+def _workers(run: Run) -> int:
+    """The number of workers of a run; old kept tables do not state it."""
+    return run.environment.get("num_workers") or num_workers(from_values(run.config))
 
 
 def is_simulated(runs: Sequence[Run]) -> bool:

@@ -1,66 +1,27 @@
 """The record of a run: its configuration and environment, from which it can be repeated."""
 
 import contextlib
-import datetime
-import importlib.metadata
 import json
 import os
 import pathlib
-import platform
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import jax
-
-from ist_jax.analysis.machine import available_memory_bytes, cores, processor
-from ist_jax.cli.config import FIELDS, PATHS, Config, ConfigError, values
+from ist_jax.cli.config import FIELDS, PATHS, Config, ConfigError, custom, values
 from ist_jax.cli.experiment import Experiment
 from ist_jax.core.processes import OtherProcessError, all_succeed, is_first
 from ist_jax.training.checkpoint import committed_rounds
+from ist_jax.training.environment import CANNOT_BE_REBUILT, about_data, code_and_machine
 from ist_jax.training.files import json_text, write_whole
 from ist_jax.training.loggers import rows_until
 from ist_jax.training.workdir import STARTS_AGAIN, WorkdirError, is_locked
-from ist_jax.version import __version__
 
-PACKAGES = (
-    *("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy"),
-    *("scikit-learn", "pillow", "tensorflow-datasets"),  # which read data
-)
 RESUMES = "resumes.jsonl"  # beside config.json: the rounds after which a run's environment changed
 # parts of the environment that are noted if they differ when a run resumes
 TRACED = ("git_revision", "python", "packages", "machine", "devices", "placement")
-MAY_CHANGE = ("placement", "num_devices")  # fields that may differ when a run resumes
-
-
-def git_revision() -> str | None:
-    """The commit of this code, with '-dirty' if it has local changes; None if it is unknown."""
-    here = pathlib.Path(__file__)
-
-    def git(*words: str) -> str:
-        options = dict(cwd=here.parent, capture_output=True, text=True, check=True)
-        return subprocess.run(["git", *words], **options).stdout  # pyright: ignore
-
-    try:
-        # fails if this file is only installed inside a repository, and not part of it
-        git("ls-files", "--error-unmatch", here.name)
-        return git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*").strip()
-    except (OSError, subprocess.CalledProcessError):
-        return _installed_revision()
-
-
-def _installed_revision() -> str | None:
-    """The commit that pip installed this file from (`pip install git+...`)."""
-    try:
-        installed = importlib.metadata.distribution("ist_jax")
-    except importlib.metadata.PackageNotFoundError:
-        return None
-    place = pathlib.Path(str(installed.locate_file("ist_jax/cli/records/record.py")))
-    if place.resolve() != pathlib.Path(__file__).resolve():
-        return None
-    origin = json.loads(installed.read_text("direct_url.json") or "{}")
-    return origin.get("vcs_info", {}).get("commit_id")
+# fields that may differ when a run resumes; of `builders`, the content may not (`check_builders`)
+MAY_CHANGE = ("placement", "num_devices", "builders")
 
 
 def environment(experiment: Experiment, start: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -70,30 +31,12 @@ def environment(experiment: Experiment, start: Mapping[str, Any] | None = None) 
       experiment: the run, with its data.
       start: the origin of its first parameters, if another run trained them.
     """
-    dataset = experiment.data
-    return {
-        "git_revision": git_revision(),
-        "ist_jax": __version__,
-        "python": platform.python_version(),
-        "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
-        "platform": platform.platform(terse=True),
-        "machine": {
-            "processor": processor(),
-            "cores": cores(),
-            "memory_gb": round(available_memory_bytes() / 1e9, 1),
-        },
-        "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "devices": [str(device.device_kind) for device in jax.devices()],
+    return code_and_machine() | {
         "placement": experiment.placement.name,
         "num_workers": experiment.num_workers,
-        "data": {
-            "name": dataset.name,
-            "fingerprint": dataset.fingerprint,
-            "spec": dataset.spec._asdict(),
-            "notes": dict(dataset.notes),
-            "warnings": list(dataset.warnings),
-        },
+        "data": about_data(experiment.data),
         "start": dict(start or {}),
+        "builders": custom.digests_of(experiment.config),
     }
 
 
@@ -210,8 +153,25 @@ def _read(workdir: pathlib.Path) -> dict[str, Any]:
         ) from error
 
 
+def check_builders(workdir: pathlib.Path, config: Config) -> None:
+    """Raises ConfigError if the files that build parts of a run differ from those it began with.
+
+    They are compared by content: another model would fit its checkpoints by chance at best.
+    """
+    began, now = _read(workdir)["environment"].get("builders", {}), custom.digests_of(config)
+    differs = lambda name: began.get(name) != now.get(name)
+    if changed := sorted(filter(differs, began.keys() | now.keys())):
+        raise ConfigError(
+            f"{workdir} holds a run that was begun with another {' and '.join(changed)} "
+            f"(builders={config.builders!r}): restore its content, or use another workdir"
+        )
+
+
 def _check_config(workdir: pathlib.Path, config: Config) -> None:
-    old, new = _read(workdir)["config"], as_json(config)
+    content = _read(workdir)
+    if why := content["environment"].get(CANNOT_BE_REBUILT):
+        raise ConfigError(f"--workdir {workdir} holds a run that was {why}")
+    old, new = content["config"], as_json(config)
     if unknown := [name for name in old if name not in FIELDS]:
         raise ConfigError(
             f"--workdir {workdir} holds a run of an earlier version (its config.json has "
@@ -225,6 +185,7 @@ def _check_config(workdir: pathlib.Path, config: Config) -> None:
             f"--workdir {workdir} holds a run of another configuration ({shown}): "
             "use another workdir"
         )
+    check_builders(workdir, config)
 
 
 def is_finished(workdir: pathlib.Path, config: Config) -> bool:

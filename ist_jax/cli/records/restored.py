@@ -10,6 +10,7 @@ import jax
 
 from ist_jax.cli.config import Config, ConfigError, from_json, replace
 from ist_jax.cli.experiment import Experiment, resolve
+from ist_jax.cli.records.record import check_builders
 from ist_jax.cli.records.results import check_recorded
 from ist_jax.cli.validation import validate
 from ist_jax.core.errors import first_line
@@ -60,11 +61,16 @@ def on_this_machine(config: Config) -> Config:
     return validate(replace(config, placement="auto", num_devices=0, init_from=""))
 
 
-def restore(workdir: str | pathlib.Path) -> Restored:
+def restore(workdir: str | pathlib.Path, builders: str = "") -> Restored:
     """The run in `workdir`, on this machine's devices, wherever it was trained.
 
+    Args:
+      workdir: of the run.
+      builders: where the run's `builders` file is now; '' if it has not moved.
+
     Raises:
-      ConfigError: the workdir holds no run, or no checkpoint that can be read.
+      ConfigError: the workdir holds no run, or no checkpoint that can be read; or the file that
+        builds parts of the run is missing or has changed.
     """
     workdir = pathlib.Path(workdir).expanduser()
     check_recorded(workdir)
@@ -72,8 +78,10 @@ def restore(workdir: str | pathlib.Path) -> Restored:
         raise ConfigError(
             f"{workdir} holds no run: there is no config.json (runs of a sweep are in its folders)"
         )
-    config = on_this_machine(from_json(workdir / "config.json"))
+    recorded = from_json(workdir / "config.json")
+    config = on_this_machine(replace(recorded, builders=builders or recorded.builders))
     spec, fingerprint = _data_of(workdir)
+    check_builders(workdir, config)
     experiment = resolve(config, spec=spec)
     try:
         saved, state = _newest(workdir, experiment)

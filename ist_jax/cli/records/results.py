@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 
 from ist_jax.cli.config import FIELDS, PATHS, Config, ConfigError
 from ist_jax.cli.records.record import RESUMES, as_json
+from ist_jax.training.environment import CANNOT_BE_REBUILT
 from ist_jax.training.files import json_content, json_text, write_whole
 from ist_jax.training.loggers import flatten
 
@@ -78,12 +79,17 @@ def unfinished(folders: Sequence[pathlib.Path]) -> list[pathlib.Path]:
 
 
 def check_recorded(workdir: pathlib.Path) -> None:
-    """Raises ConfigError if `ist_jax.run` was called from Python: it records no configuration."""
+    """Raises ConfigError if an earlier version of `ist_jax.run` was called from Python."""
     if (workdir / "summary.json").is_file() and not (workdir / "config.json").is_file():
         raise ConfigError(
-            f"{workdir} was written from Python, and has no config.json: reports and exports need "
-            "a workdir of ist-jax run"
+            f"{workdir} was written from Python by an earlier version, and has no config.json: "
+            "train it again in another workdir"
         )
+
+
+def _defaults(environment: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of fields that a record lacks; {} for a run from Python, which has few fields."""
+    return {} if CANNOT_BE_REBUILT in environment else as_json(Config())
 
 
 def read_workdir(workdir: pathlib.Path) -> Run:
@@ -91,9 +97,9 @@ def read_workdir(workdir: pathlib.Path) -> Run:
     check_recorded(workdir)
     try:
         content = json_content((workdir / "config.json").read_text())
-        config = {**as_json(Config()), **content["config"]}
+        config = _defaults(content["environment"]) | content["config"]
         summary = json_content((workdir / "summary.json").read_text())
-        _refuse_earlier(workdir, config, summary)
+        _refuse_earlier(workdir, content, summary)
         run = Run(config, _curve(workdir), summary, content["environment"], _resumes(workdir))
         return _checked(run)
     except ConfigError:
@@ -106,10 +112,11 @@ def read_workdir(workdir: pathlib.Path) -> Run:
 
 
 def _refuse_earlier(
-    workdir: pathlib.Path, config: Mapping[str, Any], summary: Mapping[str, Any]
+    workdir: pathlib.Path, content: Mapping[str, Any], summary: Mapping[str, Any]
 ) -> None:
     """Raises ConfigError if an earlier version of this software wrote the records."""
-    unknown = [f"config.json has {name}" for name in config if name not in FIELDS]
+    known = FIELDS if _defaults(content["environment"]) else content["config"]
+    unknown = [f"config.json has {name}" for name in content["config"] if name not in known]
     if "status" in summary and "selection" not in summary:
         unknown.append("summary.json has no selection")
     if unknown:
@@ -181,8 +188,8 @@ def _parsed(text: str) -> Kept:
 
 def _run(first: Mapping[str, Any], line: Mapping[str, Any]) -> Run:
     """The run of a line. A field that is newer than the table has its default."""
-    config = as_json(Config()) | first["config"] | line["config"]
     environment = first["environment"] | line["environment"]
+    config = _defaults(environment) | first["config"] | line["config"]
     return Run(config, line["curve"], line["summary"], environment, tuple(line.get("resumes", ())))
 
 

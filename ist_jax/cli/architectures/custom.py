@@ -1,0 +1,27 @@
+"""The model of a config file, split as its get_decomposition() says."""
+
+from ist_jax.cli.architectures.base import Architecture
+from ist_jax.cli.config import Config, custom
+from ist_jax.cli.methods import splits
+from ist_jax.data import Spec
+from ist_jax.decompositions import Decomposition
+
+
+def _decompose(config: Config, spec: Spec, num_subnets: int) -> Decomposition:
+    made = custom.build(config, "get_decomposition", Decomposition, spec, num_subnets)
+    if made.num_subnets != num_subnets:
+        raise ValueError(
+            f"{config.builders}: get_decomposition() is for num_subnets={num_subnets}, and "
+            f"returned a decomposition of {made.num_subnets}: pass num_subnets on to "
+            "ist_jax.decompose"
+        )
+    if splits(config) and made.partition.name != config.partition:
+        raise ValueError(
+            f"{config.builders}: get_decomposition() is for partition={config.partition!r}, and "
+            f"returned one of {made.partition.name!r}: give ist_jax.decompose "
+            "partition_name=config.partition"
+        )
+    return made
+
+
+ARCHITECTURE = Architecture(custom.CUSTOM, None, {}, lambda config: None, _decompose)

@@ -1,0 +1,177 @@
+"""Loggers for experiment trackers: trackio and Weights & Biases, each an extra of this package.
+
+    pip install "ist_jax[trackio]"      ist_jax.run(..., loggers=[Trackio("project", workdir)])
+    pip install "ist_jax[wandb]"        ist_jax.run(..., loggers=[WandB("project", workdir)])
+
+A row is sent with its names joined by "/" ("test/accuracy") and its round as the step. The workdir
+keeps the identity of the tracker's run, so that a run that resumes continues it. A resumed run
+trains the rounds after its checkpoint again, with the same results; they are not sent twice. A
+tracker that is added to a run that has begun gets its earlier rows first.
+
+Each library reads its own environment variables, such as WANDB_MODE=offline or TRACKIO_DIR.
+"""
+
+import importlib
+import json
+import pathlib
+import sys
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ist_jax.core.processes import is_first
+from ist_jax.training.files import json_text, write_whole
+from ist_jax.training.loggers import Logger, Row, flatten, rows_until
+
+
+class TrackerError(ValueError):
+    """A tracker cannot be used: its package is missing, or it does not start."""
+
+
+def _imported(name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise TrackerError(
+            f"the logger {name!r} needs a package that is not installed ({error}): "
+            f"pip install 'ist_jax[{name}]'"
+        ) from error
+
+
+class _Tracker:
+    """What the trackers share.
+
+    Args:
+      project: name of the project, where the tracker shows runs together.
+      workdir: of the run; None keeps nothing, and every run is a new one.
+      config: values to show with the run, by name.
+    """
+
+    name = ""  # of the package
+
+    def __init__(
+        self,
+        project: str = "ist_jax",
+        workdir: str | pathlib.Path | None = None,
+        config: Mapping[str, Any] | None = None,
+    ):
+        library = _imported(self.name)
+        folder = None if workdir is None else pathlib.Path(workdir).expanduser().absolute()
+        rows = [] if folder is None else rows_until(folder / "metrics.jsonl", sys.maxsize)
+        known = _identity(folder, self.name)
+        identity = known or uuid.uuid4().hex[:12]
+        title = identity if folder is None else folder.name
+        try:
+            self._run = self._start(library, project, folder, dict(config or {}), title, identity)
+        except Exception as error:  # such as that nobody has logged in
+            raise TrackerError(f"the logger {self.name!r} does not start ({error})") from error
+        self._sent = 0  # rounds
+        if known:
+            self._sent = rows[-1]["round"] if rows else 0
+        elif folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+            write_whole(folder / f"{self.name}.json", json_text({"id": identity}) + "\n")
+        for row in rows:
+            self.log(row)
+
+    def _start(
+        self,
+        library: Any,
+        project: str,
+        folder: pathlib.Path | None,
+        config: dict[str, Any],
+        title: str,
+        identity: str,
+    ) -> Any:
+        """The run of the library, new or continued: an object with `log` and `finish`."""
+        raise NotImplementedError
+
+    def log(self, row: Row, text: str | None = None) -> None:
+        if text is not None or row["round"] <= self._sent:
+            return
+        self._sent = row["round"]
+        numbers = {name: v for name, v in flatten(row) if isinstance(v, int | float)}
+        self._run.log(numbers, step=row["round"])
+
+    def close(self) -> None:
+        self._run.finish()
+
+
+def _identity(folder: pathlib.Path | None, name: str) -> str | None:
+    """The identity of the tracker's run that a workdir keeps; None if it keeps none."""
+    try:
+        kept = json.loads((folder / f"{name}.json").read_text()) if folder is not None else {}
+        return str(kept["id"])
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+
+
+class Trackio(_Tracker):
+    """Rows for trackio, which keeps them on this machine (`trackio show`) or in a Space."""
+
+    name = "trackio"
+
+    def _start(
+        self,
+        library: Any,
+        project: str,
+        folder: pathlib.Path | None,
+        config: dict[str, Any],
+        title: str,
+        identity: str,
+    ) -> Any:
+        # trackio finds the run to continue by its name, which another workdir may have as well
+        unique = title if title == identity else f"{title}-{identity}"
+        return library.init(project=project, name=unique, config=config, resume="allow")
+
+
+class WandB(_Tracker):
+    """Rows for Weights & Biases, drawn over the samples seen. Its files are in WORKDIR/wandb."""
+
+    name = "wandb"
+
+    def _start(
+        self,
+        library: Any,
+        project: str,
+        folder: pathlib.Path | None,
+        config: dict[str, Any],
+        title: str,
+        identity: str,
+    ) -> Any:
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+        run = library.init(
+            project=project,
+            dir=None if folder is None else str(folder),
+            config=config,
+            name=title,
+            id=identity,
+            resume="allow",
+            settings=library.Settings(console="off"),  # the terminal's lines are no results
+        )
+        run.define_metric("*", step_metric="samples_seen")
+        return run
+
+
+TRACKERS: dict[str, type[_Tracker]] = {kind.name: kind for kind in (Trackio, WandB)}
+
+
+def check_trackers(names: Sequence[str]) -> None:
+    """Raises TrackerError if there is no tracker of a name, or its package is not installed."""
+    for name in names:
+        if name not in TRACKERS:
+            raise TrackerError(f"a logger is one of {', '.join(TRACKERS)}, not {name!r}")
+        _imported(name)
+
+
+def trackers(
+    names: Sequence[str], project: str, workdir: pathlib.Path, config: Mapping[str, Any]
+) -> list[Logger]:
+    """The trackers of these names for a run in `workdir`; [] unless this is the first process.
+
+    Raises:
+      TrackerError: one does not start.
+    """
+    names = list(dict.fromkeys(names)) if is_first() else []
+    return [TRACKERS[name](project, workdir, config) for name in names]
