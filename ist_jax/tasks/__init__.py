@@ -3,7 +3,9 @@
 from ist_jax.core.task import SHARE, MetricInfo, Selection, Task
 from ist_jax.tasks.augment import AUGMENTS
 from ist_jax.tasks.classification import classification
+from ist_jax.tasks.multi_label import multi_label
 from ist_jax.tasks.node_classification import node_classification
+from ist_jax.tasks.regression import regression
 
 __all__ = [
     "AUGMENTS",
@@ -12,5 +14,7 @@ __all__ = [
     "Selection",
     "Task",
     "classification",
+    "multi_label",
     "node_classification",
+    "regression",
 ]

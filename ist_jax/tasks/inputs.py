@@ -20,7 +20,7 @@ def make_batch(
     padding: int = 4,
     size: Size | None = None,
 ) -> Callable[[Any, Array, Key | None], Batch]:
-    """`Task.batch` over arrays {'x': [N, ...], 'y': [N, ...]}.
+    """`Task.batch` over arrays {'x': [N, ...], 'y': [N, ...]}, or sparse ones (`data.sparse`).
 
     Args:
       mean: subtracted from all inputs of a batch: a number, or an array of the shape of an input.
@@ -32,11 +32,24 @@ def make_batch(
     """
 
     def batch(arrays: Any, index_B: Array, key: Key | None) -> Batch:
-        x = jnp.take(arrays["x"], index_B, axis=0)
+        x = _gathered(arrays, index_B)
         x = augment_images(augment if key is not None else "none", x, key, padding, size)
         return {"x": standardised(x, mean, std), "y": jnp.take(arrays["y"], index_B, axis=0)}
 
     return batch
+
+
+def _gathered(arrays: Any, index_B: Array) -> Array:
+    """The inputs of the examples `index_B`. Sparse ones become dense."""
+    if "x" in arrays:
+        return jnp.take(arrays["x"], index_B, axis=0)
+    column_BxW, value_BxW = (
+        jnp.take(arrays[name], index_B, axis=0) for name in ("x_column", "x_value")
+    )
+    empty_D = arrays["x_empty"]
+    empty_BxD = jnp.broadcast_to(empty_D[None], (index_B.shape[0], *empty_D.shape))
+    row_Bx1 = jnp.arange(index_B.shape[0], dtype=jnp.int32)[:, None]
+    return empty_BxD.at[row_Bx1, column_BxW].set(value_BxW, mode="drop")
 
 
 def standardised(x: Array, mean: Moment, std: Moment) -> Array:

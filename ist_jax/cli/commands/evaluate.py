@@ -88,7 +88,7 @@ def _compare(trained: Summary | None, data: Dataset, split: str) -> list[str]:
     rows, name = sampled_inputs(data, split), f"{data.name}, {split}"
     if trained is None or rows is None or data.dtype != "float32":  # codes have no scale
         return []
-    return compare(trained, summary(rows), name, name, "these inputs")
+    return compare(trained, summary(rows), name, name, others="these")
 
 
 def _read(model: str) -> tuple[export.Exported, Config, Spec, Summary | None]:
