@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import jax
 
+from ist_jax.data.arrays import from_arrays
 from ist_jax.data.base import Dataset
 from ist_jax.data.make import make_dataset
 from ist_jax.data.raw import DataError, Raw, reraise_as
@@ -236,6 +237,7 @@ __all__ = [
     "Source",
     "Spec",
     "Streamed",
+    "from_arrays",
     "load",
     "make_dataset",
     "make_graph_dataset",
