@@ -68,8 +68,8 @@ def _inputs(config: Config, spec: Spec) -> dict[str, Any]:
         problem = channels_first_problem(spec.example_shape)
         raise ConfigError(f"data.augment={d.augment!r}: {problem}")
     size = spec.example_shape[:2] if d.image_size else None
-    moments = dict(mean=spec.mean, std=spec.std)
-    return dict(augment=d.augment, padding=d.crop_padding, size=size, **moments)
+    options = dict(augment=d.augment, padding=d.crop_padding, size=size)
+    return dict(mean=spec.mean, std=spec.std, **options)
 
 
 def _classification(config: Config, spec: Spec) -> Task:
@@ -77,8 +77,8 @@ def _classification(config: Config, spec: Spec) -> Task:
 
 
 def _regression(config: Config, spec: Spec) -> Task:
-    targets = dict(target_mean=spec.target_mean, target_std=spec.target_std)
-    return regression(**_inputs(config, spec), **targets)
+    moments: dict[str, Any] = dict(target_mean=spec.target_mean, target_std=spec.target_std)
+    return regression(**_inputs(config, spec), **moments)
 
 
 def _multi_label(config: Config, spec: Spec) -> Task:

@@ -213,9 +213,9 @@ def load(
         return _graph(raw, label, source=place, graph=graph, shards=shards, cache=cache)
     if stored is None:
         stored = split != "shared" and jax.process_count() > 1
-    dataset = make_dataset(raw, label, stored=stored, task=task, **options)
-    check_split(split, dataset.task)
-    return dataset
+    made = make_dataset(raw, label, stored=stored, task=task, **options)
+    check_split(split, made.task)
+    return made
 
 
 def _graph(raw: "RawGraph", label: str, *, graph: "GraphOptions | None", **options: Any) -> Dataset:

@@ -88,11 +88,12 @@ def make_dataset(
 
 def _read(raw: Raw, stored: bool, source: str) -> Raw:
     """`raw` with inputs that can be read by rows: in memory, memory-mapped, or sparse."""
-    if isinstance(raw.x_train, SparseRows):
+    x_train, x_test = raw.x_train, raw.x_test
+    if isinstance(x_train, SparseRows) or isinstance(x_test, SparseRows):
         return raw
     with reraise_as(source):
-        x_train = (mapped if stored else in_memory)(raw.x_train)
-        return raw._replace(x_train=x_train, x_test=in_memory(raw.x_test))
+        read = mapped if stored else in_memory
+        return raw._replace(x_train=read(x_train), x_test=in_memory(x_test))
 
 
 class _Dtypes(NamedTuple):

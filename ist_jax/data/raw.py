@@ -130,10 +130,10 @@ def _check_inputs(x: Any, part: str, source: str) -> None:
 
 
 def check_int32(raw: Raw, source: str) -> None:
-    """Raises DataError unless all inputs fit into int32."""
+    """Raises DataError unless all inputs, which are not sparse, fit into int32."""
     bounds = np.iinfo(np.int32)
     for part, x in (("train", raw.x_train), ("test", raw.x_test)):
-        assert not isinstance(x, Blocks)  # the caller has read or mapped them
+        assert not isinstance(x, Blocks | SparseRows)  # the caller has read or mapped them
         is_inside = lambda block: bounds.min <= block.min() and block.max() <= bounds.max
         if not all(map(is_inside, blocks(x))):
             raise DataError(

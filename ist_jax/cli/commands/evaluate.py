@@ -70,9 +70,12 @@ def _check(spec: Spec, dataset: Dataset) -> None:
             f"the model takes {spec.dtype} inputs, and {dataset.name} has {dataset.spec.dtype}: "
             "choose other data"
         )
-    if dataset.num_classes > spec.num_classes:
+    has_classes = spec.task.endswith("classification")  # a class may be missing elsewhere
+    if dataset.num_classes > spec.num_classes or (
+        dataset.num_classes < spec.num_classes and not has_classes
+    ):
         raise ConfigError(
-            f"the model has {spec.num_classes} classes, and {dataset.name} has "
+            f"the model has {spec.num_classes} outputs, and {dataset.name} needs "
             f"{dataset.num_classes}: choose other data"
         )
 
