@@ -156,11 +156,11 @@ def _columns(x: Any) -> dict[str, Any]:
 
 
 def _common(x: Any) -> Mapping[str, Mapping[str, Any]]:
-    """`Dataset.common`: for sparse inputs, an input without entries, which has their length."""
+    """`Dataset.common`: for sparse inputs, zeros of the length of an input."""
     if not isinstance(x, SparseRows):
         return {}
-    empty = {"x_empty": np.zeros(x.shape[1], np.float32)}
-    return {part: empty for part in ("train", "validation", "test")}
+    zeros = {"zeros_D": np.zeros(x.shape[1], np.float32)}
+    return {part: zeros for part in ("train", "validation", "test")}
 
 
 def _fingerprint(*parts: Arrays) -> str:

@@ -46,10 +46,10 @@ def _gathered(arrays: Any, index_B: Array) -> Array:
     column_BxW, value_BxW = (
         jnp.take(arrays[name], index_B, axis=0) for name in ("x_column", "x_value")
     )
-    empty_D = arrays["x_empty"]
-    empty_BxD = jnp.broadcast_to(empty_D[None], (index_B.shape[0], *empty_D.shape))
+    zeros_D = arrays["zeros_D"]
+    zeros_BxD = jnp.broadcast_to(zeros_D[None], (index_B.shape[0], *zeros_D.shape))
     row_Bx1 = jnp.arange(index_B.shape[0], dtype=jnp.int32)[:, None]
-    return empty_BxD.at[row_Bx1, column_BxW].set(value_BxW, mode="drop")
+    return zeros_BxD.at[row_Bx1, column_BxW].set(value_BxW, mode="drop")
 
 
 def standardised(x: Array, mean: Moment, std: Moment) -> Array:
