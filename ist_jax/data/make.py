@@ -143,11 +143,9 @@ def _take(x: Any, rows: np.ndarray, dtype: Any, stored: bool = False) -> Any:
     """Some rows of inputs. With `stored`, they stay in their file until they are read."""
     if isinstance(x, SparseRows):
         return x.take(rows)
-    return (
-        RowStore(x, rows, dtype)
-        if stored
-        else np.ascontiguousarray(x[rows].astype(dtype, copy=False))
-    )
+    if stored:
+        return RowStore(x, rows, dtype)
+    return np.ascontiguousarray(x[rows].astype(dtype, copy=False))
 
 
 def _columns(x: Any) -> dict[str, Any]:

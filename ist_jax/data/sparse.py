@@ -4,7 +4,7 @@ Every row has as many slots as the fullest one. Slots of a row that it does not 
 D, one past the end, and 0 (`core.types`).
 """
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -68,17 +68,10 @@ class SparseRows:
         return (as_moment(mean), as_moment(std)) if per_feature else (mean[0], std[0])
 
 
-class Inputs(NamedTuple):
-    """Training and test inputs as `Raw` has them."""
-
-    train: Any
-    test: Any
-
-
-def padded_or_dense(train: CsrMatrix, test: CsrMatrix) -> Inputs:
+def padded_or_dense(train: CsrMatrix, test: CsrMatrix) -> tuple[Any, Any]:
     """Both as `SparseRows` of one width, or as dense arrays if these take less memory."""
     rows = SparseRows(train), SparseRows(test)
     width = max(one.width for one in rows)
     if 2 * width >= train.shape[1]:  # an entry in a slot takes a column and a value
-        return Inputs(*(one.matrix.toarray() for one in rows))
-    return Inputs(*(SparseRows(one.matrix, width) for one in rows))
+        return rows[0].matrix.toarray(), rows[1].matrix.toarray()
+    return SparseRows(rows[0].matrix, width), SparseRows(rows[1].matrix, width)

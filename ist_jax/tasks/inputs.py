@@ -6,7 +6,8 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from ist_jax.core.types import Array, Batch, Key
+from ist_jax.core.model import Model
+from ist_jax.core.types import Array, Batch, Key, Params
 from ist_jax.tasks.augment import Size, augment_images
 
 Moment = float | Sequence[Any]
@@ -37,6 +38,20 @@ def make_batch(
         return {"x": standardised(x, mean, std), "y": jnp.take(arrays["y"], index_B, axis=0)}
 
     return batch
+
+
+def predict(model: Model, params: Params, batch: Batch) -> Array:
+    """`Task.predict`: the model's outputs for the inputs of a batch."""
+    return model.apply(params, batch["x"])
+
+
+def check_kind(data: Any, kind: str) -> None:
+    """Raises ValueError if the targets of a `Dataset` are of another kind than a task learns."""
+    if data.task != kind:
+        raise ValueError(
+            f"the task learns targets of {kind}, and the data are {data.task}: use that task, or "
+            f"make the data with task={kind!r}"
+        )
 
 
 def _gathered(arrays: Any, index_B: Array) -> Array:

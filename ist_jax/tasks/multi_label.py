@@ -15,7 +15,7 @@ from ist_jax.core.model import Model
 from ist_jax.core.task import SHARE, MetricInfo, Selection, Sums, Task, means
 from ist_jax.core.types import Array, Batch, Key, Params
 from ist_jax.tasks.augment import Size
-from ist_jax.tasks.inputs import Moment, make_batch
+from ist_jax.tasks.inputs import Moment, check_kind, make_batch, predict
 
 TOP = (1, 3, 5)  # k of precision and nDCG at k; those above the number of labels are left out
 METRIC_INFO = {
@@ -56,8 +56,10 @@ def check_labels(logits: Any, data: Any) -> None:
       data: a `Dataset`.
 
     Raises:
-      ValueError: logits are not an array [examples, labels] of as many labels.
+      ValueError: logits are not an array [examples, labels] of as many labels, or the data are of
+        another kind.
     """
+    check_kind(data, "multi_label")
     shape, wanted = getattr(logits, "shape", None), data.num_classes
     if shape is None or len(shape) != 2 or shape[1] != wanted:
         raise ValueError(
@@ -123,9 +125,6 @@ def multi_label(
     def mean_loss(model: Model, params: Params, batch: Batch, key: Key) -> tuple[Array, Any]:
         logits_BxC = model.apply(params, batch["x"], key=key)
         return losses_of(logits_BxC, batch["y"].astype(logits_BxC.dtype)).mean(), {}
-
-    def predict(model: Model, params: Params, batch: Batch) -> Array:
-        return model.apply(params, batch["x"])
 
     def metrics(logits_BxC: Array, batch: Batch, weight_B: Array) -> Sums:
         label_BxC = batch["y"].astype(logits_BxC.dtype)

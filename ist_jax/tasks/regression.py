@@ -10,7 +10,7 @@ from ist_jax.core.model import Model
 from ist_jax.core.task import MetricInfo, Selection, Sums, Task, means
 from ist_jax.core.types import Array, Batch, Key, Params
 from ist_jax.tasks.augment import Size
-from ist_jax.tasks.inputs import Moment, make_batch
+from ist_jax.tasks.inputs import Moment, check_kind, make_batch, predict
 
 METRIC_INFO = {
     "loss": MetricInfo("min"),
@@ -28,8 +28,10 @@ def check_targets(outputs: Any, data: Any) -> None:
       data: a `Dataset`.
 
     Raises:
-      ValueError: outputs are not an array [examples] or [examples, targets] of as many targets.
+      ValueError: outputs are not an array [examples] or [examples, targets] of as many targets, or
+        the data are of another kind.
     """
+    check_kind(data, "regression")
     shape, wanted = getattr(outputs, "shape", None), data.num_classes
     if shape is None or len(shape) not in (1, 2) or math.prod(shape[1:]) != wanted:
         raise ValueError(
@@ -72,9 +74,6 @@ def regression(
     def loss(model: Model, params: Params, batch: Batch, key: Key) -> tuple[Array, Any]:
         error_BxK, _ = errors(model.apply(params, batch["x"], key=key), batch)
         return (error_BxK**2).mean(), {}
-
-    def predict(model: Model, params: Params, batch: Batch) -> Array:
-        return model.apply(params, batch["x"])
 
     def metrics(outputs: Array, batch: Batch, weight_B: Array) -> Sums:
         error_BxK, target_BxK = errors(outputs, batch)

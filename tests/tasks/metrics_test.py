@@ -11,6 +11,7 @@ import pytest
 from sklearn import metrics as sklearn_metrics
 
 from ist_jax import tasks
+from ist_jax.data import from_arrays
 from ist_jax.tasks.classification import BINS
 from ist_jax.tasks.multi_label import check_labels
 from ist_jax.tasks.regression import check_targets
@@ -150,23 +151,32 @@ def test_examples_without_labels_have_no_gradient_in_a_softmax_and_one_in_binary
         tasks.multi_label(loss="hinge")
 
 
-DATA = types.SimpleNamespace(num_classes=3)
+def described(task, num_classes=3):
+    return types.SimpleNamespace(task=task, num_classes=num_classes)
 
 
 @pytest.mark.parametrize("shape", [(8, 3), (8, 3, 1), (8,), (8, 4), None])
 def test_outputs_fit_the_targets(shape):
     outputs = {} if shape is None else jax.ShapeDtypeStruct(shape, jnp.float32)
     if shape == (8, 3):
-        check_targets(outputs, DATA)
-        check_labels(outputs, DATA)
+        check_targets(outputs, described("regression"))
+        check_labels(outputs, described("multi_label"))
         return
     says = "no array" if shape is None else rf"of shape \[{', '.join(map(str, shape))}\]"
-    for check in (check_targets, check_labels):
+    for check, task in ((check_targets, "regression"), (check_labels, "multi_label")):
         with pytest.raises(ValueError, match=f"these are {says}: give (the|its) last layer 3"):
-            check(outputs, DATA)
+            check(outputs, described(task))
 
 
 def test_one_target_may_be_an_output_without_an_axis():
-    one = types.SimpleNamespace(num_classes=1)
     for shape in ((8,), (8, 1)):
-        check_targets(jax.ShapeDtypeStruct(shape, jnp.float32), one)
+        check_targets(jax.ShapeDtypeStruct(shape, jnp.float32), described("regression", 1))
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_a_task_refuses_data_of_another_kind(name):
+    outputs = jax.ShapeDtypeStruct((8, C), jnp.float32)
+    for other in TASKS.keys() - {name}:
+        data = from_arrays(LOGITS, TASKS[other][2])
+        with pytest.raises(ValueError, match=f"(data are|the task of) {other}"):
+            TASKS[name][0].check(outputs, data)
