@@ -1,34 +1,60 @@
-"""Classification of independent examples: cross-entropy and accuracy."""
+"""Classification of independent examples: cross-entropy, accuracy and calibration."""
 
-from collections.abc import Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
 from ist_jax.core.model import Model
-from ist_jax.core.task import Selection, Sums, Task
+from ist_jax.core.task import SHARE, MetricInfo, Selection, Sums, Task, means
 from ist_jax.core.types import Array, Batch, Key, Params
-from ist_jax.tasks.augment import Size, augment_images
+from ist_jax.tasks.augment import Size
+from ist_jax.tasks.inputs import Moment, make_batch, predict
 
 MOST_ACCURATE = Selection("accuracy", "max")
+METRIC_INFO = {
+    "loss": MetricInfo("min", "nats"),
+    "accuracy": MetricInfo("max", SHARE),
+    "calibration_error": MetricInfo("min", SHARE),
+}
+BINS = 15  # of confidence
 
 
-def loss_and_accuracy(logits_BxC: Array, label_B: Array, weight_B: Array) -> Sums:
-    """The metrics of classifiers, summed over examples: cross-entropy and correct predictions."""
+def classifier_sums(logits_BxC: Array, label_B: Array, weight_B: Array) -> Sums:
+    """The sums over examples from which `classifier_summary` computes the metrics."""
     loss_B = optax.softmax_cross_entropy_with_integer_labels(logits_BxC, label_B)
     correct_B = (logits_BxC.argmax(axis=-1) == label_B).astype(weight_B.dtype)
     count = weight_B.sum()
     return {
-        "loss": ((weight_B * loss_B).sum(), count),
-        "accuracy": ((weight_B * correct_B).sum(), count),
+        "means": {
+            "loss": ((weight_B * loss_B).sum(), count),
+            "accuracy": ((weight_B * correct_B).sum(), count),
+        },
+        "overconfidence": (_overconfidence(logits_BxC, correct_B, weight_B), count),
     }
 
 
-def _for_batch(moment: float | Sequence[Any], dtype: Any) -> Any:
-    """A mean or deviation that broadcasts over a batch: a number, or an array [1, ...]."""
-    return jnp.asarray(moment, dtype)[None] if np.ndim(moment) else moment
+def _overconfidence(logits_BxC: Array, correct_B: Array, weight_B: Array) -> Array:
+    """[BINS]: confidence minus correctness, summed over the examples of each bin of confidence.
+
+    Confidence is the largest probability. Bin i, from 0, is (i / BINS, (i + 1) / BINS].
+    """
+    confidence_B = jax.nn.softmax(logits_BxC).max(axis=-1)
+    bin_B = jnp.clip(jnp.ceil(BINS * confidence_B).astype(jnp.int32) - 1, 0, BINS - 1)
+    surplus_B = weight_B * (confidence_B - correct_B)
+    return (surplus_B[:, None] * jax.nn.one_hot(bin_B, BINS)).sum(axis=0)
+
+
+def classifier_summary(sums: Sums) -> dict[str, Array]:
+    """Mean cross-entropy, accuracy, and the expected calibration error.
+
+    The latter is the mean over examples of |accuracy - confidence| of their bin (Guo et al., ICML
+    2017, equation 3).
+    """
+    total_15, count = sums["overconfidence"]
+    return means(sums["means"]) | {"calibration_error": abs(total_15).sum() / count}
 
 
 def check_classes(logits: Any, data: Any, labels: str = "y") -> None:
@@ -40,7 +66,8 @@ def check_classes(logits: Any, data: Any, labels: str = "y") -> None:
       labels: the name of the labels in its arrays.
 
     Raises:
-      ValueError: there are fewer logits than classes, or they are not an array [examples, logits].
+      ValueError: there are fewer logits than classes, they are not an array [examples, logits], or
+        labels are no classes.
     """
     shape = getattr(logits, "shape", None)
     if shape is None or len(shape) != 2:
@@ -50,7 +77,14 @@ def check_classes(logits: Any, data: Any, labels: str = "y") -> None:
             "for every example"
         )
     splits = [data.arrays(part) for part in ("train", "validation", "test")]
-    largest = max((int(np.max(split[labels])) for split in splits if labels in split), default=0)
+    given = [split[labels] for split in splits if labels in split]
+    for y in given:
+        if y.ndim != 1 or not np.issubdtype(y.dtype, np.integer):
+            raise ValueError(
+                f"a classifier's labels are integers, one for each example, and these are "
+                f"{y.dtype}{list(y.shape)}: use the task of {data.task}"
+            )
+    largest = max((int(np.max(y)) for y in given), default=0)
     classes = max(data.num_classes, largest + 1)
     if shape[1] < classes:
         raise ValueError(
@@ -60,42 +94,30 @@ def check_classes(logits: Any, data: Any, labels: str = "y") -> None:
 
 
 def classification(
-    mean: float | Sequence[Any] = 0.0,
-    std: float | Sequence[Any] = 1.0,
+    mean: Moment = 0.0,
+    std: Moment = 1.0,
     *,
     augment: str = "none",
     padding: int = 4,
     size: Size | None = None,
 ) -> Task:
-    """The task over arrays {'x': [N, ...], 'y': int[N]}.
-
-    Args:
-      mean: subtracted from all inputs of a batch: a number, or an array of the shape of an input.
-        Stored inputs keep their dtype, such as uint8.
-      std: inputs are divided by it after that.
-      augment: how images are augmented in local steps, before normalisation; a name of `AUGMENTS`.
-      padding: pixels added to every side of an image before it is cropped.
-      size: (height, width) of a batch's images, if stored images are larger; None: the stored size.
-    """
-
-    def batch(arrays: Any, index_B: Array, key: Key | None) -> Batch:
-        x = jnp.take(arrays["x"], index_B, axis=0)
-        x = augment_images(augment if key is not None else "none", x, key, padding, size)
-        float_dtype = (
-            jnp.float32 if x.dtype == jnp.uint8 else jnp.promote_types(x.dtype, jnp.float32)
-        )
-        y = jnp.take(arrays["y"], index_B, axis=0)
-        shift, scale = _for_batch(mean, float_dtype), _for_batch(std, float_dtype)
-        return {"x": (x.astype(float_dtype) - shift) / scale, "y": y}
+    """The task over arrays {'x': [N, ...], 'y': int[N]}. Arguments are those of `make_batch`."""
+    batch = make_batch(mean, std, augment=augment, padding=padding, size=size)
 
     def loss(model: Model, params: Params, batch: Batch, key: Key) -> tuple[Array, Any]:
         logits_BxC = model.apply(params, batch["x"], key=key)
         return optax.softmax_cross_entropy_with_integer_labels(logits_BxC, batch["y"]).mean(), {}
 
-    def predict(model: Model, params: Params, batch: Batch) -> Array:
-        return model.apply(params, batch["x"])
-
     def metrics(logits_BxC: Array, batch: Batch, weight_B: Array) -> Sums:
-        return loss_and_accuracy(logits_BxC, batch["y"], weight_B)
+        return classifier_sums(logits_BxC, batch["y"], weight_B)
 
-    return Task(batch, loss, predict, metrics, MOST_ACCURATE, check=check_classes)
+    return Task(
+        batch,
+        loss,
+        predict,
+        metrics,
+        MOST_ACCURATE,
+        check=check_classes,
+        summary=classifier_summary,
+        metric_info=METRIC_INFO,
+    )

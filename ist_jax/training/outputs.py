@@ -1,5 +1,6 @@
 """Checks before training that data, model and task fit together. Only shapes are computed."""
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -80,7 +81,7 @@ def _check_metrics(task: Task, outputs: Any, batch: Batch, num_examples: int) ->
             f"the metrics of the task fail on outputs of shapes {_shapes(outputs)} and a batch of "
             f"{_shapes(batch)} ({type(error).__name__}: {first_line(error)}): make them fit"
         ) from error
-    checked_sums(task, sums)
+    jax.eval_shape(functools.partial(checked_sums, task), sums)
 
 
 def _shapes(tree: Any) -> str:
