@@ -15,7 +15,7 @@ ROOT = pathlib.Path(__file__).parent.parent.parent
 TABLES = sorted((ROOT / "experiments").glob("*/results/*.jsonl"))
 PAGES = [ROOT / "README.md", *sorted((ROOT / "experiments").rglob("README.md"))]
 # What a kept run does not say: where data are, and where workers train.
-FREE = {"data.dir": "", "checkpoint_every": 0, "placement": "auto"}
+FREE = {"data.dir": "", "builders": "", "checkpoint_every": 0, "placement": "auto"}
 SWEEP = re.compile(r"^    (ist-jax sweep (?:.*\\\n)*.*)$", re.MULTILINE)
 
 

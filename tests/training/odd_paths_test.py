@@ -140,7 +140,8 @@ def test_law_10_a_run_in_such_a_workdir_is_stopped_and_resumed_as_the_unbroken_o
     chex.assert_trees_all_equal(resumed.params, unbroken.params)
     assert [row["train"] for row in resumed.history] == [row["train"] for row in unbroken.history]
     names = {path.name for path in folder.iterdir()}
-    assert names == {"checkpoints", "lock", "metrics.jsonl", "summary.json", "tensorboard"}
+    files = {"config.json", "metrics.jsonl", "summary.json"}
+    assert names == {"checkpoints", "lock", "tensorboard", *files}
     assert {path.name for path in (tmp_path / "runs").iterdir()} == {AS_REPORTED}
 
 
