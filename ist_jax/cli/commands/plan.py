@@ -2,9 +2,10 @@
 
     ist-jax plan --config FILE [--bandwidth 1Gbps] [--latency 1ms] [--subnets 1 2] [--steps 10 20]
 
-Compares IST, data parallel, local SGD and DiLoCo, for every number S of workers and J of local
-steps. The model is the configured one, with each method's values in the config file. Times of steps
-are medians, measured on this machine with the config's data. Bytes and memory are computed.
+Compares IST, data parallel, local SGD, DiLoCo and streaming DiLoCo, for every number S of workers
+and J of local steps. The model is the configured one, with each method's values in the config file.
+Times of steps are medians, measured on this machine with the config's data. Bytes and memory are
+computed.
 """
 
 import dataclasses
@@ -36,7 +37,7 @@ from ist_jax.training.files import json_text, write_whole
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-COMPARED = ("ist", "data_parallel", "local_sgd", "diloco")
+COMPARED = ("ist", "data_parallel", "local_sgd", "diloco", "streaming_diloco")
 _STEPS = 10  # in one measurement
 ASSUMPTIONS = """\
 - Every worker has its own device, as fast as this machine ({device}). Workers wait for each other.
@@ -114,7 +115,12 @@ def configured(method: str, argv: Sequence[str]) -> tuple[PlanFlags, Config]:
         flags, config = parse_with_config(PlanFlags, argv, __doc__)
         validate(config)
         plain = Config()
-        other = dict(opt_state="auto", outer=plain.outer, exchange=plain.exchange)
+        other = dict(
+            opt_state="auto",
+            outer=plain.outer,
+            exchange=plain.exchange,
+            streaming=plain.streaming,
+        )
         return flags, dataclasses.replace(config, method=method, **other)
 
 

@@ -20,6 +20,7 @@ from ist_jax.cli.config.schema import (
     ModelConfig,
     OptimizerConfig,
     OuterConfig,
+    StreamingConfig,
 )
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "ModelConfig",
     "OptimizerConfig",
     "OuterConfig",
+    "StreamingConfig",
     "checked",
     "from_json",
     "from_record",

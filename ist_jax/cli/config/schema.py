@@ -26,7 +26,9 @@ Positive = Annotated[int, Range(1, 2**30)]
 Share = Annotated[float, Range(0, 1)]
 Rate = Annotated[float, Range(0, 1e9, closed=False)]
 
-MethodName = Literal["ist", "data_parallel", "local_sgd", "diloco", "ensemble", "single"]
+MethodName = Literal[
+    "ist", "data_parallel", "local_sgd", "diloco", "streaming_diloco", "ensemble", "single"
+]
 DecompositionName = Literal["auto", "mlp", "gcn", "sage", "gat", "blocks", "filters", "channels"]
 SourceName = Literal[
     "digits",
@@ -50,7 +52,7 @@ class OuterConfig:
     """The outer optimizer, which is applied to the change of a round."""
 
     name: Literal["auto", "none", "sgd"] = "auto"
-    """Outer optimizer. auto: sgd for diloco, none otherwise."""
+    """Outer optimizer. auto: sgd for diloco and streaming_diloco, none otherwise."""
     learning_rate: Rate = 0.7
     """Learning rate. 1 without momentum is the same as no outer optimizer."""
     momentum: Share = 0.9
@@ -66,6 +68,21 @@ class ExchangeConfig:
     home_sharded: bool = False
     """Store the units of every group at a fixed home device between rounds, instead of sending
     them straight to their next holder."""
+    average_every: Positive = 1
+    """Rounds between two averages of the parameters without a group, of which every worker trains
+    its own copy in between. Units are exchanged in every round."""
+
+
+@dataclasses.dataclass(frozen=True)
+class StreamingConfig:
+    """How streaming_diloco synchronises."""
+
+    fragments: Positive = 4
+    """Fragments of the parameters, of which each round synchronises one."""
+    overlap: Count = 0
+    """Local steps that a fragment is on its way, at most local_steps."""
+    mixing: Share = 0.0
+    """Weight of a worker's own value when a fragment arrives. 0: the global value is adopted."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,8 +136,8 @@ class ModelConfig:
 class OptimizerConfig:
     """The local optimizer."""
 
-    name: Literal["sgd", "adam", "adamw"] = "sgd"
-    """Local optimizer."""
+    name: Literal["sgd", "adam", "adamw", "muon"] = "sgd"
+    """Local optimizer. muon: matrices by Muon, all other parameters by AdamW."""
     learning_rate: Rate = 0.1
     """Peak learning rate."""
     momentum: Share = 0.0
@@ -128,7 +145,7 @@ class OptimizerConfig:
     momentum_schedule: Literal["constant", "demon"] = "constant"
     """Momentum over the run. demon: decays to 0 (Chen et al., 2019)."""
     weight_decay: Annotated[float, Range(0, 1e9)] = 0.0
-    """Weight decay: decoupled for adamw, L2 otherwise."""
+    """Weight decay: decoupled for adamw and muon, L2 otherwise."""
     clip: Annotated[float, Range(0, 1e9)] = 0.0
     """Largest global norm of a gradient (data_parallel: of the mean gradient). 0: no clipping."""
     schedule: Literal["constant", "cosine", "linear", "step", "thirds"] = "constant"
@@ -242,9 +259,11 @@ class Config:
     """Devices of a sharded placement. 0: all."""
     opt_state: Literal["auto", "reset", "carry", "local"] = "auto"
     """Optimizer state between rounds: reset, carry (moves with its units) or local (stays with the
-    worker). auto: local for diloco, reset for ist and local_sgd."""
+    worker). auto: reset for ist and local_sgd, local for other methods that average."""
     exchange: ExchangeConfig = ExchangeConfig()
     """How ist exchanges units."""
+    streaming: StreamingConfig = StreamingConfig()
+    """How streaming_diloco synchronises."""
     outer: OuterConfig = OuterConfig()
     """Outer optimizer."""
     warmup_fraction: Share = 0.0
