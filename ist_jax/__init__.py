@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         ensemble,
         ist,
         local_sgd,
+        sparse_loco,
         streaming_diloco,
     )
     from ist_jax.training import export
@@ -39,6 +40,7 @@ _NAMES = {
     "merge": "ist_jax.core.subnet",
     "replicated": "ist_jax.decompositions",
     "run": "ist_jax.training.loop",
+    "sparse_loco": "ist_jax.methods",
     "streaming_diloco": "ist_jax.methods",
 }
 
@@ -59,6 +61,7 @@ __all__ = [
     "merge",
     "replicated",
     "run",
+    "sparse_loco",
     "streaming_diloco",
     "tasks",
 ]

@@ -13,7 +13,7 @@ import optax
 import pytest
 from custom_models import CLASSES, EXAMPLE, FEATURES, chain, custom
 
-from ist_jax import data_parallel, ensemble, ist, replicated, streaming_diloco
+from ist_jax import data_parallel, ensemble, ist, replicated, sparse_loco, streaming_diloco
 from ist_jax.core.placement import Placement, looped, sharded, subnet_mesh, vmapped
 from ist_jax.data import Dataset, GraphOptions, Raw, RawGraph, make_dataset, make_graph_dataset
 from ist_jax.data.splits import shared
@@ -129,6 +129,21 @@ def _streaming_diloco(
     )
 
 
+def _sparse_loco(
+    num_subnets: int, placement: Placement | None = None, tx: optax.GradientTransformation = SGD
+) -> Method:
+    return sparse_loco(
+        two_groups(num_subnets),
+        TASK,
+        tx,
+        num_workers=num_subnets,
+        batch_size=BATCH,
+        density=0.25,
+        chunk=64,
+        placement=placement,
+    )
+
+
 def replicas(num_subnets: int) -> Decomposition:
     return replicated(two_groups(num_subnets), num_subnets)
 
@@ -144,6 +159,7 @@ METHODS: dict[str, Callable[..., Method]] = {
     "ist-copies": _ist(custom, optax.adam(1e-2), opt_state="carry", average_every=2),
     "local-sgd": _ist(replicas),
     "diloco": _ist(replicas, optax.adamw(1e-2), opt_state="local", outer_tx=NESTEROV),
+    "sparse-loco": _sparse_loco,
     "streaming-diloco": _streaming_diloco,
     "ensemble": _ensemble,
     "data-parallel": _data_parallel,

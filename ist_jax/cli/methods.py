@@ -8,7 +8,15 @@ import optax
 
 from ist_jax.cli.config import Config
 from ist_jax.cli.optimizers import outer_optimizer
-from ist_jax.methods import Method, data_parallel, ensemble, ist, local_sgd, streaming_diloco
+from ist_jax.methods import (
+    Method,
+    data_parallel,
+    ensemble,
+    ist,
+    local_sgd,
+    sparse_loco,
+    streaming_diloco,
+)
 
 
 class MethodRow(NamedTuple):
@@ -83,6 +91,16 @@ def _streaming_diloco(config: Config, *parts: Any, **options: Any) -> Method:
     )
 
 
+def _sparse_loco(config: Config, *parts: Any, **options: Any) -> Method:
+    return sparse_loco(
+        *parts,
+        num_workers=num_workers(config),
+        outer_tx=optax.sgd(config.outer.learning_rate),
+        **dataclasses.asdict(config.sparse),
+        **options,
+    )
+
+
 def _ensemble(config: Config, *parts: Any, **options: Any) -> Method:
     del config
     return ensemble(*parts, **options)
@@ -106,6 +124,7 @@ METHODS: dict[str, MethodRow] = {
     "local_sgd": MethodRow(_local_sgd, merges=True),
     "diloco": MethodRow(_diloco, merges=True, outer=True, keeps=True),
     "streaming_diloco": MethodRow(_streaming_diloco, outer=True, keeps=True),
+    "sparse_loco": MethodRow(_sparse_loco, outer=True, keeps=True),
     "ensemble": MethodRow(_ensemble, splits=True, keeps=True),
     "single": MethodRow(dense, one_worker=True),
 }

@@ -33,10 +33,16 @@ FIELDS_OF = {
 
 # field that needs another part of the run -> (whether the run has that part, its name)
 _OUTER = (has_outer, "an outer optimizer (outer.name=sgd, or method=diloco)")
+_MOMENTUM = (lambda c: has_outer(c) and c.method != "sparse_loco", f"{_OUTER[1]} with momentum")
+_SPARSE = (lambda c: c.method == "sparse_loco", "method=sparse_loco")
 _STREAMING = (lambda c: c.method == "streaming_diloco", "method=streaming_diloco")
 BESIDE: dict[str, tuple[Callable[[Config], bool], str]] = {
     "outer.learning_rate": _OUTER,
-    "outer.momentum": _OUTER,
+    "outer.momentum": _MOMENTUM,
+    "sparse.density": _SPARSE,
+    "sparse.chunk": _SPARSE,
+    "sparse.values": _SPARSE,
+    "sparse.feedback": _SPARSE,
     "streaming.fragments": _STREAMING,
     "streaming.overlap": _STREAMING,
     "streaming.mixing": _STREAMING,

@@ -122,12 +122,18 @@ def exchange_costs(
         *_prefixed("opt_state", _if_pushed(costs.leaf_costs(*opt_state), owned.opt_state, pushed)),
         *_prefixed("outer_state", costs.outer_state_costs(*outer_state)),
     )
-    return costs_without_exchange(labels.params, shapes.params, partition)._replace(
-        bytes_per_sync=sum((leaf.sent for leaf in sent), 0.0),
-        lower_bound=sum((leaf.lower_bound for leaf in sent), 0.0),
-        all_reduce=costs.all_reduce_bytes(tree_bytes(shapes.params), partition.num_subnets),
-        leaves=sent,
-        messages_per_sync=costs.messages(sent, partition.num_subnets),
+    nothing = costs_without_exchange(labels.params, shapes.params, partition)
+    full = costs.all_reduce_bytes(tree_bytes(shapes.params), partition.num_subnets)
+    return with_leaves(nothing._replace(all_reduce=full), sent, partition.num_subnets)
+
+
+def with_leaves(of: Costs, leaves: Sequence[costs.LeafCost], num_workers: int) -> Costs:
+    """The costs `of` a method that sends these leaves in a synchronisation."""
+    return of._replace(
+        bytes_per_sync=sum((leaf.sent for leaf in leaves), 0.0),
+        lower_bound=sum((leaf.lower_bound for leaf in leaves), 0.0),
+        leaves=tuple(leaves),
+        messages_per_sync=costs.messages(leaves, num_workers),
     )
 
 

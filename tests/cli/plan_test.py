@@ -74,6 +74,7 @@ def test_a_plan_takes_every_methods_own_values_and_the_link_of_the_config(capsys
     assert {m: c.optimizer.learning_rate for m, c in configs.items()} == {
         "ist": 0.01, "data_parallel": 0.002, "local_sgd": 0.001, "diloco": 0.001,
         "streaming_diloco": 0.001,
+        "sparse_loco": 0.001,
     }  # fmt: skip
     measured = [
         plan.measure(configs[method], builders.load_dataset(configs[method]), 4, 1)

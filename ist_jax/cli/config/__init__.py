@@ -20,6 +20,7 @@ from ist_jax.cli.config.schema import (
     ModelConfig,
     OptimizerConfig,
     OuterConfig,
+    SparseConfig,
     StreamingConfig,
 )
 
@@ -37,6 +38,7 @@ __all__ = [
     "ModelConfig",
     "OptimizerConfig",
     "OuterConfig",
+    "SparseConfig",
     "StreamingConfig",
     "checked",
     "from_json",

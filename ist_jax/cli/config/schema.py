@@ -27,7 +27,14 @@ Share = Annotated[float, Range(0, 1)]
 Rate = Annotated[float, Range(0, 1e9, closed=False)]
 
 MethodName = Literal[
-    "ist", "data_parallel", "local_sgd", "diloco", "streaming_diloco", "ensemble", "single"
+    "ist",
+    "data_parallel",
+    "local_sgd",
+    "diloco",
+    "streaming_diloco",
+    "sparse_loco",
+    "ensemble",
+    "single",
 ]
 DecompositionName = Literal["auto", "mlp", "gcn", "sage", "gat", "blocks", "filters", "channels"]
 SourceName = Literal[
@@ -52,11 +59,11 @@ class OuterConfig:
     """The outer optimizer, which is applied to the change of a round."""
 
     name: Literal["auto", "none", "sgd"] = "auto"
-    """Outer optimizer. auto: sgd for diloco and streaming_diloco, none otherwise."""
+    """Outer optimizer. auto: sgd for diloco, streaming_diloco and sparse_loco, none otherwise."""
     learning_rate: Rate = 0.7
     """Learning rate. 1 without momentum is the same as no outer optimizer."""
     momentum: Share = 0.9
-    """Nesterov momentum (Douillard et al., 2023)."""
+    """Nesterov momentum (Douillard et al., 2023); sparse_loco has none."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,6 +90,20 @@ class StreamingConfig:
     """Local steps that a fragment is on its way, at most local_steps."""
     mixing: Share = 0.0
     """Weight of a worker's own value when a fragment arrives. 0: the global value is adopted."""
+
+
+@dataclasses.dataclass(frozen=True)
+class SparseConfig:
+    """What the workers of sparse_loco send."""
+
+    density: Annotated[float, Range(1e-9, 1)] = 0.02
+    """Share of the entries of every chunk that are sent, those of largest magnitude."""
+    chunk: Positive = 4096
+    """Entries of a chunk."""
+    values: Literal["exact", "int8", "int2"] = "int2"
+    """Format of the entries; int8 and int2 have a scale per chunk."""
+    feedback: Share = 0.95
+    """Decay of the buffers in which workers keep what they have not sent."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -264,6 +285,8 @@ class Config:
     """How ist exchanges units."""
     streaming: StreamingConfig = StreamingConfig()
     """How streaming_diloco synchronises."""
+    sparse: SparseConfig = SparseConfig()
+    """What the workers of sparse_loco send."""
     outer: OuterConfig = OuterConfig()
     """Outer optimizer."""
     warmup_fraction: Share = 0.0

@@ -20,6 +20,7 @@ METHOD_COLOURS = {
     "local_sgd": "#009E73",
     "diloco": "#CC79A7",
     "streaming_diloco": "#882255",
+    "sparse_loco": "#999933",
     "ensemble": "#E69F00",
     "single": "#4D4D4D",
 }
