@@ -56,7 +56,7 @@ def _sgd(
 
 
 def muon(rate: optax.Schedule, weight_decay: float) -> optax.GradientTransformation:
-    """Muon for matrices, AdamW for all other parameters (K. Jordan et al., 2024).
+    """Muon for matrices, NAdamW for all other parameters (K. Jordan et al., 2024).
 
     Updates of matrices are scaled to the size of AdamW's, so that one learning rate fits both (Liu
     et al.: Muon is scalable for LLM training, arXiv 2502.16982, equation 4).

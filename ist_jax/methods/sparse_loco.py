@@ -112,21 +112,17 @@ class _Sparse:
         self, store: SparseStore, pulled_P: Params, trained_P: Params, weight_S: Array
     ) -> SparseStore:
         params, treedef = jax.tree.flatten(store.params)
-        others = map(treedef.flatten_up_to, (store.error_S, pulled_P, trained_P))
-        leaves = [self._push_leaf(*leaf, weight_S) for leaf in zip(self.codecs, params, *others)]
+        change_P = jax.tree.map(jnp.subtract, pulled_P, trained_P)  # the pseudo-gradients
+        trees = map(treedef.flatten_up_to, (store.error_S, change_P))
+        push_leaf = functools.partial(self._push_leaf, weight_S)
+        leaves = map(push_leaf, self.codecs, params, *trees)
         return SparseStore(*map(treedef.unflatten, zip(*leaves)))
 
     def _push_leaf(
-        self,
-        codec: SparseCodec,
-        old: Array,
-        error_P: Array,
-        pulled_P: Array,
-        trained_P: Array,
-        weight_S: Array,
+        self, weight_S: Array, codec: SparseCodec, old: Array, error_P: Array, change_P: Array
     ) -> tuple[Array, Array]:
         """(the parameter minus the mean of what was sent, the error buffers)."""
-        wanted_P = self.feedback * error_P + (pulled_P - trained_P)
+        wanted_P = self.feedback * error_P + change_P
         message_P = jax.vmap(codec.encode)(wanted_P)
         left_P = wanted_P - jax.vmap(codec.decode)(message_P)
         takes_part_P = per_subnet(self.transport.local(weight_S), error_P) > 0

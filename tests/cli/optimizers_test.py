@@ -36,7 +36,7 @@ def test_a_smooth_decay_spans_what_is_left_after_the_warm_up(name):
     assert 0 < rate[99] < 0.01
 
 
-def test_muon_orthogonalises_matrices_and_leaves_the_rest_to_adamw():
+def test_muon_orthogonalises_matrices_and_leaves_the_rest_to_nadamw():
     rng = np.random.default_rng(0)
     params, gradient = (
         {name: jnp.asarray(rng.normal(size=shape), jnp.float32) for name, shape in shapes}
@@ -44,10 +44,10 @@ def test_muon_orthogonalises_matrices_and_leaves_the_rest_to_adamw():
     )
     options = dict(learning_rate=0.01, weight_decay=0.1)
     config = dataclasses.replace(Config().optimizer, name="muon", **options)
-    muon, adamw = optimizers.local_optimizer(config, 10), optax.adamw(**options)
+    muon, nadamw = optimizers.local_optimizer(config, 10), optax.nadamw(**options)
     update, expected = (
         jax.jit(lambda tx=tx: tx.update(gradient, tx.init(params), params)[0])()
-        for tx in (muon, adamw)
+        for tx in (muon, nadamw)
     )
     for name in ("bias", "stack"):
         np.testing.assert_allclose(update[name], expected[name], rtol=1e-5)

@@ -54,7 +54,7 @@ CASES = [
     ),
     (
         "--method=streaming_diloco --streaming.overlap=21",
-        "is at most the 20 local steps of a round",
+        "overlap=21 is at most the 10 local steps",
     ),
     ("--method=streaming_diloco --streaming.fragments=99", "and at most the . parameters"),
     ("--method=streaming_diloco --opt_state=carry", "streaming_diloco always keeps its state"),

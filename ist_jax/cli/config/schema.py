@@ -158,7 +158,7 @@ class OptimizerConfig:
     """The local optimizer."""
 
     name: Literal["sgd", "adam", "adamw", "muon"] = "sgd"
-    """Local optimizer. muon: matrices by Muon, all other parameters by AdamW."""
+    """Local optimizer. muon: matrices by Muon, all other parameters by NAdamW."""
     learning_rate: Rate = 0.1
     """Peak learning rate."""
     momentum: Share = 0.0
