@@ -12,7 +12,15 @@ if TYPE_CHECKING:
     from ist_jax import data, tasks
     from ist_jax.core.subnet import extract, label_axes, merge
     from ist_jax.decompositions import decompose, replicated
-    from ist_jax.methods import data_parallel, diloco, ensemble, ist, local_sgd
+    from ist_jax.methods import (
+        data_parallel,
+        diloco,
+        ensemble,
+        ist,
+        local_sgd,
+        sparse_loco,
+        streaming_diloco,
+    )
     from ist_jax.training import export
     from ist_jax.training.config import LoopConfig, Phase
     from ist_jax.training.loop import run
@@ -32,6 +40,8 @@ _NAMES = {
     "merge": "ist_jax.core.subnet",
     "replicated": "ist_jax.decompositions",
     "run": "ist_jax.training.loop",
+    "sparse_loco": "ist_jax.methods",
+    "streaming_diloco": "ist_jax.methods",
 }
 
 __all__ = [
@@ -51,6 +61,8 @@ __all__ = [
     "merge",
     "replicated",
     "run",
+    "sparse_loco",
+    "streaming_diloco",
     "tasks",
 ]
 

@@ -13,7 +13,7 @@ import optax
 import pytest
 from custom_models import CLASSES, EXAMPLE, FEATURES, chain, custom
 
-from ist_jax import data_parallel, ensemble, ist, replicated
+from ist_jax import data_parallel, ensemble, ist, replicated, sparse_loco, streaming_diloco
 from ist_jax.core.placement import Placement, looped, sharded, subnet_mesh, vmapped
 from ist_jax.data import Dataset, GraphOptions, Raw, RawGraph, make_dataset, make_graph_dataset
 from ist_jax.data.splits import shared
@@ -114,6 +114,37 @@ def _data_parallel(
     )
 
 
+def _streaming_diloco(
+    num_subnets: int, placement: Placement | None = None, tx: optax.GradientTransformation = SGD
+) -> Method:
+    return streaming_diloco(
+        two_groups(num_subnets),
+        TASK,
+        tx,
+        num_workers=num_subnets,
+        batch_size=BATCH,
+        fragments=2,
+        overlap=1,
+        mixing=0.25,
+        placement=placement,
+    )
+
+
+def _sparse_loco(
+    num_subnets: int, placement: Placement | None = None, tx: optax.GradientTransformation = SGD
+) -> Method:
+    return sparse_loco(
+        two_groups(num_subnets),
+        TASK,
+        tx,
+        num_workers=num_subnets,
+        batch_size=BATCH,
+        density=0.25,
+        chunk=64,
+        placement=placement,
+    )
+
+
 def replicas(num_subnets: int) -> Decomposition:
     return replicated(two_groups(num_subnets), num_subnets)
 
@@ -126,8 +157,11 @@ METHODS: dict[str, Callable[..., Method]] = {
     "ist-chain": _ist(chain),
     "ist-carry": _ist(two_groups, optax.adam(1e-2), opt_state="carry"),
     "ist-outer": _ist(two_groups, outer_tx=NESTEROV),
+    "ist-copies": _ist(custom, optax.adam(1e-2), opt_state="carry", average_every=2),
     "local-sgd": _ist(replicas),
     "diloco": _ist(replicas, optax.adamw(1e-2), opt_state="local", outer_tx=NESTEROV),
+    "sparse-loco": _sparse_loco,
+    "streaming-diloco": _streaming_diloco,
     "ensemble": _ensemble,
     "data-parallel": _data_parallel,
 }
@@ -244,17 +278,23 @@ def rounds(
     for r in range(count):
         view = next(data.views(jax.random.key(5), method.num_workers, method.sharding, [range(1)]))
         key = jax.random.fold_in(ROOT, r)
-        state, metrics = one_round(method, state, view, key, weight_S, steps)
+        state, metrics = one_round(method, state, view, key, weight_S, steps, method.turn(r))
     return state, metrics
 
 
 def one_round(
-    method: Method, state: Any, view: Any, key: jax.Array, weight_S: Any, steps: int = 3
+    method: Method,
+    state: Any,
+    view: Any,
+    key: jax.Array,
+    weight_S: Any,
+    steps: int = 3,
+    turn: int = 0,
 ) -> tuple[Any, Any]:
     """A round with its arguments where the training loop puts them: all share one program."""
     put = functools.partial(jax.device_put, device=method.sharding)
     weight_S = np.asarray(weight_S, np.float32)
-    return method.round(state, view, put(key), put(weight_S), steps=steps)
+    return method.round(state, view, put(key), put(weight_S), steps=steps, turn=turn)
 
 
 def params_of(method: Method, state: Any) -> Any:

@@ -74,8 +74,8 @@ def test_the_lazy_method_keeps_units_in_some_rounds(examples):
     for rate, changes in ((0.0, False), (1.0, True)):
         method = make(rate)
         state = method.fresh(jax.random.key(0))
-        plan = method.plan(state, jax.random.key(1))
-        assert (plan.indices["unit"] != state.indices["unit"]).any() == changes
+        units = method.plan(state, jax.random.key(1))
+        assert (units["unit"] != state.indices["unit"]).any() == changes
 
 
 def test_a_file_that_is_no_table_is_refused(examples, tmp_path):

@@ -32,4 +32,4 @@ def get_config(method="ist") -> Config:
         eval_every=1,
         optimizer=OptimizerConfig(name="adam", learning_rate=0.001, schedule="cosine"),
     )
-    return replace(config, **TUNED[method])
+    return replace(config, **TUNED.get(method, TUNED["diloco"]))

@@ -22,4 +22,5 @@ TUNED = {
 
 
 def get_config(method="ist") -> Config:
-    return replace(fashion_mnist.get_config(method), epochs=10.0, **TUNED[method])
+    tuned = TUNED.get(method, TUNED["diloco"])
+    return replace(fashion_mnist.get_config(method), epochs=10.0, **tuned)

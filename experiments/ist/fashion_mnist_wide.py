@@ -24,4 +24,5 @@ TUNED = {
 
 def get_config(method="ist") -> Config:
     config = fashion_mnist_10_passes.get_config(method)
-    return replace(config, epochs=3.0, **{"model": dict(hidden=(2048, 2048)), **TUNED[method]})
+    tuned = TUNED.get(method, TUNED["diloco"])
+    return replace(config, epochs=3.0, **{"model": dict(hidden=(2048, 2048)), **tuned})

@@ -31,4 +31,4 @@ def get_config(method="ist") -> Config:
         epochs=10.0,
         eval_every=4,
     )
-    return replace(config, **TUNED[method])
+    return replace(config, **TUNED.get(method, TUNED["diloco"]))

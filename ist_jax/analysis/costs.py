@@ -34,8 +34,8 @@ class LeafCost(NamedTuple):
 
     Attributes:
       name: the leaf's name.
-      kind: 'holder-sharded', 'home-sharded', 'shared', or 'equal' (equal on all devices, never
-        sent).
+      kind: 'holder-sharded', 'home-sharded', 'shared', 'sparse' (each worker sends all others some
+        entries), or 'equal' (equal on all devices, never sent).
       sent: bytes that the exchange over a mesh sends, with the padding of blocks.
       lower_bound: the fewest bytes that an exact exchange can send; a rounded one may send less.
       all_reduce: bytes of a ring all-reduce of the full leaf.
@@ -145,8 +145,9 @@ def outer_state_costs(
 def messages(leaves: Sequence[LeafCost], num_subnets: int) -> int:
     """The number of messages that a device sends one after another in a synchronisation."""
     kinds = {leaf.kind for leaf in leaves if leaf.sent}
-    ring = 2 * (num_subnets - 1)
-    return ("holder-sharded" in kinds) + 2 * ("home-sharded" in kinds) + ring * ("shared" in kinds)
+    others = num_subnets - 1  # a ring passes on one message after another
+    ring = others * (2 * ("shared" in kinds) + ("sparse" in kinds))
+    return ("holder-sharded" in kinds) + 2 * ("home-sharded" in kinds) + ring
 
 
 def server_bytes(labels: Any, shapes: Any, partition: Partition) -> float:

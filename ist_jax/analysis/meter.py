@@ -3,7 +3,7 @@
 import functools
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -65,10 +65,32 @@ def bytes_sent(method: Method, program: Any) -> float | None:
         return None
 
 
-def compiled_bytes_per_sync(method: Method, program: Any, steps: int) -> float | None:
-    """Bytes that one device sends in a synchronisation; None as in `bytes_sent`."""
-    sent = bytes_sent(method, program)
-    return None if sent is None else sent / method.info.costs.syncs(steps)
+def _mean_over_cycle(method: Method, values: Mapping[int, float]) -> float:
+    """The mean over the rounds of the method's cycle of a value for each of its programs."""
+    cycle = range(len(method.info.turns))
+    return statistics.fmean(values[method.turn(number)] for number in cycle)
+
+
+def compiled_bytes_per_sync(
+    method: Method, sent: Mapping[int, float | None], steps: int
+) -> float | None:
+    """Bytes that one device sends in a synchronisation, the mean over the method's cycle.
+
+    Args:
+      method: its `programs` are measured.
+      sent: for each of them, the result of `bytes_sent`.
+      steps: the local steps of its rounds.
+    """
+    known = {turn: each for turn, each in sent.items() if each is not None}
+    if len(known) < len(sent):
+        return None
+    return _mean_over_cycle(method, known) / method.info.costs.syncs(steps)
+
+
+def bytes_of_timing(sent: Mapping[int, float | None]) -> float | None:
+    """Bytes that one device sends in `seconds_per_sync`. `sent`: see `compiled_bytes_per_sync`."""
+    every = [each for each in sent.values() if each is not None]
+    return TIMED_SYNCS * sum(every) if len(every) == len(sent) else None
 
 
 def flops_per_local_step(method: Method, state: State, view: View, key: Key) -> float | None:
@@ -148,10 +170,9 @@ def memory_bytes(method: Method, program: Any, state: State, view: View) -> dict
     arguments = analysis.argument_size_in_bytes
     results = analysis.output_size_in_bytes - analysis.alias_size_in_bytes
     temporary = analysis.temp_size_in_bytes
-    stored = (state.store, state.opt_state, state.outer_state, state.indices)
     return {
         "peak": arguments + results + temporary,
-        "state": _bytes_on_one_device(stored),
+        "state": _bytes_on_one_device(state.stored),
         "data": _bytes_on_one_device(view.arrays),
         "temporary": temporary,
         "activations": max(0, temporary - training_bytes(method, state)),
@@ -163,23 +184,26 @@ def seconds_per_sync(
 ) -> Seconds | None:
     """Seconds of one synchronisation on this machine: a round without local steps.
 
-    It runs on a copy of `state`. None if nothing is exchanged, if every step synchronises, or if
-    the copy does not fit into memory.
+    The mean over the method's cycle. It runs on a copy of `state`. None if nothing is exchanged, if
+    every step synchronises, or if the copy does not fit into memory.
     """
     if method.info.costs.steps_per_sync is not None or not method.info.costs.bytes_per_sync:
         return None
     try:
-        return _median_of_syncs(method, state, view, key, weight_S)
+        given = (state, view, key, weight_S)
+        seconds = {turn: _median_of_syncs(method, turn, *given) for turn in method.programs}
     except JaxRuntimeError:
         if jax.process_count() > 1:  # the other processes would wait forever
             raise
         return None
+    known = {turn: each for turn, each in seconds.items() if each is not None}
+    return _mean_over_cycle(method, known) if len(known) == len(seconds) else None
 
 
 def _median_of_syncs(
-    method: Method, state: State, view: View, key: Key, weight_S: Array
+    method: Method, turn: int, state: State, view: View, key: Key, weight_S: Array
 ) -> Seconds | None:
-    program = method.round.lower(state, view, key, weight_S, steps=0).compile()
+    program = method.round.lower(state, view, key, weight_S, steps=0, turn=turn).compile()
     memory = memory_bytes(method, program, state, view) or {"peak": 0, "state": 0}
     if any_process(not fits(memory["peak"] + memory["state"], method.info.sharding.device_set)):
         return None
@@ -192,17 +216,33 @@ def _median_of_syncs(
 
 
 def measure_round(
-    method: Method, program: Any, state: State, view: View, key: Key, steps: int
+    method: Method,
+    programs: Mapping[int, Any],
+    sent: Mapping[int, float | None],
+    state: State,
+    view: View,
+    key: Key,
+    steps: int,
 ) -> dict[str, Any]:
-    """The costs of a round of `steps` local steps by its compiled program, ready for JSON.
+    """The costs of a round of `steps` local steps by its compiled programs, ready for JSON.
+
+    Args:
+      method: has a cycle of rounds.
+      programs: the compiled program of each of `method.programs`.
+      sent: for each of them, the result of `bytes_sent`.
+      state: before a round.
+      view: the data of the round.
+      key: of the round.
+      steps: local steps.
 
     Raises:
       MemoryError: CPU devices need more memory than the host has.
     """
-    memory = memory_bytes(method, program, state, view)
+    known = [memory_bytes(method, program, state, view) for program in programs.values()]
+    memory = max((each for each in known if each), key=lambda each: each["peak"], default=None)
     check_fits((memory or {}).get("peak", 0), method.info.sharding.device_set)
     return {
-        "bytes_per_sync": compiled_bytes_per_sync(method, program, steps),
+        "bytes_per_sync": compiled_bytes_per_sync(method, sent, steps),
         "flops_per_local_step": flops_per_local_step(method, state, view, key),
         "memory": memory,
     }

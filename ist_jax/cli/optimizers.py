@@ -3,8 +3,9 @@
 import jax
 import jax.numpy as jnp
 import optax
+import optax.contrib
 
-from ist_jax.cli.config import Config, OptimizerConfig
+from ist_jax.cli.config import OptimizerConfig, OuterConfig
 
 
 def schedule(o: OptimizerConfig, total_steps: int) -> optax.Schedule:
@@ -54,11 +55,24 @@ def _sgd(
     return make(learning_rate=rate, momentum=demon(o.momentum, total_steps))
 
 
+def muon(rate: optax.Schedule, weight_decay: float) -> optax.GradientTransformation:
+    """Muon for matrices, NAdamW for all other parameters (K. Jordan et al., 2024).
+
+    Updates of matrices are scaled to the size of AdamW's, so that one learning rate fits both (Liu
+    et al.: Muon is scalable for LLM training, arXiv 2502.16982, equation 4).
+    """
+    return optax.contrib.muon(
+        rate, weight_decay=weight_decay, adam_weight_decay=weight_decay, consistent_rms=0.2
+    )
+
+
 def local_optimizer(o: OptimizerConfig, total_steps: int) -> optax.GradientTransformation:
     """The local optimizer, with schedules over `total_steps` local steps."""
     rate = schedule(o, total_steps)
     if o.name == "adamw":
         tx = optax.adamw(rate, weight_decay=o.weight_decay)
+    elif o.name == "muon":
+        tx = muon(rate, o.weight_decay)
     else:
         decay = optax.add_decayed_weights(o.weight_decay) if o.weight_decay else optax.identity()
         tx = optax.chain(
@@ -67,9 +81,6 @@ def local_optimizer(o: OptimizerConfig, total_steps: int) -> optax.GradientTrans
     return optax.chain(optax.clip_by_global_norm(o.clip), tx) if o.clip else tx
 
 
-def outer_optimizer(config: Config) -> optax.GradientTransformation | None:
-    """The outer optimizer; None if merged parameters are used unchanged."""
-    if config.outer.name != "sgd" and config.method != "diloco":
-        return None
-    momentum = config.outer.momentum
-    return optax.sgd(config.outer.learning_rate, momentum or None, nesterov=bool(momentum))
+def outer_optimizer(o: OuterConfig) -> optax.GradientTransformation:
+    """SGD with Nesterov momentum."""
+    return optax.sgd(o.learning_rate, o.momentum or None, nesterov=bool(o.momentum))

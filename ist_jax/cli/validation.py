@@ -3,10 +3,10 @@
 from collections.abc import Callable
 
 from ist_jax.cli.architectures import ARCHITECTURES, decomposition_of, with_autos
-from ist_jax.cli.config import FIELDS, Config, ConfigError, custom, values
+from ist_jax.cli.config import FIELDS, Config, ConfigError, ExchangeConfig, custom, values
 from ist_jax.cli.config.custom import CUSTOM
 from ist_jax.cli.config.fields import not_among
-from ist_jax.cli.methods import METHODS, num_workers
+from ist_jax.cli.methods import METHODS, has_outer, num_workers
 from ist_jax.cli.quantities import link
 from ist_jax.core.partition import EQUAL_BLOCKS
 from ist_jax.core.placement import Placement, make_placement
@@ -32,15 +32,21 @@ FIELDS_OF = {
 }
 
 
-def _is_outer(c: Config) -> bool:
-    return c.outer.name == "sgd" or (c.outer.name == "auto" and c.method == "diloco")
-
-
 # field that needs another part of the run -> (whether the run has that part, its name)
-_OUTER = (_is_outer, "an outer optimizer (outer.name=sgd, or method=diloco)")
+_OUTER = (has_outer, "an outer optimizer (outer.name=sgd, or method=diloco)")
+_MOMENTUM = (lambda c: has_outer(c) and c.method != "sparse_loco", f"{_OUTER[1]} with momentum")
+_SPARSE = (lambda c: c.method == "sparse_loco", "method=sparse_loco")
+_STREAMING = (lambda c: c.method == "streaming_diloco", "method=streaming_diloco")
 BESIDE: dict[str, tuple[Callable[[Config], bool], str]] = {
     "outer.learning_rate": _OUTER,
-    "outer.momentum": _OUTER,
+    "outer.momentum": _MOMENTUM,
+    "sparse.density": _SPARSE,
+    "sparse.chunk": _SPARSE,
+    "sparse.values": _SPARSE,
+    "sparse.feedback": _SPARSE,
+    "streaming.fragments": _STREAMING,
+    "streaming.overlap": _STREAMING,
+    "streaming.mixing": _STREAMING,
     "link.latency": (
         lambda c: bool(c.link.bandwidth),
         "a simulated link (link.bandwidth=1Gbps)",
@@ -148,11 +154,12 @@ def _check_method(c: Config) -> None:
             "opt_state='local' stays with a worker, while the units of ist move to other workers: "
             "use reset or carry"
         )
-    if c.method != "ist" and (c.exchange.compression != "exact" or c.exchange.home_sharded):
+    default = ExchangeConfig()
+    given = [name for name in vars(default) if getattr(c.exchange, name) != getattr(default, name)]
+    if c.method != "ist" and given:
+        shown = ", ".join(f"exchange.{name}={getattr(c.exchange, name)!r}" for name in given)
         raise ConfigError(
-            f"exchange.compression={c.exchange.compression!r} and "
-            f"exchange.home_sharded={c.exchange.home_sharded} are about units, which {c.method} "
-            "does not exchange: use exact and False"
+            f"{shown} is about units, which {c.method} does not exchange: leave it out"
         )
     _check_outer(c)
     _check_momentum(c)
@@ -160,14 +167,16 @@ def _check_method(c: Config) -> None:
 
 
 def _check_outer(c: Config) -> None:
-    if not METHODS[c.method].merges and c.outer.name == "sgd":
+    row = METHODS[c.method]
+    if not (row.merges or row.outer) and c.outer.name == "sgd":
         raise ConfigError(
             f"outer.name='sgd' acts on merged parameters, which {c.method} does not have: "
             "use none or auto"
         )
-    if c.method == "diloco" and c.outer.name == "none":
+    if row.outer and c.outer.name == "none":
         raise ConfigError(
-            "diloco is local SGD with an outer optimizer: use outer.name=auto, or method=local_sgd"
+            f"{c.method} is local SGD with an outer optimizer: use outer.name=auto, or "
+            "method=local_sgd"
         )
 
 
@@ -190,10 +199,10 @@ def _check_phases(c: Config) -> None:
         raise ConfigError(
             f"local_steps_schedule={schedule} has local steps of rounds, each at least 1"
         )
-    if schedule and c.method in ("ensemble", "diloco"):
+    if schedule and METHODS[c.method].keeps:
         raise ConfigError(
             f"each of local_steps_schedule={schedule} begins a phase, where members of an ensemble "
-            "would be merged and diloco would lose its momentum: leave it out for "
+            "would be merged and outer momentum would be lost: leave it out for "
             f"method={c.method!r}"
         )
     shares = f"warmup_fraction={c.warmup_fraction} and dense_fraction={c.dense_fraction}"

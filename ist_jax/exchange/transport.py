@@ -83,6 +83,10 @@ class LocalTransport:
         """The sum of `value` over all devices."""
         return value
 
+    def all_gather(self, value_P: Array) -> Array:
+        """[S, ..]: the rows of all devices' subnetworks."""
+        return value_P
+
     def send_table(self, position_SxM: Array, places: int, block_units: int) -> SendTable:
         """The table for sending the units at `position_SxM` to the slots of S subnetworks.
 
@@ -140,6 +144,9 @@ class MeshTransport(LocalTransport):
 
     def sum_over_devices(self, value: Array) -> Array:
         return lax.psum(value, AXIS)
+
+    def all_gather(self, value_P: Array) -> Array:
+        return lax.all_gather(value_P, AXIS, tiled=True)
 
     def send_table(self, position_SxM: Array, places: int, block_units: int) -> SendTable:
         num_subnets, slots = position_SxM.shape

@@ -7,7 +7,9 @@ from ist_jax.methods.diloco import diloco
 from ist_jax.methods.ensemble import ensemble
 from ist_jax.methods.ist import drawn_partitions, ist
 from ist_jax.methods.local_sgd import local_sgd
-from ist_jax.methods.state import Plan, Start, State
+from ist_jax.methods.sparse_loco import sparse_loco
+from ist_jax.methods.state import Start, State
+from ist_jax.methods.streaming_diloco import streaming_diloco
 from ist_jax.methods.subnet_method import OPT_STATES
 
 __all__ = [
@@ -15,7 +17,6 @@ __all__ = [
     "Costs",
     "Method",
     "MethodInfo",
-    "Plan",
     "Start",
     "StartError",
     "State",
@@ -25,4 +26,6 @@ __all__ = [
     "ensemble",
     "ist",
     "local_sgd",
+    "sparse_loco",
+    "streaming_diloco",
 ]

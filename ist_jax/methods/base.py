@@ -14,10 +14,10 @@ from ist_jax.core.partition import Partition
 from ist_jax.core.processes import key_on
 from ist_jax.core.sample_order import View
 from ist_jax.core.trees import leaf_shapes, shape_difference
-from ist_jax.core.types import Array, Batch, Key, Metrics, Params
-from ist_jax.methods.costs import Costs
+from ist_jax.core.types import Array, Batch, Indices, Key, Metrics, Params
+from ist_jax.methods.costs import Costs, Turn, mean_costs
 from ist_jax.methods.predictor import Predictor
-from ist_jax.methods.state import Plan, Start, State, Worker
+from ist_jax.methods.state import Start, State, Worker
 
 
 class StartError(ValueError):
@@ -30,16 +30,22 @@ class MethodInfo(NamedTuple):
     Attributes:
       num_workers: S.
       batch_size: B, examples per local step of one worker.
-      costs: bytes and sizes by arithmetic.
+      turns: what the rounds of a cycle push, and their costs. Most methods have a cycle of one
+        round, which pushes all parameters.
       sharding: the sharding of values that every device stores, such as data and keys.
       partition: which units each worker holds. It has no groups if workers hold the full model.
     """
 
     num_workers: int
     batch_size: int
-    costs: Costs
+    turns: tuple[Turn, ...]
     sharding: jax.sharding.Sharding
     partition: Partition
+
+    @property
+    def costs(self) -> Costs:
+        """Bytes and sizes by arithmetic: the mean over the rounds of a cycle."""
+        return mean_costs(self.turns)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -60,7 +66,7 @@ class Method(abc.ABC):
     def batch_size(self) -> int:
         return self.info.batch_size
 
-    @property
+    @functools.cached_property
     def costs(self) -> Costs:
         return self.info.costs
 
@@ -77,28 +83,44 @@ class Method(abc.ABC):
         """The state before the first round: initialised with `key`, or continued from `start`."""
 
     @abc.abstractmethod
-    def plan(self, state: State, key: Key) -> Plan:
-        """The plan of the next round, from the state before it and the round's key.
+    def plan(self, state: State, key: Key) -> Indices:
+        """The units that each worker trains in the next round: group -> int32[S, M].
 
-        `state.round` is the number of rounds before this one.
+        They depend on the state before the round and the round's key. `state.round` is the number
+        of rounds before this one.
         """
+
+    def turn(self, number: int) -> int:
+        """The position in the cycle of a round, of which `number` precede it in its phase.
+
+        Rounds that push the same parameters have the same program, and the first of their
+        positions.
+        """
+        turns = self.info.turns
+        return turns.index(turns[number % len(turns)])
+
+    @property
+    def programs(self) -> list[int]:
+        """The positions in the cycle that have a program each; see `turn`."""
+        return sorted(set(map(self.turn, range(len(self.info.turns)))))
 
     @abc.abstractmethod
     def _round(
-        self, state: State, view: View, key: Key, weight_S: Array, *, steps: int
+        self, state: State, view: View, key: Key, weight_S: Array, *, steps: int, turn: int = 0
     ) -> tuple[State, Metrics]:
         """`round`, not compiled."""
 
     @functools.cached_property
     def round(self) -> jax.stages.Wrapped:
-        """(state, view, key, weight_S, *, steps) -> (state, {'loss_SxJ': the local losses}).
+        """(state, view, key, weight_S, *, steps, turn=0) -> (state, {'loss_SxJ': local losses}).
 
         If the task weights its batches, there is also 'weight_SxJ', the numbers of their examples.
-        One round: plan, pull, `steps` local steps, push. Each number of steps is one compiled
-        program. It reuses the memory of `state`, which is invalid afterwards. float32[S] `weight_S`
-        is the participation of each worker: 1 is full, 0 is failed.
+        One round: plan, pull, `steps` local steps, push. Each number of steps and each `turn` of
+        the cycle is one compiled program. It reuses the memory of `state`, which is invalid
+        afterwards. float32[S] `weight_S` is the participation of each worker: 1 is full, 0 is
+        failed.
         """
-        return jax.jit(self._round, static_argnames="steps", donate_argnums=0)
+        return jax.jit(self._round, static_argnames=("steps", "turn"), donate_argnums=0)
 
     @abc.abstractmethod
     def predictor(

@@ -20,16 +20,17 @@ from ist_jax.core.placement import Placement, vmapped
 from ist_jax.core.sample_order import View, draw, local_part
 from ist_jax.core.subnet import label_axes
 from ist_jax.core.task import Task
+from ist_jax.core.trees import leaf_names
 from ist_jax.core.types import Array, Batch, Indices, Key, Metrics, Params
 from ist_jax.methods.base import Method, MethodInfo
-from ist_jax.methods.costs import costs_without_exchange, exchange_costs
+from ist_jax.methods.costs import Turn, costs_without_exchange, exchange_costs
 from ist_jax.methods.exchanged import Exchanged
 from ist_jax.methods.local_step import Measured, by_name, loss_and_gradient, optimizer_step
 from ist_jax.methods.optimizer_facts import StateFacts, inspect
 from ist_jax.methods.optimizer_state import at_step, check_first_step, check_noise, ticking
 from ist_jax.methods.output_shapes import output_shapes
 from ist_jax.methods.predictor import Predictor, measure_stats
-from ist_jax.methods.state import Plan, Start, State, Worker, first_counters
+from ist_jax.methods.state import Start, State, Worker, first_counters
 
 # what workers share in one step: data, parameters, the step's key, position in the data order
 Shared = tuple[View, Params, Key, Array]
@@ -61,13 +62,14 @@ class DataParallel(Method):
     placement: Placement
     facts: StateFacts
 
-    def plan(self, state: State, key: Key) -> Plan:
+    def plan(self, state: State, key: Key) -> Indices:
         del key
-        return Plan(state.indices, synchronised=frozenset([None]))
+        return state.indices
 
     def _round(
-        self, state: State, view: View, key: Key, weight_S: Array, *, steps: int
+        self, state: State, view: View, key: Key, weight_S: Array, *, steps: int, turn: int = 0
     ) -> tuple[State, Metrics]:
+        del turn
         local_key = named_key(key, "local")
         total = weight_S.sum()
         share_S = weight_S.astype(float) / jnp.where(total > 0, total, 1)
@@ -220,7 +222,7 @@ def data_parallel(
     info = MethodInfo(
         num_workers=num_workers,
         batch_size=batch_size,
-        costs=costs._replace(steps_per_sync=1),
+        turns=(Turn(frozenset(leaf_names(shapes)), costs._replace(steps_per_sync=1)),),
         sharding=placement.replicated_sharding,
         partition=partition,
     )

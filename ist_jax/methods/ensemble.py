@@ -8,15 +8,17 @@ from ist_jax.core.decomposition import Decomposition
 from ist_jax.core.partition import partition
 from ist_jax.core.placement import Placement, vmapped
 from ist_jax.core.task import Task
-from ist_jax.core.types import Batch, Key
+from ist_jax.core.trees import leaf_names
+from ist_jax.core.types import Batch, Indices, Key
 from ist_jax.exchange import independent
 from ist_jax.methods.base import Method, MethodInfo
-from ist_jax.methods.costs import costs_without_exchange
+from ist_jax.methods.costs import Turn, costs_without_exchange
+from ist_jax.methods.exchanged import exchanged_trees
 from ist_jax.methods.optimizer_facts import inspect
 from ist_jax.methods.optimizer_state import check_local
 from ist_jax.methods.predictor import Predictor
-from ist_jax.methods.state import Plan, State
-from ist_jax.methods.subnet_method import SubnetMethod, exchanged_trees
+from ist_jax.methods.state import State
+from ist_jax.methods.subnet_method import SubnetMethod
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -27,15 +29,15 @@ class Ensemble(SubnetMethod):
         """Accepts any number: a member continues where its last round ended."""
         del steps
 
-    def plan(self, state: State, key: Key) -> Plan:
+    def plan(self, state: State, key: Key) -> Indices:
         del key
-        return Plan(state.indices, synchronised=frozenset())
+        return state.indices
 
     def predictor(
         self, state: State, calibration: Batch | None, *, subnets: bool = False
     ) -> Predictor:
         make = self.predictors.of_subnets if subnets else self.predictors.of_ensemble
-        return make(state, calibration)
+        return make(state, self.pull(state).params, calibration)
 
 
 def ensemble(
@@ -60,10 +62,11 @@ def ensemble(
     labels, shapes = exchanged_trees(decomposition, tx)
     facts = inspect(tx, shapes.params)
     check_local(facts, "local", merges=False, has_outer=False)
+    costs = costs_without_exchange(labels.params, shapes.params, fixed)
     info = MethodInfo(
         num_workers=fixed.num_subnets,
         batch_size=batch_size,
-        costs=costs_without_exchange(labels.params, shapes.params, fixed),
+        turns=(Turn(frozenset(leaf_names(shapes.params)), costs),),
         sharding=placement.replicated_sharding,
         partition=fixed,
     )

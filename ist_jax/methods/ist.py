@@ -9,6 +9,8 @@ steps, and writes the units back.
 
 import dataclasses
 import functools
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import optax
@@ -17,16 +19,19 @@ from ist_jax.core.decomposition import Decomposition
 from ist_jax.core.keys import named_key
 from ist_jax.core.partition import Partition
 from ist_jax.core.placement import Placement, vmapped
+from ist_jax.core.subnet import is_label
 from ist_jax.core.task import Task
+from ist_jax.core.trees import leaf_names
 from ist_jax.core.types import Indices, Key, Params
 from ist_jax.exchange import choose_holder_sharded, one_device, over_mesh
 from ist_jax.methods.base import Method, MethodInfo
-from ist_jax.methods.costs import exchange_costs
-from ist_jax.methods.exchanged import Exchanged
+from ist_jax.methods.costs import Turn, exchange_costs
+from ist_jax.methods.exchanged import Exchanged, exchanged_trees
 from ist_jax.methods.optimizer_facts import StateFacts, inspect
 from ist_jax.methods.optimizer_state import check_local, check_noise
-from ist_jax.methods.state import Plan, State
-from ist_jax.methods.subnet_method import OPT_STATES, Outer, SubnetMethod, exchanged_trees
+from ist_jax.methods.outer import Outer, parts_of, with_outer_state
+from ist_jax.methods.state import State
+from ist_jax.methods.subnet_method import OPT_STATES, SubnetMethod
 
 # compression of parameters -> codec of optimizer state
 STATE_COMPRESSION = {"exact": "exact", "bfloat16": "state", "int8": "state"}
@@ -34,12 +39,10 @@ STATE_COMPRESSION = {"exact": "exact", "bfloat16": "state", "int8": "state"}
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Ist(SubnetMethod):
-    """Every round draws the units anew and synchronises all of them."""
+    """Every round draws the units anew."""
 
-    def plan(self, state: State, key: Key) -> Plan:
-        partition = self.decomposition.partition
-        indices = partition.sample(named_key(key, "partition"), state.indices)
-        return Plan(indices, synchronised=frozenset([*partition.sizes, None]))
+    def plan(self, state: State, key: Key) -> Indices:
+        return self.decomposition.partition.sample(named_key(key, "partition"), state.indices)
 
 
 def drawn_partitions(partition: Partition, seed: int, rounds: int) -> list[Indices]:
@@ -95,6 +98,83 @@ def _with_layout(
     return choose_holder_sharded(partition, labels.pulled, shapes.pulled, outer_state)
 
 
+def _shared(labels: Exchanged, shapes: Exchanged) -> frozenset[str]:
+    """The names of the parameters without a group."""
+    flat = jax.tree.leaves(labels.params, is_leaf=is_label)
+    names = leaf_names(shapes.params)
+    return frozenset(name for name, label in zip(names, flat) if not label.groups)
+
+
+def _cycle(labels: Exchanged, shapes: Exchanged, average_every: int) -> list[frozenset[str]]:
+    """What each round of a cycle pushes: units always, and in the last round shared leaves."""
+    every, shared = frozenset(leaf_names(shapes.params)), _shared(labels, shapes)
+    if average_every > 1 and not shared:
+        raise ValueError(
+            f"average_every={average_every} averages parameters without a group less often, and "
+            "every parameter has a group: use 1"
+        )
+    return [every - shared] * (average_every - 1) + [every]
+
+
+def fields_of(
+    make_cycle: Callable[[Exchanged, Exchanged], Sequence[frozenset[str]]],
+    decomposition: Decomposition,
+    task: Task,
+    tx: optax.GradientTransformation,
+    *,
+    batch_size: int,
+    placement: Placement | None = None,
+    opt_state: str = "reset",
+    outer_tx: optax.GradientTransformation | None = None,
+    home_sharded: bool = False,
+    compression: str = "exact",
+) -> dict[str, Any]:
+    """The fields of a `SubnetMethod`, from the arguments of `ist`.
+
+    Args:
+      make_cycle: (labels, shapes) -> for every round of a cycle, the names of the parameters that
+        it pushes. Only those without a group may be left out.
+      decomposition: see `ist`, like the other arguments.
+    """
+    placement = placement or vmapped()
+    _check_options(decomposition.partition, opt_state, compression)
+    labels, shapes = exchanged_trees(decomposition, tx, opt_state)
+    cycle = make_cycle(labels, shapes)
+    if outer_tx is not None:
+        labels, shapes = with_outer_state(labels, shapes, outer_tx, parts_of(cycle))
+    facts = _checked_facts(decomposition, tx, opt_state, outer_tx, shapes.params)
+    partition = _with_layout(decomposition.partition, labels, shapes, home_sharded)
+    make, state_codec = one_device, STATE_COMPRESSION[compression]
+    if placement.mesh is not None:
+        make = functools.partial(over_mesh, mesh=placement.mesh)
+    codecs = Exchanged(compression, state_codec, state_codec)
+    outer = None
+    if outer_tx is not None:
+        state = (labels.outer_state, shapes.outer_state)
+        outer_exchange = make(*state, partition, compressions=state_codec)
+        outer = Outer(outer_tx, outer_exchange, parts_of(cycle))
+    costs = functools.partial(exchange_costs, labels, shapes, partition, codecs)
+    info = MethodInfo(
+        num_workers=partition.num_subnets,
+        batch_size=batch_size,
+        turns=tuple(Turn(pushed, costs(pushed)) for pushed in cycle),
+        sharding=placement.replicated_sharding,
+        partition=partition,
+    )
+    return dict(
+        info=info,
+        decomposition=decomposition._replace(partition=partition),
+        task=task,
+        tx=tx,
+        placement=placement,
+        exchange=make(labels.pulled, shapes.pulled, partition, compressions=codecs),
+        opt_state=opt_state,
+        facts=facts,
+        outer=outer,
+        copied=frozenset().union(*cycle) - frozenset.intersection(*cycle),
+    )
+
+
 def ist(
     decomposition: Decomposition,
     task: Task,
@@ -106,6 +186,7 @@ def ist(
     outer_tx: optax.GradientTransformation | None = None,
     home_sharded: bool = False,
     compression: str = "exact",
+    average_every: int = 1,
 ) -> Method:
     """Independent subnetwork training with `decomposition.num_subnets` subnetworks.
 
@@ -123,46 +204,33 @@ def ist(
         entry is then trained 1/S of the time, and the bias of its second moment is
         under-corrected. 'local' leaves the state with the worker, whose units must not change.
       outer_tx: the outer optimizer. Its gradient is the old parameters minus the new ones of a
-        round. None: the new parameters are used as they are. Outer momentum also moves entries that
-        no worker trained.
+        synchronisation. None: the new parameters are used as they are. Outer momentum also moves
+        entries that no worker trained.
       home_sharded: whether all groups are home-sharded. By default, only the groups for which that
         is cheaper are (`exchange.layout`).
       compression: how units are sent (`exchange.codecs`): 'exact', 'bfloat16' or 'int8'. The latter
         two round units, and send optimizer state as bfloat16. Leaves without a group are always
         averaged exactly.
+      average_every: rounds between two averages of the parameters without a group. In between,
+        every worker trains its own copy of them; the full model has the mean of the copies. Units
+        are exchanged in every round.
 
     Raises:
       ValueError: an option has an unknown value, the rules do not fit the model, the optimizer does
         not fit `opt_state`, or a mesh cannot exchange the partition.
     """
-    placement = placement or vmapped()
-    _check_options(decomposition.partition, opt_state, compression)
-    labels, shapes = exchanged_trees(decomposition, tx, opt_state, outer_tx)
-    facts = _checked_facts(decomposition, tx, opt_state, outer_tx, shapes.params)
-    partition = _with_layout(decomposition.partition, labels, shapes, home_sharded)
-    make, state_codec = one_device, STATE_COMPRESSION[compression]
-    if placement.mesh is not None:
-        make = functools.partial(over_mesh, mesh=placement.mesh)
-    codecs = Exchanged(compression, state_codec, state_codec)
-    outer = None
-    if outer_tx is not None:
-        state = (labels.outer_state, shapes.outer_state)
-        outer = Outer(outer_tx, make(*state, partition, compressions=state_codec))
-    info = MethodInfo(
-        num_workers=partition.num_subnets,
-        batch_size=batch_size,
-        costs=exchange_costs(labels, shapes, partition, codecs),
-        sharding=placement.replicated_sharding,
-        partition=partition,
-    )
-    return Ist(
-        info,
-        decomposition._replace(partition=partition),
+    if average_every < 1:
+        raise ValueError(f"average_every is a number of rounds, at least 1, not {average_every}")
+    fields = fields_of(
+        functools.partial(_cycle, average_every=average_every),
+        decomposition,
         task,
         tx,
-        placement,
-        make(labels.pulled, shapes.pulled, partition, compressions=codecs),
-        opt_state,
-        facts,
-        outer,
+        batch_size=batch_size,
+        placement=placement,
+        opt_state=opt_state,
+        outer_tx=outer_tx,
+        home_sharded=home_sharded,
+        compression=compression,
     )
+    return Ist(**fields)

@@ -1,10 +1,10 @@
-"""The state of a method, the plan of a round, and what phases pass on."""
+"""The state of a method, and what phases pass on."""
 
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
-from ist_jax.core.types import Array, Indices, Params
+from ist_jax.core.types import Array, Params
 
 
 class Start(NamedTuple):
@@ -34,6 +34,8 @@ class State(NamedTuple):
       step: int32[], local steps so far in all phases.
       round: int32[], rounds so far in all phases.
       position: int32[], examples that each worker has drawn in this phase.
+      copies_S: every worker's copy of the pulled leaves that not every round pushes, stacked along
+        a leading axis S; None in place of other leaves.
     """
 
     store: Any
@@ -43,6 +45,12 @@ class State(NamedTuple):
     step: Array
     round: Array
     position: Array
+    copies_S: Any = ()
+
+    @property
+    def stored(self) -> Any:
+        """Everything but the counters."""
+        return self.store, self.opt_state, self.outer_state, self.indices, self.copies_S
 
 
 def first_counters(start: Start) -> tuple[Array, Array, Array]:
@@ -50,20 +58,6 @@ def first_counters(start: Start) -> tuple[Array, Array, Array]:
     # copies: a round reuses the memory of its state, and the caller may keep `start`
     copy = lambda count: jnp.array(count, jnp.int32, copy=True)
     return copy(start.step), copy(start.round), copy(0)
-
-
-class Plan(NamedTuple):
-    """The units of one round, and the groups that it synchronises.
-
-    Attributes:
-      indices: group -> int32[S, M], the units that each subnetwork trains.
-      synchronised: what the round synchronises: all groups and None, which stands for the leaves
-        without a group; or nothing, with an exchange that keeps subnetworks apart
-        (`exchange.independent`).
-    """
-
-    indices: Indices
-    synchronised: frozenset[str | None]
 
 
 class Worker(NamedTuple):

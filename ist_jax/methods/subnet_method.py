@@ -2,12 +2,15 @@
 
 It plans the units of every subnetwork, pulls them, trains each subnetwork alone for J steps, pushes
 the units back, and applies the outer optimizer to the change.
+
+A round need not push all parameters. Every worker keeps a copy of those that some rounds do not
+push, and continues with it in the next round. After a push, it adopts the merged value.
 """
 
 import dataclasses
 import functools
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,13 +21,13 @@ from ist_jax.core.decomposition import Decomposition
 from ist_jax.core.keys import named_key
 from ist_jax.core.placement import AXIS, Placement
 from ist_jax.core.sample_order import View, draw, local_part
-from ist_jax.core.subnet import label_axes, per_subnet
+from ist_jax.core.subnet import blend, per_subnet
 from ist_jax.core.task import Task
-from ist_jax.core.types import Array, Batch, Key, Metrics, Params
-from ist_jax.exchange import Exchange
+from ist_jax.core.types import Array, Batch, Indices, Key, Metrics, Params
+from ist_jax.exchange import Exchange, Store
 from ist_jax.methods.base import Method
-from ist_jax.methods.exchanged import Exchanged
-from ist_jax.methods.local_batch import check_subnet, local_batch
+from ist_jax.methods.exchanged import Exchanged, fill, owners, pick
+from ist_jax.methods.local_batch import local_batch
 from ist_jax.methods.local_step import Measured, by_name, loss_and_gradient, optimizer_step
 from ist_jax.methods.optimizer_facts import StateFacts, parameter_numbers
 from ist_jax.methods.optimizer_state import (
@@ -32,48 +35,15 @@ from ist_jax.methods.optimizer_state import (
     check_first_step,
     check_period,
     check_weighted,
-    state_labels,
     ticking,
 )
+from ist_jax.methods.outer import Outer
 from ist_jax.methods.output_shapes import output_shapes
 from ist_jax.methods.predictor import Predictor
-from ist_jax.methods.state import Plan, Start, State, Worker, first_counters
+from ist_jax.methods.state import Start, State, Worker, first_counters
 from ist_jax.methods.subnet_predictors import SubnetPredictors
 
 OPT_STATES = ("reset", "carry", "local")
-
-
-class Outer(NamedTuple):
-    """An outer optimizer, and the exchange that moves its state with the units."""
-
-    tx: optax.GradientTransformation
-    exchange: Exchange
-
-
-def exchanged_trees(
-    decomposition: Decomposition,
-    tx: optax.GradientTransformation,
-    opt_state: str = "reset",
-    outer_tx: optax.GradientTransformation | None = None,
-) -> tuple[Exchanged, Exchanged]:
-    """(labels, shapes) of everything that is exchanged.
-
-    Raises:
-      ValueError: the rules do not fit the model or the subnetwork's model, or an optimizer's state
-        cannot move with its units (`state_labels`).
-    """
-    shapes = jax.eval_shape(decomposition.init, jax.random.key(0))
-    labels = label_axes(shapes, decomposition.rules, decomposition.partition.sizes)
-    check_subnet(decomposition, labels, shapes)
-    carried = tx if opt_state == "carry" else None
-    shape = lambda each: () if each is None else jax.eval_shape(each.init, shapes)
-    label = lambda each, **options: (
-        () if each is None else state_labels(each, labels, shapes, **options)
-    )
-    return (
-        Exchanged(labels, label(carried), label(outer_tx, is_outer=True)),
-        Exchanged(shapes, shape(carried), shape(outer_tx)),
-    )
 
 
 def _unless_failed(weight_S: Array, new_S: Any, old_S: Any) -> Any:
@@ -105,6 +75,8 @@ class SubnetMethod(Method):
       opt_state: 'reset', 'carry' or 'local'; see `ist`.
       facts: what the local optimizer's state holds.
       outer: the outer optimizer; None: the pushed parameters are the new ones.
+      copied: the names of the parameters of which every worker keeps a copy between rounds. All
+        that some round of the cycle does not push are among them.
     """
 
     decomposition: Decomposition
@@ -115,6 +87,7 @@ class SubnetMethod(Method):
     opt_state: str
     facts: StateFacts
     outer: Outer | None = None
+    copied: frozenset[str] = frozenset()
 
     def check_local_steps(self, steps: int) -> None:
         check_period(self.facts, self.opt_state, steps)
@@ -123,20 +96,20 @@ class SubnetMethod(Method):
         check_first_step(self.facts, step)
 
     def _round(
-        self, state: State, view: View, key: Key, weight_S: Array, *, steps: int
+        self, state: State, view: View, key: Key, weight_S: Array, *, steps: int, turn: int = 0
     ) -> tuple[State, Metrics]:
-        plan = self._checked(self.plan(state, key))
-        state = self._repartition(state, plan, named_key(key, "move"))
-        pulled_S = self.exchange.pull(state.store, plan.indices)
-        trained_S, opt_S, measured_SxJ = self._train(state, pulled_S, view, key, steps)
-        push_key, pushed_S = named_key(key, "push"), _of_trained(weight_S, measured_SxJ)
-        store = self.exchange.push(
-            state.store, pulled_S, trained_S, plan.indices, pushed_S, push_key
+        state = self._repartition(state, self.plan(state, key), named_key(key, "move"))
+        pulled_S = self.pull(state)
+        opt_S = self._opt_states(state, pulled_S)
+        params_S, opt_S, measured_SxJ = self._train(
+            state, pulled_S.params, opt_S, view, key, range(steps), turn
         )
-        if plan.synchronised:
-            store, state = self._outer_update(state, store)
+        trained_S = Exchanged(params_S, opt_S if self.opt_state == "carry" else ())
+        trained_weight_S = _of_trained(weight_S, measured_SxJ)
+        state = self._synchronised(
+            state, pulled_S, trained_S, trained_weight_S, named_key(key, "push"), turn
+        )
         state = state._replace(
-            store=store,
             opt_state=self._kept_by_workers(state, opt_S, weight_S),
             step=state.step + steps,
             round=state.round + 1,
@@ -144,42 +117,76 @@ class SubnetMethod(Method):
         )
         return self._placed(state), by_name(measured_SxJ)
 
-    def _checked(self, plan: Plan) -> Plan:
-        """The plan. Raises ValueError if it synchronises some groups and not others."""
-        every_group = frozenset([*self.info.partition.sizes, None])
-        if plan.synchronised not in (every_group, frozenset()):
-            raise ValueError(
-                f"a plan synchronises all groups or none: all are {sorted(map(str, every_group))}, "
-                f"the plan has {sorted(map(str, plan.synchronised))}"
-            )
-        return plan
+    def pull(self, state: State) -> Exchanged:
+        """The trees that each worker trains, stacked: its copies, and all else from the store."""
+        return fill(state.copies_S, self.exchange.pull(state.store, state.indices))
 
-    def _repartition(self, state: State, plan: Plan, key: Key) -> State:
-        """The state with the units of the plan; holder-sharded units move to their next holders."""
-        move = (state.indices, plan.indices, key)
+    def _synchronised(
+        self,
+        state: State,
+        pulled_S: Exchanged,
+        trained_S: Exchanged,
+        weight_S: Array,
+        key: Key,
+        turn: int,
+    ) -> State:
+        """The state after workers have pushed what this round of the cycle pushes."""
+        pushed = self.info.turns[turn].pushed
+        store = self.exchange.push(state.store, pulled_S, trained_S, state.indices, weight_S, key)
+        if self.copied:  # the other merged values are not read, so no device sends them
+            store = fill(pick(store, owners(store), {*pushed, ""}), state.store)
+        if self.outer is not None:
+            given = (state.outer_state, state.store.params, store.params, pushed)
+            params, outer_state = self.outer.update(*given)
+            store, state = store._replace(params=params), state._replace(outer_state=outer_state)
+        state = state._replace(store=store)
+        if not self.copied:
+            return state
+        copies_S = self._copies(pulled_S, trained_S, weight_S)
+        return state._replace(copies_S=self._adopted(state, copies_S, pushed))
+
+    def _copies(self, pulled_S: Exchanged, trained_S: Exchanged, weight_S: Array) -> Exchanged:
+        """Every worker's copies after training; a failed worker keeps its old ones."""
+
+        def trained(old_S: Array, new_S: Array) -> Array:
+            return blend(old_S, new_S, per_subnet(weight_S, old_S))
+
+        owned = owners(pulled_S)
+        pair = (pick(tree_S, owned, self.copied) for tree_S in (pulled_S, trained_S))
+        return jax.tree.map(trained, *pair)
+
+    def _adopted(self, state: State, copies_S: Exchanged, pushed: frozenset[str]) -> Exchanged:
+        """The copies, with the merged values of those that were pushed."""
+        merged_S = self.exchange.pull(state.store, state.indices)
+        return fill(pick(merged_S, owners(merged_S), pushed & self.copied), copies_S)
+
+    def _repartition(self, state: State, indices: Indices, key: Key) -> State:
+        """The state with units at `indices`; holder-sharded units move to their next holders."""
+        move = (state.indices, indices, key)
         store, outer_state = self.exchange.repartition(state.store, *move), state.outer_state
         if self.outer is not None:
             outer_state = self.outer.exchange.repartition(outer_state, *move)
-        return state._replace(store=store, outer_state=outer_state, indices=plan.indices)
+        return state._replace(store=store, outer_state=outer_state, indices=indices)
 
     def _train(
-        self, state: State, pulled_S: Exchanged, view: View, key: Key, steps: int
-    ) -> tuple[Exchanged, Any, Measured]:
-        """(trees to push, optimizer states, losses and weights) after the local steps of all."""
-        worker_S = Worker(
-            pulled_S.params,
-            self._opt_states(state, pulled_S),
-            dict(state.indices),
-            jnp.arange(self.info.num_workers),
-        )
+        self,
+        state: State,
+        params_S: Params,
+        opt_S: Any,
+        view: View,
+        key: Key,
+        steps: range,
+        turn: int,
+    ) -> tuple[Params, Any, Measured]:
+        """(params, optimizer states, losses and weights) after these local steps of all."""
+        del turn
+        indices, number_S = dict(state.indices), jnp.arange(self.info.num_workers)
+        worker_S = Worker(params_S, opt_S, indices, number_S)
         train = self.placement(functools.partial(self._steps_of_one, steps))
-        params_S, opt_S, measured_SxJ = train(
-            (view, named_key(key, "local"), state.position), worker_S
-        )
-        return Exchanged(params_S, opt_S if self.opt_state == "carry" else ()), opt_S, measured_SxJ
+        return train((view, named_key(key, "local"), state.position), worker_S)
 
     def _steps_of_one(
-        self, steps: int, shared: tuple[View, Key, Array], worker: Worker
+        self, steps: range, shared: tuple[View, Key, Array], worker: Worker
     ) -> tuple[Params, Any, Measured]:
         """(params, opt_state, losses and weights [J]) after the local steps of one subnetwork."""
         view, key, position = shared
@@ -202,30 +209,22 @@ class SubnetMethod(Method):
             return optimizer_step(self.tx, gradient, params, opt_state, weight, ticks), measured
 
         first = (worker.params, worker.opt_state)
-        (params, opt_state), measured_J = jax.lax.scan(step, first, jnp.arange(steps))
+        j_J = jnp.arange(steps.start, steps.stop)
+        (params, opt_state), measured_J = jax.lax.scan(step, first, j_J)
         return params, opt_state, measured_J
-
-    def _outer_update(self, state: State, store: Exchanged) -> tuple[Exchanged, State]:
-        """One step of the outer optimizer (Douillard et al., Algorithm 1)."""
-        if self.outer is None:
-            return store, state
-        old = state.store.params
-        pseudo_gradient = jax.tree.map(jnp.subtract, old, store.params)
-        updates, outer_state = self.outer.tx.update(pseudo_gradient, state.outer_state, old)
-        store = store._replace(params=optax.apply_updates(old, updates))
-        return store, state._replace(outer_state=outer_state)
 
     def init(self, key: Key, start: Start | None = None) -> State:
         if start is None:
             start = Start(self.decomposition.init(named_key(key, "init")))
         indices = self.decomposition.partition.first()
         store = self.exchange.init(Exchanged(start.params, self._carried(start)))
-        opt_state = ()
+        pulled_S, opt_state = self.exchange.pull(store, indices), ()
         if self.opt_state == "local":
-            params_S = self.exchange.pull(store, indices).params
-            opt_state = self._stacked(self._new_opt_states(params_S, start.step))
-        outer_state = self.outer.tx.init(store.params) if self.outer else ()
-        return self._placed(State(store, opt_state, outer_state, indices, *first_counters(start)))
+            opt_state = self._stacked(self._new_opt_states(pulled_S.params, start.step))
+        outer_state = self.outer.init(store.params) if self.outer else ()
+        copies_S = pick(pulled_S, owners(pulled_S), self.copied)
+        counters = first_counters(start)
+        return self._placed(State(store, opt_state, outer_state, indices, *counters, copies_S))
 
     def _carried(self, start: Start) -> Any:
         if self.opt_state != "carry":
@@ -278,18 +277,24 @@ class SubnetMethod(Method):
             step=replicate(state.step),
             round=replicate(state.round),
             position=replicate(state.position),
+            copies_S=self._stacked(state.copies_S),
         )
 
+    def merged(self, state: State) -> Store:
+        """The store, in which the mean of all copies stands for each copied leaf."""
+        mean_S = jax.tree.map(lambda copy_S: copy_S.mean(axis=0), state.copies_S)
+        return fill(mean_S, state.store) if self.copied else state.store
+
     def params(self, state: State) -> Params:
-        return self.exchange.params(state.store, state.indices).params
+        return self.exchange.params(self.merged(state), state.indices).params
 
     def end(self, state: State) -> Start:
-        full = self.exchange.params(state.store, state.indices)
+        full = self.exchange.params(self.merged(state), state.indices)
         opt_state = full.opt_state if self.opt_state == "carry" else None
         return Start(full.params, opt_state, state.step, state.round)
 
     def first_worker(self, state: State) -> Worker:
-        pulled_S = self.exchange.pull(state.store, state.indices)
+        pulled_S = self.pull(state)
         stacked = (pulled_S.params, self._opt_states(state, pulled_S), dict(state.indices))
         params, opt_state, indices = jax.tree.map(lambda leaf_S: leaf_S[0], stacked)
         return Worker(params, opt_state, indices, jnp.int32(0))
@@ -298,7 +303,8 @@ class SubnetMethod(Method):
         self, state: State, view: View, key: Key, *, steps: int
     ) -> tuple[Params, Any, Array]:
         shared = (local_part(view), key, state.position)
-        params, opt_state, measured_J = self._steps_of_one(steps, shared, self.first_worker(state))
+        worker = self.first_worker(state)
+        params, opt_state, measured_J = self._steps_of_one(range(steps), shared, worker)
         return params, opt_state, measured_J["loss"]
 
     def output_shapes(self, batch: Batch) -> Mapping[str, Any]:
@@ -307,8 +313,10 @@ class SubnetMethod(Method):
     def predictor(
         self, state: State, calibration: Batch | None, *, subnets: bool = False
     ) -> Predictor:
-        make = self.predictors.of_subnets if subnets else self.predictors.of_full_model
-        return make(state, calibration)
+        if subnets:
+            return self.predictors.of_subnets(state, self.pull(state).params, calibration)
+        state = state._replace(store=self.merged(state))
+        return self.predictors.of_full_model(state, calibration)
 
     @functools.cached_property
     def predictors(self) -> SubnetPredictors:

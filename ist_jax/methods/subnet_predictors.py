@@ -47,8 +47,8 @@ class SubnetPredictors:
         stats = measure_stats(model, self.task, params, calibration)
         return Predictor(params, stats, indices, self._predict)
 
-    def of_subnets(self, state: State, calibration: Batch | None) -> Predictor:
-        """The S subnetworks. Outputs are stacked along a leading axis S."""
+    def of_subnets(self, state: State, params_S: Params, calibration: Batch | None) -> Predictor:
+        """The S subnetworks with these parameters. Outputs are stacked along a leading axis S."""
 
         def measure(calibration: Batch | None, worker: tuple[Params, Indices]) -> Any:
             params, indices = worker
@@ -57,13 +57,12 @@ class SubnetPredictors:
             return params, measure_stats(self.decomposition.subnet, self.task, params, calibration)
 
         indices = dict(state.indices)
-        params_S = self.exchange.pull(state.store, state.indices).params
         params_S, stats_S = self.placement(measure)(calibration, (params_S, indices))
         return Predictor(params_S, stats_S, indices, self._predict_by_subnets)
 
-    def of_ensemble(self, state: State, calibration: Batch | None) -> Predictor:
-        """The mean of the subnetworks' outputs."""
-        members = self.of_subnets(state, calibration)
+    def of_ensemble(self, state: State, params_S: Params, calibration: Batch | None) -> Predictor:
+        """The mean of the outputs of the subnetworks with these parameters."""
+        members = self.of_subnets(state, params_S, calibration)
         return dataclasses.replace(members, function=self._predict_by_ensemble)
 
     @property

@@ -63,13 +63,18 @@ def check_metrics(metrics: Mapping[str, Mapping[str, Any]], where: str, remedy: 
 @jax.jit
 def _is_finite(state: State) -> Array:
     """bool[]. An optimizer's state may be infinite: some optimizers start with infinity."""
-    finite = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(state.store)]
+    params = jax.tree.leaves((state.store, state.copies_S))
+    finite = [jnp.isfinite(leaf).all() for leaf in params]
     optimizers = jax.tree.leaves((state.opt_state, state.outer_state))
     return jnp.array(finite + [~jnp.isnan(leaf).any() for leaf in optimizers]).all()
 
 
 def _nonfinite_names(state: State) -> str:
     """The names of the leaves that are not finite."""
-    leaves = zip(leaf_names(state.store), jax.tree.leaves(state.store))
-    names = [name for name, leaf in leaves if not jnp.isfinite(leaf).all()]
+    names = [
+        name
+        for tree in (state.store, state.copies_S)
+        for name, leaf in zip(leaf_names(tree), jax.tree.leaves(tree))
+        if not jnp.isfinite(leaf).all()
+    ]
     return " and ".join(names) or "the optimizer's state"

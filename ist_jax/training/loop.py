@@ -31,7 +31,7 @@ from ist_jax.training.summary import evaluated_row, round_row, summarise
 from ist_jax.training.workdir import Workdir
 
 Stop = Callable[[], bool]
-Given = tuple[State, View, Key]  # what a round is given, besides the weights of the workers
+Given = tuple[State, View, Key, Array]  # what a round is given
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,17 +144,23 @@ class _Run:
         """Dispatches a round, then records the one before it, so that the device never waits."""
         method, run_state = phase.method, self.run_state
         key = key_on(method.sharding, jax.random.fold_in(self.root, run_state.round))
-        weight_S = self._weights(method)
+        given = state, view, key, self._weights(method)
+        turn = method.turn(run_state.steps // phase.local_steps)
         with run_state.timed("compile"):
-            train = self.programs.get(steps, method.round, state, view, key, weight_S, steps=steps)
-            self._measure(method, train, (state, view, key), weight_S, steps)
-        state, metrics = train(state, view, key, weight_S)
+            self._measure(method, given, steps)
+            train = self._program(method, given, steps, turn)
+        state, metrics = train(*given)
         if self.pending is not None:
             self.recorder.log(self._finished_row())
-        samples = steps * phase.samples_per_step
-        run_state.add_round(method.costs, steps, samples, self.config.link)
+        samples, costs = steps * phase.samples_per_step, method.info.turns[turn].costs
+        run_state.add_round(costs, steps, samples, self.config.link)
         self.pending = round_row(run_state), metrics
         return state
+
+    def _program(self, method: Method, given: Given, steps: int, turn: int) -> Any:
+        """The compiled round of so many local steps at a position of the method's cycle."""
+        name = steps, turn
+        return self.programs.get(name, method.round, *given, steps=steps, turn=turn)
 
     def _weights(self, method: Method) -> Array:
         """float32[S]: which workers take part in the coming round. Counts those that fail."""
@@ -163,21 +169,19 @@ class _Run:
         self.run_state.add_failures(weight_S)
         return replicate(method.sharding, weight_S)
 
-    def _measure(
-        self, method: Method, train: Any, given: Given, weight_S: Array, steps: int
-    ) -> None:
-        """Measures the cost of a round, once per phase, by the phase's first program."""
+    def _measure(self, method: Method, given: Given, steps: int) -> None:
+        """Measures the costs of a cycle of rounds, once per phase, before the first of them."""
         phase, run_state = self.run_state.phase, self.run_state
         if phase in self.measured_phases:
             return
         self.measured_phases.add(phase)
-        costs = meter.measure_round(method, train, *given, steps)
-        times = self.config.time_syncs
-        seconds = meter.seconds_per_sync(method, *given, weight_S) if times else None
+        programs = {turn: self._program(method, given, steps, turn) for turn in method.programs}
+        sent = {turn: self.programs.bytes_sent((steps, turn), method) for turn in programs}
+        costs = meter.measure_round(method, programs, sent, *given[:3], steps)
+        seconds = meter.seconds_per_sync(method, *given) if self.config.time_syncs else None
         # a resumed run has already counted the phases that it measured
         if seconds is not None and str(phase) not in run_state.measured:
-            sent = costs["bytes_per_sync"]
-            run_state.add_sent("other", None if sent is None else meter.TIMED_SYNCS * sent)
+            run_state.add_sent("other", meter.bytes_of_timing(sent))
         run_state.measured[str(phase)] = costs | {"seconds_per_sync": seconds}
 
     def _boundary(self, phase: Phase) -> _Boundary:

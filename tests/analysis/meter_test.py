@@ -99,7 +99,7 @@ def test_every_method_is_metered(name, tmp_path):
     assert sum(leaf["sent"] for leaf in leaves.values()) == sent["arithmetic"]
     params = {name for name in leaves if not name.startswith(("opt_state/", "outer_state/"))}
     assert params == (set() if name == "ensemble" else set(leaf_names(method.shapes())))
-    moves = {"ist-carry": "opt_state", "ist-outer": "outer_state"}
+    moves = {"ist-carry": "opt_state", "ist-copies": "opt_state", "ist-outer": "outer_state"}
     assert (
         {leaf.split("/")[0] for leaf in leaves.keys() - params} == {moves[name]}
         if name in moves

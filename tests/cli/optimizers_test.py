@@ -2,7 +2,10 @@
 
 import dataclasses
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from ist_jax.cli import optimizers
@@ -31,3 +34,27 @@ def test_a_smooth_decay_spans_what_is_left_after_the_warm_up(name):
     rate = rates(name, 0.2)
     np.testing.assert_allclose(rate[[0, 10, 20, 60]], [0.0, 0.2, 0.4, 0.2], atol=1e-6)
     assert 0 < rate[99] < 0.01
+
+
+def test_muon_orthogonalises_matrices_and_leaves_the_rest_to_nadamw():
+    rng = np.random.default_rng(0)
+    params, gradient = (
+        {name: jnp.asarray(rng.normal(size=shape), jnp.float32) for name, shape in shapes}
+        for shapes in 2 * [(("kernel", (16, 8)), ("bias", (8,)), ("stack", (2, 4, 4)))]
+    )
+    options = dict(learning_rate=0.01, weight_decay=0.1)
+    config = dataclasses.replace(Config().optimizer, name="muon", **options)
+    muon, nadamw = optimizers.local_optimizer(config, 10), optax.nadamw(**options)
+    update, expected = (
+        jax.jit(lambda tx=tx: tx.update(gradient, tx.init(params), params)[0])()
+        for tx in (muon, nadamw)
+    )
+    for name in ("bias", "stack"):
+        np.testing.assert_allclose(update[name], expected[name], rtol=1e-5)
+    step = np.asarray(update["kernel"] + 0.01 * 0.1 * params["kernel"])  # without the decay
+    sizes = np.linalg.svd(step, compute_uv=False)
+    assert sizes.max() < 2 * sizes.min(), "those of the gradient differ by more than a factor 2"
+    given = np.linalg.svd(gradient["kernel"], compute_uv=False)
+    assert given.max() > 2 * given.min()
+    rms = np.sqrt((step**2).mean()) / 0.01
+    assert 0.1 < rms < 0.3, "0.2 is that of AdamW"

@@ -73,6 +73,8 @@ def test_a_plan_takes_every_methods_own_values_and_the_link_of_the_config(capsys
     configs = {method: plan.configured(method, ["plan", *arguments])[1] for method in plan.COMPARED}
     assert {m: c.optimizer.learning_rate for m, c in configs.items()} == {
         "ist": 0.01, "data_parallel": 0.002, "local_sgd": 0.001, "diloco": 0.001,
+        "streaming_diloco": 0.001,
+        "sparse_loco": 0.001,
     }  # fmt: skip
     measured = [
         plan.measure(configs[method], builders.load_dataset(configs[method]), 4, 1)
@@ -114,7 +116,7 @@ def test_a_plan_of_other_models(file, fields, tmp_path):
     ]
     assert plan.main(["plan", *arguments, f"--out={tmp_path}"]) == 0
     of = {(r["method"], r["S"]): r for r in json.loads((tmp_path / "plan.json").read_text())}
-    assert len(of) == 8 and all(r["step_seconds"] > 0 for r in of.values())
+    assert len(of) == 2 * len(plan.COMPARED) and all(r["step_seconds"] > 0 for r in of.values())
     assert 0 < of["ist", 2]["bytes_per_round"] < of["local_sgd", 2]["bytes_per_round"]
     assert of["ist", 2]["memory_bytes"] < of["local_sgd", 2]["memory_bytes"]
 

@@ -45,6 +45,22 @@ CASES = [
     ("--opt_state=carry --method=data_parallel", "data_parallel always keeps its state"),
     ("--outer.name=sgd --method=ensemble", "which ensemble does not have"),
     ("--method=diloco --outer.name=none", "diloco is local SGD with an outer optimizer"),
+    ("--method=sparse_loco --outer.name=none", "sparse_loco is local SGD with an outer optimizer"),
+    ("--method=sparse_loco --outer.momentum=0.5", "an outer optimizer .* with momentum"),
+    ("--method=sparse_loco --sparse.density=0", "sparse.density is from 1e-09 to 1, not 0.0"),
+    (
+        "--method=diloco --streaming.overlap=1",
+        "belongs to method=streaming_diloco",
+    ),
+    (
+        "--method=streaming_diloco --streaming.overlap=21",
+        "overlap=21 is at most the 10 local steps",
+    ),
+    ("--method=streaming_diloco --streaming.fragments=99", "and at most the . parameters"),
+    ("--method=streaming_diloco --opt_state=carry", "streaming_diloco always keeps its state"),
+    ("--exchange.average_every=2", "average_every=2 averages parameters without a group less oft"),
+    ("--exchange.average_every=2 --method=diloco", "which diloco does not exchange"),
+    ("--optimizer.name=muon --optimizer.momentum=0.9", "belongs to sgd; muon has its own"),
     ("--model.scaling=keep", "stands in for a norm"),
     ("--model.norm=layernorm", "did you mean 'layer'"),
     (
@@ -187,6 +203,7 @@ CASES = [
     ("--local_steps_schedule 5 0", "local_steps_schedule=.5, 0. has local steps of rounds"),
     ("--local_steps_schedule 5 --method=ensemble", "leave it out for method='ensemble'"),
     ("--local_steps_schedule 5 --method=diloco", "leave it out for method='diloco'"),
+    ("--local_steps_schedule 5 --method=sparse_loco", "leave it out for method='sparse_loco'"),
     (
         "--model.dropout=0.5",
         "model.dropout=0.5 belongs to gcn and sage and gat, and does nothing for model.name='mlp'",

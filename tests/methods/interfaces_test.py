@@ -10,7 +10,7 @@ import optax
 import pytest
 from cases import BATCH, EXAMPLE, FEATURES, ROOT, SGD, TASK, dataset, rounds, two_groups
 
-from ist_jax import data_parallel, decompose, diloco, ensemble, ist, local_sgd, replicated
+from ist_jax import data_parallel, decompose, diloco, ist, local_sgd, replicated
 from ist_jax.core.task import MetricInfo, Selection, Task, means
 from ist_jax.methods import drawn_partitions
 from ist_jax.methods.ist import Ist
@@ -141,32 +141,20 @@ def test_a_selection_knows_which_way_is_better():
     assert Selection("mse", "min").improves(0.1, None)
 
 
-def test_a_plan_says_which_units_the_round_trains_and_which_groups_synchronise():
+def test_a_plan_says_which_units_the_round_trains():
     method = ist(two_groups(4), TASK, SGD, batch_size=BATCH)
     plan = method.plan(method.fresh(ROOT), jax.random.fold_in(ROOT, 0))
     state, _ = rounds(method, 1)
-    jax.tree.map(np.testing.assert_array_equal, dict(plan.indices), dict(state.indices))
-    assert plan.synchronised == {"hidden_0", "hidden_1", None}
+    jax.tree.map(np.testing.assert_array_equal, dict(plan), dict(state.indices))
 
 
 def test_the_plan_of_a_run_is_known_beforehand():
     method = ist(two_groups(4), TASK, SGD, batch_size=BATCH)
     state = method.fresh(jax.random.key(7))
     for r, drawn in enumerate(drawn_partitions(method.info.partition, 7, 3)):
-        indices = method.plan(state, jax.random.fold_in(jax.random.key(7), r)).indices
+        indices = method.plan(state, jax.random.fold_in(jax.random.key(7), r))
         jax.tree.map(np.testing.assert_array_equal, dict(indices), dict(drawn))
         state = state._replace(indices=indices)
-
-
-def test_a_plan_that_synchronises_some_groups_only_is_refused():
-    class Partial(Ist):
-        def plan(self, state, key):
-            return super().plan(state, key)._replace(synchronised=frozenset(["hidden_0"]))
-
-    method = ist(two_groups(2), TASK, SGD, batch_size=BATCH)
-    fields = {field.name: getattr(method, field.name) for field in dataclasses.fields(method)}
-    with pytest.raises(ValueError, match="a plan synchronises all groups or none"):
-        rounds(Partial(**fields), 1)
 
 
 def test_a_plan_may_depend_on_the_round():
@@ -174,7 +162,7 @@ def test_a_plan_may_depend_on_the_round():
         def plan(self, state, key):
             plan = super().plan(state, key)
             keep = lambda new_SxM, old_SxM: jnp.where(state.round % 2 == 0, new_SxM, old_SxM)
-            return plan._replace(indices=jax.tree.map(keep, plan.indices, dict(state.indices)))
+            return jax.tree.map(keep, plan, dict(state.indices))
 
     method = ist(two_groups(4), TASK, SGD, batch_size=BATCH)
     fields = {field.name: getattr(method, field.name) for field in dataclasses.fields(method)}
@@ -196,14 +184,6 @@ def test_rounds_are_counted_over_all_phases(make):
     state, _ = rounds(method, 3)
     next_phase = method.fresh(ROOT, method.end(state))
     assert (int(next_phase.round), int(next_phase.position)) == (3, 0)
-
-
-def test_an_ensemble_synchronises_nothing_and_full_models_all_that_has_no_group():
-    groups = lambda method: method.plan(method.fresh(ROOT), ROOT).synchronised
-    options = dict(num_workers=2, batch_size=BATCH)
-    assert groups(ensemble(two_groups(2), TASK, SGD, batch_size=BATCH)) == set()
-    assert groups(local_sgd(two_groups(2), TASK, SGD, **options)) == {None}
-    assert groups(data_parallel(two_groups(2), TASK, SGD, **options)) == {None}
 
 
 def test_local_sgd_and_diloco_are_ist_without_groups():

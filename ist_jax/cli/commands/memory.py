@@ -148,7 +148,7 @@ def measure(
         "S": num_subnets,
         "parameters": method.costs.model_parameters,
         "subnet_parameters": method.costs.device_parameters,
-        "state": _on_one_device((state.store, state.opt_state, state.outer_state, state.indices)),
+        "state": _on_one_device(state.stored),
         "data": _on_one_device(view.arrays),
         "temporary": round.temp_size_in_bytes,
         "activations": max(0, round.temp_size_in_bytes - training_bytes(method, state)),

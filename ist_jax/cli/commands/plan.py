@@ -2,9 +2,10 @@
 
     ist-jax plan --config FILE [--bandwidth 1Gbps] [--latency 1ms] [--subnets 1 2] [--steps 10 20]
 
-Compares IST, data parallel, local SGD and DiLoCo, for every number S of workers and J of local
-steps. The model is the configured one, with each method's values in the config file. Times of steps
-are medians, measured on this machine with the config's data. Bytes and memory are computed.
+Compares IST, data parallel, local SGD, DiLoCo, streaming DiLoCo and SparseLoCo, for every number S
+of workers and J of local steps. The model is the configured one, with each method's values in the
+config file. Times of steps are medians, measured on this machine with the config's data. Bytes and
+memory are computed.
 """
 
 import dataclasses
@@ -36,7 +37,7 @@ from ist_jax.training.files import json_text, write_whole
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-COMPARED = ("ist", "data_parallel", "local_sgd", "diloco")
+COMPARED = ("ist", "data_parallel", "local_sgd", "diloco", "streaming_diloco", "sparse_loco")
 _STEPS = 10  # in one measurement
 ASSUMPTIONS = """\
 - Every worker has its own device, as fast as this machine ({device}). Workers wait for each other.
@@ -45,7 +46,7 @@ ASSUMPTIONS = """\
   a local step, see ist-jax benchmark rounds) is not counted.
 - A link of {bandwidth} and {latency} takes bytes sent per device / bandwidth, and the latency once
   for every message that waits for the one before it: one to the next holders, two to a home device
-  and back, 2 (S - 1) in a ring all-reduce.
+  and back, 2 (S - 1) in a ring all-reduce, S - 1 in a ring all-gather.
 - Data parallel synchronises at every step, the other methods after J steps. A row is J steps.
 - Memory is that of one worker's parameters, gradients and optimizer state, by their shapes. What is
   stored between rounds (a share of the model, an outer optimizer's anchor and momentum),
@@ -114,7 +115,13 @@ def configured(method: str, argv: Sequence[str]) -> tuple[PlanFlags, Config]:
         flags, config = parse_with_config(PlanFlags, argv, __doc__)
         validate(config)
         plain = Config()
-        other = dict(opt_state="auto", outer=plain.outer, exchange=plain.exchange)
+        other = dict(
+            opt_state="auto",
+            outer=plain.outer,
+            exchange=plain.exchange,
+            streaming=plain.streaming,
+            sparse=plain.sparse,
+        )
         return flags, dataclasses.replace(config, method=method, **other)
 
 

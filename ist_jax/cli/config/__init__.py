@@ -21,6 +21,8 @@ from ist_jax.cli.config.schema import (
     ModelConfig,
     OptimizerConfig,
     OuterConfig,
+    SparseConfig,
+    StreamingConfig,
 )
 
 __all__ = [
@@ -37,6 +39,8 @@ __all__ = [
     "ModelConfig",
     "OptimizerConfig",
     "OuterConfig",
+    "SparseConfig",
+    "StreamingConfig",
     "checked",
     "custom",
     "from_json",

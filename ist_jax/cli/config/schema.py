@@ -26,7 +26,16 @@ Positive = Annotated[int, Range(1, 2**30)]
 Share = Annotated[float, Range(0, 1)]
 Rate = Annotated[float, Range(0, 1e9, closed=False)]
 
-MethodName = Literal["ist", "data_parallel", "local_sgd", "diloco", "ensemble", "single"]
+MethodName = Literal[
+    "ist",
+    "data_parallel",
+    "local_sgd",
+    "diloco",
+    "streaming_diloco",
+    "sparse_loco",
+    "ensemble",
+    "single",
+]
 DecompositionName = Literal[
     "auto", "mlp", "gcn", "sage", "gat", "blocks", "filters", "channels", "custom"
 ]
@@ -53,11 +62,11 @@ class OuterConfig:
     """The outer optimizer, which is applied to the change of a round."""
 
     name: Literal["auto", "none", "sgd"] = "auto"
-    """Outer optimizer. auto: sgd for diloco, none otherwise."""
+    """Outer optimizer. auto: sgd for diloco, streaming_diloco and sparse_loco, none otherwise."""
     learning_rate: Rate = 0.7
     """Learning rate. 1 without momentum is the same as no outer optimizer."""
     momentum: Share = 0.9
-    """Nesterov momentum (Douillard et al., 2023)."""
+    """Nesterov momentum (Douillard et al., 2023); sparse_loco has none."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,6 +78,35 @@ class ExchangeConfig:
     home_sharded: bool = False
     """Store the units of every group at a fixed home device between rounds, instead of sending
     them straight to their next holder."""
+    average_every: Positive = 1
+    """Rounds between two averages of the parameters without a group, of which every worker trains
+    its own copy in between. Units are exchanged in every round."""
+
+
+@dataclasses.dataclass(frozen=True)
+class StreamingConfig:
+    """How streaming_diloco synchronises."""
+
+    fragments: Positive = 4
+    """Fragments of the parameters, of which each round synchronises one."""
+    overlap: Count = 0
+    """Local steps that a fragment is on its way, at most local_steps."""
+    mixing: Share = 0.0
+    """Weight of a worker's own value when a fragment arrives. 0: the global value is adopted."""
+
+
+@dataclasses.dataclass(frozen=True)
+class SparseConfig:
+    """What the workers of sparse_loco send."""
+
+    density: Annotated[float, Range(1e-9, 1)] = 0.02
+    """Share of the entries of every chunk that are sent, those of largest magnitude."""
+    chunk: Positive = 4096
+    """Entries of a chunk."""
+    values: Literal["exact", "int8", "int2"] = "int2"
+    """Format of the entries; int8 and int2 have a scale per chunk."""
+    feedback: Share = 0.95
+    """Decay of the buffers in which workers keep what they have not sent."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,9 +161,9 @@ class ModelConfig:
 class OptimizerConfig:
     """The local optimizer."""
 
-    name: Literal["sgd", "adam", "adamw", "custom"] = "sgd"
-    """Local optimizer. custom: built by get_optimizer() of the config file, for which the other
-    fields of the optimizer are recorded."""
+    name: Literal["sgd", "adam", "adamw", "muon", "custom"] = "sgd"
+    """Local optimizer. muon: matrices by Muon, all other parameters by NAdamW. custom: built by
+    get_optimizer() of the config file, for which the other fields of the optimizer are recorded."""
     learning_rate: Rate = 0.1
     """Peak learning rate."""
     momentum: Share = 0.0
@@ -133,7 +171,7 @@ class OptimizerConfig:
     momentum_schedule: Literal["constant", "demon"] = "constant"
     """Momentum over the run. demon: decays to 0 (Chen et al., 2019)."""
     weight_decay: Annotated[float, Range(0, 1e9)] = 0.0
-    """Weight decay: decoupled for adamw, L2 otherwise."""
+    """Weight decay: decoupled for adamw and muon, L2 otherwise."""
     clip: Annotated[float, Range(0, 1e9)] = 0.0
     """Largest global norm of a gradient (data_parallel: of the mean gradient). 0: no clipping."""
     schedule: Literal["constant", "cosine", "linear", "step", "thirds"] = "constant"
@@ -253,11 +291,15 @@ class Config:
     """Devices of a sharded placement. 0: all."""
     opt_state: Literal["auto", "reset", "carry", "local"] = "auto"
     """Optimizer state between rounds: reset, carry (moves with its units) or local (stays with the
-    worker). auto: local for diloco, reset for ist and local_sgd."""
+    worker). auto: reset for ist and local_sgd, local for other methods that average."""
     label_loss: Literal["binary", "softmax"] = "binary"
     """multi_label: binary cross-entropy of every label, or softmax cross-entropy over labels."""
     exchange: ExchangeConfig = ExchangeConfig()
     """How ist exchanges units."""
+    streaming: StreamingConfig = StreamingConfig()
+    """How streaming_diloco synchronises."""
+    sparse: SparseConfig = SparseConfig()
+    """What the workers of sparse_loco send."""
     outer: OuterConfig = OuterConfig()
     """Outer optimizer."""
     warmup_fraction: Share = 0.0

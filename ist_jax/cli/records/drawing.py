@@ -13,12 +13,14 @@ if TYPE_CHECKING:
     from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
-# Colours that most readers with colour blindness can distinguish (Okabe and Ito, 2008).
+# Colours that most readers with colour blindness can distinguish (Okabe and Ito, 2008; Tol, 2021).
 METHOD_COLOURS = {
     "ist": "#0072B2",
     "data_parallel": "#D55E00",
     "local_sgd": "#009E73",
     "diloco": "#CC79A7",
+    "streaming_diloco": "#882255",
+    "sparse_loco": "#999933",
     "ensemble": "#E69F00",
     "single": "#4D4D4D",
 }
