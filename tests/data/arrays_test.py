@@ -8,6 +8,7 @@ import scipy.sparse as sp
 
 import ist_jax
 from ist_jax import tasks
+from ist_jax.core.placement import sharded, subnet_mesh
 from ist_jax.data import DataError, Raw, from_arrays, make_dataset
 from ist_jax.data.splits import shared
 from ist_jax.decompositions import mlp
@@ -154,18 +155,21 @@ def test_nearly_full_sparse_inputs_are_stored_dense():
     )
 
 
-def trained(is_sparse, split):
+def trained(is_sparse, split, placement=None):
     data = from_arrays(
         WORDS if is_sparse else DENSE, CLASSES, split=split, standardise="none", seed=1
     )
     net = mlp(MLP((8,), 2), data.example, num_subnets=2)
-    method = ist_jax.ist(net, tasks.classification(), optax.adam(0.01), batch_size=8)
+    method = ist_jax.ist(
+        net, tasks.classification(), optax.adam(0.01), batch_size=8, placement=placement
+    )
     config = ist_jax.LoopConfig(calibration_examples=50)
     results = ist_jax.run([ist_jax.Phase(method, 160, 5)], tasks.classification(), data, config)
     return results.summary["last"]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("split", ["shared", "disjoint"])
-def test_sparse_inputs_train_as_dense_ones(split):
-    assert trained(True, split) == trained(False, split)
+def test_sparse_inputs_train_as_dense_ones():
+    assert trained(True, "shared") == trained(False, "shared")
+    on_mesh = sharded(subnet_mesh(2))
+    assert trained(True, "disjoint", on_mesh) == trained(False, "disjoint", on_mesh)

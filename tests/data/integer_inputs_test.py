@@ -1,5 +1,7 @@
 """Tokens and categories reach a model as integers; images and tables reach it as floats."""
 
+import dataclasses
+
 import flax.linen as nn
 import numpy as np
 import optax
@@ -7,6 +9,8 @@ import pytest
 
 import ist_jax
 from ist_jax import tasks
+from ist_jax.cli.commands import evaluate
+from ist_jax.cli.config import ConfigError
 from ist_jax.data import DataError, Raw, Spec, make_dataset
 from ist_jax.data.splits import shared
 
@@ -87,6 +91,20 @@ def test_tokens_have_no_scale_that_could_be_odd():
 def test_integers_beyond_int32_are_refused():
     with pytest.raises(DataError, match="integer inputs fit into int32, and some train inputs do"):
         made(TOKENS + 2**31)
+
+
+def test_a_model_is_evaluated_on_inputs_and_targets_of_its_kind():
+    data = made(TOKENS)
+    evaluate._check(data.spec, data)
+    evaluate._check(data.spec._replace(num_classes=5), data)  # classes may be missing elsewhere
+    numbers = dataclasses.replace(data, task="regression")
+    for spec, given, says in (
+        (data.spec, made(TOKENS, standardise="whole"), "takes int32 inputs, and x has float32"),
+        (data.spec, numbers, "the model is for classification, and x is regression"),
+        (numbers.spec._replace(num_classes=5), numbers, "has 5 outputs, and x needs 3"),
+    ):
+        with pytest.raises(ConfigError, match=f"{says}: choose other data"):
+            evaluate._check(spec, given)
 
 
 def test_a_spec_of_an_earlier_version_is_of_float_inputs():
