@@ -245,6 +245,47 @@ def test_a_custom_part_needs_its_function(tmp_path, capsys):
     assert exit_status(lambda: validate(config)) == 2
 
 
+LATE = """from __future__ import annotations
+
+import flax.linen as nn
+from ist_jax import decompose
+from ist_jax.cli.config import Config
+
+
+class Net(nn.Module):
+    width: int
+
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(10, name="output", use_bias=False)(
+            nn.Dense(self.width, name="hidden", use_bias=False)(x)
+        )
+
+
+def get_decomposition(config, spec, num_subnets):
+    rules = [("hidden/kernel", (None, "unit")), ("output/kernel", ("unit", None))]
+    return decompose(
+        rules,
+        {"unit": 8},
+        num_subnets=num_subnets,
+        full=Net(8),
+        subnet=Net(8 // num_subnets),
+        example=spec.example,
+    )
+
+
+def get_config():
+    return Config()
+"""
+
+
+def test_annotations_of_a_model_may_be_text(tmp_path):
+    """Dataclasses, and so Linen modules, look them up in the module of the class."""
+    (tmp_path / "late.py").write_text(LATE)
+    experiment = resolve(validate(ConfigFile(str(tmp_path / "late.py")).config()))
+    assert experiment.decomposition.full.module.width == 8
+
+
 def test_a_changed_module_beside_the_file_is_noticed(tmp_path):
     (tmp_path / "rates.py").write_text("RATE = 0.1\n")
     body = "import optax\nimport rates\n\ndef get_optimizer(config, total_steps):\n"
