@@ -6,9 +6,10 @@ import shutil
 
 import pytest
 from command_line import ROOT
+from processes import ended
 
 from ist_jax.cli import builders
-from ist_jax.cli.commands import evaluate, export, memory, plan, report, run, sweep
+from ist_jax.cli.commands import evaluate, export, launch_local, memory, plan, report, run, sweep
 from ist_jax.cli.config import Config, ConfigError, ConfigFile, replace
 from ist_jax.cli.exit_status import exit_status
 from ist_jax.cli.experiment import resolve
@@ -142,6 +143,21 @@ def test_a_sweep_compares_it_with_the_librarys(wine, tmp_path, capsys):
     shown = capsys.readouterr().out
     assert "| ist, decomposition=custom, model.name=custom |" in shown
     assert "| ist, decomposition=mlp, model.name=mlp |" in shown
+
+
+@pytest.mark.slow
+def test_two_processes_train_it(wine, tmp_path):
+    file, workdir = wine
+    flags = launch_local.LaunchFlags(
+        processes=2,
+        devices=1,
+        arguments=(f"--config={file}", *QUICK, f"--workdir={tmp_path}/two"),
+    )
+    for output in ended(launch_local.start(flags)):
+        assert output == (None, None)
+    one, two = (json.loads((d / "summary.json").read_text()) for d in (workdir, tmp_path / "two"))
+    assert two["last"]["test"]["loss"] == pytest.approx(one["last"]["test"]["loss"], rel=1e-4)
+    assert two["bytes_per_device"] == one["bytes_per_device"]
 
 
 HEAD = "from ist_jax.cli.config import *\nfrom ist_jax.cli.config import Config\n"
