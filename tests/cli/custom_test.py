@@ -6,9 +6,10 @@ import shutil
 
 import pytest
 from command_line import ROOT
+from processes import ended
 
 from ist_jax.cli import builders
-from ist_jax.cli.commands import evaluate, export, memory, plan, report, run, sweep
+from ist_jax.cli.commands import evaluate, export, launch_local, memory, plan, report, run, sweep
 from ist_jax.cli.config import Config, ConfigError, ConfigFile, replace
 from ist_jax.cli.exit_status import exit_status
 from ist_jax.cli.experiment import resolve
@@ -144,6 +145,21 @@ def test_a_sweep_compares_it_with_the_librarys(wine, tmp_path, capsys):
     assert "| ist, decomposition=mlp, model.name=mlp |" in shown
 
 
+@pytest.mark.slow
+def test_two_processes_train_it(wine, tmp_path):
+    file, workdir = wine
+    flags = launch_local.LaunchFlags(
+        processes=2,
+        devices=1,
+        arguments=(f"--config={file}", *QUICK, f"--workdir={tmp_path}/two"),
+    )
+    for output in ended(launch_local.start(flags)):
+        assert output == (None, None)
+    one, two = (json.loads((d / "summary.json").read_text()) for d in (workdir, tmp_path / "two"))
+    assert two["last"]["test"]["loss"] == pytest.approx(one["last"]["test"]["loss"], rel=1e-4)
+    assert two["bytes_per_device"] == one["bytes_per_device"]
+
+
 HEAD = "from ist_jax.cli.config import *\nfrom ist_jax.cli.config import Config\n"
 TAIL = "\ndef get_config():\n    return Config(**GIVEN)\n"
 TASK = """
@@ -243,6 +259,47 @@ def test_a_custom_part_needs_its_function(tmp_path, capsys):
             validate(config)
         assert says in str(raised.value)
     assert exit_status(lambda: validate(config)) == 2
+
+
+LATE = """from __future__ import annotations
+
+import flax.linen as nn
+from ist_jax import decompose
+from ist_jax.cli.config import Config
+
+
+class Net(nn.Module):
+    width: int
+
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(10, name="output", use_bias=False)(
+            nn.Dense(self.width, name="hidden", use_bias=False)(x)
+        )
+
+
+def get_decomposition(config, spec, num_subnets):
+    rules = [("hidden/kernel", (None, "unit")), ("output/kernel", ("unit", None))]
+    return decompose(
+        rules,
+        {"unit": 8},
+        num_subnets=num_subnets,
+        full=Net(8),
+        subnet=Net(8 // num_subnets),
+        example=spec.example,
+    )
+
+
+def get_config():
+    return Config()
+"""
+
+
+def test_annotations_of_a_model_may_be_text(tmp_path):
+    """Dataclasses, and so Linen modules, look them up in the module of the class."""
+    (tmp_path / "late.py").write_text(LATE)
+    experiment = resolve(validate(ConfigFile(str(tmp_path / "late.py")).config()))
+    assert experiment.decomposition.full.module.width == 8
 
 
 def test_a_changed_module_beside_the_file_is_noticed(tmp_path):

@@ -14,7 +14,7 @@ A file that defines one of the first, second or fourth has `data.name`, `model.n
 `optimizer.name` "custom", unless the command line names another. The other fields of these groups
 are recorded as they are given, and are the function's to use. Every command builds the run by
 these functions, from the file that the field `builders` names. A record keeps the SHA-256 of that
-file and of the modules beside it that it imports, and a run resumes with these files only.
+file and of the modules beside it that it imports at its top. A run resumes with these files only.
 """
 
 import contextlib
@@ -72,9 +72,11 @@ class Module:
 
     def __init__(self, path: str):
         self.path, self._file = path, pathlib.Path(path)
-        spec = importlib.util.spec_from_file_location(self._file.stem, self._file)
+        name = f"config file {os.path.abspath(path)}"
+        spec = importlib.util.spec_from_file_location(name, self._file)
         assert spec is not None and spec.loader is not None
         module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module  # where dataclasses look up annotations that are text
         with self.reraise_with_path(), _importable(self._file.parent) as neighbours:
             spec.loader.exec_module(module)
         self._files = (self._file, *neighbours)
@@ -154,7 +156,7 @@ def _importable(folder: pathlib.Path) -> Iterator[list[pathlib.Path]]:
     finally:
         sys.path[:] = before
         neighbours = {file.stem: file for file in sorted(folder.glob("*.py"))}
-        for name in neighbours.keys() & (set(sys.modules) - known):
+        for name in sorted(neighbours.keys() & (set(sys.modules) - known)):
             imported.append(neighbours[name])
             del sys.modules[name]
 
