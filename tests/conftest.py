@@ -9,6 +9,8 @@ import subprocess
 import compilation_cache
 
 compilation_cache.export()
+# thousands of small programs, each run a few times: optimisation would cost more than it saves
+os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"  # also in the processes that tests start
 
 import jax  # noqa: E402
 import pytest  # noqa: E402
@@ -17,8 +19,6 @@ pytest.register_assert_rewrite("laws", "command_line", "processes")  # so failur
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
-# thousands of small programs, each run a few times: optimisation would cost more than it saves
-jax.config.update("jax_disable_most_optimizations", True)
 
 
 # files that take minutes; they are begun first, so that all processes end at about the same time

@@ -16,7 +16,6 @@ from cases import (
     DECOMPOSITIONS,
     EXAMPLE,
     FEATURES,
-    IMAGES,
     TASK,
     also_slowly,
     inputs,
@@ -31,14 +30,10 @@ from ist_jax.exchange import choose_holder_sharded
 from ist_jax.models import GAT, GCN, MLP, GraphSAGE
 from ist_jax.models.graphs import neighbour_mean, symmetric_mean
 
-ONCE = (*IMAGES, "gcn-scaled", "sage-split-input")  # with one number of subnetworks
-CASES = [(name, s) for name in DECOMPOSITIONS for s in ((4,) if name in ONCE else (1, 4))]
-CASES += [
-    ("mlp", 8),
-    ("mlp-uneven", 8),
-    ("custom", 2),
-    ("gcn-split-input", 8),
-]  # of the last, 12 features: padded
+CASES = [(name, 4) for name in DECOMPOSITIONS]
+CASES += [(name, 1) for name in ("mlp", "custom", "gcn-uneven", "gat", "chain")]
+CASES += [("mlp", 8), ("mlp-uneven", 8), ("custom", 2)]
+CASES += [("gcn-split-input", 8)]  # 12 features: padded
 # one of every kind of decomposition; the others slowly
 FAST = {*((name, 4) for name in ("mlp", "custom", "blocks")), ("gcn-split-input", 8)}
 

@@ -1,7 +1,6 @@
 """The laws of training, for every method in `cases.METHODS`."""
 
 import functools
-import itertools
 
 import jax
 import jax.numpy as jnp
@@ -82,9 +81,14 @@ def test_it_learns_and_predicts_better_than_chance(name, built):
 
 
 @by_few_methods
-@pytest.mark.parametrize("steps", also_slowly([3], [2, 3, 5]))
-def test_law_7_exactly_the_configured_local_steps_reach_the_global_model(name, steps):
-    check_law_7(functools.partial(METHODS[name], 2, None), dataset(), steps)
+def test_law_7_exactly_the_configured_local_steps_reach_the_global_model(name):
+    check_law_7(functools.partial(METHODS[name], 2, None), dataset(), 3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("steps", [2, 5])
+def test_law_7_for_other_numbers_of_steps(steps):
+    check_law_7(functools.partial(METHODS["ist"], 2, None), dataset(), steps)
 
 
 @by_few_methods
@@ -281,7 +285,7 @@ FAST_PLACED = [("ist", "vmapped"), ("ist", "sharded-4"), ("data-parallel", "shar
 FULL = {"ist-custom": custom, "ist-chain": chain, "ist-copies": custom}
 PLACED = [
     *(("ist", place) for place in EVERYWHERE if place != "looped"),
-    *itertools.product(sorted({*METHODS} - {"ist"}), ("vmapped", "sharded-2", "sharded-8")),
+    *((name, "sharded-2") for name in sorted({*METHODS} - {"ist"})),
 ]
 
 

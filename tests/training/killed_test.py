@@ -38,7 +38,7 @@ LONG = [
         "--optimizer.schedule=cosine",
         "--warmup_fraction=0.3",
         "--dense_fraction=0.2",
-        "--link.bandwidth=1Gbps",
+        "--time_syncs=False",
     ),
 ]
 

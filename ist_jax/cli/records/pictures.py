@@ -2,6 +2,7 @@
 
 import functools
 import pathlib
+from typing import Any
 
 import jax
 import numpy as np
@@ -36,6 +37,12 @@ def holders(parts: Partition, group: str, seed: int, rounds: int) -> np.ndarray:
     return holder_RxN[:, :size]
 
 
+def _colours(count: int) -> dict[str, Any]:
+    """Arguments of matplotlib that give each of the numbers 0 to count - 1 a colour."""
+    colours = drawing.pyplot().get_cmap("tab10" if count <= 10 else "turbo", count)
+    return dict(cmap=colours, vmin=-0.5, vmax=count - 0.5)
+
+
 def partition(
     parts: Partition, group: str, picture: str | pathlib.Path, *, seed: int = 0, rounds: int = 6
 ) -> None:
@@ -51,15 +58,14 @@ def partition(
     Raises:
       ValueError: a unit has several holders.
     """
-    plt, count = drawing.pyplot(), parts.num_subnets
-    figure, axis = plt.subplots(figsize=(10, 0.4 * rounds + 1), layout="constrained")
+    count = parts.num_subnets
+    size = (10, 0.4 * rounds + 1)
+    figure, axis = drawing.pyplot().subplots(figsize=size, layout="constrained")
     shown = axis.imshow(
         holders(parts, group, seed, rounds),
-        cmap=plt.get_cmap("tab10" if count <= 10 else "turbo", count),
-        vmin=-0.5,
-        vmax=count - 0.5,
         aspect="auto",
         interpolation="nearest",
+        **_colours(count),
     )
     axis.set(xlabel=f"unit of {group}", ylabel="round")
     axis.set(yticks=range(rounds), yticklabels=range(1, rounds + 1))
@@ -94,13 +100,16 @@ def nodes(workdir: str | pathlib.Path, picture: str | pathlib.Path) -> None:
     model = run.experiment.decomposition.full
     assert isinstance(model, LinenModel)  # as all that the command line can make
     arrays = builders.load_dataset(run.experiment.config).arrays("test")
+    classes = int(np.max(arrays["label_N"])) + 1
     figure, axes = drawing.pyplot().subplots(1, 2, figsize=(10, 4.5), layout="constrained")
     first = run.method.fresh(named_key(jax.random.key(run.experiment.config.seed), "init"))
     for axis, title, state in ((axes[0], "before", first), (axes[1], "after", run.state)):
         params = jax.jit(run.method.params)(state)
         read_NxH = jax.jit(functools.partial(embeddings, model))(params, arrays["graph"])
         points = projected(np.asarray(read_NxH)).T
-        shown = axis.scatter(*points, c=arrays["label_N"], cmap="tab10", s=4)
+        shown = axis.scatter(
+            *points, c=arrays["label_N"], s=4, rasterized=True, **_colours(classes)
+        )
         axis.set(title=f"{title} training", xticks=[], yticks=[])
-    figure.colorbar(shown, ax=axes, label="class")
+    figure.colorbar(shown, ax=axes, label="class", ticks=range(classes))
     drawing.save(figure, pathlib.Path(picture))
