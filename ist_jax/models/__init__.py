@@ -8,6 +8,7 @@ from ist_jax.models.mlp import ACTIVATIONS, MLP, NORMS
 from ist_jax.models.norm import STATS, BatchNorm
 from ist_jax.models.resnet import PreActResNet, ResNet
 from ist_jax.models.sage import GraphSAGE
+from ist_jax.models.transformer import Transformer
 from ist_jax.models.vgg import VGG
 
 MODELS = {
@@ -18,6 +19,7 @@ MODELS = {
     "preact_resnet": PreActResNet,
     "resnet": ResNet,
     "vgg": VGG,
+    "transformer": Transformer,
 }
 
 __all__ = [
@@ -35,6 +37,7 @@ __all__ = [
     "LinenModel",
     "PreActResNet",
     "ResNet",
+    "Transformer",
     "as_model",
     "linen",
 ]

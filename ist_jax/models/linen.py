@@ -5,9 +5,11 @@ from collections.abc import Callable
 from typing import Any, cast
 
 import flax.linen as nn
+import jax
 
 from ist_jax.core.model import Model, Stats
 from ist_jax.core.types import Array, Key, Params
+from ist_jax.models.losses import LOSSES
 from ist_jax.models.norm import STATS
 
 
@@ -34,9 +36,17 @@ class LinenModel:
     def apply(
         self, params: Params, inputs: Any, *, key: Key | None = None, stats: Stats | None = None
     ) -> Array:
+        return self.apply_with_loss(params, inputs, key=key, stats=stats)[0]
+
+    def apply_with_loss(
+        self, params: Params, inputs: Any, *, key: Key | None = None, stats: Stats | None = None
+    ) -> tuple[Array, Array | None]:
+        """The outputs, and the sum of the modules' auxiliary losses (`models.losses`), if any."""
         variables = {"params": params} | ({STATS: stats} if stats else {})
         rngs = None if key is None else {"dropout": key}
-        return cast(Array, self.module.apply(variables, inputs, rngs=rngs))
+        outputs, updates = self.module.apply(variables, inputs, rngs=rngs, mutable=[LOSSES])
+        losses = [leaf.sum() for leaf in jax.tree.leaves(updates)]  # repeated blocks stack theirs
+        return cast(Array, outputs), sum(losses[1:], losses[0]) if losses else None
 
     def measure(self, params: Params, inputs: Any) -> Stats:
         _, updates = self.module.apply({"params": params}, inputs, mutable=[STATS])
