@@ -165,8 +165,10 @@ def load(
       image_size: side of the model's images in pixels; the data set is then streamed from disk. 0
         reads it into memory.
       standardise: how a task normalises inputs: by one mean and deviation for all entries
-        ('whole'), by one for every entry of an input ('per_feature'), or not at all ('none').
-        Graphs accept only 'whole', and their features stay as they are.
+        ('whole'), by one for every entry of an input ('per_feature'), or not at all ('none'):
+        integers then stay integers (int32), as models of tokens and categories need, except
+        uint8, which stands for images. Graphs accept only 'whole', and their features stay as
+        they are.
 
     Raises:
       DataError: files are missing, empty, truncated, of the wrong shape, or have invalid labels; or

@@ -14,7 +14,7 @@ from ist_jax.core.sample_order import ByDevice, Shards, View, split_by_device
 from ist_jax.core.types import Key
 from ist_jax.data import plausible
 from ist_jax.data.held_out import held_out
-from ist_jax.data.raw import DataError, Raw, check, reraise_as
+from ist_jax.data.raw import DataError, Raw, check, check_int32, reraise_as
 from ist_jax.data.rows import RowStore, blocks, in_memory, mapped, strided_indices
 from ist_jax.data.spec import Moment, Spec
 from ist_jax.data.standardise import moments
@@ -58,6 +58,7 @@ class Dataset:
       notes: what the source did to the data, for records.
       task: the kind of data, as in `Spec`.
       example_shape: of one input, without a batch axis; () stands for the shape in 'x'.
+      dtype: of inputs as a model sees them, as in `Spec`.
       common: split -> arrays that belong to no single example, such as the graph whose clusters are
         the examples. Every device holds them.
       warnings: about anything odd in the data, one line each. A run prints and records them.
@@ -77,6 +78,7 @@ class Dataset:
     example_shape: tuple[int, ...] = ()
     common: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    dtype: str = "float32"
     _cache: dict[Any, Any] = dataclasses.field(default_factory=dict, repr=False)
 
     def views(
@@ -184,7 +186,8 @@ class Dataset:
     @property
     def spec(self) -> Spec:
         shape = self.example_shape or self.train["x"].shape[1:]
-        return Spec(shape, self.num_classes, self.num_train, self.mean, self.std, self.task)
+        moments = self.mean, self.std
+        return Spec(shape, self.num_classes, self.num_train, *moments, self.task, self.dtype)
 
     @property
     def example(self) -> jax.ShapeDtypeStruct:
@@ -192,11 +195,29 @@ class Dataset:
         return self.spec.example
 
 
+def _stored_dtypes(raw: Raw, standardise: str) -> tuple[np.dtype, np.dtype]:
+    """The dtypes in which training and test inputs are stored. Batches are cast, not the data set.
+
+    With standardise='none', integers stay integers, for models of tokens or categories. uint8
+    stands for images, which are always standardised to floats.
+    """
+    dtypes = raw.x_train.dtype, raw.x_test.dtype
+    are_integers = all(np.issubdtype(dtype, np.integer) for dtype in dtypes)
+    if standardise == "none" and are_integers and set(dtypes) != {np.dtype(np.uint8)}:
+        return np.dtype(np.int32), np.dtype(np.int32)
+    train, test = (np.uint8 if dtype == np.uint8 else np.float32 for dtype in dtypes)
+    return np.dtype(train), np.dtype(test)
+
+
 def _arrays(
-    x: np.ndarray | RowStore, y: np.ndarray, rows: np.ndarray, *, stored: bool = False
+    x: np.ndarray | RowStore,
+    y: np.ndarray,
+    rows: np.ndarray,
+    dtype: np.dtype,
+    *,
+    stored: bool = False,
 ) -> Arrays:
     """Some rows as a split. With `stored`, inputs stay in their file until rows are read."""
-    dtype = np.uint8 if x.dtype == np.uint8 else np.float32  # batches are cast, not the data set
     if stored:
         inputs = RowStore(x, rows, dtype)
     else:
@@ -253,11 +274,17 @@ def make_dataset(
             f"{source}: validation_fraction={validation_fraction} of {len(held_out_N)} training "
             f"examples leaves an empty split"
         )
-    warnings = raw.warnings + plausible.warnings_of(raw, held_out_N, name, source, standardise)
+    dtype, test_dtype = _stored_dtypes(raw, standardise)
+    seen_dtype = "int32" if dtype == np.int32 else "float32"
+    if seen_dtype == "int32":
+        check_int32(raw, source)
+    warnings = raw.warnings + plausible.warnings_of(
+        raw, held_out_N, name, source, standardise, seen_dtype
+    )
     chosen, rest = np.flatnonzero(held_out_N), np.flatnonzero(~held_out_N)
-    train = _arrays(x_train, raw.y_train, rest, stored=stored)
-    validation = _arrays(x_train, raw.y_train, chosen)
-    test = _arrays(raw.x_test, raw.y_test, np.arange(len(raw.y_test)))
+    train = _arrays(x_train, raw.y_train, rest, dtype, stored=stored)
+    validation = _arrays(x_train, raw.y_train, chosen, dtype)
+    test = _arrays(raw.x_test, raw.y_test, np.arange(len(raw.y_test)), test_dtype)
     mean, std = moments(train["x"], standardise)
     return Dataset(
         name=name,
@@ -271,4 +298,5 @@ def make_dataset(
         shards=functools.partial(shards, np.asarray(train["y"])),
         notes=raw.notes,
         warnings=warnings,
+        dtype=seen_dtype,
     )

@@ -215,7 +215,7 @@ def channels_first(shape: tuple[int, ...], name: str) -> list[str]:
 
 
 def warnings_of(
-    raw: Raw, held_out_N: np.ndarray, name: str, source: str, standardise: str
+    raw: Raw, held_out_N: np.ndarray, name: str, source: str, standardise: str, dtype: str
 ) -> tuple[str, ...]:
     """Warnings about independent examples, one line each.
 
@@ -225,18 +225,22 @@ def warnings_of(
       name: of the data, for warnings. It is not a path, since records would then show folders.
       source: file or folder, for errors.
       standardise: how inputs are normalised; 'whole' needs features on one scale.
+      dtype: of inputs as a model sees them. 'int32' inputs have no scale that could differ.
 
     Raises:
       DataError: training and test inputs are on different scales.
     """
-    shape = raw.x_train.shape[1:]
-    rows, test_rows = sampled(raw.x_train, shape), sampled(raw.x_test, shape)
     others = {"validation": raw.y_train[held_out_N], "test": raw.y_test}
-    unlike = unlike_scales(rows, name, PER_FEATURE) if standardise == "whole" else []
     return (
-        *compare(summary(rows), summary(test_rows), name, source),
+        *(_input_warnings(raw, name, source, standardise) if dtype == "float32" else ()),
         *untrained_classes(raw.y_train[~held_out_N], others, name),
         *unused_labels((raw.y_train, raw.y_test), name),
-        *channels_first(shape, name),
-        *unlike,
     )
+
+
+def _input_warnings(raw: Raw, name: str, source: str, standardise: str) -> list[str]:
+    shape = raw.x_train.shape[1:]
+    rows, test_rows = sampled(raw.x_train, shape), sampled(raw.x_test, shape)
+    unlike = unlike_scales(rows, name, PER_FEATURE) if standardise == "whole" else []
+    compared = compare(summary(rows), summary(test_rows), name, source)
+    return [*compared, *channels_first(shape, name), *unlike]

@@ -145,3 +145,16 @@ def _check_inputs(x: np.ndarray | RowStore, part: str, source: str) -> None:
             f"{source}: inputs are finite in float32; some {part} inputs are nan, infinite or "
             "larger"
         )
+
+
+def check_int32(raw: Raw, source: str) -> None:
+    """Raises DataError unless all inputs fit into int32."""
+    bounds = np.iinfo(np.int32)
+    for part, x in (("train", raw.x_train), ("test", raw.x_test)):
+        assert not isinstance(x, Blocks)  # the caller has read or mapped them
+        is_inside = lambda block: bounds.min <= block.min() and block.max() <= bounds.max
+        if not all(map(is_inside, blocks(x))):
+            raise DataError(
+                f"{source}: integer inputs fit into int32, and some {part} inputs do not: number "
+                "the tokens or categories from 0, or standardise numbers (data.standardise)"
+            )

@@ -8,6 +8,7 @@ import numpy as np
 
 # a mean or deviation: one number for all entries, or nested tuples of the shape of one input
 Moment = float | tuple[Any, ...]
+DTYPES = ("float32", "int32")  # of inputs as a model sees them
 
 
 def as_moment(value: Any) -> Moment:
@@ -33,6 +34,7 @@ class Spec(NamedTuple):
       mean, std: of all training inputs, for the task's normalisation: numbers, or nested tuples of
         the shape of one input with a number for every entry.
       task: the kind of data, which decides loss and metrics.
+      dtype: of inputs as a model sees them: 'float32', or 'int32' for tokens and categories.
     """
 
     example_shape: tuple[int, ...]
@@ -41,6 +43,7 @@ class Spec(NamedTuple):
     mean: Moment
     std: Moment
     task: str = "classification"
+    dtype: str = "float32"
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> "Spec":
@@ -55,6 +58,8 @@ class Spec(NamedTuple):
         counts = (*spec.example_shape, spec.num_classes, spec.num_train)
         if not all(type(count) is int and count > 0 for count in counts):
             raise ValueError(f"shapes and counts of data are integers above 0, not {counts}")
+        if spec.dtype not in DTYPES:
+            raise ValueError(f"inputs of a model are {' or '.join(DTYPES)}, not {spec.dtype!r}")
         spec._check_moments()
         return spec
 
@@ -84,4 +89,4 @@ class Spec(NamedTuple):
     @property
     def example(self) -> jax.ShapeDtypeStruct:
         """One input as a model sees it, shape (1, ...)."""
-        return jax.ShapeDtypeStruct((1, *self.example_shape), np.float32)
+        return jax.ShapeDtypeStruct((1, *self.example_shape), np.dtype(self.dtype))

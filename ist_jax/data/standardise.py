@@ -21,7 +21,7 @@ def moments(x: np.ndarray | RowStore, standardise: str) -> tuple[Moment, Moment]
     Args:
       x: training inputs [N, ...].
       standardise: 'whole' (of all entries together), 'per_feature' (each entry of an input has its
-        own) or 'none' (0 and 1). A deviation of 0 becomes 1.
+        own) or 'none' (0 and 1: floats and integers stay as they are). A deviation of 0 becomes 1.
 
     Raises:
       ValueError: `standardise` is none of these.

@@ -1,16 +1,15 @@
 """Classification of independent examples: cross-entropy and accuracy."""
 
-from collections.abc import Sequence
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 import optax
 
 from ist_jax.core.model import Model
 from ist_jax.core.task import Selection, Sums, Task
 from ist_jax.core.types import Array, Batch, Key, Params
-from ist_jax.tasks.augment import Size, augment_images
+from ist_jax.tasks.augment import Size
+from ist_jax.tasks.inputs import Moment, make_batch
 
 MOST_ACCURATE = Selection("accuracy", "max")
 
@@ -24,11 +23,6 @@ def loss_and_accuracy(logits_BxC: Array, label_B: Array, weight_B: Array) -> Sum
         "loss": ((weight_B * loss_B).sum(), count),
         "accuracy": ((weight_B * correct_B).sum(), count),
     }
-
-
-def _for_batch(moment: float | Sequence[Any], dtype: Any) -> Any:
-    """A mean or deviation that broadcasts over a batch: a number, or an array [1, ...]."""
-    return jnp.asarray(moment, dtype)[None] if np.ndim(moment) else moment
 
 
 def check_classes(logits: Any, data: Any, labels: str = "y") -> None:
@@ -60,33 +54,15 @@ def check_classes(logits: Any, data: Any, labels: str = "y") -> None:
 
 
 def classification(
-    mean: float | Sequence[Any] = 0.0,
-    std: float | Sequence[Any] = 1.0,
+    mean: Moment = 0.0,
+    std: Moment = 1.0,
     *,
     augment: str = "none",
     padding: int = 4,
     size: Size | None = None,
 ) -> Task:
-    """The task over arrays {'x': [N, ...], 'y': int[N]}.
-
-    Args:
-      mean: subtracted from all inputs of a batch: a number, or an array of the shape of an input.
-        Stored inputs keep their dtype, such as uint8.
-      std: inputs are divided by it after that.
-      augment: how images are augmented in local steps, before normalisation; a name of `AUGMENTS`.
-      padding: pixels added to every side of an image before it is cropped.
-      size: (height, width) of a batch's images, if stored images are larger; None: the stored size.
-    """
-
-    def batch(arrays: Any, index_B: Array, key: Key | None) -> Batch:
-        x = jnp.take(arrays["x"], index_B, axis=0)
-        x = augment_images(augment if key is not None else "none", x, key, padding, size)
-        float_dtype = (
-            jnp.float32 if x.dtype == jnp.uint8 else jnp.promote_types(x.dtype, jnp.float32)
-        )
-        y = jnp.take(arrays["y"], index_B, axis=0)
-        shift, scale = _for_batch(mean, float_dtype), _for_batch(std, float_dtype)
-        return {"x": (x.astype(float_dtype) - shift) / scale, "y": y}
+    """The task over arrays {'x': [N, ...], 'y': int[N]}. Arguments are those of `make_batch`."""
+    batch = make_batch(mean, std, augment=augment, padding=padding, size=size)
 
     def loss(model: Model, params: Params, batch: Batch, key: Key) -> tuple[Array, Any]:
         logits_BxC = model.apply(params, batch["x"], key=key)

@@ -65,6 +65,11 @@ def _check(spec: Spec, dataset: Dataset) -> None:
             f"the model takes inputs of shape {spec.example_shape}, and {dataset.name} has "
             f"{dataset.spec.example_shape}: choose other data"
         )
+    if dataset.spec.dtype != spec.dtype:
+        raise ConfigError(
+            f"the model takes {spec.dtype} inputs, and {dataset.name} has {dataset.spec.dtype}: "
+            "choose other data"
+        )
     if dataset.num_classes > spec.num_classes:
         raise ConfigError(
             f"the model has {spec.num_classes} classes, and {dataset.name} has "
@@ -73,13 +78,15 @@ def _check(spec: Spec, dataset: Dataset) -> None:
 
 
 def _compare(trained: Summary | None, data: Dataset, split: str) -> list[str]:
-    """Warnings about inputs that differ from the training inputs. Graphs are not compared.
+    """Warnings about inputs that differ from the training inputs.
+
+    Graphs are not compared, nor are integers that stand for tokens or categories.
 
     Raises:
       DataError: the inputs are on a different scale.
     """
     rows, name = sampled_inputs(data, split), f"{data.name}, {split}"
-    if trained is None or rows is None:
+    if trained is None or rows is None or data.dtype != "float32":  # codes have no scale
         return []
     return compare(trained, summary(rows), name, name, "these inputs")
 

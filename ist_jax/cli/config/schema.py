@@ -160,7 +160,8 @@ class DataConfig:
     standardise: Literal["whole", "per_feature", "none"] = "whole"
     """How inputs are normalised, by statistics of training inputs. whole: one mean and deviation
     for all entries; per_feature: one for each entry of an input, as tables need; none: inputs stay
-    as they are. Features of graphs always stay as they are."""
+    as they are, and integers (except uint8, which are images) stay integers, for tokens and
+    categories. Features of graphs always stay as they are."""
     clusters: Annotated[int, Range(1, 2**24)] = 1
     """Graphs: clusters that a graph is cut into. A batch is batch_size clusters and the edges
     between them."""
