@@ -22,11 +22,16 @@ from ist_jax.data.streamed import RawStream, Streamed, make_streamed
 if TYPE_CHECKING:
     from ist_jax.data.graph_dataset import GraphOptions, make_graph_dataset
     from ist_jax.data.graphs import RawGraph
+    from ist_jax.data.token_dataset import make_token_dataset
+    from ist_jax.data.tokens import RawTokens, TokenOptions
 
 _LAZY = {
     "GraphOptions": "graph_dataset",
     "make_graph_dataset": "graph_dataset",
     "RawGraph": "graphs",
+    "RawTokens": "tokens",
+    "TokenOptions": "tokens",
+    "make_token_dataset": "token_dataset",
 }
 
 
@@ -34,10 +39,12 @@ class Source(NamedTuple):
     """A source of data: where its reader is, and which arguments of `load` it takes.
 
     Attributes:
-      load: "module.function" in this package: (directory, dataset) -> Raw or RawGraph.
+      load: "module.function" in this package: (directory, dataset) -> Raw or RawGraph. For tokens:
+        (directory, dataset, options) -> RawTokens.
       reads: what `directory` is: a folder, a file, or nothing if the data ship with a library.
       has_datasets: whether `dataset` chooses among several data sets.
       is_graph: whether it is a graph, which has a validation split.
+      is_tokens: whether it is a stream of tokens; `load` then takes `TokenOptions` as well.
       stream: "module.function": (directory, dataset, image_size) -> RawStream; "" if the source
         cannot be streamed.
     """
@@ -46,6 +53,7 @@ class Source(NamedTuple):
     reads: Literal["folder", "file", "nothing"] = "folder"
     has_datasets: bool = False
     is_graph: bool = False
+    is_tokens: bool = False
     stream: str = ""
 
 
@@ -57,6 +65,8 @@ SOURCES = {
     "cifar10": Source("cifar.load10"),
     "cifar100": Source("cifar.load100"),
     "speech_commands": Source("speech_commands.load", has_datasets=True),
+    "text": Source("text.load", reads="file", is_tokens=True),
+    "tokens": Source("tokens.load", reads="file", has_datasets=True, is_tokens=True),
     "digits_graph": Source("digits_graph.load", reads="nothing", is_graph=True),
     "planetoid": Source("planetoid.load", has_datasets=True, is_graph=True),
     "graph_npz": Source("graph_npz.load", reads="file", has_datasets=True, is_graph=True),
@@ -67,7 +77,7 @@ SOURCES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Imports the modules of graphs on first use (PEP 562)."""
+    """Imports the modules of graphs and tokens on first use (PEP 562)."""
     if name not in _LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f"{__name__}.{_LAZY[name]}"), name)
@@ -111,10 +121,12 @@ def _fraction(name: str, validation_fraction: float | None) -> float:
 
 
 def _check_standardise(name: str, standardise: str) -> None:
-    if SOURCES[name].is_graph and standardise != "whole":
+    source = SOURCES[name]
+    if (source.is_graph or source.is_tokens) and standardise != "whole":
+        what = "a graph, whose features" if source.is_graph else "a stream of tokens, which"
         raise DataError(
             f"data.standardise={standardise!r} is for independent examples, and "
-            f"data.name={name!r} is a graph, whose features stay as they are: use whole"
+            f"data.name={name!r} is {what} stay as they are: use whole"
         )
 
 
@@ -145,6 +157,7 @@ def load(
     stored: bool | None = None,
     image_size: int = 0,
     standardise: str = "whole",
+    tokens: "TokenOptions | None" = None,
 ) -> Dataset:
     """Loads a data set by the name of its source.
 
@@ -168,7 +181,8 @@ def load(
         ('whole'), by one for every entry of an input ('per_feature'), or not at all ('none'):
         integers then stay integers (int32), as models of tokens and categories need, except
         uint8, which stands for images. Graphs accept only 'whole', and their features stay as
-        they are.
+        they are, and so do tokens.
+      tokens: how a text is read, and the length of windows.
 
     Raises:
       DataError: files are missing, empty, truncated, of the wrong shape, or have invalid labels; or
@@ -192,6 +206,8 @@ def load(
         _check_streamed(name, split, image_size)
         stream = _imported(source.stream)(directory, dataset, image_size)
         return make_streamed(stream, label, **options)
+    if source.is_tokens:
+        return _tokens(source, directory, dataset, label, options, tokens)
     with reraise_as(place):
         raw = _imported(source.load)(directory, dataset)
     if not isinstance(raw, Raw):
@@ -200,6 +216,24 @@ def load(
     if stored is None:
         stored = split != "shared" and jax.process_count() > 1
     return make_dataset(raw, label, stored=stored, **options)
+
+
+def _tokens(
+    source: Source,
+    directory: str,
+    dataset: str,
+    label: str,
+    options: dict[str, Any],
+    tokens: "TokenOptions | None",
+) -> Dataset:
+    from ist_jax.data.token_dataset import make_token_dataset
+    from ist_jax.data.tokens import TokenOptions
+
+    tokens = tokens or TokenOptions()
+    names = ("source", "validation_fraction", "shards")
+    with reraise_as(options["source"]):
+        raw = _imported(source.load)(directory, dataset, tokens)
+    return make_token_dataset(raw, label, options=tokens, **{name: options[name] for name in names})
 
 
 def _graph(raw: "RawGraph", label: str, *, graph: "GraphOptions | None", **options: Any) -> Dataset:
@@ -218,11 +252,14 @@ __all__ = [
     "Raw",
     "RawGraph",
     "RawStream",
+    "RawTokens",
     "Source",
     "Spec",
     "Streamed",
+    "TokenOptions",
     "load",
     "make_dataset",
     "make_graph_dataset",
     "make_streamed",
+    "make_token_dataset",
 ]

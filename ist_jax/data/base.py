@@ -58,7 +58,7 @@ class Dataset:
       notes: what the source did to the data, for records.
       task: the kind of data, as in `Spec`.
       example_shape: of one input, without a batch axis; () stands for the shape in 'x'.
-      dtype: of inputs as a model sees them, as in `Spec`.
+      dtype, vocabulary, bytes_per_token: as in `Spec`.
       common: split -> arrays that belong to no single example, such as the graph whose clusters are
         the examples. Every device holds them.
       warnings: about anything odd in the data, one line each. A run prints and records them.
@@ -79,6 +79,8 @@ class Dataset:
     common: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     dtype: str = "float32"
+    vocabulary: str = ""
+    bytes_per_token: float = 0.0
     _cache: dict[Any, Any] = dataclasses.field(default_factory=dict, repr=False)
 
     def views(
@@ -186,8 +188,17 @@ class Dataset:
     @property
     def spec(self) -> Spec:
         shape = self.example_shape or self.train["x"].shape[1:]
-        moments = self.mean, self.std
-        return Spec(shape, self.num_classes, self.num_train, *moments, self.task, self.dtype)
+        return Spec(
+            shape,
+            self.num_classes,
+            self.num_train,
+            self.mean,
+            self.std,
+            self.task,
+            self.dtype,
+            self.vocabulary,
+            self.bytes_per_token,
+        )
 
     @property
     def example(self) -> jax.ShapeDtypeStruct:

@@ -3,6 +3,7 @@
 from ist_jax.core.task import Selection, Task
 from ist_jax.tasks.augment import AUGMENTS
 from ist_jax.tasks.classification import classification
+from ist_jax.tasks.next_token import next_token
 from ist_jax.tasks.node_classification import node_classification
 
-__all__ = ["AUGMENTS", "Selection", "Task", "classification", "node_classification"]
+__all__ = ["AUGMENTS", "Selection", "Task", "classification", "next_token", "node_classification"]

@@ -70,6 +70,11 @@ def _check(spec: Spec, dataset: Dataset) -> None:
             f"the model takes {spec.dtype} inputs, and {dataset.name} has {dataset.spec.dtype}: "
             "choose other data"
         )
+    if dataset.spec.vocabulary != spec.vocabulary:
+        raise ConfigError(
+            f"the model reads the characters {spec.vocabulary!r}, and {dataset.name} has "
+            f"{dataset.spec.vocabulary!r}: choose other data, or train with data.vocabulary=bytes"
+        )
     if dataset.num_classes > spec.num_classes:
         raise ConfigError(
             f"the model has {spec.num_classes} classes, and {dataset.name} has "

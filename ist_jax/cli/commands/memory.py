@@ -29,7 +29,7 @@ from ist_jax.cli.records.tables import markdown
 from ist_jax.cli.validation import validate
 from ist_jax.core.sample_order import View
 from ist_jax.core.trees import tree_bytes
-from ist_jax.data import Spec
+from ist_jax.data import Spec, Streamed
 from ist_jax.data.graph_shapes import GraphSize, graph_shapes
 from ist_jax.data.splits import shared
 from ist_jax.methods import Method, State
@@ -170,6 +170,11 @@ def rows(config: Config, subnets: Sequence[int], size: GraphSize | None) -> list
         )
     if size is None:
         data = load_dataset(config)
+        if isinstance(data, Streamed):
+            raise ConfigError(
+                f"data.dir={config.data.dir!r} is streamed, so that its shapes are unknown: use "
+                "smaller data"
+            )
         spec, arrays, evaluated = data.spec, data.arrays("train"), data.arrays("test")
     else:
         spec, arrays = _graph_shapes(config, size)

@@ -27,7 +27,21 @@ Share = Annotated[float, Range(0, 1)]
 Rate = Annotated[float, Range(0, 1e9, closed=False)]
 
 MethodName = Literal["ist", "data_parallel", "local_sgd", "diloco", "ensemble", "single"]
-DecompositionName = Literal["auto", "mlp", "gcn", "sage", "gat", "blocks", "filters", "channels"]
+DecompositionName = Literal[
+    "auto",
+    "mlp",
+    "gcn",
+    "sage",
+    "gat",
+    "blocks",
+    "filters",
+    "channels",
+    "neurons",
+    "heads",
+    "neurons_heads",
+    "layers",
+    "experts",
+]
 SourceName = Literal[
     "digits",
     "idx",
@@ -36,6 +50,8 @@ SourceName = Literal[
     "cifar10",
     "cifar100",
     "speech_commands",
+    "text",
+    "tokens",
     "digits_graph",
     "planetoid",
     "graph_npz",
@@ -72,17 +88,20 @@ class ExchangeConfig:
 class ModelConfig:
     """The model."""
 
-    name: Literal["mlp", "gcn", "sage", "gat", "resnet", "vgg"] = "mlp"
-    """mlp; for images resnet or vgg; for graphs gcn, sage (GraphSAGE) or gat."""
+    name: Literal["mlp", "gcn", "sage", "gat", "resnet", "vgg", "transformer"] = "mlp"
+    """mlp; for images resnet or vgg; for graphs gcn, sage (GraphSAGE) or gat; for text
+    transformer."""
     hidden: tuple[int, ...] = (1024, 1024)
     """Widths of the full model's hidden layers; vgg: of the classifier; gat: of one head."""
     heads: Annotated[int, Range(1, 2**16)] = 4
-    """gat: attention heads of every layer."""
-    norm: Literal["batch", "layer", "none", "group", "matrix"] = "batch"
+    """gat, transformer: attention heads of every layer."""
+    norm: Literal["batch", "layer", "none", "group", "matrix", "rms"] = "batch"
     """Normalisation of hidden layers. mlp: batch (also of the logits), layer, none; resnet: batch,
-    group; vgg: batch; graphs: none, layer, matrix (over all nodes at once)."""
+    group; vgg: batch; graphs: none, layer, matrix (over all nodes at once); transformer: rms,
+    layer."""
     dropout: Annotated[float, Range(0, 0.99)] = 0.0
-    """Graphs: probability that an input of a layer is set to zero in training."""
+    """Graphs: probability that an input of a layer is set to zero in training; transformer: that a
+    feature of the embedding or of a branch is."""
     input_dropout: bool = True
     """Graphs: apply dropout to the input features as well."""
     split_input: bool = False
@@ -94,16 +113,20 @@ class ModelConfig:
     batch, as in the authors' releases."""
     scaling: Literal["auto", "none", "keep", "sqrt"] = "auto"
     """Scale of sums over partitioned units in ist's full model (mlp, gcn, sage), or of partitioned
-    residual branches (resnet). keep: the share of units that a subnetwork has; sqrt: its square
-    root; auto: keep for decomposition=blocks, none otherwise, as in the papers."""
+    residual branches (resnet, transformer). keep: the share of units that a subnetwork has; sqrt:
+    its square root; auto: keep for decomposition=blocks and transformer, none otherwise, as in the
+    papers."""
     bias: bool = False
     """Give dense layers a bias."""
-    activation: Literal["relu", "elu", "gelu", "tanh", "silu", "sigmoid", "softplus"] = "relu"
-    """Activation function."""
+    activation: Literal[
+        "relu", "elu", "gelu", "tanh", "silu", "sigmoid", "softplus", "swiglu"
+    ] = "relu"
+    """Activation function. transformer: relu, gelu or swiglu, which has a gate."""
     stage_sizes: tuple[int, ...] = (3, 4, 23, 3)
     """resnet: blocks of every stage."""
     width: Annotated[int, Range(1, 2**20)] = 64
-    """resnet: channels of the first stage. Each later stage has twice as many."""
+    """resnet: channels of the first stage. Each later stage has twice as many; transformer:
+    features of a token."""
     block: Literal["preact", "post", "preact_bottleneck", "post_bottleneck"] = "preact"
     """resnet: kind of block. preact: norm and activation before each convolution; post: after it,
     with the last activation after the sum."""
@@ -111,6 +134,29 @@ class ModelConfig:
     """resnet: first layer. small: 3 x 3; large: 7 x 7 and pooling, as for ImageNet."""
     channels: tuple[int, ...] = (64, 64, 0, 128, 0, 256, 256, 0, 512, 512, 0, 512, 512)
     """vgg: channels of the convolutions. 0 stands for pooling by 2."""
+    layers: Annotated[int, Range(1, 2**16)] = 4
+    """transformer: blocks of attention and MLP."""
+    kv_heads: Annotated[int, Range(0, 2**16)] = 0
+    """transformer: heads of keys and values, each read by heads / kv_heads heads. 0: one for each
+    head."""
+    mlp_width: Annotated[int, Range(0, 2**20)] = 0
+    """transformer: neurons of every MLP, or of every expert. 0: 4 x width."""
+    positions: Literal["rotary", "learned"] = "rotary"
+    """transformer: how positions are told. rotary: RoPE."""
+    tied: bool = True
+    """transformer: use the embedding as the output kernel."""
+    experts: Annotated[int, Range(0, 2**16)] = 0
+    """transformer: experts in place of every MLP. 0: none."""
+    experts_per_token: Annotated[int, Range(1, 2**16)] = 2
+    """transformer: experts that a token is sent to."""
+    balance: Annotated[float, Range(0, 1e9)] = 0.01
+    """transformer: factor of the load-balancing loss of experts."""
+    scan: bool = True
+    """transformer: run layers in a loop, which compiles faster. Unit j of all layers is then one
+    unit."""
+    remat: Literal["none", "dots", "full"] = "none"
+    """transformer: activations that the backward pass computes again, to save memory. dots: all but
+    products with parameters; full: all of a layer."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Data type of computation. Parameters are float32."""
 
@@ -143,20 +189,28 @@ class DataConfig:
     """The data."""
 
     name: SourceName = "digits"
-    """Source. digits and digits_graph need no files; idx reads MNIST's format; npz and graph_npz
-    read your data."""
+    """Source. digits and digits_graph need no files; idx reads MNIST's format; npz, graph_npz, text
+    and tokens (.npy, .bin) read your data."""
     dir: PathText = ""
-    """Folder of the data; npz and graph_npz: the file."""
+    """Folder of the data; npz, graph_npz and tokens: the file; text: a file, or a folder of .txt
+    files."""
     dataset: str = ""
     """Which of the source's data sets. tfds: the builder's name; graph_npz: inductive, the number
-    of a split, or both (inductive,3)."""
+    of a split, or both (inductive,3); tokens: the dtype of a .bin file, by default uint16."""
+    context: Annotated[int, Range(1, 2**24)] = 128
+    """text, tokens: tokens that the model reads. An example is a window of so many."""
+    vocabulary: Literal["characters", "bytes"] = "characters"
+    """text: what a token is."""
+    shift: bool = True
+    """text, tokens: shift training windows at random in every step, by less than their length."""
     split: Literal["shared", "disjoint", "dirichlet"] = "shared"
     """Training examples that workers draw from. shared: all; disjoint: a random shard each;
     dirichlet: a non-IID shard each, by label."""
     alpha: Rate = 1.0
     """Concentration of the dirichlet split. Smaller is less IID."""
     validation_fraction: Annotated[float, Range(0, 1, closed=False)] = 0.1
-    """Fraction of the training examples held out for validation. Graphs come with a split."""
+    """Fraction of the training examples held out for validation. Graphs come with a split. text,
+    tokens: the last such fraction of the tokens is the test set, and the one before it validates."""
     standardise: Literal["whole", "per_feature", "none"] = "whole"
     """How inputs are normalised, by statistics of training inputs. whole: one mean and deviation
     for all entries; per_feature: one for each entry of an input, as tables need; none: inputs stay
@@ -210,8 +264,8 @@ class Config:
     """How the model is trained."""
     decomposition: DecompositionName = "auto"
     """How ist and ensemble split the model: mlp (neurons), blocks or filters (of a resnet),
-    channels (of a vgg), gcn, sage or gat (features of graph networks). auto: the first of these for
-    the model."""
+    channels (of a vgg), gcn, sage or gat (features of graph networks); neurons, heads,
+    neurons_heads, layers or experts (of a transformer). auto: the first of these for the model."""
     split_stages: tuple[int, ...] = (3,)
     """blocks: stages, counted from 1, whose blocks are partitioned. The first block of a stage is
     always shared."""
