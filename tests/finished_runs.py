@@ -6,7 +6,14 @@ from ist_jax.cli.records.results import Run
 
 
 def finished(
-    config=None, scores=(0.5, 0.9), *, metric="accuracy", best="max", validation=None, **columns
+    config=None,
+    scores=(0.5, 0.9),
+    *,
+    metric="accuracy",
+    best="max",
+    unit=None,
+    validation=None,
+    **columns,
 ):
     """A finished run that was evaluated once for every score.
 
@@ -15,6 +22,7 @@ def finished(
       scores: values of the metric on test data.
       metric: its name.
       best: "max" or "min".
+      unit: of the metric; None: the record does not say, as those of earlier versions.
       validation: values on validation data; by default those on test data.
       columns: further columns of the curve, or other values of the standard ones.
     """
@@ -30,7 +38,10 @@ def finished(
         f"validation/{metric}": validation,
     } | {name.replace("__", "/"): list(column) for name, column in columns.items()}
     chosen = validation.index(max(validation) if best == "max" else min(validation))
-    return Run(config, curve, _summary(curve, metric, best, chosen), {"git_revision": "a revision"})
+    summary = _summary(curve, metric, best, chosen)
+    if unit is not None:
+        summary["metrics"] = {metric: {"best": best, "unit": unit}}
+    return Run(config, curve, summary, {"git_revision": "a revision"})
 
 
 def _summary(curve, metric, best, chosen):

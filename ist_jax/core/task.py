@@ -1,6 +1,7 @@
 """Tasks: the batches, loss, predictions and metrics of one kind of problem."""
 
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -8,7 +9,26 @@ import jax
 from ist_jax.core.model import Model
 from ist_jax.core.types import Array, Batch, Key, Params
 
-Sums = Mapping[str, tuple[Array, Array]]  # metric -> (weighted sum, weight); their ratio is a mean
+Sums = Any  # a pytree of sums over examples; `means` takes {metric: (weighted sum, weight)}
+
+SHARE = "share"  # the unit of metrics from 0 to 1, which tables show in per cent
+
+
+def means(sums: Sums) -> dict[str, Array]:
+    """The ratio of every metric's weighted sum to its weight."""
+    return {name: total / weight for name, (total, weight) in sums.items()}
+
+
+class MetricInfo(NamedTuple):
+    """What tables and pictures need to know about a metric.
+
+    Attributes:
+      best: 'max' if the largest value is best, 'min' if the smallest is.
+      unit: such as 'nats'; `SHARE` for a share of examples; '' for a plain number.
+    """
+
+    best: Literal["max", "min"]
+    unit: str = ""
 
 
 def leading_axis(arrays: Any) -> int:
@@ -47,13 +67,17 @@ class Task(NamedTuple):
         Without it, all batches have the same weight.
       predict: (model, params, batch) -> outputs, without randomness. It calls `model.apply` once;
         the model has its normalisation statistics already (`core.model.Calibrated`).
-      metrics: (outputs, batch, weight_B) -> {name: (sum, weight)}. Evaluation adds up both over
-        batches.
+      metrics: (outputs, batch, weight_B) -> sums over the examples of a batch, each multiplied by
+        its weight. By default {name: (weighted sum, weight)}; a task with a `summary` may return
+        any tree of arrays. Evaluation adds it up over batches.
       selects: the metric that picks the best evaluation.
       num_examples: arrays -> number of examples.
       check: (outputs, data) -> None. It raises ValueError if the shapes of `predict`'s outputs do
         not fit the data, an `ist_jax.data.Dataset`. It is called before training. None: any outputs
         fit.
+      summary: sums over a split -> {name: value}. JAX can trace it. By default, `means`.
+      metric_info: name -> the metric's direction and unit. Metrics without an entry are shown as
+        plain numbers.
     """
 
     batch: Callable[[Any, Array, Key | None], Batch]
@@ -63,6 +87,8 @@ class Task(NamedTuple):
     selects: Selection
     num_examples: Callable[[Any], int] = leading_axis
     check: Callable[[Any, Any], None] | None = None
+    summary: Callable[[Sums], Mapping[str, Array]] = means
+    metric_info: Mapping[str, MetricInfo] = MappingProxyType({})
 
 
 def weight_of(aux: Any) -> Array | None:

@@ -1,9 +1,18 @@
 """Tasks: kinds of problems. Each is one file."""
 
-from ist_jax.core.task import Selection, Task
+from ist_jax.core.task import SHARE, MetricInfo, Selection, Task
 from ist_jax.tasks.augment import AUGMENTS
 from ist_jax.tasks.classification import classification
 from ist_jax.tasks.next_token import next_token
 from ist_jax.tasks.node_classification import node_classification
 
-__all__ = ["AUGMENTS", "Selection", "Task", "classification", "next_token", "node_classification"]
+__all__ = [
+    "AUGMENTS",
+    "SHARE",
+    "MetricInfo",
+    "Selection",
+    "Task",
+    "classification",
+    "next_token",
+    "node_classification",
+]

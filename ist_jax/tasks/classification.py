@@ -1,28 +1,60 @@
-"""Classification of independent examples: cross-entropy and accuracy."""
+"""Classification of independent examples: cross-entropy, accuracy and calibration."""
 
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 
 from ist_jax.core.model import Model
-from ist_jax.core.task import Selection, Sums, Task
+from ist_jax.core.task import SHARE, MetricInfo, Selection, Sums, Task, means
 from ist_jax.core.types import Array, Batch, Key, Params
 from ist_jax.tasks.augment import Size
 from ist_jax.tasks.inputs import Moment, make_batch
 
 MOST_ACCURATE = Selection("accuracy", "max")
+METRIC_INFO = {
+    "loss": MetricInfo("min", "nats"),
+    "accuracy": MetricInfo("max", SHARE),
+    "calibration_error": MetricInfo("min", SHARE),
+}
+BINS = 15  # of confidence
 
 
-def loss_and_accuracy(logits_BxC: Array, label_B: Array, weight_B: Array) -> Sums:
-    """The metrics of classifiers, summed over examples: cross-entropy and correct predictions."""
+def classifier_sums(logits_BxC: Array, label_B: Array, weight_B: Array) -> Sums:
+    """The sums over examples from which `classifier_summary` computes the metrics."""
     loss_B = optax.softmax_cross_entropy_with_integer_labels(logits_BxC, label_B)
     correct_B = (logits_BxC.argmax(axis=-1) == label_B).astype(weight_B.dtype)
     count = weight_B.sum()
     return {
-        "loss": ((weight_B * loss_B).sum(), count),
-        "accuracy": ((weight_B * correct_B).sum(), count),
+        "means": {
+            "loss": ((weight_B * loss_B).sum(), count),
+            "accuracy": ((weight_B * correct_B).sum(), count),
+        },
+        "overconfidence": (_overconfidence(logits_BxC, correct_B, weight_B), count),
     }
+
+
+def _overconfidence(logits_BxC: Array, correct_B: Array, weight_B: Array) -> Array:
+    """[BINS]: confidence minus correctness, summed over the examples of each bin of confidence.
+
+    Confidence is the largest probability. Bin i, from 0, is (i / BINS, (i + 1) / BINS].
+    """
+    confidence_B = jax.nn.softmax(logits_BxC).max(axis=-1)
+    bin_B = jnp.clip(jnp.ceil(BINS * confidence_B).astype(jnp.int32) - 1, 0, BINS - 1)
+    surplus_B = weight_B * (confidence_B - correct_B)
+    return (surplus_B[:, None] * jax.nn.one_hot(bin_B, BINS)).sum(axis=0)
+
+
+def classifier_summary(sums: Sums) -> dict[str, Array]:
+    """Mean cross-entropy, accuracy, and the expected calibration error.
+
+    The latter is the mean over examples of |accuracy - confidence| of their bin (Guo et al., ICML
+    2017, equation 3).
+    """
+    total_15, count = sums["overconfidence"]
+    return means(sums["means"]) | {"calibration_error": abs(total_15).sum() / count}
 
 
 def check_classes(logits: Any, data: Any, labels: str = "y") -> None:
@@ -72,6 +104,15 @@ def classification(
         return model.apply(params, batch["x"])
 
     def metrics(logits_BxC: Array, batch: Batch, weight_B: Array) -> Sums:
-        return loss_and_accuracy(logits_BxC, batch["y"], weight_B)
+        return classifier_sums(logits_BxC, batch["y"], weight_B)
 
-    return Task(batch, loss, predict, metrics, MOST_ACCURATE, check=check_classes)
+    return Task(
+        batch,
+        loss,
+        predict,
+        metrics,
+        MOST_ACCURATE,
+        check=check_classes,
+        summary=classifier_summary,
+        metric_info=METRIC_INFO,
+    )

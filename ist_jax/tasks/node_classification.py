@@ -22,7 +22,13 @@ from ist_jax.core.graphs import Graph
 from ist_jax.core.model import Model
 from ist_jax.core.task import Sums, Task
 from ist_jax.core.types import Array, Batch, Key, Params
-from ist_jax.tasks.classification import MOST_ACCURATE, check_classes, loss_and_accuracy
+from ist_jax.tasks.classification import (
+    METRIC_INFO,
+    MOST_ACCURATE,
+    check_classes,
+    classifier_summary,
+    classifier_sums,
+)
 from ist_jax.tasks.layer_sampling import sample_layers
 
 
@@ -179,7 +185,17 @@ def node_classification(layer_nodes: int = 0, levels: int = 0) -> Task:
 
     def metrics(logits_NxC: Array, batch: Batch, weight_B: Array) -> Sums:
         weight_N = batch["counted"] * weight_B[batch["slot"]]
-        return loss_and_accuracy(logits_NxC, batch["y"], weight_N)
+        return classifier_sums(logits_NxC, batch["y"], weight_N)
 
     check = functools.partial(check_classes, labels="label_N")
-    return Task(batch, loss, predict, metrics, MOST_ACCURATE, _num_examples, check)
+    return Task(
+        batch,
+        loss,
+        predict,
+        metrics,
+        MOST_ACCURATE,
+        _num_examples,
+        check,
+        classifier_summary,
+        METRIC_INFO,
+    )

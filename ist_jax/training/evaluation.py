@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import SingleDeviceSharding
 
-from ist_jax.core.task import Sums, Task
+from ist_jax.core.task import MetricInfo, Sums, Task
 from ist_jax.core.types import Array, Batch
 from ist_jax.data.base import Chunk, Dataset
 from ist_jax.methods import Method, State
@@ -27,9 +27,10 @@ def _batches(num_examples: int, batch_size: int) -> tuple[Array, Array]:
     return (position % num_examples).reshape(-1, batch_size), weight.reshape(-1, batch_size)
 
 
-def means(sums: Sums) -> dict[str, Array]:
-    """The value of every metric: a scalar, or S values for metrics of subnetworks."""
-    return {name: total / weight for name, (total, weight) in sums.items()}
+def values_of(task: Task, split: str, sums: Sums) -> Mapping[str, Array]:
+    """The value of every metric: a scalar, or S values if `split` is one of subnetworks."""
+    summary = jax.vmap(task.summary) if split.endswith(SUBNETS) else task.summary
+    return summary(sums)
 
 
 def plus(one: Sums, other: Sums) -> Sums:
@@ -64,11 +65,17 @@ def add_up(sums: Callable[[Batch, Array], Any], task: Task, chunk: Chunk, batch_
 
 
 def _checked(task: Task, sums: Sums) -> Sums:
-    """`sums`. Raises ValueError if the metric that selects an evaluation is not among them."""
-    if task.selects.metric not in sums:
+    """`sums`. Raises ValueError unless the task has the metric that selects an evaluation."""
+    (metric, best), names = task.selects, sorted(task.summary(sums))
+    if metric not in names:
         raise ValueError(
-            f"the task selects by {task.selects.metric!r}, and its metrics are {sorted(sums)}: "
+            f"the task selects by {metric!r}, and its metrics are {names}: "
             "name one of them in Task.selects"
+        )
+    if task.metric_info.get(metric, MetricInfo(best)).best != best:
+        raise ValueError(
+            f"the task selects by the {best} of {metric!r}, and Task.metric_info names another "
+            "direction: give both the same"
         )
     return sums
 
@@ -99,7 +106,7 @@ def evaluate_model(
     chunks = dataset.chunks((part,), SingleDeviceSharding(jax.devices()[0]), batch_size)
     sums_of_chunks = (jax.device_get(sums(predictor, chunk[part])) for chunk in chunks)
     total = functools.reduce(plus, sums_of_chunks)
-    metrics = {name: float(value) for name, value in means(total).items()}
+    metrics = {name: float(value) for name, value in task.summary(total).items()}
     remedy = "the outputs are no longer finite: use an earlier checkpoint, or train again"
     check_metrics({part: metrics}, f"in the evaluation on {dataset.name}", remedy)
     return metrics
@@ -135,7 +142,7 @@ def evaluate(
     sums = evaluate_chunks(
         method, task, state, chunks, calibration, batch_size=batch_size, subnets=subnets
     )
-    return {name: means(sums_of_split) for name, sums_of_split in sums.items()}
+    return {split: dict(values_of(task, split, sum)) for split, sum in sums.items()}
 
 
 def evaluate_chunks(
@@ -148,12 +155,13 @@ def evaluate_chunks(
     batch_size: int,
     subnets: bool,
 ) -> dict[str, Sums]:
-    """The sums from which `means` computes metrics; to be called inside `jax.jit`.
+    """The sums from which `values_of` computes metrics; to be called inside `jax.jit`.
 
     Arguments are those of `evaluate`, with chunks in place of splits.
 
     Raises:
-      ValueError: `task.selects` names a metric that the task does not have.
+      ValueError: `task.selects` names a metric that the task does not have, or another direction
+        than `task.metric_info`.
     """
     batch = None if calibration is None else whole_batch(task, calibration)
     predictor = method.predictor(state, batch)

@@ -11,7 +11,7 @@ from ist_jax.core.task import Task
 from ist_jax.data.base import Dataset
 from ist_jax.methods import Method, State
 from ist_jax.training.config import LoopConfig
-from ist_jax.training.evaluation import evaluate_chunks, means, plus
+from ist_jax.training.evaluation import evaluate_chunks, plus, values_of
 from ist_jax.training.run_state import RunState
 
 SPLITS = ("validation", "test")
@@ -36,7 +36,8 @@ class Evaluator:
         config: LoopConfig,
         run_state: RunState,
     ):
-        self.method, self.dataset, self.config = method, dataset, config
+        self.method, self.task = method, task
+        self.dataset, self.config = dataset, config
         self.run_state, self.programs = run_state, Programs()
         options = dict(batch_size=config.eval_batch_size, subnets=config.eval_subnets)
         self.sums = jax.jit(lambda *given: evaluate_chunks(method, task, *given, **options))
@@ -53,5 +54,5 @@ class Evaluator:
             self.run_state.add_sent("evaluation", sent)
             for split, sum in jax.tree.map(fetch, compiled(*given)).items():
                 sums[split] = plus(sums[split], sum) if split in sums else sum
-        metrics = {split: means(sum) for split, sum in sums.items()}
+        metrics = {split: dict(values_of(self.task, split, sum)) for split, sum in sums.items()}
         return jax.tree.map(lambda value: np.asarray(value).tolist(), metrics)

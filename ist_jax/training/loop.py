@@ -239,8 +239,7 @@ class _Run:
         """The summary, with the costs of the phase whose workers hold the smallest model."""
         costs = [phase.method.costs for phase in self.phases]
         phase = min(range(len(costs)), key=lambda number: costs[number].device_parameters)
-        history, selects = self.recorder.history, self.task.selects
-        return summarise(self.run_state, history, selects, costs[phase], phase)
+        return summarise(self.run_state, self.recorder.history, self.task, costs[phase], phase)
 
     def _save(self, method: Method, state: State) -> None:
         run_state = self.run_state

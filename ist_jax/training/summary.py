@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ist_jax.analysis.costs import energy
-from ist_jax.core.task import Selection
+from ist_jax.core.task import Task
 from ist_jax.methods import Costs
 from ist_jax.training.loggers import Row, evaluation
 from ist_jax.training.run_state import RunState
@@ -54,14 +54,14 @@ def _simulated(run_state: RunState) -> float:
 
 
 def summarise(
-    run_state: RunState, history: Sequence[Row], selects: Selection, costs: Costs, phase: int
+    run_state: RunState, history: Sequence[Row], task: Task, costs: Costs, phase: int
 ) -> dict[str, Any]:
     """The summary of a finished run. What was not measured is None.
 
     Args:
       run_state: at the end of the run.
       history: all rows; the last one is evaluated.
-      selects: how the task selects an evaluation.
+      task: says how an evaluation is selected, and what its metrics are.
       costs: of the phase whose workers have the fewest parameters.
       phase: the index of that phase.
     """
@@ -69,7 +69,8 @@ def summarise(
     with_link = "simulated_seconds" in history[-1]
     return {
         "status": "finished",
-        "selection": selects._asdict(),
+        "selection": task.selects._asdict(),
+        "metrics": {name: info._asdict() for name, info in task.metric_info.items()},
         "last": {"round": history[-1]["round"], **evaluation(history[-1])},
         "selected": {"round": run_state.selected_round, **run_state.selected},
         **_progress(run_state),

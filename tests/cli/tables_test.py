@@ -68,16 +68,25 @@ def test_a_metric_that_is_no_share_is_printed_without_per_cent():
     assert not any("accuracy" in title for title in table.titles)
 
 
-def test_a_share_is_a_metric_to_maximise_between_0_and_1():
-    assert metric_of([finished(metric="f1")]).unit == "%"
-    assert metric_of([finished(metric="mse", best="min")]).unit == ""
-    assert metric_of([finished(scores=(-0.2, 0.9), metric="r2")]).unit == ""
+def test_the_record_says_which_unit_a_metric_has():
+    shown = lambda **given: metric_of([finished(**given)])[2:]
+    assert shown(metric="f1", unit="share") == (100, 2, "%")
+    assert shown(metric="r2", unit="") == (1, 4, "")  # between 0 and 1, and no share
+    assert shown(metric="loss", best="min", unit="nats") == (1, 4, "nats")
+    runs = [finished(scores=(9.0, 4.0), metric="loss", best="min", unit="nats")]
+    assert tables.table(runs).titles[1] == "test loss, last (nats)"
+    title = target(runs, 4.5).title
+    assert title == "MB to 4.5 nats" and reached.targets_of([title], metric_of(runs))
+
+
+def test_records_of_earlier_versions_have_no_units_and_are_of_classifiers():
+    assert metric_of([finished()]) == metric_of([finished(unit="share")])
+    assert metric_of([finished(), finished({"seed": 1}, unit="share")]).unit == "%"
+    assert metric_of([finished(metric="f1")]).unit == ""
 
 
 def test_runs_that_are_selected_by_different_metrics_share_no_table():
-    with pytest.raises(
-        ConfigError, match=r"selected by one metric, not by accuracy, f1: make a table of each"
-    ):
+    with pytest.raises(ConfigError, match=r"selected by one metric .*, not by accuracy, f1: make"):
         tables.table([finished(), finished({"seed": 1}, metric="f1")])
 
 

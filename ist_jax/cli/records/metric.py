@@ -1,10 +1,11 @@
 """The metric that selects the best evaluation of a run, as tables and pictures show it."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ist_jax.cli.config import ConfigError
 from ist_jax.cli.records.results import Run
+from ist_jax.core.task import SHARE
 
 
 class Metric(NamedTuple):
@@ -15,7 +16,7 @@ class Metric(NamedTuple):
       best: "max" or "min".
       scale: factor of the recorded values.
       decimals: number of digits after the decimal point.
-      unit: "%" or "".
+      unit: "%" for a share, another unit, or "".
     """
 
     name: str
@@ -39,24 +40,19 @@ class Metric(NamedTuple):
 def metric_of(runs: Sequence[Run]) -> Metric:
     """The metric that selects the best evaluation of all `runs`.
 
-    A metric to maximise whose values are all between 0 and 1 is a share, shown in per cent.
+    A share, from 0 to 1, is shown in per cent.
 
     Raises:
-      ConfigError: different metrics select the evaluations of the runs.
+      ConfigError: different metrics select the evaluations of the runs, or they have other units.
     """
-    selections = {tuple(sorted(run.summary["selection"].items())): run for run in runs}
+    selections = {(run.selection, run.unit) for run in runs}
     if len(selections) > 1:
-        names = ", ".join(sorted({run.summary["selection"]["metric"] for run in runs}))
+        names = ", ".join(sorted({run.selection.metric for run in runs}))
         raise ConfigError(
-            f"runs of one table are selected by one metric, not by {names}: make a table of each"
+            "runs of one table are selected by one metric in one direction and unit, not by "
+            f"{names}: make a table of each"
         )
-    (run,) = selections.values()
-    name, best = run.summary["selection"]["metric"], run.summary["selection"]["best"]
-    if best == "max" and all(0 <= value <= 1 for value in _values(runs, name)):
+    (((name, best), unit),) = selections
+    if unit == SHARE:
         return Metric(name, best, 100.0, 2, "%")
-    return Metric(name, best, 1.0, 4, "")
-
-
-def _values(runs: Sequence[Run], name: str) -> list[Any]:
-    columns = [run.curve.get(f"test/{name}", []) for run in runs]
-    return [value for column in columns for value in column if value is not None]
+    return Metric(name, best, 1.0, 4, unit)

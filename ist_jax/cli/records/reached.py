@@ -18,7 +18,7 @@ SPENDINGS = {  # name -> (column of the curve, scale)
     "training s": ("seconds", 1),
     "MB": ("bytes_per_device", 1e-6),
 }
-_TITLE = re.compile(rf"(?:times ist's )?({'|'.join(SPENDINGS)}) to ([\d.]+)(?: %)?")
+_TITLE = re.compile(rf"(?:times ist's )?({'|'.join(SPENDINGS)}) to ([\d.]+)(?: .+)?")
 
 
 class Target(NamedTuple):

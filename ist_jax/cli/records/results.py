@@ -24,6 +24,8 @@ from typing import Any, NamedTuple
 
 from ist_jax.cli.config import FIELDS, PATHS, Config, ConfigError
 from ist_jax.cli.records.record import RESUMES, as_json
+from ist_jax.core.task import Selection
+from ist_jax.tasks.classification import METRIC_INFO
 from ist_jax.training.files import json_content, json_text, write_whole
 from ist_jax.training.loggers import flatten
 
@@ -50,6 +52,22 @@ class Run(NamedTuple):
     summary: dict[str, Any]
     environment: Mapping[str, Any] = MappingProxyType({})
     resumes: tuple[dict[str, Any], ...] = ()
+
+    @property
+    def selection(self) -> Selection:
+        """How the best evaluation was selected."""
+        return Selection(**self.summary["selection"])
+
+    @property
+    def unit(self) -> str:
+        """The unit of the metric that selected it, as in `MetricInfo`.
+
+        Records of earlier versions have no units; they are of classifiers.
+        """
+        described, metric = self.summary.get("metrics"), self.selection.metric
+        if described is None:
+            return METRIC_INFO[metric].unit if metric in METRIC_INFO else ""
+        return described[metric]["unit"] if metric in described else ""
 
 
 class Kept(NamedTuple):
@@ -133,17 +151,19 @@ def _resumes(workdir: pathlib.Path) -> tuple[dict[str, Any], ...]:
 
 
 def _checked(run: Run) -> Run:
-    """`run`. Raises KeyError or ValueError if a value that tables need is missing or no number."""
+    """`run`. Raises KeyError, TypeError or ValueError if a value that tables need is wrong."""
     if wrong := [value for value in _needed(run) if not _is_number(value)]:
         raise ValueError(f"{wrong[0]!r} is not a finite number")
     if not isinstance(run.config["method"], str):
         raise ValueError(f"method is a name, not {run.config['method']!r}")
+    if run.selection.best not in ("max", "min") or not isinstance(run.unit, str):
+        raise ValueError(f"a metric is best at its max or min, and its unit a text: {run.unit!r}")
     return run
 
 
 def _needed(run: Run) -> list[Any]:
     """The numbers that tables and pictures need. Raises KeyError if one is missing."""
-    summary, metric = run.summary, run.summary["selection"]["metric"]
+    summary, metric = run.summary, run.selection.metric
     simulated = [summary.get("simulated_seconds"), *run.curve.get("simulated_seconds", ())]
     return [
         *(summary[name] for name in (*_NUMBERS, "compile_seconds")),
