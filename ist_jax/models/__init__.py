@@ -2,6 +2,7 @@
 
 from ist_jax.models.gat import GAT
 from ist_jax.models.gcn import GCN
+from ist_jax.models.generate import generate
 from ist_jax.models.graphs import GRAPH_NORMS
 from ist_jax.models.linen import LinenModel, as_model, linen
 from ist_jax.models.mlp import ACTIVATIONS, MLP, NORMS
@@ -39,5 +40,6 @@ __all__ = [
     "ResNet",
     "Transformer",
     "as_model",
+    "generate",
     "linen",
 ]
