@@ -21,6 +21,7 @@ from cases import (
     also_slowly,
     inputs,
     random_params,
+    targets,
 )
 from laws import check_law_6, masks, shapes_and_labels
 
@@ -31,7 +32,8 @@ from ist_jax.exchange import choose_holder_sharded
 from ist_jax.models import GAT, GCN, MLP, GraphSAGE
 from ist_jax.models.graphs import neighbour_mean, symmetric_mean
 
-ONCE = (*IMAGES, "gcn-scaled", "sage-split-input")  # with one number of subnetworks
+TRANSFORMERS = ("transformer", "transformer-unrolled", "transformer-layers")
+ONCE = (*IMAGES, *TRANSFORMERS, "gcn-scaled", "sage-split-input")  # with one number of subnetworks
 CASES = [(name, s) for name in DECOMPOSITIONS for s in ((4,) if name in ONCE else (1, 4))]
 CASES += [
     ("mlp", 8),
@@ -40,7 +42,7 @@ CASES += [
     ("gcn-split-input", 8),
 ]  # of the last, 12 features: padded
 # one of every kind of decomposition; the others slowly
-FAST = {*((name, 4) for name in ("mlp", "custom", "blocks")), ("gcn-split-input", 8)}
+FAST = {*((name, 4) for name in ("mlp", "custom", "blocks", "transformer")), ("gcn-split-input", 8)}
 
 
 by_case = pytest.mark.parametrize("name,num_subnets", also_slowly(FAST, CASES))
@@ -68,6 +70,7 @@ def case(name, num_subnets):
     parts = decomposition.partition
     _, labels = shapes_and_labels(decomposition)
     unscaled = {"sum_scale": 1.0, "sum_scales": (), "residual_scales": ()}
+    unscaled |= {"attention_scale": 1.0, "mlp_scale": 1.0}
     full = decomposition.full.module
     full = full.clone(**{name: one for name, one in unscaled.items() if hasattr(full, name)})
 
@@ -109,7 +112,7 @@ def case(name, num_subnets):
         )
 
     params = random_params(decomposition)
-    results = jax.device_get(compute(params, inputs(decomposition), np.arange(8) % 5))
+    results = jax.device_get(compute(params, inputs(decomposition), targets(decomposition)))
     return SimpleNamespace(decomposition=decomposition, labels=labels, params=params, **results)
 
 
