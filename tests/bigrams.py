@@ -1,7 +1,6 @@
 """A tiny model of tokens without Flax, which compiles at once, and text to train it on."""
 
 import jax
-import jax.numpy as jnp
 import optax
 
 from ist_jax import data, decompose, ist

@@ -119,9 +119,7 @@ def _columns(token_T: np.ndarray, context: int) -> Columns:
     return Columns(_num_windows(token_T, context), read, ("row", "start"))
 
 
-def _fingerprint(
-    raw: RawTokens, splits: dict[str, np.ndarray], options: TokenOptions
-) -> str:
+def _fingerprint(raw: RawTokens, splits: dict[str, np.ndarray], options: TokenOptions) -> str:
     lengths = [len(split) for split in splits.values()]
     digest = hashlib.sha256(f"{lengths} {options.context} {raw.vocabulary}".encode())
     for block in blocks(raw.token_T, "fingerprint"):

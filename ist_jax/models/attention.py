@@ -64,7 +64,5 @@ class Attention(nn.Module):
             q_BxLxNxH, k_BxLxKxH = rotated(q_BxLxNxH), rotated(k_BxLxKxH)
         y_BxLxNxH = jax.nn.dot_product_attention(q_BxLxNxH, k_BxLxKxH, v_BxLxKxH, is_causal=True)
         y_BxLxKxGxH = y_BxLxNxH.reshape(q_BxLxKxGxH.shape)
-        output = linear(
-            self, "blkgh,kghd->bld", (kv, queries, size, width), 3, self.gain, "output"
-        )
+        output = linear(self, "blkgh,kghd->bld", (kv, queries, size, width), 3, self.gain, "output")
         return output(y_BxLxKxGxH)

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from ist_jax.core.types import Array
-from ist_jax.models.feedforward import Mlp, linear
+from ist_jax.models.feedforward import Mlp
 from ist_jax.models.losses import add_loss
 
 _ROOM = 1.25  # places for tokens, as a factor of the tokens that balanced experts receive

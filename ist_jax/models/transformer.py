@@ -107,8 +107,8 @@ class Transformer(nn.Module):
       attention_scale: factor on the attention branches. It is 1 in a subnetwork; a full model sums
         over more heads.
       mlp_scale: factor on the MLP branches; a full model sums over more neurons.
-      scan: whether blocks run in a loop, their parameters stacked along a leading axis: 'layers/...'
-        in place of 'layer_0/...'. It compiles faster.
+      scan: whether blocks run in a loop, which compiles faster. Their parameters are stacked along
+        a leading axis: 'layers/...' in place of 'layer_0/...'.
       remat: activations that the backward pass computes again. 'none'; 'dots': all but the results
         of products with parameters; 'full': all of a block.
       dtype: compute dtype; None: that of the parameters.

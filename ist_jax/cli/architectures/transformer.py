@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Sequence
+from typing import Any
 
 from ist_jax.cli.architectures.base import DTYPES, Architecture
 from ist_jax.cli.config import Config, ConfigError
@@ -70,9 +71,7 @@ def _check(split: Sequence[str], config: Config) -> None:
         )
 
 
-def _decompose(
-    split: Sequence[str], config: Config, spec: Spec, num_subnets: int
-) -> Decomposition:
+def _decompose(split: Sequence[str], config: Config, spec: Spec, num_subnets: int) -> Decomposition:
     return transformer(
         _model(config, spec.num_classes, *spec.example_shape),
         spec.example,
@@ -93,11 +92,14 @@ CHOICES = {
 }
 
 
-def _architecture(*split: str, scaling: str = "keep") -> Architecture:
+UNSCALED = CHOICES | {"model.scaling": ("none",)}  # the weights of a token's experts sum to 1
+
+
+def _architecture(*split: str, choices: Any = CHOICES, scaling: str = "keep") -> Architecture:
     return Architecture(
         "transformer",
         "next_token",
-        CHOICES,
+        choices,
         functools.partial(_check, split),
         functools.partial(_decompose, split),
         scaling=scaling,
@@ -108,4 +110,4 @@ NEURONS_OF = _architecture("neurons")
 HEADS_OF = _architecture("heads")
 NEURONS_AND_HEADS_OF = _architecture("neurons", "heads")
 LAYERS_OF = _architecture("layers")
-EXPERTS_OF = _architecture("experts", scaling="none")
+EXPERTS_OF = _architecture("experts", choices=UNSCALED, scaling="none")

@@ -118,9 +118,9 @@ class ModelConfig:
     papers."""
     bias: bool = False
     """Give dense layers a bias."""
-    activation: Literal[
-        "relu", "elu", "gelu", "tanh", "silu", "sigmoid", "softplus", "swiglu"
-    ] = "relu"
+    activation: Literal["relu", "elu", "gelu", "tanh", "silu", "sigmoid", "softplus", "swiglu"] = (
+        "relu"
+    )
     """Activation function. transformer: relu, gelu or swiglu, which has a gate."""
     stage_sizes: tuple[int, ...] = (3, 4, 23, 3)
     """resnet: blocks of every stage."""
@@ -210,7 +210,8 @@ class DataConfig:
     """Concentration of the dirichlet split. Smaller is less IID."""
     validation_fraction: Annotated[float, Range(0, 1, closed=False)] = 0.1
     """Fraction of the training examples held out for validation. Graphs come with a split. text,
-    tokens: the last such fraction of the tokens is the test set, and the one before it validates."""
+    tokens: the last such fraction of the tokens is the test set, and the one before it is the
+    validation set."""
     standardise: Literal["whole", "per_feature", "none"] = "whole"
     """How inputs are normalised, by statistics of training inputs. whole: one mean and deviation
     for all entries; per_feature: one for each entry of an input, as tables need; none: inputs stay
