@@ -11,6 +11,7 @@ groups; if layers run in a loop (`Transformer.scan`), unit j of all layers is on
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 
@@ -82,7 +83,7 @@ def units(model: Transformer) -> dict[str, int]:
 def resized(model: Transformer, count: Mapping[str, int]) -> Transformer:
     """The model with `count[kind]` parts of every kind; other dimensions stay."""
     now = units(model)
-    fields: dict[str, int] = {"head_dim": model.head_dim or model.width // model.heads}
+    fields: dict[str, Any] = {"head_dim": model.head_dim or model.width // model.heads}
     fields["mlp_width"] = count.get("neurons", now["neurons"])
     fields["kv_heads"] = count.get("heads", now["heads"])
     fields["heads"] = model.heads // now["heads"] * fields["kv_heads"]

@@ -1,6 +1,7 @@
 """Sequences drawn from a Transformer, one token after another."""
 
 import functools
+from typing import cast
 
 import jax
 import jax.numpy as jnp
@@ -38,8 +39,10 @@ def generate(
     def step(token_BxL: Array, place: Array) -> tuple[Array, None]:
         start = jnp.maximum(place - window, 0)
         seen_BxL = jax.lax.dynamic_slice_in_dim(token_BxL, start, window, axis=1)
-        logits_BxV = model.apply({"params": params}, seen_BxL)[:, place - 1 - start]
-        next_B = _drawn(logits_BxV, jax.random.fold_in(key, place), temperature)
+        logits_BxLxV = cast(Array, model.apply({"params": params}, seen_BxL))
+        next_B = _drawn(
+            logits_BxLxV[:, place - 1 - start], jax.random.fold_in(key, place), temperature
+        )
         return token_BxL.at[:, place].set(next_B), None
 
     return jax.lax.scan(step, token_BxL, jnp.arange(given, given + steps))[0]

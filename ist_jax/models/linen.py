@@ -1,6 +1,8 @@
 """Flax Linen modules as models."""
 
 import dataclasses
+import functools
+import operator
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -46,7 +48,7 @@ class LinenModel:
         rngs = None if key is None else {"dropout": key}
         outputs, updates = self.module.apply(variables, inputs, rngs=rngs, mutable=[LOSSES])
         losses = [leaf.sum() for leaf in jax.tree.leaves(updates)]  # repeated blocks stack theirs
-        return cast(Array, outputs), sum(losses[1:], losses[0]) if losses else None
+        return cast(Array, outputs), functools.reduce(operator.add, losses) if losses else None
 
     def measure(self, params: Params, inputs: Any) -> Stats:
         _, updates = self.module.apply({"params": params}, inputs, mutable=[STATS])

@@ -15,6 +15,7 @@ Shape letters:
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -175,28 +176,50 @@ class Transformer(nn.Module):
         return x_BxLxD + position_LxD[None].astype(x_BxLxD.dtype)
 
     def _block(self, name: str) -> Block:
-        gain = 1 / (2 * self.layers)  # two branches of every layer add up (GPT-2)
-        dtypes = dict(dtype=self.dtype, param_dtype=self.param_dtype)
-        kv_heads = self.kv_heads or self.heads
-        size = self.head_dim or self.width // self.heads
-        rotary = self.positions == "rotary"
-        mlp_width = self.mlp_width or 4 * self.width
-        mlp = Mlp(mlp_width, self.activation, gain, **dtypes, parent=None)
-        if self.experts:
-            mlp = Experts(
-                self.experts, self.experts_per_token, mlp_width, self.activation, self.balance,
-                gain, **dtypes, parent=None,
-            )  # fmt: skip
         return _rematerialised(self.remat, self.scan)(
-            Attention(self.heads, kv_heads, size, rotary, gain, **dtypes, parent=None),
-            mlp,
+            self._attention(),
+            self._mlp(),
             self.norm,
             self.attention_scale,
             self.mlp_scale,
             self.dropout,
-            **dtypes,
             name=name,
+            **self._dtypes,
         )
+
+    def _attention(self) -> nn.Module:
+        return Attention(
+            self.heads,
+            self.kv_heads or self.heads,
+            self.head_dim or self.width // self.heads,
+            self.positions == "rotary",
+            self._gain,
+            parent=None,  # the block adopts it
+            **self._dtypes,
+        )
+
+    def _mlp(self) -> nn.Module:
+        sizes, options = (self.mlp_width or 4 * self.width, self.activation), self._dtypes
+        if not self.experts:
+            return Mlp(*sizes, self._gain, parent=None, **options)
+        return Experts(
+            self.experts,
+            self.experts_per_token,
+            *sizes,
+            self.balance,
+            self._gain,
+            parent=None,
+            **options,
+        )
+
+    @property
+    def _gain(self) -> float:
+        """Of the initial output kernels: two branches of every layer add up (as in GPT-2)."""
+        return 1 / (2 * self.layers)
+
+    @property
+    def _dtypes(self) -> dict[str, Any]:
+        return {"dtype": self.dtype, "param_dtype": self.param_dtype}
 
 
 def _rematerialised(remat: str, scan: bool) -> type[Block]:

@@ -204,7 +204,7 @@ CASES = [
     ("--local_steps_schedule 5 --method=diloco", "leave it out for method='diloco'"),
     (
         "--model.dropout=0.5",
-        "model.dropout=0.5 belongs to gcn and sage and gat and transformer, and does nothing for model.name='mlp'",
+        "model.dropout=0.5 belongs to gcn .* transformer, and does nothing for model.name='mlp'",
     ),
     (
         "--model.name=resnet --model.bias=True",

@@ -19,7 +19,7 @@ import numpy as np
 from ist_jax.cli.builders import load_dataset, make_decomposition, make_task
 from ist_jax.cli.config import Config, ConfigError, from_record, replace
 from ist_jax.cli.config.parsing import parse
-from ist_jax.cli.config.schema import PathText
+from ist_jax.cli.config.types import PathText
 from ist_jax.cli.exit_status import exit_status
 from ist_jax.cli.records.restored import on_this_machine
 from ist_jax.core.errors import first_line
