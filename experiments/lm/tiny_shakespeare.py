@@ -7,6 +7,19 @@ The file has 1,115,394 characters (karpathy/char-rnn, data/tinyshakespeare/input
 90 % train, the next 5 % validate and the last 5 % test. All workers together see 24,000 windows of
 128 characters. The ways to split it: --decomposition neurons (of every MLP; the default), heads,
 neurons_heads or layers. The other methods: --method local_sgd, diloco, ensemble or single.
+
+`ist-jax export --workdir runs/shakespeare --out model` exports it, and this prints text by it:
+
+    import jax
+    from ist_jax import export
+    from ist_jax.data.text import decode, encode
+    from ist_jax.models import generate
+
+    exported = export.read("model")
+    vocabulary = exported.about["data"]["spec"]["vocabulary"]
+    prompt = encode("ROMEO:", vocabulary)[None]
+    tokens = generate(exported.model, exported.params, prompt, 500, jax.random.key(0))
+    print(decode(tokens[0], vocabulary))
 """
 
 from ist_jax.cli.config import Config, DataConfig, ModelConfig, OptimizerConfig

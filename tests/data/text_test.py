@@ -95,6 +95,17 @@ def number_dataset(**options):
     )
 
 
+def test_a_streamed_text_has_the_windows_of_one_on_the_devices():
+    """Also the last ones, and shifted ones."""
+    task, streamed, placed = next_token(CONTEXT), number_dataset(largest=0), number_dataset()
+    index = np.arange(placed.num_train)
+    rows = streamed.train.read(index)
+    for key in (None, jax.random.key(0)):
+        batches = [task.batch(arrays, index, key) for arrays in (rows, placed.arrays("train"))]
+        chex.assert_trees_all_equal(*batches)
+
+
+@pytest.mark.slow
 def test_a_streamed_text_trains_as_one_on_the_devices_does_bit_for_bit():
     """Shifted windows, too, and the metrics of all splits."""
     task, config = next_token(CONTEXT, bytes_per_token=2.0), LoopConfig(eval_batch_size=3)
