@@ -134,14 +134,8 @@ def assert_close(a, b):
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-4), a, b)
 
 
-@pytest.mark.parametrize(
-    "fields",
-    [
-        dict(remat="dots"),
-        pytest.param({}, marks=pytest.mark.slow),
-        pytest.param(dict(experts=4, remat="full"), marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("fields", [{}, dict(remat="dots"), dict(experts=4, remat="full")])
 def test_a_loop_over_layers_and_recomputed_activations_change_nothing(fields):
     """The loop, with or without remat, has the loss and the gradient of unrolled layers."""
     params = fresh(small(**fields))
