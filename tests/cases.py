@@ -77,6 +77,7 @@ DECOMPOSITIONS: dict[str, Callable[..., Decomposition]] = {
         (16, 16), {"norm": "none", "bias": True, "activation": "tanh"}, scaling="keep"
     ),
     "mlp-split-input": _mlp((16, 8), split_input=True),
+    "mlp-affine-output": _mlp((16,), {"affine_output": True}),
     "custom": custom,
     "gcn-uneven": _graph(gcn, GCN((18, 8), CLASSES)),
     "gcn-layer-norm": _graph(gcn, GCN((8, 16), CLASSES, norm="layer")),

@@ -13,7 +13,14 @@ from ist_jax.cli.quantities import link
 from ist_jax.data import Dataset, Spec
 from ist_jax.decompositions import Decomposition
 from ist_jax.methods import Method
-from ist_jax.tasks import Task, classification, next_token, node_classification
+from ist_jax.tasks import (
+    Task,
+    classification,
+    multi_label,
+    next_token,
+    node_classification,
+    regression,
+)
 from ist_jax.tasks.augment import channels_first_problem, has_channels_first
 from ist_jax.training.failures import Failures
 from ist_jax.training.loop import LoopConfig
@@ -33,6 +40,7 @@ def load_dataset(config: Config) -> Dataset:
         seed=config.seed,
         image_size=d.image_size,
         standardise="whole" if is_graph else d.standardise,
+        task=d.task,
         graph=graph(config) if graph else None,
         tokens=data.TokenOptions(d.context, d.vocabulary),
     )
@@ -45,10 +53,11 @@ def make_decomposition(config: Config, spec: Spec) -> Decomposition:
       ConfigError: the model is for other data, or does not split into so many subnetworks.
     """
     architecture = ARCHITECTURES[config.decomposition]
-    if architecture.task != spec.task:
+    if spec.task not in architecture.tasks:
         raise ConfigError(
-            f"model.name={config.model.name!r} is for {architecture.task}, and "
-            f"data.name={config.data.name!r} is {spec.task}: choose another of the two"
+            f"model.name={config.model.name!r} with decomposition={config.decomposition!r} is for "
+            f"{', '.join(architecture.tasks)}, and data.name={config.data.name!r} is {spec.task}: "
+            "choose another of the two"
         )
     try:
         return architecture.decompose(config, spec, config.num_subnets if splits(config) else 1)
@@ -56,7 +65,8 @@ def make_decomposition(config: Config, spec: Spec) -> Decomposition:
         raise ConfigError(str(error)) from error
 
 
-def _classification(config: Config, spec: Spec) -> Task:
+def _inputs(config: Config, spec: Spec) -> dict[str, Any]:
+    """The arguments of a task over independent examples that say how inputs are prepared."""
     d = config.data
     if d.augment != "none" and len(spec.example_shape) < 2:
         raise ConfigError(
@@ -66,7 +76,21 @@ def _classification(config: Config, spec: Spec) -> Task:
         problem = channels_first_problem(spec.example_shape)
         raise ConfigError(f"data.augment={d.augment!r}: {problem}")
     size = spec.example_shape[:2] if d.image_size else None
-    return classification(spec.mean, spec.std, augment=d.augment, padding=d.crop_padding, size=size)
+    options = dict(augment=d.augment, padding=d.crop_padding, size=size)
+    return dict(mean=spec.mean, std=spec.std, **options)
+
+
+def _classification(config: Config, spec: Spec) -> Task:
+    return classification(**_inputs(config, spec))
+
+
+def _regression(config: Config, spec: Spec) -> Task:
+    moments: dict[str, Any] = dict(target_mean=spec.target_mean, target_std=spec.target_std)
+    return regression(**_inputs(config, spec), **moments)
+
+
+def _multi_label(config: Config, spec: Spec) -> Task:
+    return multi_label(**_inputs(config, spec), loss=config.label_loss)
 
 
 def _node_classification(config: Config, spec: Spec) -> Task:
@@ -81,6 +105,8 @@ def _next_token(config: Config, spec: Spec) -> Task:
 # Spec.task, the kind of data -> its task. A new task is a line here
 TASKS: dict[str, Callable[[Config, Spec], Task]] = {
     "classification": _classification,
+    "regression": _regression,
+    "multi_label": _multi_label,
     "node_classification": _node_classification,
     "next_token": _next_token,
 }
@@ -92,6 +118,11 @@ def make_task(config: Config, spec: Spec) -> Task:
     Raises:
       ConfigError: an option of the config is for another kind of data.
     """
+    if config.label_loss != "binary" and spec.task != "multi_label":
+        raise ConfigError(
+            f"label_loss={config.label_loss!r} is of data with several labels per example "
+            f"(multi_label), and data.name={config.data.name!r} is {spec.task}: leave it out"
+        )
     return TASKS[spec.task](config, spec)
 
 

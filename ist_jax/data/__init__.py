@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import jax
 
-from ist_jax.data.base import Dataset, make_dataset
+from ist_jax.data.arrays import from_arrays
+from ist_jax.data.base import Dataset
+from ist_jax.data.make import make_dataset
 from ist_jax.data.raw import DataError, Raw, reraise_as
 from ist_jax.data.spec import Spec
-from ist_jax.data.splits import SPLITS, shards_of
+from ist_jax.data.splits import SPLITS, check_split, shards_of
 from ist_jax.data.standardise import STANDARDISE
 from ist_jax.data.streamed import RawStream, Streamed, make_streamed
 
@@ -130,6 +132,12 @@ def _check_standardise(name: str, standardise: str) -> None:
         )
 
 
+def _check_task(name: str, task: str, image_size: int) -> None:
+    own = "node_classification" if SOURCES[name].is_graph else "classification"
+    if (SOURCES[name].is_graph or image_size) and task not in ("auto", own):
+        raise DataError(f"data.task={task!r}: data.name={name!r} is {own}: use auto")
+
+
 def _check_streamed(name: str, split: str, image_size: int) -> None:
     if not SOURCES[name].stream:
         streamed = sorted(name for name, source in SOURCES.items() if source.stream)
@@ -157,6 +165,7 @@ def load(
     stored: bool | None = None,
     image_size: int = 0,
     standardise: str = "whole",
+    task: str = "auto",
     tokens: "TokenOptions | None" = None,
 ) -> Dataset:
     """Loads a data set by the name of its source.
@@ -183,6 +192,9 @@ def load(
         uint8, which stands for images. Graphs accept only 'whole', and their features stay as
         they are, and so do tokens.
       tokens: how a text is read, and the length of windows.
+      task: what targets are: 'classification' (integers), 'regression' (numbers [N] or [N, K]) or
+        'multi_label' (a table [N, labels] of 0 and 1); 'auto' tells them by dtype and shape. Graphs
+        and streamed images have classes.
 
     Raises:
       DataError: files are missing, empty, truncated, of the wrong shape, or have invalid labels; or
@@ -194,6 +206,7 @@ def load(
     directory = os.path.expanduser(directory)
     _check(name, directory, dataset)
     _check_standardise(name, standardise)
+    _check_task(name, task, image_size)
     source, place = SOURCES[name], directory or name
     place_name = directory.rstrip("/").rsplit("/", 1)[-1] if directory else name
     label = place_name if source.reads == "file" else dataset or place_name
@@ -215,7 +228,9 @@ def load(
         return _graph(raw, label, source=place, graph=graph, shards=shards, cache=cache)
     if stored is None:
         stored = split != "shared" and jax.process_count() > 1
-    return make_dataset(raw, label, stored=stored, **options)
+    made = make_dataset(raw, label, stored=stored, task=task, **options)
+    check_split(split, made.task)
+    return made
 
 
 def _tokens(
@@ -257,6 +272,7 @@ __all__ = [
     "Spec",
     "Streamed",
     "TokenOptions",
+    "from_arrays",
     "load",
     "make_dataset",
     "make_graph_dataset",

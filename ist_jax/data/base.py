@@ -1,8 +1,6 @@
-"""From raw arrays to a Dataset: the validation split, the workers' shards, the fingerprint."""
+"""Data sets in memory: what each round may index, and what is evaluated."""
 
 import dataclasses
-import functools
-import hashlib
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -12,14 +10,10 @@ import numpy as np
 from ist_jax.core.processes import key_on, over_devices
 from ist_jax.core.sample_order import ByDevice, Shards, View, split_by_device
 from ist_jax.core.types import Key
-from ist_jax.data import plausible
-from ist_jax.data.held_out import held_out
-from ist_jax.data.raw import DataError, Raw, check, check_int32, reraise_as
-from ist_jax.data.rows import RowStore, blocks, in_memory, mapped, strided_indices
+from ist_jax.data.rows import RowStore, strided_indices
 from ist_jax.data.spec import Moment, Spec
-from ist_jax.data.standardise import moments
 
-Arrays = Mapping[str, np.ndarray | RowStore]  # {'x': [N, ...], 'y': int32[N]}
+Arrays = Mapping[str, np.ndarray | RowStore]  # {'x': [N, ...], 'y': [N] or [N, K]}
 
 
 class Chunk(NamedTuple):
@@ -49,9 +43,10 @@ class Dataset:
 
     Attributes:
       name: for records.
-      train, validation, test: the examples, {'x': [N, ...], 'y': int32[N]}; the examples of a graph
-        are its clusters. 'x' of `train` may be a `RowStore`.
-      num_classes: C.
+      train, validation, test: the examples, {'x': [N, ...], 'y': [N] or [N, K]}; the examples of a
+        graph are its clusters. 'x' of `train` may be a `RowStore`. 'y' is as `task` needs it: int32
+        classes [N], float32 targets [N] or [N, K], or uint8 0 and 1 for every label, [N, C].
+      num_classes: as in `Spec`.
       mean, std: of all training inputs, for the task's normalisation, as in `Spec`.
       fingerprint: SHA-256 of all arrays.
       shards: num_workers -> the shard of examples that each worker draws from.
@@ -59,6 +54,7 @@ class Dataset:
       task: the kind of data, as in `Spec`.
       example_shape: of one input, without a batch axis; () stands for the shape in 'x'.
       dtype, vocabulary, bytes_per_token: as in `Spec`.
+      target_mean, target_std: of training targets, as in `Spec`.
       common: split -> arrays that belong to no single example, such as the graph whose clusters are
         the examples. Every device holds them.
       warnings: about anything odd in the data, one line each. A run prints and records them.
@@ -79,6 +75,8 @@ class Dataset:
     common: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     dtype: str = "float32"
+    target_mean: Moment = 0.0
+    target_std: Moment = 1.0
     vocabulary: str = ""
     bytes_per_token: float = 0.0
     _cache: dict[Any, Any] = dataclasses.field(default_factory=dict, repr=False)
@@ -187,15 +185,16 @@ class Dataset:
 
     @property
     def spec(self) -> Spec:
-        shape = self.example_shape or self.train["x"].shape[1:]
         return Spec(
-            shape,
+            self.example_shape or self.train["x"].shape[1:],
             self.num_classes,
             self.num_train,
             self.mean,
             self.std,
             self.task,
             self.dtype,
+            self.target_mean,
+            self.target_std,
             self.vocabulary,
             self.bytes_per_token,
         )
@@ -204,110 +203,3 @@ class Dataset:
     def example(self) -> jax.ShapeDtypeStruct:
         """One input as a model sees it, shape (1, ...)."""
         return self.spec.example
-
-
-def _stored_dtypes(raw: Raw, standardise: str) -> tuple[np.dtype, np.dtype]:
-    """The dtypes in which training and test inputs are stored. Batches are cast, not the data set.
-
-    With standardise='none', integers stay integers, for models of tokens or categories. uint8
-    stands for images, which are always standardised to floats.
-    """
-    dtypes = raw.x_train.dtype, raw.x_test.dtype
-    are_integers = all(np.issubdtype(dtype, np.integer) for dtype in dtypes)
-    if standardise == "none" and are_integers and set(dtypes) != {np.dtype(np.uint8)}:
-        return np.dtype(np.int32), np.dtype(np.int32)
-    train, test = (np.uint8 if dtype == np.uint8 else np.float32 for dtype in dtypes)
-    return np.dtype(train), np.dtype(test)
-
-
-def _arrays(
-    x: np.ndarray | RowStore,
-    y: np.ndarray,
-    rows: np.ndarray,
-    dtype: np.dtype,
-    *,
-    stored: bool = False,
-) -> Arrays:
-    """Some rows as a split. With `stored`, inputs stay in their file until rows are read."""
-    if stored:
-        inputs = RowStore(x, rows, dtype)
-    else:
-        inputs = np.ascontiguousarray(x[rows].astype(dtype, copy=False))
-    return {"x": inputs, "y": y[rows].astype(np.int32)}
-
-
-def _fingerprint(*parts: Arrays) -> str:
-    digest = hashlib.sha256()
-    for part in parts:
-        for name, array in sorted(part.items()):
-            digest.update(f"{name} {array.dtype} {array.shape}".encode())
-            for block in blocks(array, "fingerprint"):
-                digest.update(block.tobytes())
-    return digest.hexdigest()
-
-
-def make_dataset(
-    raw: Raw,
-    name: str,
-    *,
-    source: str,
-    validation_fraction: float,
-    shards: Callable[[np.ndarray, int], Shards],
-    stored: bool = False,
-    standardise: str = "whole",
-) -> Dataset:
-    """Checks raw arrays and holds out the validation split from the training examples.
-
-    The split is random, by groups if the source names them (`data.held_out`). It is the same for
-    every seed, so that runs with several seeds are validated alike.
-
-    Args:
-      raw: what a source read.
-      name: for records.
-      source: file or folder, for errors.
-      validation_fraction: share of the training examples, in (0, 1).
-      shards: (labels of the training examples, num_workers) -> Shards.
-      stored: whether training inputs stay in their file until rows of them are read. This saves
-        memory in a process that reads only some rows.
-      standardise: how a task normalises inputs, as in `moments`.
-
-    Raises:
-      DataError: the arrays do not fit together, training and test inputs are on different scales,
-        or a split is empty.
-    """
-    with reraise_as(source):
-        x_train = (mapped if stored else in_memory)(raw.x_train)
-        raw = raw._replace(x_train=x_train, x_test=in_memory(raw.x_test))
-    check(raw, source)
-    held_out_N = held_out(raw.y_train, raw.group_train, validation_fraction)
-    if held_out_N.all() or not held_out_N.any():
-        raise DataError(
-            f"{source}: validation_fraction={validation_fraction} of {len(held_out_N)} training "
-            f"examples leaves an empty split"
-        )
-    dtype, test_dtype = _stored_dtypes(raw, standardise)
-    seen_dtype = "int32" if dtype == np.int32 else "float32"
-    if seen_dtype == "int32":
-        check_int32(raw, source)
-    warnings = raw.warnings + plausible.warnings_of(
-        raw, held_out_N, name, source, standardise, seen_dtype
-    )
-    chosen, rest = np.flatnonzero(held_out_N), np.flatnonzero(~held_out_N)
-    train = _arrays(x_train, raw.y_train, rest, dtype, stored=stored)
-    validation = _arrays(x_train, raw.y_train, chosen, dtype)
-    test = _arrays(raw.x_test, raw.y_test, np.arange(len(raw.y_test)), test_dtype)
-    mean, std = moments(train["x"], standardise)
-    return Dataset(
-        name=name,
-        train=train,
-        validation=validation,
-        test=test,
-        num_classes=int(raw.y_train.max()) + 1,
-        mean=mean,
-        std=std,
-        fingerprint=_fingerprint(train, validation, test),
-        shards=functools.partial(shards, np.asarray(train["y"])),
-        notes=raw.notes,
-        warnings=warnings,
-        dtype=seen_dtype,
-    )

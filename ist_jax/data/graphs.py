@@ -86,7 +86,14 @@ def _check_labels_and_edges(raw: RawGraph, source: str) -> None:
     num_nodes, y, edges = len(raw.features_NxD), raw.labels_N, raw.edges_2xE
     if y.shape != (num_nodes,) or not np.issubdtype(y.dtype, np.integer):
         is_one_each = y.ndim == 2 or y.shape == (num_nodes,)
-        remedy = label_remedy(y) if is_one_each else "give one for every row of the features"
+        remedy = "give one for every row of the features"
+        if is_one_each:
+            remedy = label_remedy(
+                y,
+                several="several labels per node are not supported: train on one of them, y[:, k]",
+                numbers="regression on nodes is not supported: make classes of the targets, "
+                "np.digitize(y, edges)",
+            )
         raise DataError(
             f"{source}: one integer label per node; "
             f"{num_nodes} nodes, labels {y.dtype}{list(y.shape)}: {remedy}"

@@ -108,7 +108,13 @@ def _factor(one: float, other: float) -> float:
 
 
 def compare(
-    train: Summary, test: Summary, name: str, source: str, what: str = "test inputs"
+    train: Summary,
+    test: Summary,
+    name: str,
+    source: str,
+    *,
+    what: str = "inputs",
+    others: str = "test",
 ) -> list[str]:
     """[A warning] if training and test inputs hardly seem to belong together; otherwise [].
 
@@ -116,12 +122,13 @@ def compare(
       train, test: summaries of the inputs.
       name: of the data, for the warning.
       source: file or folder, for the error.
-      what: the name of the test inputs in messages.
+      what: is compared, for messages.
+      others: which of them are compared with those of training, for messages.
 
     Raises:
       DataError: they are on different scales.
     """
-    found = f"train inputs are {train}, and {what} {test}"
+    found = f"train {what} are {train}, and {others} {what} {test}"
     spread = _factor(train.std, test.std)
     pairs = (train, test), (test, train)
     is_half_scaled = any(one.is_unscaled and other.is_scaled for one, other in pairs)
@@ -214,31 +221,18 @@ def channels_first(shape: tuple[int, ...], name: str) -> list[str]:
     return [f"{name}: {channels_first_problem(shape)}"] if has_channels_first(shape) else []
 
 
-def warnings_of(
-    raw: Raw, held_out_N: np.ndarray, name: str, source: str, standardise: str, dtype: str
-) -> tuple[str, ...]:
-    """Warnings about independent examples, one line each.
+def input_warnings(raw: Raw, name: str, source: str, standardise: str) -> list[str]:
+    """Warnings about the inputs of independent examples, one line each.
 
     Args:
       raw: arrays that `raw.check` accepts.
-      held_out_N: bool, the training examples that are held out for validation.
       name: of the data, for warnings. It is not a path, since records would then show folders.
       source: file or folder, for errors.
       standardise: how inputs are normalised; 'whole' needs features on one scale.
-      dtype: of inputs as a model sees them. 'int32' inputs have no scale that could differ.
 
     Raises:
       DataError: training and test inputs are on different scales.
     """
-    others = {"validation": raw.y_train[held_out_N], "test": raw.y_test}
-    return (
-        *(_input_warnings(raw, name, source, standardise) if dtype == "float32" else ()),
-        *untrained_classes(raw.y_train[~held_out_N], others, name),
-        *unused_labels((raw.y_train, raw.y_test), name),
-    )
-
-
-def _input_warnings(raw: Raw, name: str, source: str, standardise: str) -> list[str]:
     shape = raw.x_train.shape[1:]
     rows, test_rows = sampled(raw.x_train, shape), sampled(raw.x_test, shape)
     unlike = unlike_scales(rows, name, PER_FEATURE) if standardise == "whole" else []

@@ -8,8 +8,9 @@ import numpy as np
 
 from ist_jax.core.errors import first_line
 from ist_jax.data.rows import Blocks, RowStore, blocks
+from ist_jax.data.sparse import SparseRows
 
-_NUMBERED = "number the classes from 0, np.unique(y, return_inverse=True)[1]"
+NUMBERED = "number the classes from 0, np.unique(y, return_inverse=True)[1]"
 
 
 class DataError(ValueError):
@@ -38,17 +39,19 @@ class Raw(NamedTuple):
     """The arrays that a source reads.
 
     Attributes:
-      x_train, x_test: inputs [N, ...]. Training inputs may stay in their file and be read by rows.
-      y_train, y_test: labels int[N].
+      x_train, x_test: inputs [N, ...]. Training inputs may stay in their file and be read by rows;
+        both may be sparse.
+      y_train, y_test: classes int[N], targets of regression [N] or [N, K], or labels [N, C] of 0
+        and 1; `targets.kind_of` tells which.
       group_train: [N], the group of each training example, such as its speaker. A group is either
         trained on or held out for validation. None: there are no groups.
       notes: what was done to the data, for records.
       warnings: about anything odd in the data, one line each.
     """
 
-    x_train: np.ndarray | Blocks | RowStore
+    x_train: np.ndarray | Blocks | RowStore | SparseRows
     y_train: np.ndarray
-    x_test: np.ndarray
+    x_test: np.ndarray | SparseRows
     y_test: np.ndarray
     group_train: np.ndarray | None = None
     notes: Mapping[str, Any] = {}
@@ -60,34 +63,21 @@ def check(raw: Raw, source: str) -> None:
     for part, x, y in (("train", raw.x_train, raw.y_train), ("test", raw.x_test, raw.y_test)):
         assert not isinstance(x, Blocks)  # the caller has read or mapped them
         _check_lengths(x, y, part, source)
-        _check_labels(y, part, source)
         _check_inputs(x, part, source)
     if raw.x_train.shape[1:] != raw.x_test.shape[1:]:
         raise DataError(
             f"{source}: train inputs have shape {raw.x_train.shape[1:]}, "
             f"test inputs {raw.x_test.shape[1:]}: prepare both in the same way"
         )
-    largest = raw.y_train.max()
-    if largest >= len(raw.y_train):
-        raise DataError(
-            f"{source}: labels count from 0 without large gaps; "
-            f"{len(raw.y_train)} training examples have a label {largest}: {_NUMBERED}"
-        )
-    if raw.y_test.max() > largest:
-        raise DataError(
-            f"{source}: test label {raw.y_test.max()} never occurs in training, "
-            f"whose largest is {largest}: train on some examples of it, or leave them out"
-        )
 
 
-def _check_lengths(x: np.ndarray | RowStore, y: np.ndarray, part: str, source: str) -> None:
+def _check_lengths(x: Any, y: np.ndarray, part: str, source: str) -> None:
     if x.ndim == 0 or len(x) == 0:
         raise DataError(f"{source}: there are no {part} examples")
-    if y.ndim != 1 or len(x) != len(y):
-        remedy = label_remedy(y) if y.ndim == 2 else "give both equally many rows"
+    if y.ndim == 0 or len(x) != len(y):
         raise DataError(
             f"{source}: one label per example; {part} inputs have shape {x.shape}, "
-            f"labels {y.shape}: {remedy}"
+            f"labels {y.shape}: give both equally many rows"
         )
     if x.ndim < 2:
         raise DataError(
@@ -96,30 +86,21 @@ def _check_lengths(x: np.ndarray | RowStore, y: np.ndarray, part: str, source: s
         )
 
 
-def _check_labels(y: np.ndarray, part: str, source: str) -> None:
-    if not np.issubdtype(y.dtype, np.integer):
-        raise DataError(
-            f"{source}: labels are integers; {part} labels have dtype {y.dtype}: {label_remedy(y)}"
-        )
-    if y.min() < 0:
-        raise DataError(
-            f"{source}: labels count from 0; the smallest {part} label is {y.min()}: {_NUMBERED}"
-        )
+def label_remedy(y: np.ndarray, *, several: str, numbers: str) -> str:
+    """What to do about labels that are not one integer for each example.
 
-
-def label_remedy(y: np.ndarray) -> str:
-    """What to do about labels that are not one integer for each example."""
+    Args:
+      y: the labels.
+      several: the remedy for several labels per example.
+      numbers: the remedy for numbers that are not whole.
+    """
     if y.ndim == 2 and y.shape[1] == 1:
         return "y[:, 0] are these labels"
-    if y.ndim == 2 and _is_one_hot(y):
-        return "y.argmax(axis=1) are these labels"
     if y.ndim == 2:
-        return "several labels per example are not supported: train on one of them, y[:, k]"
+        return "y.argmax(axis=1) are these labels" if _is_one_hot(y) else several
     if not np.issubdtype(y.dtype, np.floating):
-        return _NUMBERED
-    if (y == np.rint(y)).all():
-        return "y.astype(int) are these labels"
-    return "regression is not supported: make classes of the targets, np.digitize(y, edges)"
+        return NUMBERED
+    return "y.astype(int) are these labels" if (y == np.rint(y)).all() else numbers
 
 
 def _is_one_hot(y: np.ndarray) -> bool:
@@ -128,7 +109,7 @@ def _is_one_hot(y: np.ndarray) -> bool:
     return bool(((y == 0) | (y == 1)).all() and (y.sum(axis=1) == 1).all())
 
 
-def _check_inputs(x: np.ndarray | RowStore, part: str, source: str) -> None:
+def _check_inputs(x: Any, part: str, source: str) -> None:
     is_floating = np.issubdtype(x.dtype, np.floating)
     if not (is_floating or np.issubdtype(x.dtype, np.integer)):
         raise DataError(
@@ -140,7 +121,8 @@ def _check_inputs(x: np.ndarray | RowStore, part: str, source: str) -> None:
             f"{source}: inputs have at least one entry; {part} inputs have shape {x.shape}"
         )
     is_finite = lambda block: (np.abs(block) <= np.finfo(np.float32).max).all()
-    if is_floating and not all(map(is_finite, blocks(x, "checking"))):
+    parts = [x.entries] if isinstance(x, SparseRows) else blocks(x, "checking")
+    if is_floating and not all(map(is_finite, parts)):
         raise DataError(
             f"{source}: inputs are finite in float32; some {part} inputs are nan, infinite or "
             "larger"
@@ -148,10 +130,10 @@ def _check_inputs(x: np.ndarray | RowStore, part: str, source: str) -> None:
 
 
 def check_int32(raw: Raw, source: str) -> None:
-    """Raises DataError unless all inputs fit into int32."""
+    """Raises DataError unless all inputs, which are not sparse, fit into int32."""
     bounds = np.iinfo(np.int32)
     for part, x in (("train", raw.x_train), ("test", raw.x_test)):
-        assert not isinstance(x, Blocks)  # the caller has read or mapped them
+        assert not isinstance(x, Blocks | SparseRows)  # the caller has read or mapped them
         is_inside = lambda block: bounds.min <= block.min() and block.max() <= bounds.max
         if not all(map(is_inside, blocks(x))):
             raise DataError(

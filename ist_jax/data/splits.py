@@ -59,6 +59,15 @@ def dirichlet(y: np.ndarray, num_workers: int, seed: int, alpha: float) -> Shard
     )
 
 
+def check_split(split: str, task: str) -> None:
+    """Raises DataError if `split` needs classes, and data of `task` have none."""
+    if split == "dirichlet" and not task.endswith("classification"):
+        raise DataError(
+            f"data.split='dirichlet' divides classes among workers, and the data are {task}: "
+            "use disjoint or shared"
+        )
+
+
 def shards_of(split: str, seed: int, alpha: float, y: np.ndarray, num_workers: int) -> Shards:
     """The workers' shards of training examples with labels `y`.
 

@@ -4,6 +4,7 @@ import numpy as np
 
 from ist_jax.data.progress import busy
 from ist_jax.data.rows import RowStore, mean_and_std, mean_and_std_per_feature
+from ist_jax.data.sparse import SparseRows
 from ist_jax.data.spec import Moment, as_moment
 
 STANDARDISE = ("whole", "per_feature", "none")
@@ -15,7 +16,7 @@ def check_standardise(standardise: str) -> None:
         raise ValueError(f"standardise is one of {', '.join(STANDARDISE)}, not {standardise!r}")
 
 
-def moments(x: np.ndarray | RowStore, standardise: str) -> tuple[Moment, Moment]:
+def moments(x: np.ndarray | RowStore | SparseRows, standardise: str) -> tuple[Moment, Moment]:
     """The mean and deviation with which a task normalises inputs.
 
     Args:
@@ -30,6 +31,8 @@ def moments(x: np.ndarray | RowStore, standardise: str) -> tuple[Moment, Moment]
     if standardise == "none":
         return 0.0, 1.0
     with busy("mean and deviation"):
+        if isinstance(x, SparseRows):
+            return x.moments(standardise == "per_feature")
         if standardise == "per_feature":
             mean_F, std_F = mean_and_std_per_feature(x)
             return as_moment(mean_F.tolist()), as_moment(std_F.tolist())

@@ -25,8 +25,11 @@ def rules(model: MLP, *, split_input: bool = False) -> Rules:
         before = f"hidden_{i - 1}" if i else ("input" if split_input else None)
         table.append((rf"hidden_{i}/kernel", (before, f"hidden_{i}")))
         table += [(rf"(hidden|norm)_{i}/(bias|scale)", (f"hidden_{i}",))] if has_vectors else []
-    shared = ((r"output/bias", None),) if model.bias else ()
-    return (*table, (r"output/kernel", (f"hidden_{depth - 1}", None)), *shared)
+    table.append((r"output/kernel", (f"hidden_{depth - 1}", None)))
+    table += [(r"output/bias", None)] if model.bias else []
+    is_affine = model.norm == "batch" and model.affine_output
+    table += [(r"output_norm/(scale|bias)", None)] if is_affine else []
+    return tuple(table)
 
 
 def sum_scale(scaling: str, num_subnets: int) -> float:

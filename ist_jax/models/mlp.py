@@ -32,6 +32,8 @@ class MLP(nn.Module):
       hidden: widths of the hidden layers.
       num_classes: width of the logits.
       norm: 'batch' (hidden layers and logits), 'layer' (hidden layers) or 'none'.
+      affine_output: whether the norm of the logits has a scale and a bias, as numbers and rare
+        labels need.
       bias: whether dense layers have a bias.
       activation: a name of `ACTIVATIONS`.
       sum_scale: factor on the units of every hidden layer. It is 1 in a subnetwork. A full model
@@ -43,6 +45,7 @@ class MLP(nn.Module):
     hidden: tuple[int, ...]
     num_classes: int
     norm: str = "batch"
+    affine_output: bool = False
     bias: bool = False
     activation: str = "relu"
     sum_scale: float = 1.0
@@ -58,7 +61,9 @@ class MLP(nn.Module):
             x = x if self.sum_scale == 1.0 else x * self.sum_scale
         logits_BxC = self._dense(self.num_classes, "output")(x)
         if self.norm == "batch":
-            logits_BxC = BatchNorm(affine=False, name="output_norm")(logits_BxC)
+            logits_BxC = BatchNorm(
+                affine=self.affine_output, param_dtype=self.param_dtype, name="output_norm"
+            )(logits_BxC)
         return logits_BxC.astype(jnp.promote_types(logits_BxC.dtype, jnp.float32))
 
     def _dense(self, width: int, name: str) -> nn.Dense:

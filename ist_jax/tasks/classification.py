@@ -11,7 +11,7 @@ from ist_jax.core.model import Model
 from ist_jax.core.task import SHARE, MetricInfo, Selection, Sums, Task, means
 from ist_jax.core.types import Array, Batch, Key, Params
 from ist_jax.tasks.augment import Size
-from ist_jax.tasks.inputs import Moment, make_batch
+from ist_jax.tasks.inputs import Moment, make_batch, predict
 
 MOST_ACCURATE = Selection("accuracy", "max")
 METRIC_INFO = {
@@ -66,7 +66,8 @@ def check_classes(logits: Any, data: Any, labels: str = "y") -> None:
       labels: the name of the labels in its arrays.
 
     Raises:
-      ValueError: there are fewer logits than classes, or they are not an array [examples, logits].
+      ValueError: there are fewer logits than classes, they are not an array [examples, logits], or
+        labels are no classes.
     """
     shape = getattr(logits, "shape", None)
     if shape is None or len(shape) != 2:
@@ -76,7 +77,14 @@ def check_classes(logits: Any, data: Any, labels: str = "y") -> None:
             "for every example"
         )
     splits = [data.arrays(part) for part in ("train", "validation", "test")]
-    largest = max((int(np.max(split[labels])) for split in splits if labels in split), default=0)
+    given = [split[labels] for split in splits if labels in split]
+    for y in given:
+        if y.ndim != 1 or not np.issubdtype(y.dtype, np.integer):
+            raise ValueError(
+                f"a classifier's labels are integers, one for each example, and these are "
+                f"{y.dtype}{list(y.shape)}: use the task of {data.task}"
+            )
+    largest = max((int(np.max(y)) for y in given), default=0)
     classes = max(data.num_classes, largest + 1)
     if shape[1] < classes:
         raise ValueError(
@@ -99,9 +107,6 @@ def classification(
     def loss(model: Model, params: Params, batch: Batch, key: Key) -> tuple[Array, Any]:
         logits_BxC = model.apply(params, batch["x"], key=key)
         return optax.softmax_cross_entropy_with_integer_labels(logits_BxC, batch["y"]).mean(), {}
-
-    def predict(model: Model, params: Params, batch: Batch) -> Array:
-        return model.apply(params, batch["x"])
 
     def metrics(logits_BxC: Array, batch: Batch, weight_B: Array) -> Sums:
         return classifier_sums(logits_BxC, batch["y"], weight_B)

@@ -6,7 +6,8 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from ist_jax.core.types import Array, Batch, Key
+from ist_jax.core.model import Model
+from ist_jax.core.types import Array, Batch, Key, Params
 from ist_jax.tasks.augment import Size, augment_images
 
 Moment = float | Sequence[Any]
@@ -20,7 +21,7 @@ def make_batch(
     padding: int = 4,
     size: Size | None = None,
 ) -> Callable[[Any, Array, Key | None], Batch]:
-    """`Task.batch` over arrays {'x': [N, ...], 'y': [N, ...]}.
+    """`Task.batch` over arrays {'x': [N, ...], 'y': [N, ...]}, or sparse ones (`data.sparse`).
 
     Args:
       mean: subtracted from all inputs of a batch: a number, or an array of the shape of an input.
@@ -32,11 +33,38 @@ def make_batch(
     """
 
     def batch(arrays: Any, index_B: Array, key: Key | None) -> Batch:
-        x = jnp.take(arrays["x"], index_B, axis=0)
+        x = _gathered(arrays, index_B)
         x = augment_images(augment if key is not None else "none", x, key, padding, size)
         return {"x": standardised(x, mean, std), "y": jnp.take(arrays["y"], index_B, axis=0)}
 
     return batch
+
+
+def predict(model: Model, params: Params, batch: Batch) -> Array:
+    """`Task.predict`: the model's outputs for the inputs of a batch."""
+    return model.apply(params, batch["x"])
+
+
+def check_kind(data: Any, kind: str) -> None:
+    """Raises ValueError if the targets of a `Dataset` are of another kind than a task learns."""
+    if data.task != kind:
+        raise ValueError(
+            f"the task learns targets of {kind}, and the data are {data.task}: use that task, or "
+            f"make the data with task={kind!r}"
+        )
+
+
+def _gathered(arrays: Any, index_B: Array) -> Array:
+    """The inputs of the examples `index_B`. Sparse ones become dense."""
+    if "x" in arrays:
+        return jnp.take(arrays["x"], index_B, axis=0)
+    column_BxW, value_BxW = (
+        jnp.take(arrays[name], index_B, axis=0) for name in ("x_column", "x_value")
+    )
+    zeros_D = arrays["zeros_D"]
+    zeros_BxD = jnp.broadcast_to(zeros_D[None], (index_B.shape[0], *zeros_D.shape))
+    row_Bx1 = jnp.arange(index_B.shape[0], dtype=jnp.int32)[:, None]
+    return zeros_BxD.at[row_Bx1, column_BxW].set(value_BxW, mode="drop")
 
 
 def standardised(x: Array, mean: Moment, std: Moment) -> Array:

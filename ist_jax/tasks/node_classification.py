@@ -29,6 +29,7 @@ from ist_jax.tasks.classification import (
     classifier_summary,
     classifier_sums,
 )
+from ist_jax.tasks.inputs import predict
 from ist_jax.tasks.layer_sampling import sample_layers
 
 
@@ -180,9 +181,6 @@ def node_classification(layer_nodes: int = 0, levels: int = 0) -> Task:
         mean = (batch["counted"] * loss_N).sum() / jnp.maximum(batch["counted"].sum(), 1)
         return mean, {"weight": batch["weight"]} if "weight" in batch else {}
 
-    def predict(model: Model, params: Params, batch: Batch) -> Array:
-        return model.apply(params, batch["x"])
-
     def metrics(logits_NxC: Array, batch: Batch, weight_B: Array) -> Sums:
         weight_N = batch["counted"] * weight_B[batch["slot"]]
         return classifier_sums(logits_NxC, batch["y"], weight_N)
@@ -196,6 +194,6 @@ def node_classification(layer_nodes: int = 0, levels: int = 0) -> Task:
         MOST_ACCURATE,
         _num_examples,
         check,
-        classifier_summary,
-        METRIC_INFO,
+        summary=classifier_summary,
+        metric_info=METRIC_INFO,
     )

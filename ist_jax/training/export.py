@@ -27,7 +27,10 @@ class ExportError(ValueError):
 
 
 class Exported(NamedTuple):
-    """An exported model: `model.apply(variables, x)` are the logits of x.
+    """An exported model: `model.apply(variables, x)` are the outputs for x.
+
+    They are logits. With regression, they are targets minus `target_mean`, divided by `target_std`,
+    which are beside the mean and deviation of inputs in `about["data"]["spec"]`.
 
     Attributes:
       model: the Flax module.

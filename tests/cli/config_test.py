@@ -173,9 +173,9 @@ def test_every_method_is_built_with_the_samples_of_the_config(method):
 
 
 def test_a_model_refuses_data_of_another_kind():
-    says = "model.name='mlp' is for classification, and data.name='digits' is regression"
-    with pytest.raises(ConfigError, match=says):
-        resolve(parse(), spec=data.load("digits").spec._replace(task="regression"))
+    says = "is for classification, regression, multi_label, and data.name='digits' is node_class"
+    with pytest.raises(ConfigError, match=f"model.name='mlp' .* {says}"):
+        resolve(parse(), spec=data.load("digits").spec._replace(task="node_classification"))
 
 
 def test_a_last_layer_that_is_not_dealt_may_have_any_width():

@@ -95,28 +95,23 @@ def raw(**changes):
         ({"x_train": np.ones((0, 3)), "y_train": np.ones(0, int)}, "there are no train examples"),
         ({"x_test": np.ones((8, 4))}, r"train inputs have shape \(3,\), test inputs \(4,\)"),
         (
-            {"y_train": np.ones(20)},
-            "labels are integers; train labels have dtype float64: y.astype.int. are these labels",
+            {"y_test": np.ones(8)},
+            "classes are integers; test labels have dtype float64: y.astype.int. are these labels",
         ),
         (
-            {"y_train": np.linspace(0, 1, 20)},
-            "labels are integers; train labels have dtype float64: regression is not supported: "
-            "make classes of the targets",
+            {"y_test": np.linspace(0, 1, 8)},
+            "classes are integers; test labels have dtype float64: make classes of them, np.digit",
         ),
         (
             {"y_train": np.full(20, "yes")},
-            "labels are integers; train labels have dtype <U3: number the classes from 0",
+            "classes are integers; train labels have dtype <U3: number the classes from 0",
         ),
         (
             {"y_train": np.ones((20, 3), int)},
-            "one label per example; .*: several labels per example are not supported: train on one",
+            r"one label per example; .*: train on one of them, y\[:, k\], or on all as numbers",
         ),
         (
-            {"y_train": np.eye(20, 4)[::-1] + np.eye(20, 4)},
-            "one label per example; .*: several labels per example",
-        ),
-        (
-            {"y_train": np.eye(4)[np.arange(20) % 4]},
+            {"y_train": np.eye(4, dtype=int)[np.arange(20) % 4]},
             "one label per example; .*: y.argmax.axis=1. are these labels",
         ),
         (

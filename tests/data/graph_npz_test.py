@@ -134,11 +134,11 @@ REFUSED = {
     ),
     "several labels": (
         OURS | dict(node_labels=np.ones((N, 3), int)) | named(PLAIN),
-        "one integer label per node; .*: several labels per example are not supported",
+        "one integer label per node; .*: several labels per node are not supported",
     ),
     "targets": (
         OURS | dict(node_labels=np.linspace(0, 1, N)) | named(PLAIN),
-        "one integer label per node; .*: regression is not supported",
+        "one integer label per node; .*: regression on nodes is not supported",
     ),
     "one-hot labels": (
         OURS | dict(node_labels=np.eye(5)[RAW.labels_N]) | named(PLAIN),

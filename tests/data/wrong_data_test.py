@@ -131,11 +131,16 @@ CASES = {
         "test label 9 never occurs in training, whose largest is 3",
     ),
     "labels that are no integers": (
-        npz(y_train=Y / 2),
-        "labels are integers; train labels have dtype float64",
+        npz(y_test=Y / 2),
+        "classes are integers; test labels have dtype float64",
     ),
     "fewer labels than inputs": (npz(y_train=Y[:-1]), "one label per example"),
     "labels with two axes": (npz(y_train=np.eye(40, dtype=int)), "one label per example"),
+    "a table of one label per example": (
+        npz(y_train=np.eye(4)[Y], y_test=np.eye(4)[Y]),
+        "may be a class or one of several labels: y.argmax.axis=1. are classes; data.task=multi",
+    ),
+    "targets that are nan": (npz(y_train=put(Y / 2, np.nan)), "targets are finite in float32"),
     "no training examples": (npz(x_train=X[:0], y_train=Y[:0]), "there are no train examples"),
     "no test examples": (npz(x_test=X[:0], y_test=Y[:0]), "there are no test examples"),
     "inputs without features": (npz(x_train=X[:, 0, 0]), "an example axis and at least one more"),

@@ -28,7 +28,7 @@ from laws import assert_close, check_law_5, check_law_10, plain_training
 from ist_jax import ist, replicated
 from ist_jax.core.keys import named_key
 from ist_jax.core.placement import looped, make_placement, sharded, subnet_mesh
-from ist_jax.data.base import Raw, make_dataset
+from ist_jax.data import Raw, make_dataset
 from ist_jax.data.splits import shared
 from ist_jax.decompositions import blocks, channels, filters
 from ist_jax.methods.base import Start

@@ -11,7 +11,7 @@ import pytest
 from cases import BATCH, EXAMPLE, FEATURES, ROOT, SGD, TASK, dataset, rounds, two_groups
 
 from ist_jax import data_parallel, decompose, diloco, ensemble, ist, local_sgd, replicated
-from ist_jax.core.task import Selection, Task
+from ist_jax.core.task import MetricInfo, Selection, Task, means
 from ist_jax.methods import drawn_partitions
 from ist_jax.methods.ist import Ist
 from ist_jax.models import MLP, as_model
@@ -97,6 +97,37 @@ def test_a_task_that_selects_by_a_metric_it_does_not_have_is_refused():
 
     with pytest.raises(ValueError, match=r"selects by 'accuracy', and its metrics are \['mse'\]"):
         jax.eval_shape(score, method.fresh(ROOT))
+
+
+def test_a_task_that_selects_in_another_direction_than_it_says_is_refused():
+    method, data = ist(regression(2), REGRESSION, SGD, batch_size=BATCH), dataset()
+    task = REGRESSION._replace(metric_info={"mse": MetricInfo("max")})
+    options = dict(batch_size=16, subnets=False)
+
+    def score(state):
+        return evaluate(method, task, state, {"test": data.test}, None, **options)
+
+    with pytest.raises(ValueError, match="selects by the min of 'mse', and Task.metric_info names"):
+        jax.eval_shape(score, method.fresh(ROOT))
+
+
+def test_a_summary_computes_metrics_of_any_sums():
+    """Here the root of the mean squared error, also of every subnetwork."""
+    method, data = ist(regression(2), REGRESSION, SGD, batch_size=BATCH), dataset()
+    root = REGRESSION._replace(
+        summary=lambda sums: {"rmse": means(sums)["mse"] ** 0.5}, selects=Selection("rmse", "min")
+    )
+    options = dict(batch_size=16, subnets=True)
+
+    @jax.jit
+    def score(state):
+        of = lambda task: evaluate(method, task, state, {"test": data.test}, None, **options)
+        return of(root), of(REGRESSION)
+
+    found, plain = score(method.fresh(ROOT))
+    for split in ("test", "test_subnets"):
+        assert found[split].keys() == {"rmse"}
+        np.testing.assert_allclose(found[split]["rmse"] ** 2, plain[split]["mse"], rtol=1e-5)
 
 
 def test_what_is_no_model_is_refused():

@@ -34,7 +34,7 @@ def test_an_evaluation_that_is_not_finite_ends_the_run_though_all_parameters_are
     task, method = without_logits()
     with pytest.raises(
         NonFiniteLossError,
-        match="test loss became nan in the evaluation after round 2: lower",
+        match="test calibration_error became nan in the evaluation after round 2: lower",
     ):
         run([(method, 6 * SAMPLES, 3)], task, dataset(), LoopConfig(eval_every=0), tmp_path)
     assert not (tmp_path / "summary.json").exists(), "it is not finished"

@@ -16,7 +16,7 @@ class Architecture(NamedTuple):
 
     Attributes:
       model: its `config.model.name`. Several rows may split one model in different ways.
-      task: the kind of data that the model takes, as in `Spec.task`.
+      tasks: the kinds of data that the model takes, as in `Spec.task`.
       choices: field of the config -> the values that it may have with this model.
       check: config -> None. Refuses what cannot run before data are loaded. Raises ConfigError.
       decompose: (config, spec, num_subnets) -> Decomposition. num_subnets is 1 if the method does
@@ -27,7 +27,7 @@ class Architecture(NamedTuple):
     """
 
     model: str
-    task: str
+    tasks: Sequence[str]
     choices: Mapping[str, Sequence[str]]
     check: Callable[[Config], None]
     decompose: Callable[[Config, Spec, int], Decomposition]
@@ -36,6 +36,7 @@ class Architecture(NamedTuple):
     scaling: str = "none"
 
 
+OF_EXAMPLES = ("classification", "regression", "multi_label")  # tasks over independent examples
 DTYPES = {"float32": None, "bfloat16": jnp.bfloat16}  # of computation; None: of the parameters
 
 

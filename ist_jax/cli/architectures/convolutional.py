@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ist_jax.cli.architectures.base import DTYPES, Architecture, check_widths
+from ist_jax.cli.architectures.base import DTYPES, OF_EXAMPLES, Architecture, check_widths
 from ist_jax.cli.config import Config, ConfigError
 from ist_jax.cli.methods import splits
 from ist_jax.data import Spec
@@ -147,7 +147,7 @@ PLAIN = {"model.norm": ("batch",), "model.scaling": ("none",), "model.dtype": tu
 _never = lambda config: "never"  # convolutions with batched kernels are grouped, which is slow
 BLOCKS_OF = Architecture(
     "resnet",
-    "classification",
+    OF_EXAMPLES,
     RESNET,
     _check_blocks,
     _decompose_blocks,
@@ -155,8 +155,8 @@ BLOCKS_OF = Architecture(
     scaling="keep",
 )
 FILTERS_OF = Architecture(
-    "resnet", "classification", FILTERS, _check_filters, _decompose_filters, batched=_never
+    "resnet", ("classification",), FILTERS, _check_filters, _decompose_filters, batched=_never
 )
 CHANNELS_OF = Architecture(
-    "vgg", "classification", PLAIN, _check_channels, _decompose_channels, batched=_never
+    "vgg", ("classification",), PLAIN, _check_channels, _decompose_channels, batched=_never
 )

@@ -129,7 +129,7 @@ def _architecture(
 ) -> Architecture:
     return Architecture(
         name,
-        "node_classification",
+        ("node_classification",),
         choices,
         _check,
         functools.partial(_decompose, model, decompose, more),

@@ -75,9 +75,12 @@ def _check(spec: Spec, dataset: Dataset) -> None:
             f"the model reads the characters {spec.vocabulary!r}, and {dataset.name} has "
             f"{dataset.spec.vocabulary!r}: choose other data, or train with data.vocabulary=bytes"
         )
-    if dataset.num_classes > spec.num_classes:
+    has_targets = spec.task in ("regression", "multi_label")  # a class or token may be missing
+    if dataset.num_classes > spec.num_classes or (
+        dataset.num_classes < spec.num_classes and has_targets
+    ):
         raise ConfigError(
-            f"the model has {spec.num_classes} classes, and {dataset.name} has "
+            f"the model has {spec.num_classes} outputs, and {dataset.name} needs "
             f"{dataset.num_classes}: choose other data"
         )
 
@@ -93,7 +96,7 @@ def _compare(trained: Summary | None, data: Dataset, split: str) -> list[str]:
     rows, name = sampled_inputs(data, split), f"{data.name}, {split}"
     if trained is None or rows is None or data.dtype != "float32":  # codes have no scale
         return []
-    return compare(trained, summary(rows), name, name, "these inputs")
+    return compare(trained, summary(rows), name, name, others="these")
 
 
 def _read(model: str) -> tuple[export.Exported, Config, Spec, Summary | None]:

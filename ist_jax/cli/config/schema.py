@@ -124,6 +124,10 @@ class DataConfig:
     for all entries; per_feature: one for each entry of an input, as tables need; none: inputs stay
     as they are, and integers (except uint8, which are images) stay integers, for tokens and
     categories. Features of graphs always stay as they are."""
+    task: Literal["auto", "classification", "regression", "multi_label"] = "auto"
+    """What the targets of independent examples are. classification: integers from 0; regression:
+    numbers, one or several per example; multi_label: a table of 0 and 1 with a column for each
+    label. auto: floats are regression, a table of 0 and 1 is multi_label, integers are classes."""
     clusters: Annotated[int, Range(1, 2**24)] = 1
     """Graphs: clusters that a graph is cut into. A batch is batch_size clusters and the edges
     between them."""
@@ -206,6 +210,8 @@ class Config:
     opt_state: Literal["auto", "reset", "carry", "local"] = "auto"
     """Optimizer state between rounds: reset, carry (moves with its units) or local (stays with the
     worker). auto: local for diloco, reset for ist and local_sgd."""
+    label_loss: Literal["binary", "softmax"] = "binary"
+    """multi_label: binary cross-entropy of every label, or softmax cross-entropy over labels."""
     exchange: ExchangeConfig = ExchangeConfig()
     """How ist exchanges units."""
     outer: OuterConfig = OuterConfig()

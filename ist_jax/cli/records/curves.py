@@ -121,10 +121,10 @@ def _columns(group: Sequence[Run], column: str) -> np.ndarray:
 
 
 def _limit(axis: "Axes", runs: Sequence[Run], metric: Metric) -> None:
-    """Sets the range of the metric; early evaluations far below the others are not shown."""
-    if metric.best != "max":
-        return
+    """Sets the range of the metric; early evaluations far worse than the others are not shown."""
     values = metric.scale * np.concatenate([run.curve[f"test/{metric.name}"] for run in runs])
-    low, high = float(np.percentile(values, 10)), float(values.max())
+    is_max = metric.best == "max"
+    low, high = np.percentile(values, (10, 100) if is_max else (0, 90)).tolist()
     span = high - low or 1.0
-    axis.set_ylim(low - span / 4, high + span / 8)
+    below, above = (span / 4, span / 8) if is_max else (span / 8, span / 4)
+    axis.set_ylim(low - below, high + above)
