@@ -1,7 +1,7 @@
 """A table of your own: an .npz file with x_train [N, D], y_train, x_test and y_test.
 
-Targets decide the task: integers [N] are classes, floats [N] or [N, K] are numbers to predict, and a
-table [N, labels] of 0 and 1 is several labels per example.
+Targets decide the task: integers [N] are classes, floats [N] or [N, K] are numbers to predict, and
+a table [N, labels] of 0 and 1 is several labels per example.
 
     ist-jax run --config experiments/demo/table.py --data.dir FILE.npz --workdir runs/table
 
