@@ -17,9 +17,19 @@ from ist_jax import data_parallel, ensemble, ist, replicated, sparse_loco, strea
 from ist_jax.core.placement import Placement, looped, sharded, subnet_mesh, vmapped
 from ist_jax.data import Dataset, GraphOptions, Raw, RawGraph, make_dataset, make_graph_dataset
 from ist_jax.data.splits import shared
-from ist_jax.decompositions import Decomposition, blocks, channels, filters, gat, gcn, mlp, sage
+from ist_jax.decompositions import (
+    Decomposition,
+    blocks,
+    channels,
+    filters,
+    gat,
+    gcn,
+    mlp,
+    sage,
+    transformer,
+)
 from ist_jax.methods import Method
-from ist_jax.models import GAT, GCN, MLP, VGG, GraphSAGE, PreActResNet, ResNet
+from ist_jax.models import GAT, GCN, MLP, VGG, GraphSAGE, PreActResNet, ResNet, Transformer
 from ist_jax.tasks import Task, classification, node_classification
 
 
@@ -42,6 +52,18 @@ def _images(make: Callable[..., Decomposition], model: nn.Module, **options: Any
     example = jax.ShapeDtypeStruct((1, 4, 4, 2), jnp.float32)
     return lambda num_subnets, partition="balanced": make(
         model, example, num_subnets=num_subnets, partition=partition, **options
+    )
+
+
+def _tokens(*split: str, **fields: Any) -> Any:
+    fields = dict(layers=2, width=8, heads=10, kv_heads=5, head_dim=2, mlp_width=6) | fields
+    example = jax.ShapeDtypeStruct((1, 3), jnp.int32)
+    return lambda num_subnets, partition="balanced": transformer(
+        Transformer(CLASSES, 3, **fields),
+        example,
+        num_subnets=num_subnets,
+        partition=partition,
+        split=split,
     )
 
 
@@ -73,6 +95,9 @@ DECOMPOSITIONS: dict[str, Callable[..., Decomposition]] = {
     "blocks": _images(blocks, PreActResNet((1, 6), CLASSES, width=4), stages=(2,)),
     "filters": _images(filters, ResNet((2,), CLASSES, width=6)),
     "channels": _images(channels, VGG((6, 0, 4), (5,), CLASSES)),
+    "transformer": _tokens("neurons", "heads"),
+    "transformer-unrolled": _tokens("neurons", scan=False, activation="gelu", norm="layer"),
+    "transformer-layers": _tokens("layers", layers=5, positions="learned"),
 }
 IMAGES = ("blocks", "filters", "channels")  # slow to compile
 TASK: Task = classification()
@@ -229,9 +254,23 @@ def on_a_graph(placement: Placement) -> tuple[Any, ...]:
     )
 
 
+def reads_tokens(decomposition: Decomposition) -> bool:
+    return getattr(decomposition.example, "dtype", None) == jnp.int32
+
+
+def targets(decomposition: Decomposition, count: int = 8) -> np.ndarray:
+    """Labels of a batch of `count` examples; of tokens, one for each of them."""
+    label_B = np.arange(count) % CLASSES
+    if not reads_tokens(decomposition):
+        return label_B
+    return np.tile(label_B[:, None], decomposition.example.shape[1])
+
+
 def inputs(decomposition: Decomposition, count: int = 8, seed: int = 1) -> Any:
     """Random inputs of a batch of `count` examples: an array, or a graph of so many nodes."""
     rng = np.random.default_rng(seed)
+    if reads_tokens(decomposition):
+        return rng.integers(0, CLASSES, (count, *decomposition.example.shape[1:]))
     if type(decomposition.full.module) not in FIRST_PRODUCTS:
         return rng.normal(size=(count, *decomposition.example.shape[1:])).astype(np.float32)
     split = np.eye(3, count, dtype=bool)

@@ -8,6 +8,7 @@ from ist_jax.cli.commands import export, run
 ROOT = pathlib.Path(__file__).parent.parent
 DIGITS = f"--config={ROOT}/experiments/demo/digits.py"
 GCN = "--model.name=gcn --model.norm=layer --batch_size=0"
+TEXT = "--model.name=transformer --model.norm=rms --data.name=text --data.dir=x"
 QUICK = [
     DIGITS,
     *("--model.hidden", "16", "16"),

@@ -14,7 +14,14 @@ from ist_jax.cli.quantities import link
 from ist_jax.data import Dataset, Spec
 from ist_jax.decompositions import Decomposition
 from ist_jax.methods import Method
-from ist_jax.tasks import Task, classification, multi_label, node_classification, regression
+from ist_jax.tasks import (
+    Task,
+    classification,
+    multi_label,
+    next_token,
+    node_classification,
+    regression,
+)
 from ist_jax.tasks.augment import channels_first_problem, has_channels_first
 from ist_jax.training.failures import Failures
 from ist_jax.training.loop import LoopConfig
@@ -38,6 +45,7 @@ def load_dataset(config: Config) -> Dataset:
         standardise="whole" if is_graph else d.standardise,
         task=d.task,
         graph=graph(config) if graph else None,
+        tokens=data.TokenOptions(d.context, d.vocabulary),
     )
 
 
@@ -92,12 +100,18 @@ def _node_classification(config: Config, spec: Spec) -> Task:
     return node_classification(config.data.layer_nodes, len(config.model.hidden))
 
 
+def _next_token(config: Config, spec: Spec) -> Task:
+    (context,) = spec.example_shape
+    return next_token(context, shift=config.data.shift, bytes_per_token=spec.bytes_per_token)
+
+
 # Spec.task, the kind of data -> its task. A new task is a line here
 TASKS: dict[str, Callable[[Config, Spec], Task]] = {
     "classification": _classification,
     "regression": _regression,
     "multi_label": _multi_label,
     "node_classification": _node_classification,
+    "next_token": _next_token,
 }
 
 

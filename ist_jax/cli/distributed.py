@@ -23,7 +23,7 @@ from jax.errors import JaxRuntimeError
 from ist_jax.cli import hosts
 from ist_jax.cli.config import ConfigError
 from ist_jax.cli.config.parsing import ConfigFlags, flags_only
-from ist_jax.cli.config.schema import PathText, Range
+from ist_jax.cli.config.types import PathText, Range
 from ist_jax.cli.exit_status import FAILED, exit_status, is_out_of_memory
 from ist_jax.core.errors import first_line
 from ist_jax.training.checkpoint import committed_rounds

@@ -15,24 +15,36 @@ from ist_jax.data import SOURCES
 GRAPH_MODELS = ("gcn", "sage", "gat")
 # field -> the models that have it, besides custom ones
 FIELDS_OF = {
-    "model.dropout": GRAPH_MODELS,
+    "model.dropout": (*GRAPH_MODELS, "transformer"),
     "model.input_dropout": GRAPH_MODELS,
     "model.split_input": GRAPH_MODELS,
     "model.split_output": GRAPH_MODELS,
-    "model.heads": ("gat",),
+    "model.heads": ("gat", "transformer"),
     "model.bias": ("mlp", *GRAPH_MODELS),
-    "model.activation": ("mlp", *GRAPH_MODELS),
+    "model.activation": ("mlp", *GRAPH_MODELS, "transformer"),
     "min_blocks": ("resnet",),
     "split_stages": ("resnet",),
     "model.stage_sizes": ("resnet",),
-    "model.width": ("resnet",),
+    "model.width": ("resnet", "transformer"),
     "model.block": ("resnet",),
     "model.stem": ("resnet",),
     "model.channels": ("vgg",),
+    "model.layers": ("transformer",),
+    "model.kv_heads": ("transformer",),
+    "model.mlp_width": ("transformer",),
+    "model.positions": ("transformer",),
+    "model.tied": ("transformer",),
+    "model.experts": ("transformer",),
+    "model.experts_per_token": ("transformer",),
+    "model.balance": ("transformer",),
+    "model.scan": ("transformer",),
+    "model.remat": ("transformer",),
 }
 
 
 # field that needs another part of the run -> (whether the run has that part, its name)
+_TOKENS = (lambda c: c.data.name in ("text", "tokens"), "tokens (data.name=text or tokens)")
+_EXPERTS = (lambda c: c.model.experts > 0, "experts (model.experts=8)")
 _OUTER = (has_outer, "an outer optimizer (outer.name=sgd, or method=diloco)")
 _MOMENTUM = (lambda c: has_outer(c) and c.method != "sparse_loco", f"{_OUTER[1]} with momentum")
 _SPARSE = (lambda c: c.method == "sparse_loco", "method=sparse_loco")
@@ -52,6 +64,11 @@ BESIDE: dict[str, tuple[Callable[[Config], bool], str]] = {
         "a simulated link (link.bandwidth=1Gbps)",
     ),
     "data.alpha": (lambda c: c.data.split == "dirichlet", "data.split=dirichlet"),
+    "data.context": _TOKENS,
+    "data.shift": _TOKENS,
+    "data.vocabulary": (lambda c: c.data.name == "text", "text (data.name=text)"),
+    "model.experts_per_token": _EXPERTS,
+    "model.balance": _EXPERTS,
     "data.crop_padding": (
         lambda c: c.data.augment != "none",
         "an augmentation (data.augment=crop_flip)",
@@ -116,10 +133,15 @@ def _check_model(c: Config) -> None:
     _check_fields_of_models(c)
 
 
+def _is_custom(c: Config, field: str) -> bool:
+    """Whether the part that has this field is custom: its function may use all of its fields."""
+    return values(c).get(f"{field.split('.')[0]}.name") == CUSTOM
+
+
 def _check_beside(c: Config) -> None:
     given = values(c)
     for name, (does, what) in BESIDE.items():
-        if given[name] != FIELDS[name].default and not does(c):
+        if given[name] != FIELDS[name].default and not _is_custom(c, name) and not does(c):
             raise ConfigError(
                 f"{name}={given[name]} belongs to {what}, which this run does not have: "
                 "leave it out"
@@ -239,8 +261,10 @@ def _check_data(c: Config) -> None:
         raise ConfigError(f"data.name={name!r} needs data.dir, the {source.reads} it reads")
     if source.is_graph:
         _check_graph(c)
-    else:
-        _check_no_graph(c)
+        return
+    _check_no_graph(c)
+    if source.is_tokens:
+        _check_tokens(c)
 
 
 def _check_graph(c: Config) -> None:
@@ -258,6 +282,25 @@ def _check_graph(c: Config) -> None:
         raise ConfigError(
             f"data.name={c.data.name!r} has its own validation split: leave out "
             f"data.validation_fraction={c.data.validation_fraction}"
+        )
+
+
+def _check_tokens(c: Config) -> None:
+    wrong = {
+        "data.augment": (c.data.augment, c.data.augment != "none"),
+        "data.standardise": (c.data.standardise, c.data.standardise != "whole"),
+        "data.split": (c.data.split, c.data.split == "dirichlet"),
+    }
+    for name, (value, is_wrong) in wrong.items():
+        if is_wrong:
+            raise ConfigError(
+                f"{name}={value!r} is for labelled examples or images, and "
+                f"data.name={c.data.name!r} is a stream of tokens: use {FIELDS[name].default}"
+            )
+    if c.data.validation_fraction >= 0.5:
+        raise ConfigError(
+            f"data.validation_fraction={c.data.validation_fraction} of the tokens validate, and as "
+            "many test: use less than 0.5"
         )
 
 

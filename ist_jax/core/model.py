@@ -43,6 +43,39 @@ class Model(Protocol):
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
+class Training:
+    """A model in a local step. It records its auxiliary losses, such as load balancing.
+
+    A model has them if it has a method `apply_with_loss`, which takes the arguments of `apply` and
+    returns (outputs, scalar or None).
+
+    Attributes:
+      model: the model.
+      losses: one for every call of `apply`; they are added to the task's loss.
+    """
+
+    model: Model
+    losses: list[Array] = dataclasses.field(default_factory=list)
+
+    def init(self, key: Key, example: Any) -> Params:
+        return self.model.init(key, example)
+
+    def apply(
+        self, params: Params, inputs: Any, *, key: Key | None = None, stats: Stats | None = None
+    ) -> Array:
+        apply_with_loss = getattr(self.model, "apply_with_loss", None)
+        if apply_with_loss is None:
+            return self.model.apply(params, inputs, key=key, stats=stats)
+        outputs, loss = apply_with_loss(params, inputs, key=key, stats=stats)
+        if loss is not None:
+            self.losses.append(loss)
+        return outputs
+
+    def measure(self, params: Params, inputs: Any) -> Stats:
+        return self.model.measure(params, inputs)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class Calibrated:
     """A model with fixed normalisation statistics: each prediction depends on its example alone.
 

@@ -24,11 +24,16 @@ from ist_jax.data.streamed import RawStream, Streamed, make_streamed
 if TYPE_CHECKING:
     from ist_jax.data.graph_dataset import GraphOptions, make_graph_dataset
     from ist_jax.data.graphs import RawGraph
+    from ist_jax.data.token_dataset import make_token_dataset
+    from ist_jax.data.tokens import RawTokens, TokenOptions
 
 _LAZY = {
     "GraphOptions": "graph_dataset",
     "make_graph_dataset": "graph_dataset",
     "RawGraph": "graphs",
+    "RawTokens": "tokens",
+    "TokenOptions": "tokens",
+    "make_token_dataset": "token_dataset",
 }
 
 
@@ -36,10 +41,12 @@ class Source(NamedTuple):
     """A source of data: where its reader is, and which arguments of `load` it takes.
 
     Attributes:
-      load: "module.function" in this package: (directory, dataset) -> Raw or RawGraph.
+      load: "module.function" in this package: (directory, dataset) -> Raw or RawGraph. For tokens:
+        (directory, dataset, options) -> RawTokens.
       reads: what `directory` is: a folder, a file, or nothing if the data ship with a library.
       has_datasets: whether `dataset` chooses among several data sets.
       is_graph: whether it is a graph, which has a validation split.
+      is_tokens: whether it is a stream of tokens; `load` then takes `TokenOptions` as well.
       stream: "module.function": (directory, dataset, image_size) -> RawStream; "" if the source
         cannot be streamed.
     """
@@ -48,6 +55,7 @@ class Source(NamedTuple):
     reads: Literal["folder", "file", "nothing"] = "folder"
     has_datasets: bool = False
     is_graph: bool = False
+    is_tokens: bool = False
     stream: str = ""
 
 
@@ -59,6 +67,8 @@ SOURCES = {
     "cifar10": Source("cifar.load10"),
     "cifar100": Source("cifar.load100"),
     "speech_commands": Source("speech_commands.load", has_datasets=True),
+    "text": Source("text.load", reads="file", is_tokens=True),
+    "tokens": Source("tokens.load", reads="file", has_datasets=True, is_tokens=True),
     "digits_graph": Source("digits_graph.load", reads="nothing", is_graph=True),
     "planetoid": Source("planetoid.load", has_datasets=True, is_graph=True),
     "graph_npz": Source("graph_npz.load", reads="file", has_datasets=True, is_graph=True),
@@ -69,7 +79,7 @@ SOURCES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Imports the modules of graphs on first use (PEP 562)."""
+    """Imports the modules of graphs and tokens on first use (PEP 562)."""
     if name not in _LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f"{__name__}.{_LAZY[name]}"), name)
@@ -113,16 +123,19 @@ def _fraction(name: str, validation_fraction: float | None) -> float:
 
 
 def _check_standardise(name: str, standardise: str) -> None:
-    if SOURCES[name].is_graph and standardise != "whole":
+    source = SOURCES[name]
+    if (source.is_graph or source.is_tokens) and standardise != "whole":
+        what = "a graph, whose features" if source.is_graph else "a stream of tokens, which"
         raise DataError(
             f"data.standardise={standardise!r} is for independent examples, and "
-            f"data.name={name!r} is a graph, whose features stay as they are: use whole"
+            f"data.name={name!r} is {what} stay as they are: use whole"
         )
 
 
 def _check_task(name: str, task: str, image_size: int) -> None:
-    own = "node_classification" if SOURCES[name].is_graph else "classification"
-    if (SOURCES[name].is_graph or image_size) and task not in ("auto", own):
+    is_graph, is_tokens = SOURCES[name].is_graph, SOURCES[name].is_tokens
+    own = "node_classification" if is_graph else "next_token" if is_tokens else "classification"
+    if (is_graph or is_tokens or image_size) and task not in ("auto", own):
         raise DataError(f"data.task={task!r}: data.name={name!r} is {own}: use auto")
 
 
@@ -154,6 +167,7 @@ def load(
     image_size: int = 0,
     standardise: str = "whole",
     task: str = "auto",
+    tokens: "TokenOptions | None" = None,
 ) -> Dataset:
     """Loads a data set by the name of its source.
 
@@ -176,9 +190,9 @@ def load(
       standardise: how a task normalises inputs: by one mean and deviation for all entries
         ('whole'), by one for every entry of an input ('per_feature'), or not at all ('none'):
         integers then stay integers (int32), as models of tokens and categories need, except
-        uint8, which stands for images. Graphs accept only 'whole', and their features stay as
-        they are.
-
+        uint8, which stands for images. Graphs and tokens accept only 'whole', and stay as they
+        are.
+      tokens: how a text is read, and the length of windows.
       task: what targets are: 'classification' (integers), 'regression' (numbers [N] or [N, K]) or
         'multi_label' (a table [N, labels] of 0 and 1); 'auto' tells them by dtype and shape. Graphs
         and streamed images have classes.
@@ -206,6 +220,8 @@ def load(
         _check_streamed(name, split, image_size)
         stream = _imported(source.stream)(directory, dataset, image_size)
         return make_streamed(stream, label, **options)
+    if source.is_tokens:
+        return _tokens(source, directory, dataset, label, options, tokens)
     with reraise_as(place):
         raw = _imported(source.load)(directory, dataset)
     if not isinstance(raw, Raw):
@@ -216,6 +232,24 @@ def load(
     made = make_dataset(raw, label, stored=stored, task=task, **options)
     check_split(split, made.task)
     return made
+
+
+def _tokens(
+    source: Source,
+    directory: str,
+    dataset: str,
+    label: str,
+    options: dict[str, Any],
+    tokens: "TokenOptions | None",
+) -> Dataset:
+    from ist_jax.data.token_dataset import make_token_dataset
+    from ist_jax.data.tokens import TokenOptions
+
+    tokens = tokens or TokenOptions()
+    names = ("source", "validation_fraction", "shards")
+    with reraise_as(options["source"]):
+        raw = _imported(source.load)(directory, dataset, tokens)
+    return make_token_dataset(raw, label, options=tokens, **{name: options[name] for name in names})
 
 
 def _graph(raw: "RawGraph", label: str, *, graph: "GraphOptions | None", **options: Any) -> Dataset:
@@ -234,12 +268,15 @@ __all__ = [
     "Raw",
     "RawGraph",
     "RawStream",
+    "RawTokens",
     "Source",
     "Spec",
     "Streamed",
+    "TokenOptions",
     "from_arrays",
     "load",
     "make_dataset",
     "make_graph_dataset",
     "make_streamed",
+    "make_token_dataset",
 ]

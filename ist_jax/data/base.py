@@ -53,7 +53,7 @@ class Dataset:
       notes: what the source did to the data, for records.
       task: the kind of data, as in `Spec`.
       example_shape: of one input, without a batch axis; () stands for the shape in 'x'.
-      dtype: of inputs as a model sees them, as in `Spec`.
+      dtype, vocabulary, bytes_per_token: as in `Spec`.
       target_mean, target_std: of training targets, as in `Spec`.
       common: split -> arrays that belong to no single example, such as the graph whose clusters are
         the examples. Every device holds them.
@@ -77,6 +77,8 @@ class Dataset:
     dtype: str = "float32"
     target_mean: Moment = 0.0
     target_std: Moment = 1.0
+    vocabulary: str = ""
+    bytes_per_token: float = 0.0
     _cache: dict[Any, Any] = dataclasses.field(default_factory=dict, repr=False)
 
     def views(
@@ -193,6 +195,8 @@ class Dataset:
             self.dtype,
             self.target_mean,
             self.target_std,
+            self.vocabulary,
+            self.bytes_per_token,
         )
 
     @property

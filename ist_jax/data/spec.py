@@ -1,5 +1,6 @@
 """The description of a data set that models and tasks are built from."""
 
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -52,6 +53,8 @@ class Spec(NamedTuple):
       dtype: of inputs as a model sees them: 'float32', or 'int32' for tokens and categories.
       target_mean, target_std: of training targets, numbers or a tuple with a number for every
         target: a model of regression learns (target - mean) / std.
+      vocabulary: of tokens that are characters, these characters in order; '' otherwise.
+      bytes_per_token: bytes of text per token; 0 if that is unknown, or the data are no text.
     """
 
     example_shape: tuple[int, ...]
@@ -63,6 +66,8 @@ class Spec(NamedTuple):
     dtype: str = "float32"
     target_mean: Moment = 0.0
     target_std: Moment = 1.0
+    vocabulary: str = ""
+    bytes_per_token: float = 0.0
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> "Spec":
@@ -79,6 +84,13 @@ class Spec(NamedTuple):
             raise ValueError(f"shapes and counts of data are integers above 0, not {counts}")
         if spec.dtype not in DTYPES:
             raise ValueError(f"inputs of a model are {' or '.join(DTYPES)}, not {spec.dtype!r}")
+        if len(spec.vocabulary) not in (0, spec.num_classes):
+            raise ValueError(
+                f"a vocabulary has num_classes={spec.num_classes} characters, not "
+                f"{len(spec.vocabulary)}"
+            )
+        if not 0 <= spec.bytes_per_token < math.inf:
+            raise ValueError(f"bytes_per_token is 0 or more, not {spec.bytes_per_token}")
         _check_moments(spec.mean, spec.std, spec.example_shape, "an input")
         _check_moments(spec.target_mean, spec.target_std, (spec.num_classes,), "the targets")
         return spec

@@ -9,6 +9,7 @@ from ist_jax.decompositions.gat import gat
 from ist_jax.decompositions.gcn import gcn
 from ist_jax.decompositions.mlp import mlp
 from ist_jax.decompositions.sage import sage
+from ist_jax.decompositions.transformer import transformer
 
 __all__ = [
     "Decomposition",
@@ -21,4 +22,5 @@ __all__ = [
     "mlp",
     "replicated",
     "sage",
+    "transformer",
 ]

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ist_jax.core.model import Model
+from ist_jax.core.model import Model, Training
 from ist_jax.core.task import Task, weight_of
 from ist_jax.core.types import Array, Batch, Key, Params
 
@@ -18,8 +18,16 @@ Measured = Mapping[str, Array]
 def loss_and_gradient(
     task: Task, model: Model, params: Params, batch: Batch, key: Key
 ) -> tuple[Measured, Params]:
-    """The loss of a batch, its weight if the task gives one, and the gradient."""
-    loss = lambda params: task.loss(model, params, batch, key)
+    """The loss of a batch, its weight if the task gives one, and the gradient.
+
+    The loss includes the model's auxiliary losses.
+    """
+
+    def loss(params: Params) -> tuple[Array, Any]:
+        training = Training(model)
+        value, aux = task.loss(training, params, batch, key)
+        return sum(training.losses, value), aux
+
     (value, aux), gradient = jax.value_and_grad(loss, has_aux=True)(params)
     weight = weight_of(aux)
     return {"loss": value} | ({} if weight is None else {"weight": weight}), gradient

@@ -2,12 +2,14 @@
 
 from ist_jax.models.gat import GAT
 from ist_jax.models.gcn import GCN
+from ist_jax.models.generate import generate
 from ist_jax.models.graphs import GRAPH_NORMS
 from ist_jax.models.linen import LinenModel, as_model, linen
 from ist_jax.models.mlp import ACTIVATIONS, MLP, NORMS
 from ist_jax.models.norm import STATS, BatchNorm
 from ist_jax.models.resnet import PreActResNet, ResNet
 from ist_jax.models.sage import GraphSAGE
+from ist_jax.models.transformer import Transformer
 from ist_jax.models.vgg import VGG
 
 MODELS = {
@@ -18,6 +20,7 @@ MODELS = {
     "preact_resnet": PreActResNet,
     "resnet": ResNet,
     "vgg": VGG,
+    "transformer": Transformer,
 }
 
 __all__ = [
@@ -35,6 +38,8 @@ __all__ = [
     "LinenModel",
     "PreActResNet",
     "ResNet",
+    "Transformer",
     "as_model",
+    "generate",
     "linen",
 ]

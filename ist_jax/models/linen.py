@@ -2,17 +2,21 @@
 
 import contextlib
 import dataclasses
+import functools
+import operator
 import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, cast
 
 import flax.linen as nn
+import jax
 from flax.errors import InvalidRngError
 
 from ist_jax.core.errors import ModelError, first_line
 from ist_jax.core.keys import named_key
 from ist_jax.core.model import Model, Stats
 from ist_jax.core.types import Array, Key, Params
+from ist_jax.models.losses import LOSSES
 from ist_jax.models.norm import STATS
 
 
@@ -65,10 +69,18 @@ class LinenModel:
     def apply(
         self, params: Params, inputs: Any, *, key: Key | None = None, stats: Stats | None = None
     ) -> Array:
+        return self.apply_with_loss(params, inputs, key=key, stats=stats)[0]
+
+    def apply_with_loss(
+        self, params: Params, inputs: Any, *, key: Key | None = None, stats: Stats | None = None
+    ) -> tuple[Array, Array | None]:
+        """The outputs, and the sum of the modules' auxiliary losses (`models.losses`), if any."""
         variables = {"params": params} | ({STATS: stats} if stats else {})
         rngs = None if key is None else self._rngs(key)
         with _explained():
-            return cast(Array, self.module.apply(variables, inputs, rngs=rngs))
+            outputs, updates = self.module.apply(variables, inputs, rngs=rngs, mutable=[LOSSES])
+        losses = [leaf.sum() for leaf in jax.tree.leaves(updates)]  # repeated blocks stack theirs
+        return cast(Array, outputs), functools.reduce(operator.add, losses) if losses else None
 
     def _rngs(self, key: Key) -> dict[str, Key]:
         """A key for every stream; the first has `key` itself."""

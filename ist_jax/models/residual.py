@@ -17,6 +17,7 @@ from jax.typing import DTypeLike
 from ist_jax.core.sharded_stack import ShardedStack
 from ist_jax.core.types import Array
 from ist_jax.models.conv import Conv
+from ist_jax.models.losses import LOSSES
 from ist_jax.models.norm import STATS, BatchNorm
 
 CONV_NORMS = ("batch", "group")
@@ -132,8 +133,8 @@ def repeated(block: nn.Module, count: int, x: Array) -> Array:
         return _fetched(block, count, x)
     loop = nn.scan(
         lambda block, x, _: (block(x), None),
-        variable_axes={"params": 0, STATS: 0},
-        split_rngs={"params": True},
+        variable_axes={"params": 0, STATS: 0, LOSSES: 0},
+        split_rngs={"params": True, "dropout": True},
         length=count,
     )
     return loop(block, x, None)[0]

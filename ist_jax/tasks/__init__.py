@@ -4,6 +4,7 @@ from ist_jax.core.task import SHARE, MetricInfo, Selection, Task
 from ist_jax.tasks.augment import AUGMENTS
 from ist_jax.tasks.classification import classification
 from ist_jax.tasks.multi_label import multi_label
+from ist_jax.tasks.next_token import next_token
 from ist_jax.tasks.node_classification import node_classification
 from ist_jax.tasks.regression import regression
 
@@ -15,6 +16,7 @@ __all__ = [
     "Task",
     "classification",
     "multi_label",
+    "next_token",
     "node_classification",
     "regression",
 ]

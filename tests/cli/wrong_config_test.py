@@ -5,7 +5,7 @@ import re
 import time
 
 import pytest
-from command_line import DIGITS, GCN, ROOT
+from command_line import DIGITS, GCN, ROOT, TEXT
 
 from ist_jax.cli.commands import export, run
 from ist_jax.cli.config import Config, ConfigError, ConfigFile
@@ -21,7 +21,8 @@ CASES = [
     ("--optimizer.learning_rte=1", "did you mean 'optimizer.learning_rate'"),
     ("--learning_rate=1", "did you mean 'outer.learning_rate' or 'optimizer.learning_rate'"),
     ("--method=its", "method is one of .* not 'its': did you mean 'ist'"),
-    ("--decomposition=neurons", "decomposition is one of auto, mlp"),
+    ("--decomposition=units", "decomposition is one of auto, mlp"),
+    ("--decomposition=neurons", "is for model.name='transformer', not 'mlp'"),
     ("--model.name=mpl", "model.name is one of mlp.* not 'mpl': did you mean 'mlp'"),
     ("--num_subnets=0.5", "num_subnets is an integer, not '0.5'"),
     ("--num_subnets=0", "num_subnets is from 1 to .* not 0"),
@@ -197,6 +198,20 @@ CASES = [
         "--model.name=vgg --model.channels 0",
         "model.channels has at least one convolution, each of at least 4 channels",
     ),
+    ("--data.context=64", "data.context=64 belongs to tokens .data.name=text or tokens."),
+    ("--data.name=text", "needs data.dir, the file"),
+    (f"{TEXT} --data.vocabulary=words", "data.vocabulary is one of characters, bytes"),
+    (f"{TEXT} --data.augment=crop", "data.augment='crop' is for labelled examples or images"),
+    (f"{TEXT} --data.split=dirichlet", "data.split='dirichlet' is for labelled examples"),
+    (f"{TEXT} --data.validation_fraction=0.5", "and as many test: use less than 0.5"),
+    (f"{TEXT} --model.norm=batch", "model.norm is one of rms, layer for model.name='transformer'"),
+    (f"{TEXT} --model.heads=5", "model.heads=5 divides model.width=64"),
+    (f"{TEXT} --model.kv_heads=3", "model.kv_heads=3 divides model.heads"),
+    (f"{TEXT} --model.heads=64", "model.positions=rotary turns pairs of features"),
+    (f"{TEXT} --model.layers=3 --decomposition=layers", "a layer has 3 layers"),
+    (f"{TEXT} --decomposition=experts --model.experts=1", "model.experts_per_token=2 is at most"),
+    (f"{TEXT} --model.balance=1", "model.balance=1.0 belongs to experts"),
+    (f"{TEXT} --data.name=digits --data.dir=", "is for next_token, and data.name='digits' is"),
     ("--data.augment=crop", "is for images, and an input has shape"),
     ("--data.augment=flip", "data.augment is one of none, crop, crop_flip"),
     ("--optimizer.momentum_schedule=demon", "optimizer.momentum decay, which is 0"),
@@ -206,7 +221,7 @@ CASES = [
     ("--local_steps_schedule 5 --method=sparse_loco", "leave it out for method='sparse_loco'"),
     (
         "--model.dropout=0.5",
-        "model.dropout=0.5 belongs to gcn and sage and gat, and does nothing for model.name='mlp'",
+        "model.dropout=0.5 belongs to gcn .* transformer, and does nothing for model.name='mlp'",
     ),
     (
         "--model.name=resnet --model.bias=True",

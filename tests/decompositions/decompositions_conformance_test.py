@@ -20,6 +20,7 @@ from cases import (
     also_slowly,
     inputs,
     random_params,
+    targets,
 )
 from laws import check_law_6, masks, shapes_and_labels
 
@@ -35,7 +36,7 @@ CASES += [(name, 1) for name in ("mlp", "custom", "gcn-uneven", "gat", "chain")]
 CASES += [("mlp", 8), ("mlp-uneven", 8), ("custom", 2)]
 CASES += [("gcn-split-input", 8)]  # 12 features: padded
 # one of every kind of decomposition; the others slowly
-FAST = {*((name, 4) for name in ("mlp", "custom", "blocks")), ("gcn-split-input", 8)}
+FAST = {*((name, 4) for name in ("mlp", "custom", "blocks", "transformer")), ("gcn-split-input", 8)}
 
 
 by_case = pytest.mark.parametrize("name,num_subnets", also_slowly(FAST, CASES))
@@ -63,6 +64,7 @@ def case(name, num_subnets):
     parts = decomposition.partition
     _, labels = shapes_and_labels(decomposition)
     unscaled = {"sum_scale": 1.0, "sum_scales": (), "residual_scales": ()}
+    unscaled |= {"attention_scale": 1.0, "mlp_scale": 1.0}
     full = decomposition.full.module
     full = full.clone(**{name: one for name, one in unscaled.items() if hasattr(full, name)})
 
@@ -104,7 +106,7 @@ def case(name, num_subnets):
         )
 
     params = random_params(decomposition)
-    results = jax.device_get(compute(params, inputs(decomposition), np.arange(8) % 5))
+    results = jax.device_get(compute(params, inputs(decomposition), targets(decomposition)))
     return SimpleNamespace(decomposition=decomposition, labels=labels, params=params, **results)
 
 

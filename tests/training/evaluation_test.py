@@ -35,6 +35,7 @@ NORMALISED = (
     "channels",
 )  # with statistics, measured on a sample or of the batch
 GRAPHS = ("gcn-uneven", "sage-split-input", *EVEN)
+TRANSFORMERS = ("transformer", "transformer-layers")
 PLACES = {
     "one device": looped,
     "mesh": lambda: sharded(subnet_mesh(4)),
@@ -60,7 +61,7 @@ def test_evaluation_of_sparse_features_over_a_mesh():
 
 EVERY = [
     *itertools.product(NORMALISED, [True, False], PLACES),
-    *itertools.product(GRAPHS, [False], PLACES),
+    *itertools.product((*GRAPHS, *TRANSFORMERS), [False], PLACES),
 ]
 FAST = [
     *((name, True, "mesh") for name in ("mlp-uneven", "blocks")),
@@ -74,7 +75,8 @@ FAST = [
 def test_evaluation_in_storage_order(name, with_sample, place):
     """Four subnetworks do not divide the groups of models that may be uneven.
 
-    They have 18 and 13 units; 9 and 5 blocks; 6 filters; 6, 4 and 5 channels; 18 features.
+    They have 18 and 13 units; 9 and 5 blocks; 6 filters; 6, 4 and 5 channels; 18 features; 6
+    neurons, 5 heads and 5 layers.
     """
     decomposition = DECOMPOSITIONS[name](4)
     parts = decomposition.partition

@@ -3,7 +3,7 @@
 A new one is its file and its line in `ARCHITECTURES`.
 """
 
-from ist_jax.cli.architectures import convolutional, custom, graphs, mlp
+from ist_jax.cli.architectures import convolutional, custom, graphs, mlp, transformer
 from ist_jax.cli.architectures.base import Architecture
 from ist_jax.cli.config import Config, ConfigError, replace
 
@@ -15,6 +15,11 @@ ARCHITECTURES: dict[str, Architecture] = {
     "blocks": convolutional.BLOCKS_OF,
     "filters": convolutional.FILTERS_OF,
     "channels": convolutional.CHANNELS_OF,
+    "neurons": transformer.NEURONS_OF,
+    "heads": transformer.HEADS_OF,
+    "neurons_heads": transformer.NEURONS_AND_HEADS_OF,
+    "layers": transformer.LAYERS_OF,
+    "experts": transformer.EXPERTS_OF,
     "custom": custom.ARCHITECTURE,
 }
 

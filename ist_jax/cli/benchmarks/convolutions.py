@@ -21,7 +21,7 @@ from ist_jax import data
 from ist_jax.cli.benchmarks.machine import described, machine
 from ist_jax.cli.benchmarks.timing import Round, median_seconds, round_of
 from ist_jax.cli.config.parsing import parse
-from ist_jax.cli.config.schema import PathText
+from ist_jax.cli.config.types import PathText
 from ist_jax.cli.exit_status import exit_status
 from ist_jax.cli.records.tables import markdown
 from ist_jax.core.placement import Placement, looped, sharded, subnet_mesh, vmapped

@@ -22,7 +22,7 @@ from ist_jax.cli.benchmarks.machine import described, machine
 from ist_jax.cli.benchmarks.rows import FULL, QUICK, Row, Sizes
 from ist_jax.cli.config import ConfigError
 from ist_jax.cli.config.parsing import parse
-from ist_jax.cli.config.schema import PathText
+from ist_jax.cli.config.types import PathText
 from ist_jax.cli.exit_status import exit_status
 from ist_jax.training.files import json_text, write_whole
 

@@ -20,7 +20,7 @@ import numpy as np
 from ist_jax.cli.builders import load_dataset, make_decomposition, make_task
 from ist_jax.cli.config import Config, ConfigError, custom, from_record, replace
 from ist_jax.cli.config.parsing import parse
-from ist_jax.cli.config.schema import PathText
+from ist_jax.cli.config.types import PathText
 from ist_jax.cli.exit_status import exit_status
 from ist_jax.cli.records.restored import on_this_machine
 from ist_jax.core.errors import first_line
@@ -73,9 +73,14 @@ def _check(spec: Spec, dataset: Dataset) -> None:
             f"the model takes {spec.dtype} inputs, and {dataset.name} has {dataset.spec.dtype}: "
             "choose other data"
         )
-    has_classes = spec.task.endswith("classification")  # a class may be missing elsewhere
+    if dataset.spec.vocabulary != spec.vocabulary:
+        raise ConfigError(
+            f"the model reads the characters {spec.vocabulary!r}, and {dataset.name} has "
+            f"{dataset.spec.vocabulary!r}: choose other data, or train with data.vocabulary=bytes"
+        )
+    has_targets = spec.task in ("regression", "multi_label")  # a class or token may be missing
     if dataset.num_classes > spec.num_classes or (
-        dataset.num_classes < spec.num_classes and not has_classes
+        dataset.num_classes < spec.num_classes and has_targets
     ):
         raise ConfigError(
             f"the model has {spec.num_classes} outputs, and {dataset.name} needs "

@@ -20,7 +20,7 @@ import jax
 from ist_jax.cli.builders import load_dataset
 from ist_jax.cli.config import ConfigError, custom, replace
 from ist_jax.cli.config.parsing import parse
-from ist_jax.cli.config.schema import PathText
+from ist_jax.cli.config.types import PathText
 from ist_jax.cli.exit_status import exit_status
 from ist_jax.cli.methods import splits
 from ist_jax.cli.records.record import as_json

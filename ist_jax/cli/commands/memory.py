@@ -22,14 +22,14 @@ from ist_jax.cli.architectures import ARCHITECTURES
 from ist_jax.cli.builders import load_dataset
 from ist_jax.cli.config import Config, ConfigError, replace
 from ist_jax.cli.config.parsing import ConfigFlags, parse_with_config
-from ist_jax.cli.config.schema import PathText
+from ist_jax.cli.config.types import PathText
 from ist_jax.cli.exit_status import exit_status
 from ist_jax.cli.experiment import resolve
 from ist_jax.cli.records.tables import markdown
 from ist_jax.cli.validation import validate
 from ist_jax.core.sample_order import View
 from ist_jax.core.trees import tree_bytes
-from ist_jax.data import Spec
+from ist_jax.data import Spec, Streamed
 from ist_jax.data.graph_shapes import GraphSize, graph_shapes
 from ist_jax.data.splits import shared
 from ist_jax.methods import Method, State
@@ -170,6 +170,11 @@ def rows(config: Config, subnets: Sequence[int], size: GraphSize | None) -> list
         )
     if size is None:
         data = load_dataset(config)
+        if isinstance(data, Streamed):
+            raise ConfigError(
+                f"data.dir={config.data.dir!r} is streamed, so that its shapes are unknown: use "
+                "smaller data"
+            )
         spec, arrays, evaluated = data.spec, data.arrays("train"), data.arrays("test")
     else:
         spec, arrays = _graph_shapes(config, size)

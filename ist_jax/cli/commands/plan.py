@@ -23,7 +23,7 @@ from ist_jax.cli.benchmarks.timing import median_seconds
 from ist_jax.cli.builders import load_dataset
 from ist_jax.cli.config import Config, ConfigError, replace
 from ist_jax.cli.config.parsing import ConfigFlags, parse_with_config
-from ist_jax.cli.config.schema import PathText
+from ist_jax.cli.config.types import PathText
 from ist_jax.cli.exit_status import exit_status
 from ist_jax.cli.experiment import resolve
 from ist_jax.cli.records import drawing

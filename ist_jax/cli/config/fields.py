@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple, TypeVar, cast
 
 from ist_jax.cli.config.errors import ConfigError, nearest
-from ist_jax.cli.config.schema import Config, IsPath, Range
+from ist_jax.cli.config.schema import Config
+from ist_jax.cli.config.types import IsPath, Range
 
 T = TypeVar("T")
 KINDS = {

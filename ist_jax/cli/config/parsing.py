@@ -18,7 +18,8 @@ from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, Pri
 from ist_jax.cli.config.errors import ConfigError, nearest
 from ist_jax.cli.config.fields import check, checked, fields
 from ist_jax.cli.config.files import ConfigFile
-from ist_jax.cli.config.schema import Config, PathText
+from ist_jax.cli.config.schema import Config
+from ist_jax.cli.config.types import PathText
 
 T = TypeVar("T")
 Flags = TypeVar("Flags", bound="ConfigFlags")

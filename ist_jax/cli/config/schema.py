@@ -5,26 +5,10 @@ text. `fields.checked` checks single values; `validation` checks fields against 
 """
 
 import dataclasses
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Literal
 
-
-class Range(NamedTuple):
-    """Bounds of a number. The bounds are allowed themselves if `closed`."""
-
-    low: float
-    high: float
-    closed: bool = True
-
-
-class IsPath:
-    """Marks text that is a path on this machine. A leading "~" stands for the home folder."""
-
-
-PathText = Annotated[str, IsPath()]
-Count = Annotated[int, Range(0, 2**30)]
-Positive = Annotated[int, Range(1, 2**30)]
-Share = Annotated[float, Range(0, 1)]
-Rate = Annotated[float, Range(0, 1e9, closed=False)]
+from ist_jax.cli.config.model import ModelConfig
+from ist_jax.cli.config.types import Count, PathText, Positive, Range, Rate, Share
 
 MethodName = Literal[
     "ist",
@@ -37,7 +21,20 @@ MethodName = Literal[
     "single",
 ]
 DecompositionName = Literal[
-    "auto", "mlp", "gcn", "sage", "gat", "blocks", "filters", "channels", "custom"
+    "auto",
+    "mlp",
+    "gcn",
+    "sage",
+    "gat",
+    "blocks",
+    "filters",
+    "channels",
+    "neurons",
+    "heads",
+    "neurons_heads",
+    "layers",
+    "experts",
+    "custom",
 ]
 SourceName = Literal[
     "digits",
@@ -47,6 +44,8 @@ SourceName = Literal[
     "cifar10",
     "cifar100",
     "speech_commands",
+    "text",
+    "tokens",
     "digits_graph",
     "planetoid",
     "graph_npz",
@@ -110,54 +109,6 @@ class SparseConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class ModelConfig:
-    """The model."""
-
-    name: Literal["mlp", "gcn", "sage", "gat", "resnet", "vgg", "custom"] = "mlp"
-    """mlp; for images resnet or vgg; for graphs gcn, sage (GraphSAGE) or gat. custom: built by
-    get_decomposition() of the config file, for which the other fields of the model are recorded."""
-    hidden: tuple[int, ...] = (1024, 1024)
-    """Widths of the full model's hidden layers; vgg: of the classifier; gat: of one head."""
-    heads: Annotated[int, Range(1, 2**16)] = 4
-    """gat: attention heads of every layer."""
-    norm: Literal["batch", "layer", "none", "group", "matrix"] = "batch"
-    """Normalisation of hidden layers. mlp: batch (also of the logits), layer, none; resnet: batch,
-    group; vgg: batch; graphs: none, layer, matrix (over all nodes at once)."""
-    dropout: Annotated[float, Range(0, 0.99)] = 0.0
-    """Graphs: probability that an input of a layer is set to zero in training."""
-    input_dropout: bool = True
-    """Graphs: apply dropout to the input features as well."""
-    split_input: bool = False
-    """Graphs: partition the input features as well (d0 in the GIST paper)."""
-    split_output: bool = True
-    """Graphs: partition the last hidden layer, which the output layer reads."""
-    eval_norm: Literal["train", "batch"] = "train"
-    """BatchNorm statistics in evaluation. train: measured on training data; batch: those of each
-    batch, as in the authors' releases."""
-    scaling: Literal["auto", "none", "keep", "sqrt"] = "auto"
-    """Scale of sums over partitioned units in ist's full model (mlp, gcn, sage), or of partitioned
-    residual branches (resnet). keep: the share of units that a subnetwork has; sqrt: its square
-    root; auto: keep for decomposition=blocks, none otherwise, as in the papers."""
-    bias: bool = False
-    """Give dense layers a bias."""
-    activation: Literal["relu", "elu", "gelu", "tanh", "silu", "sigmoid", "softplus"] = "relu"
-    """Activation function."""
-    stage_sizes: tuple[int, ...] = (3, 4, 23, 3)
-    """resnet: blocks of every stage."""
-    width: Annotated[int, Range(1, 2**20)] = 64
-    """resnet: channels of the first stage. Each later stage has twice as many."""
-    block: Literal["preact", "post", "preact_bottleneck", "post_bottleneck"] = "preact"
-    """resnet: kind of block. preact: norm and activation before each convolution; post: after it,
-    with the last activation after the sum."""
-    stem: Literal["small", "large"] = "small"
-    """resnet: first layer. small: 3 x 3; large: 7 x 7 and pooling, as for ImageNet."""
-    channels: tuple[int, ...] = (64, 64, 0, 128, 0, 256, 256, 0, 512, 512, 0, 512, 512)
-    """vgg: channels of the convolutions. 0 stands for pooling by 2."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """Data type of computation. Parameters are float32."""
-
-
-@dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
     """The local optimizer."""
 
@@ -186,21 +137,30 @@ class DataConfig:
     """The data."""
 
     name: SourceName = "digits"
-    """Source. digits and digits_graph need no files; idx reads MNIST's format; npz and graph_npz
-    read your data. custom: built by get_dataset() of the config file, for which the other fields of
-    the data are recorded."""
+    """Source. digits and digits_graph need no files; idx reads MNIST's format; npz, graph_npz, text
+    and tokens (.npy, .bin) read your data. custom: built by get_dataset() of the config file, for
+    which the other fields of the data are recorded."""
     dir: PathText = ""
-    """Folder of the data; npz and graph_npz: the file."""
+    """Folder of the data; npz, graph_npz and tokens: the file; text: a file, or a folder of .txt
+    files."""
     dataset: str = ""
     """Which of the source's data sets. tfds: the builder's name; graph_npz: inductive, the number
-    of a split, or both (inductive,3)."""
+    of a split, or both (inductive,3); tokens: the dtype of a .bin file, by default uint16."""
+    context: Annotated[int, Range(1, 2**24)] = 128
+    """text, tokens: tokens that the model reads. An example is a window of so many."""
+    vocabulary: Literal["characters", "bytes"] = "characters"
+    """text: what a token is."""
+    shift: bool = True
+    """text, tokens: shift training windows at random in every step, by less than their length."""
     split: Literal["shared", "disjoint", "dirichlet"] = "shared"
     """Training examples that workers draw from. shared: all; disjoint: a random shard each;
     dirichlet: a non-IID shard each, by label."""
     alpha: Rate = 1.0
     """Concentration of the dirichlet split. Smaller is less IID."""
     validation_fraction: Annotated[float, Range(0, 1, closed=False)] = 0.1
-    """Fraction of the training examples held out for validation. Graphs come with a split."""
+    """Fraction of the training examples held out for validation. Graphs come with a split. text,
+    tokens: the last such fraction of the tokens is the test set, and the one before it is the
+    validation set."""
     standardise: Literal["whole", "per_feature", "none"] = "whole"
     """How inputs are normalised, by statistics of training inputs. whole: one mean and deviation
     for all entries; per_feature: one for each entry of an input, as tables need; none: inputs stay
@@ -258,8 +218,9 @@ class Config:
     """How the model is trained."""
     decomposition: DecompositionName = "auto"
     """How ist and ensemble split the model: mlp (neurons), blocks or filters (of a resnet),
-    channels (of a vgg), gcn, sage or gat (features of graph networks), custom (as
-    get_decomposition() of the config file does). auto: the first of these for the model."""
+    channels (of a vgg), gcn, sage or gat (features of graph networks); neurons, heads,
+    neurons_heads, layers or experts (of a transformer); custom (as get_decomposition() of the
+    config file does). auto: the first of these for the model."""
     split_stages: tuple[int, ...] = (3,)
     """blocks: stages, counted from 1, whose blocks are partitioned. The first block of a stage is
     always shared."""
@@ -312,7 +273,7 @@ class Config:
     """
     init_from: PathText = ""
     """Workdir of another run whose parameters this run starts from, with any num_subnets."""
-    model: ModelConfig = ModelConfig()
+    model: ModelConfig = ModelConfig()  # noqa: RUF009 (it is frozen)
     """The model."""
     optimizer: OptimizerConfig = OptimizerConfig()
     """The local optimizer."""
