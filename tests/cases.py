@@ -12,6 +12,7 @@ import numpy as np
 import optax
 import pytest
 from custom_models import CLASSES, EXAMPLE, FEATURES, chain, custom
+from twins import nnx_custom
 
 from ist_jax import data_parallel, ensemble, ist, replicated
 from ist_jax.core.placement import Placement, looped, sharded, subnet_mesh, vmapped
@@ -56,6 +57,7 @@ DECOMPOSITIONS: dict[str, Callable[..., Decomposition]] = {
     ),
     "mlp-split-input": _mlp((16, 8), split_input=True),
     "custom": custom,
+    "nnx": nnx_custom,
     "gcn-uneven": _graph(gcn, GCN((18, 8), CLASSES)),
     "gcn-layer-norm": _graph(gcn, GCN((8, 16), CLASSES, norm="layer")),
     "gcn-split-input": _graph(gcn, GCN((16,), CLASSES), split_input=True, split_output=False),
@@ -123,6 +125,7 @@ METHODS: dict[str, Callable[..., Method]] = {
     "ist": _ist(two_groups),
     "ist-custom": _ist(custom),
     "ist-chain": _ist(chain),
+    "ist-nnx": _ist(nnx_custom),
     "ist-carry": _ist(two_groups, optax.adam(1e-2), opt_state="carry"),
     "ist-outer": _ist(two_groups, outer_tx=NESTEROV),
     "local-sgd": _ist(replicas),
@@ -197,13 +200,14 @@ def on_a_graph(placement: Placement) -> tuple[Any, ...]:
 def inputs(decomposition: Decomposition, count: int = 8, seed: int = 1) -> Any:
     """Random inputs of a batch of `count` examples: an array, or a graph of so many nodes."""
     rng = np.random.default_rng(seed)
-    if type(decomposition.full.module) not in FIRST_PRODUCTS:
+    kind = type(getattr(decomposition.full, "module", None))
+    if kind not in FIRST_PRODUCTS:
         return rng.normal(size=(count, *decomposition.example.shape[1:])).astype(np.float32)
     split = np.eye(3, count, dtype=bool)
     edges = rng.integers(0, count, (2, 2 * count))
     y = np.zeros(count, int)
     raw = RawGraph(rng.normal(size=(count, FEATURES)).astype(np.float32), y, edges, *split)
-    data = graph_dataset(raw, first_product=FIRST_PRODUCTS[type(decomposition.full.module)])
+    data = graph_dataset(raw, first_product=FIRST_PRODUCTS[kind])
     return data.arrays("test")["graph"]
 
 

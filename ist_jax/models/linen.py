@@ -1,6 +1,7 @@
 """Flax Linen modules as models."""
 
 import dataclasses
+import sys
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -52,12 +53,22 @@ def as_model(model: Any) -> Model:
     """The `Model` of a Linen module; a `Model` is unchanged. Raises TypeError for anything else."""
     if isinstance(model, nn.Module):
         return LinenModel(model)
+    if _is_nnx_module(model):
+        raise TypeError(
+            f"an NNX module holds values, and a model draws its own: {type(model).__name__} is "
+            "passed as ist_jax.models.nnx(make), where make(rngs) returns the module"
+        )
     if all(hasattr(model, name) for name in ("init", "apply", "measure")):
         return model
     raise TypeError(
-        f"a model is a Linen module or has init, apply and measure, and {model!r} is neither: "
-        "see ist_jax.core.model.Model"
+        "a model is a Linen module, ist_jax.models.nnx(make), or has init, apply and measure, and "
+        f"{model!r} is none of them: see ist_jax.core.model.Model"
     )
+
+
+def _is_nnx_module(model: Any) -> bool:
+    nnx = sys.modules.get("flax.nnx")  # imported already, if there is a module of it
+    return nnx is not None and isinstance(model, nnx.Module)
 
 
 def inputs_of(model: LinenModel, name: str, params: Params, inputs: Any) -> Array:

@@ -28,7 +28,7 @@ from ist_jax.core.subnet import extract, extract_all, label_axes, map_labels, me
 from ist_jax.core.trees import check_all_match
 from ist_jax.decompositions import gat, gcn, mlp, sage
 from ist_jax.exchange import choose_holder_sharded
-from ist_jax.models import GAT, GCN, MLP, GraphSAGE
+from ist_jax.models import GAT, GCN, MLP, GraphSAGE, LinenModel, linen
 from ist_jax.models.graphs import neighbour_mean, symmetric_mean
 
 ONCE = (*IMAGES, "gcn-scaled", "sage-split-input")  # with one number of subnetworks
@@ -40,7 +40,7 @@ CASES += [
     ("gcn-split-input", 8),
 ]  # of the last, 12 features: padded
 # one of every kind of decomposition; the others slowly
-FAST = {*((name, 4) for name in ("mlp", "custom", "blocks")), ("gcn-split-input", 8)}
+FAST = {*((name, 4) for name in ("mlp", "custom", "nnx", "blocks")), ("gcn-split-input", 8)}
 
 
 by_case = pytest.mark.parametrize("name,num_subnets", also_slowly(FAST, CASES))
@@ -61,15 +61,21 @@ def train_two_steps(decomposition, tx, sub, batch):
     return jax.lax.scan(step, (sub, tx.init(sub)), length=2)[0][0]
 
 
+def unscaled(model):
+    """The model without factors on its sums."""
+    if not isinstance(model, LinenModel):
+        return model
+    module, ones = model.module, {"sum_scale": 1.0, "sum_scales": (), "residual_scales": ()}
+    return linen(module.clone(**{name: one for name, one in ones.items() if hasattr(module, name)}))
+
+
 @functools.cache
 def case(name, num_subnets):
     """All that the tests of one case look at, as numpy arrays."""
     decomposition = DECOMPOSITIONS[name](num_subnets)
     parts = decomposition.partition
     _, labels = shapes_and_labels(decomposition)
-    unscaled = {"sum_scale": 1.0, "sum_scales": (), "residual_scales": ()}
-    full = decomposition.full.module
-    full = full.clone(**{name: one for name, one in unscaled.items() if hasattr(full, name)})
+    full = unscaled(decomposition.full)
 
     @jax.jit
     def compute(params, x, y):
@@ -91,7 +97,7 @@ def case(name, num_subnets):
             return decomposition.subnet.apply(sub, batch["x"]), trained
 
         logits_S, trained_S = jax.lax.map(alone, indices)
-        reference = REFERENCES.get(name, lambda full, p, x, units: full.apply({"params": p}, x))
+        reference = REFERENCES.get(name, lambda full, p, x, units: full.apply(p, x))
         expected_S = jax.lax.map(
             lambda item: reference(full, item[0], x, item[1]), (masked_S, indices)
         )

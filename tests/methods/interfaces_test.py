@@ -100,7 +100,7 @@ def test_a_task_that_selects_by_a_metric_it_does_not_have_is_refused():
 
 
 def test_what_is_no_model_is_refused():
-    with pytest.raises(TypeError, match="a Linen module or has init, apply and measure"):
+    with pytest.raises(TypeError, match="a Linen module, ist_jax.models.nnx.*, or has init"):
         as_model(lambda params, x: x)
 
 

@@ -19,6 +19,7 @@ from cases import (
     chain,
     custom,
     dataset,
+    nnx_custom,
     one_round,
     params_of,
     placements,
@@ -278,7 +279,7 @@ def placed():
 
 
 FAST_PLACED = [("ist", "vmapped"), ("ist", "sharded-4"), ("data-parallel", "sharded-2")]
-FULL = {"ist-custom": custom, "ist-chain": chain}
+FULL = {"ist-custom": custom, "ist-chain": chain, "ist-nnx": nnx_custom}
 PLACED = [
     *(("ist", place) for place in EVERYWHERE if place != "looped"),
     *itertools.product(sorted({*METHODS} - {"ist"}), ("vmapped", "sharded-2", "sharded-8")),
