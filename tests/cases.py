@@ -57,6 +57,7 @@ DECOMPOSITIONS: dict[str, Callable[..., Decomposition]] = {
     ),
     "mlp-split-input": _mlp((16, 8), split_input=True),
     "custom": custom,
+    "custom-scaled": functools.partial(custom, scale="keep"),
     "nnx": nnx_custom,
     "gcn-uneven": _graph(gcn, GCN((18, 8), CLASSES)),
     "gcn-layer-norm": _graph(gcn, GCN((8, 16), CLASSES, norm="layer")),

@@ -40,7 +40,9 @@ CUSTOM_RULES = (
 )
 
 
-def custom(num_subnets: int, partition: str = "balanced") -> Decomposition:
+def custom(
+    num_subnets: int, partition: str = "balanced", scale: str | None = None
+) -> Decomposition:
     return decompose(
         CUSTOM_RULES,
         {"unit": 16, "head": 8},
@@ -49,6 +51,7 @@ def custom(num_subnets: int, partition: str = "balanced") -> Decomposition:
         subnet=CustomModule(-(-16 // num_subnets), -(-8 // num_subnets)),
         example=EXAMPLE,
         partition_name=partition,
+        scale=scale,
     )
 
 

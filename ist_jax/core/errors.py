@@ -1,4 +1,8 @@
-"""Error messages of one line."""
+"""Errors, and their messages of one line."""
+
+
+class ModelError(ValueError):
+    """A module cannot be a model: it keeps state, or draws random numbers without a key."""
 
 
 def first_line(error: BaseException) -> str:

@@ -9,6 +9,7 @@ steps, and writes the units back.
 
 import dataclasses
 import functools
+from collections.abc import Callable, Sequence
 
 import jax
 import optax
@@ -18,13 +19,14 @@ from ist_jax.core.keys import named_key
 from ist_jax.core.partition import Partition
 from ist_jax.core.placement import Placement, vmapped
 from ist_jax.core.task import Task
-from ist_jax.core.types import Indices, Key, Params
+from ist_jax.core.types import Batch, Indices, Key, Params
 from ist_jax.exchange import choose_holder_sharded, one_device, over_mesh
 from ist_jax.methods.base import Method, MethodInfo
 from ist_jax.methods.costs import exchange_costs
 from ist_jax.methods.exchanged import Exchanged
 from ist_jax.methods.optimizer_facts import StateFacts, inspect
 from ist_jax.methods.optimizer_state import check_local, check_noise
+from ist_jax.methods.scale_check import scale_warning
 from ist_jax.methods.state import Plan, State
 from ist_jax.methods.subnet_method import OPT_STATES, Outer, SubnetMethod, exchanged_trees
 
@@ -40,6 +42,13 @@ class Ist(SubnetMethod):
         partition = self.decomposition.partition
         indices = partition.sample(named_key(key, "partition"), state.indices)
         return Plan(indices, synchronised=frozenset([*partition.sizes, None]))
+
+    def warnings(self, make_batch: Callable[[], Batch]) -> Sequence[str]:
+        split = self.decomposition
+        if not split.checks_scale or split.num_subnets == 1 or not split.partition.sizes:
+            return ()
+        warning = scale_warning(split, self.task, make_batch())
+        return (warning,) if warning else ()
 
 
 def drawn_partitions(partition: Partition, seed: int, rounds: int) -> list[Indices]:

@@ -6,7 +6,9 @@ from collections.abc import Callable
 from typing import Any, cast
 
 import flax.linen as nn
+from flax.errors import InvalidRngError
 
+from ist_jax.core.errors import ModelError, first_line
 from ist_jax.core.model import Model, Stats
 from ist_jax.core.types import Array, Key, Params
 from ist_jax.models.norm import STATS
@@ -25,7 +27,7 @@ class LinenModel:
     def init(self, key: Key, example: Any) -> Params:
         variables = self.module.init(key, example)
         if others := sorted(set(variables) - {"params", STATS}):
-            raise ValueError(
+            raise ModelError(
                 "a model's only variables are its parameters; "
                 f"{type(self.module).__name__} has {others}: "
                 "use ist_jax.models.BatchNorm, which keeps no running statistics"
@@ -37,7 +39,14 @@ class LinenModel:
     ) -> Array:
         variables = {"params": params} | ({STATS: stats} if stats else {})
         rngs = None if key is None else {"dropout": key}
-        return cast(Array, self.module.apply(variables, inputs, rngs=rngs))
+        try:
+            return cast(Array, self.module.apply(variables, inputs, rngs=rngs))
+        except InvalidRngError as error:
+            raise ModelError(
+                "a Linen model draws random numbers from the stream 'dropout', and none without a "
+                f"key; {type(self.module).__name__} does ({first_line(error)}): turn dropout off "
+                "by `deterministic=not self.has_rng('dropout')`"
+            ) from error
 
     def measure(self, params: Params, inputs: Any) -> Stats:
         _, updates = self.module.apply({"params": params}, inputs, mutable=[STATS])

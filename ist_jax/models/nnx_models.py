@@ -16,6 +16,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.tree_util import tree_flatten_with_path
 from jax.typing import DTypeLike
 
+from ist_jax.core.errors import ModelError
 from ist_jax.core.keys import named_key
 from ist_jax.core.model import Model, Stats
 from ist_jax.core.trees import leaf_names, map_with_names
@@ -148,14 +149,14 @@ def _other_variables(others: Any) -> dict[str, str]:
 
 
 def _check_others(others: dict[str, str]) -> None:
-    """Raises ValueError if a module has arrays other than parameters and random streams."""
+    """Raises ModelError if a module has arrays other than parameters and random streams."""
     if not others:
         return
     remedy = "compute it in __call__, or make it an nnx.Param"
     if "BatchStat" in others.values():
         remedy = "use ist_jax.models.NnxBatchNorm, which keeps no running statistics"
     found = ", ".join(f"{name} ({kind})" for name, kind in others.items())
-    raise ValueError(
+    raise ModelError(
         f"an NNX module's only arrays are its parameters, and it has {found}: {remedy}"
     )
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import itertools
 import pathlib
 from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any
@@ -22,7 +23,7 @@ from ist_jax.training.divergence import REMEDY, check_loss, check_metrics, check
 from ist_jax.training.evaluator import Evaluator
 from ist_jax.training.local_losses import LocalLosses
 from ist_jax.training.loggers import Logger, Terminal
-from ist_jax.training.outputs import check_outputs
+from ist_jax.training.outputs import check_outputs, method_warnings
 from ist_jax.training.recorder import Recorder
 from ist_jax.training.results import Results, Stopped
 from ist_jax.training.run_state import RunState
@@ -264,7 +265,8 @@ def run(
     Args:
       phases: `Phase`s, or tuples of their fields.
       task: loss, batch and metrics.
-      dataset: training, validation and test data. Its warnings are logged first.
+      dataset: training, validation and test data. Its warnings and the methods' are logged
+        first.
       config: see `LoopConfig`.
       workdir: folder for metrics.jsonl, summary.json, TensorBoard events and checkpoints; None
         writes nothing. A run resumes from the newest checkpoint in its workdir.
@@ -300,6 +302,7 @@ def run(
         opened = Workdir(workdir, lambda text: recorder.say({}, text))
         closing.callback(opened.close)
         recorder.add_first(opened, opened.history)
-        for warning in dataset.warnings:
+        about_methods = (method_warnings(phase.method, task, dataset) for phase in phases)
+        for warning in dict.fromkeys([*dataset.warnings, *itertools.chain(*about_methods)]):
             recorder.say({}, f"warning: {warning}")
         return _Run(phases, task, dataset, config, recorder, opened, stop)(start)

@@ -24,6 +24,7 @@ from cases import (
 )
 from laws import check_law_6, masks, shapes_and_labels
 
+from ist_jax.core.scaled import ScaledModel
 from ist_jax.core.subnet import extract, extract_all, label_axes, map_labels, merge
 from ist_jax.core.trees import check_all_match
 from ist_jax.decompositions import gat, gcn, mlp, sage
@@ -63,6 +64,8 @@ def train_two_steps(decomposition, tx, sub, batch):
 
 def unscaled(model):
     """The model without factors on its sums."""
+    if isinstance(model, ScaledModel):
+        return model.model
     if not isinstance(model, LinenModel):
         return model
     module, ones = model.module, {"sum_scale": 1.0, "sum_scales": (), "residual_scales": ()}
