@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from custom_models import CLASSES, EXAMPLE, FEATURES, chain, custom
+from custom_models import CLASSES, EXAMPLE, FEATURES, chain, custom, recurrent
 from twins import nnx_custom
 
 from ist_jax import data_parallel, ensemble, ist, replicated
@@ -71,6 +71,7 @@ DECOMPOSITIONS: dict[str, Callable[..., Decomposition]] = {
     "gat-split-input": _graph(
         gat, GAT((8,), CLASSES, heads=2, norm="layer"), split_input=True, split_output=False
     ),
+    "recurrent": recurrent,
     "chain": chain,
     "blocks": _images(blocks, PreActResNet((1, 6), CLASSES, width=4), stages=(2,)),
     "filters": _images(filters, ResNet((2,), CLASSES, width=6)),
@@ -126,6 +127,7 @@ METHODS: dict[str, Callable[..., Method]] = {
     "ist": _ist(two_groups),
     "ist-custom": _ist(custom),
     "ist-chain": _ist(chain),
+    "ist-recurrent": _ist(recurrent),
     "ist-nnx": _ist(nnx_custom),
     "ist-carry": _ist(two_groups, optax.adam(1e-2), opt_state="carry"),
     "ist-outer": _ist(two_groups, outer_tx=NESTEROV),

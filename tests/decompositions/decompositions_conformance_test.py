@@ -38,6 +38,7 @@ CASES += [
     ("mlp", 8),
     ("mlp-uneven", 8),
     ("custom", 2),
+    ("recurrent", 2),
     ("gcn-split-input", 8),
 ]  # of the last, 12 features: padded
 # one of every kind of decomposition; the others slowly

@@ -24,6 +24,7 @@ from cases import (
     params_of,
     placements,
     random_params,
+    recurrent,
     rounds,
     two_groups,
 )
@@ -279,7 +280,7 @@ def placed():
 
 
 FAST_PLACED = [("ist", "vmapped"), ("ist", "sharded-4"), ("data-parallel", "sharded-2")]
-FULL = {"ist-custom": custom, "ist-chain": chain, "ist-nnx": nnx_custom}
+FULL = {"ist-custom": custom, "ist-chain": chain, "ist-nnx": nnx_custom, "ist-recurrent": recurrent}
 PLACED = [
     *(("ist", place) for place in EVERYWHERE if place != "looped"),
     *itertools.product(sorted({*METHODS} - {"ist"}), ("vmapped", "sharded-2", "sharded-8")),
