@@ -1,5 +1,6 @@
 """Networks written twice, in Linen and in NNX, with the map between their parameters' names."""
 
+import functools
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -13,7 +14,7 @@ from ist_jax import decompose
 from ist_jax.core.trees import leaf_names, match
 from ist_jax.core.types import Rules
 from ist_jax.decompositions import Decomposition
-from ist_jax.models import NnxBatchNorm
+from ist_jax.models import NnxBatchNorm, linen
 from ist_jax.models import nnx as nnx_model
 
 
@@ -152,31 +153,29 @@ class Twins(NamedTuple):
         first, rest = name.split("/", 1)
         return f"{self.names.get(first, first)}/{rest}"
 
-    def models(self, num_subnets: int = 1, **options: Any) -> tuple[Any, Any]:
-        """The models of a subnetwork in Linen and in NNX."""
+    def model(self, framework: str, num_subnets: int = 1) -> Any:
+        """The model of a subnetwork in 'linen' or 'nnx'."""
         sizes = [size // num_subnets for size in self.sizes.values()]
-        return self.linen(*sizes, **options), nnx_model(
-            lambda rngs: self.nnx(*sizes, **options, rngs=rngs)
-        )
+        if framework == "linen":
+            return linen(self.linen(*sizes))
+        return nnx_model(lambda rngs: self.nnx(*sizes, rngs=rngs))
 
-    def decompositions(self, num_subnets: int) -> tuple[Decomposition, Decomposition]:
-        """The same decomposition in Linen and in NNX."""
-        shapes = jax.eval_shape(self.models()[0].init, jax.random.key(0), EXAMPLE)["params"]
-        in_nnx = tuple(
-            (self._nnx_name(name), match(self.rules, name)) for name in leaf_names(shapes)
-        )
-        return tuple(
-            decompose(
-                rules,
-                self.sizes,
-                num_subnets=num_subnets,
-                full=full,
-                subnet=subnet,
-                example=EXAMPLE,
-            )
-            for rules, full, subnet in zip(
-                (self.rules, in_nnx), self.models(), self.models(num_subnets)
-            )
+    def decomposition(
+        self, framework: str, num_subnets: int, partition: str = "balanced"
+    ) -> Decomposition:
+        """The decomposition of the model in 'linen' or 'nnx'."""
+        rules = self.rules
+        if framework == "nnx":
+            shapes = jax.eval_shape(self.model("linen").init, jax.random.key(0), EXAMPLE)
+            rules = [(self._nnx_name(name), match(rules, name)) for name in leaf_names(shapes)]
+        return decompose(
+            rules,
+            self.sizes,
+            num_subnets=num_subnets,
+            full=self.model(framework),
+            subnet=self.model(framework, num_subnets),
+            example=EXAMPLE,
+            partition_name=partition,
         )
 
 
@@ -213,26 +212,4 @@ TWINS = {
 }
 
 
-def nnx_custom(num_subnets: int, partition: str = "balanced") -> Decomposition:
-    """`custom` in NNX, with rules of its own names."""
-    full, subnet = (
-        nnx_model(lambda rngs, share=share: NnxCustom(16 // share, 8 // share, rngs=rngs))
-        for share in (1, num_subnets)
-    )
-    return decompose(
-        (
-            (r"branches/0/kernel", (None, "unit")),
-            (r"norm/.*", ("unit",)),
-            (r"branches/1/kernel", (None, "head", None)),
-            (r"branches/1/bias", ("head", None)),
-            (r"mix/kernel", ("head", None, "unit")),
-            (r"head/kernel", ("unit", None)),
-            (r"head/bias", None),
-        ),
-        {"unit": 16, "head": 8},
-        num_subnets=num_subnets,
-        full=full,
-        subnet=subnet,
-        example=EXAMPLE,
-        partition_name=partition,
-    )
+nnx_custom = functools.partial(TWINS["mlp"].decomposition, "nnx")

@@ -9,14 +9,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from ist_jax.core.decomposition import Decomposition
+from ist_jax.core.model import Model
 from ist_jax.core.scaled import ScaledModel, summed_groups
 from ist_jax.core.subnet import extract, label_axes
 from ist_jax.core.task import Task
-from ist_jax.core.types import Array, Batch, Params
+from ist_jax.core.types import Array, Batch, Indices, Params
 from ist_jax.methods.local_batch import local_batch
 
 TOLERANCE = 0.1  # of the outputs' deviation
 UNEVEN_TOLERANCE = 0.4  # if some units have one copy more than others
+CHANGE = 0.01  # by a factor on one group's sums, of the outputs' deviation; with a norm, about 0
 
 
 def scale_warning(decomposition: Decomposition, task: Task, batch: Batch) -> str:
@@ -34,22 +36,22 @@ def scale_warning(decomposition: Decomposition, task: Task, batch: Batch) -> str
     sizes, slots = decomposition.partition.sizes, decomposition.partition.slots
     is_even = all(size % slots[group] == 0 for group, size in sizes.items())
     tolerance = TOLERANCE if is_even else UNEVEN_TOLERANCE
-    (gap,) = _gaps(decomposition, task, batch, [{}])
+    gap, _ = _gaps(decomposition, task, batch, [])
     if not gap > tolerance:
         return ""
     of_group = _factors_by_group(decomposition)
-    gaps = _gaps(decomposition, task, batch, list(of_group.values()))
-    groups = [group for group, scaled in zip(of_group, gaps) if abs(scaled - gap) > 0.01 * gap]
+    _, changes = _gaps(decomposition, task, batch, list(of_group.values()))
+    groups = [group for group, change in zip(of_group, changes) if change > CHANGE]
     return _text(decomposition.num_subnets, float(gap), groups)
 
 
 def _text(num_subnets: int, gap: float, groups: list[str]) -> str:
     of_groups = f" of {groups}" if groups else ""
     return (
-        "a full model computes what equal subnetworks would, and with random units its outputs "
-        f"differ by {gap:.0%} of their deviation: it sums over num_subnets={num_subnets} times as "
-        f"many units{of_groups} as a subnetwork; normalise these sums, or pass scale='keep' to "
-        "decompose (scale='none' if they are meant to be so)"
+        f"the full model sums over num_subnets={num_subnets} times as many units{of_groups} as a "
+        "subnetwork, and no norm or factor makes up for it (its outputs differ from those of equal "
+        f"subnetworks by {gap:.0%}): pass scale='keep' to decompose, which multiplies these sums "
+        "by 1/num_subnets, or normalise them (scale='none' turns this warning off)"
     )
 
 
@@ -69,21 +71,23 @@ def _factors_by_group(decomposition: Decomposition) -> dict[str, dict[str, float
 
 def _gaps(
     decomposition: Decomposition, task: Task, batch: Batch, factors: Sequence[Mapping[str, float]]
-) -> list[Array]:
-    """For each of the factors on parameters, how far the full model is from a subnetwork."""
+) -> tuple[Array, list[Array]]:
+    """How far the full model is from a subnetwork, and what each of the factors changes in it."""
     sizes, slots = decomposition.partition.sizes, decomposition.partition.slots
     units = {group: jnp.arange(count) for group, count in slots.items()}
     copies = {group: jnp.arange(size) % slots[group] for group, size in sizes.items()}
 
-    def compute(params: Params, batch: Batch) -> list[Array]:
+    def compute(params: Params, batch: Batch) -> tuple[Array, list[Array]]:
         labels = label_axes(params, decomposition.rules, sizes)
-        of = lambda units: (
-            extract(params, labels, units),
-            local_batch(decomposition, batch, units),
-        )
-        expected = task.predict(decomposition.subnet, *of(units))
-        scaled = [ScaledModel(decomposition.full, each) for each in factors]
-        return [_gap(task.predict(model, *of(copies)), expected) for model in scaled]
+
+        def outputs(model: Model, units: Indices) -> Any:
+            local = local_batch(decomposition, batch, units)
+            return task.predict(model, extract(params, labels, units), local)
+
+        full = outputs(decomposition.full, copies)
+        scaled = [outputs(ScaledModel(decomposition.full, each), copies) for each in factors]
+        gap = _gap(full, outputs(decomposition.subnet, units))
+        return gap, [_gap(each, full) for each in scaled]
 
     return jax.jit(compute)(_random_params(decomposition), batch)
 

@@ -24,7 +24,7 @@ X = np.random.default_rng(0).normal(size=(6, FEATURES)).astype(np.float32)
 
 @functools.cache
 def decompositions(network):
-    return TWINS[network].decompositions(2)
+    return [TWINS[network].decomposition(name, 2) for name in ("linen", "nnx")]
 
 
 def start_params(network):
