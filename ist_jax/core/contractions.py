@@ -90,8 +90,8 @@ def _transpose(equation: Any, inputs: Sequence[_View], uses: Uses) -> Sequence[_
 
 
 def _broadcast(equation: Any, inputs: Sequence[_View], uses: Uses) -> Sequence[_View]:
-    from_dimension = dict(zip(equation.params["broadcast_dimensions"], inputs[0] or ()))
-    return [tuple(from_dimension.get(d, frozenset()) for d in range(len(equation.params["shape"])))]
+    axes = dict(zip(equation.params["broadcast_dimensions"], inputs[0] or ()))
+    return [tuple(axes.get(d, frozenset[Axis]()) for d in range(len(equation.params["shape"])))]
 
 
 def _reshape(equation: Any, inputs: Sequence[_View], uses: Uses) -> Sequence[_View]:
