@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cases import BATCH, DECOMPOSITIONS, SGD, TASK, dataset, params_of, random_params, rounds
+from cases import BATCH, DECOMPOSITIONS, SGD, TASK, dataset, random_params
 from custom_models import CUSTOM_RULES, EXAMPLE, CustomModule, custom
 from laws import assert_close
 from twins import TWINS
@@ -15,6 +15,7 @@ from ist_jax import Phase, decompose, ensemble, ist, replicated, run
 from ist_jax.core.scaled import ScaledModel
 from ist_jax.core.subnet import extract, label_axes
 from ist_jax.methods.scale_check import scale_warning
+from ist_jax.training.outputs import method_warnings
 
 SIZES = {"unit": 16, "head": 8}
 
@@ -78,17 +79,18 @@ def test_a_factor_of_one_leaves_the_model_as_it_is(scale):
 
 
 def test_a_dense_phase_trains_the_function_that_is_evaluated():
-    """Local SGD on one worker is plain training of the scaled model."""
-    split, data = scaled("keep"), dataset()
-    params = random_params(split)
-    method = ist(replicated(split, 1), TASK, SGD, batch_size=BATCH)
-    gradient = jax.grad(lambda p: split.full.apply(p, x()).sum())(params)
-    plain = jax.grad(lambda p: split.full.model.apply(p, x()).sum())(split.full.fold(params))
-    assert_close(gradient["mix"]["kernel"], plain["mix"]["kernel"] / 4)
-    assert_close(gradient["head"]["bias"], plain["head"]["bias"])
-    state, _ = rounds(method, 1, 1, data)
-    assert method.decomposition.subnet is split.full
-    assert params_of(method, state)["mix"]["kernel"].shape == (8, 2, 16)
+    """The gradient of a scaled parameter is scaled, and that of the others is not."""
+    split = scaled("keep")
+    assert replicated(split, 1).subnet is split.full
+    params, gradient = random_params(split), jax.grad(lambda p, m: m.apply(p, x()).sum())
+    ours, plain = jax.jit(
+        lambda params: (
+            gradient(params, split.full),
+            gradient(split.full.fold(params), split.full.model),
+        )
+    )(params)
+    assert_close(ours["mix"]["kernel"], plain["mix"]["kernel"] / 4)
+    assert_close(ours["head"]["bias"], plain["head"]["bias"])
 
 
 @pytest.mark.parametrize(
@@ -191,6 +193,12 @@ def warned(method):
     return [text for text in lines.texts if "scale='keep'" in text]
 
 
+def test_ist_warns_before_training():
+    (text,) = method_warnings(ist(custom(2), TASK, SGD, batch_size=BATCH), TASK, dataset())
+    assert text.startswith("the full model sums over num_subnets=2 times as many units of ['unit',")
+
+
+@pytest.mark.slow
 def test_a_run_of_ist_warns_first():
     (text,) = warned(ist(custom(2), TASK, SGD, batch_size=BATCH))
     assert text.startswith("warning: the full model sums over num_subnets=2 times as many units")

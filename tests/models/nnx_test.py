@@ -67,17 +67,19 @@ def test_law_12_two_rounds_have_the_same_bits(network):
 
 def test_measured_statistics_are_the_same():
     """Also where they are used: every prediction then depends on its example alone."""
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def compute(model, params):
+        stats = model.measure(params, X)
+        logits = model.apply(params, X), model.apply(params, X[:2])
+        return stats["norm"], *logits, model.apply(params, X[:2], stats=stats)
+
     models = [split.full for split in decompositions("mlp")]
-    (mean, var), (nnx_mean, nnx_var) = (
-        (stats["norm"]["mean"], stats["norm"]["var"])
-        for stats in (m.measure(p, X) for m, p in zip(models, start_params("mlp")))
-    )
-    np.testing.assert_array_equal(mean.reshape(-1), nnx_mean)
-    np.testing.assert_array_equal(var.reshape(-1), nnx_var)
-    model, params = models[1], start_params("mlp")[1]
-    stats = model.measure(params, X)
-    assert_close(model.apply(params, X[:1], stats=stats), model.apply(params, X)[:1])
-    assert np.abs(model.apply(params, X[:2]) - model.apply(params, X)[:2]).max() > 1e-2
+    results = [compute(*each) for each in zip(models, start_params("mlp"))]
+    (in_linen, *_), (in_nnx, logits, of_two, calibrated) = results
+    jax.tree.map(lambda a, b: np.testing.assert_array_equal(a.ravel(), b), in_linen, in_nnx)
+    assert_close(calibrated, logits[:2])
+    assert np.abs(of_two - logits[:2]).max() > 1e-2
     assert decompositions("transformer")[1].full.measure(start_params("transformer")[1], X) == {}
 
 
@@ -86,15 +88,19 @@ def dropout_model(rate=0.5):
 
 
 def test_dropout_is_on_with_a_key_and_reproducible_by_it():
-    model = dropout_model()
-    params = model.init(ROOT, EXAMPLE)
-    apply = jax.jit(lambda key: model.apply(params, X, key=key))
-    np.testing.assert_array_equal(apply(ROOT), apply(ROOT))
-    assert (apply(ROOT) != apply(jax.random.key(9))).any()
-    off, without = model.apply(params, X), dropout_model(0.0)
-    np.testing.assert_array_equal(off, without.apply(params, X))
-    np.testing.assert_array_equal(off, without.apply(params, X, key=ROOT))
-    assert_close(model.apply(params, X, key=ROOT), apply(ROOT), 1e-3, 1e-4)
+    model, without = dropout_model(), dropout_model(0.0)
+
+    @jax.jit
+    def outputs(key):
+        params = without.init(ROOT, EXAMPLE)
+        off = [model.apply(params, X), without.apply(params, X), without.apply(params, X, key=key)]
+        return model.apply(params, X, key=key), off
+
+    (on, off), (again, _), (other, _) = (outputs(key) for key in (ROOT, ROOT, jax.random.key(9)))
+    np.testing.assert_array_equal(on, again)
+    assert (on != other).any() and (on != off[0]).any()
+    for outputs_without_dropout in off[1:]:
+        np.testing.assert_array_equal(outputs_without_dropout, off[0])
 
 
 def test_streams_have_different_random_numbers():
@@ -155,16 +161,24 @@ class Unrolled(nnx.Module):
 
 
 def test_a_loop_over_layers_computes_what_unrolled_layers_do():
-    looped, unrolled = nnx_model(Stacked), nnx_model(Unrolled)
-    params = looped.init(ROOT, EXAMPLE)
-    layers = {str(i): jax.tree.map(lambda leaf: leaf[i], params["layers"]) for i in range(3)}  # noqa: B023
-    stats = looped.measure(params, X)
-    expected = unrolled.measure({"layers": layers}, X)
-    assert stats["layers"]["norm"]["mean"].shape == (3, FEATURES)
-    assert_close(stats["layers"]["norm"]["mean"][2], expected["layers"]["2"]["norm"]["mean"])
-    assert_close(looped.apply(params, X), unrolled.apply({"layers": layers}, X))
-    assert_close(looped.apply(params, X[:1], stats=stats), looped.apply(params, X)[:1])
-    dropped = looped.apply(params, X, key=ROOT)
+    @jax.jit
+    def compute():
+        looped, unrolled = nnx_model(Stacked), nnx_model(Unrolled)
+        params = looped.init(ROOT, EXAMPLE)
+        layer = lambda i: jax.tree.map(lambda leaf: leaf[i], params["layers"])
+        layers = {"layers": {str(i): layer(i) for i in range(3)}}
+        stats = looped.measure(params, X)
+        expected = unrolled.measure(layers, X)["layers"]["2"]["norm"]["mean"]
+        pairs = [
+            (stats["layers"]["norm"]["mean"][2], expected),
+            (looped.apply(params, X), unrolled.apply(layers, X)),
+            (looped.apply(params, X[:1], stats=stats), unrolled.apply(layers, X)[:1]),
+        ]
+        return pairs, looped.apply(params, X, key=ROOT)
+
+    pairs, dropped = compute()
+    for actual, expected in pairs:
+        assert_close(actual, expected)
     assert 0.3 < (dropped == 0).mean() < 0.7
 
 
