@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ist_jax.version import __version__
 
 if TYPE_CHECKING:
-    from ist_jax import data, tasks
+    from ist_jax import data, models, tasks
     from ist_jax.core.subnet import extract, label_axes, merge
     from ist_jax.decompositions import decompose, replicated
     from ist_jax.methods import (
@@ -25,7 +25,12 @@ if TYPE_CHECKING:
     from ist_jax.training.config import LoopConfig, Phase
     from ist_jax.training.loop import run
 
-_MODULES = {"data": "ist_jax.data", "export": "ist_jax.training.export", "tasks": "ist_jax.tasks"}
+_MODULES = {
+    "data": "ist_jax.data",
+    "export": "ist_jax.training.export",
+    "models": "ist_jax.models",
+    "tasks": "ist_jax.tasks",
+}
 _NAMES = {
     "LoopConfig": "ist_jax.training.config",
     "Phase": "ist_jax.training.config",
@@ -59,6 +64,7 @@ __all__ = [
     "label_axes",
     "local_sgd",
     "merge",
+    "models",
     "replicated",
     "run",
     "sparse_loco",

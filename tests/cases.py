@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from custom_models import CLASSES, EXAMPLE, FEATURES, chain, custom
+from custom_models import CLASSES, EXAMPLE, FEATURES, chain, custom, recurrent
+from twins import nnx_custom
 
 from ist_jax import data_parallel, ensemble, ist, replicated, sparse_loco, streaming_diloco
 from ist_jax.core.placement import Placement, looped, sharded, subnet_mesh, vmapped
@@ -79,6 +80,8 @@ DECOMPOSITIONS: dict[str, Callable[..., Decomposition]] = {
     "mlp-split-input": _mlp((16, 8), split_input=True),
     "mlp-affine-output": _mlp((16,), {"affine_output": True}),
     "custom": custom,
+    "custom-scaled": functools.partial(custom, scale="keep"),
+    "nnx": nnx_custom,
     "gcn-uneven": _graph(gcn, GCN((18, 8), CLASSES)),
     "gcn-layer-norm": _graph(gcn, GCN((8, 16), CLASSES, norm="layer")),
     "gcn-split-input": _graph(gcn, GCN((16,), CLASSES), split_input=True, split_output=False),
@@ -91,6 +94,7 @@ DECOMPOSITIONS: dict[str, Callable[..., Decomposition]] = {
     "gat-split-input": _graph(
         gat, GAT((8,), CLASSES, heads=2, norm="layer"), split_input=True, split_output=False
     ),
+    "recurrent": recurrent,
     "chain": chain,
     "blocks": _images(blocks, PreActResNet((1, 6), CLASSES, width=4), stages=(2,)),
     "filters": _images(filters, ResNet((2,), CLASSES, width=6)),
@@ -180,6 +184,8 @@ METHODS: dict[str, Callable[..., Method]] = {
     "ist": _ist(two_groups),
     "ist-custom": _ist(custom),
     "ist-chain": _ist(chain),
+    "ist-recurrent": _ist(recurrent),
+    "ist-nnx": _ist(nnx_custom),
     "ist-carry": _ist(two_groups, optax.adam(1e-2), opt_state="carry"),
     "ist-outer": _ist(two_groups, outer_tx=NESTEROV),
     "ist-copies": _ist(custom, optax.adam(1e-2), opt_state="carry", average_every=2),
@@ -271,13 +277,14 @@ def inputs(decomposition: Decomposition, count: int = 8, seed: int = 1) -> Any:
     rng = np.random.default_rng(seed)
     if reads_tokens(decomposition):
         return rng.integers(0, CLASSES, (count, *decomposition.example.shape[1:]))
-    if type(decomposition.full.module) not in FIRST_PRODUCTS:
+    kind = type(getattr(decomposition.full, "module", None))
+    if kind not in FIRST_PRODUCTS:
         return rng.normal(size=(count, *decomposition.example.shape[1:])).astype(np.float32)
     split = np.eye(3, count, dtype=bool)
     edges = rng.integers(0, count, (2, 2 * count))
     y = np.zeros(count, int)
     raw = RawGraph(rng.normal(size=(count, FEATURES)).astype(np.float32), y, edges, *split)
-    data = graph_dataset(raw, first_product=FIRST_PRODUCTS[type(decomposition.full.module)])
+    data = graph_dataset(raw, first_product=FIRST_PRODUCTS[kind])
     return data.arrays("test")["graph"]
 
 

@@ -43,7 +43,7 @@ def csv_digits(tmp_path, monkeypatch):
 
 def test_there_is_an_example_of_each_addition():
     rooms = [path.split("/")[1] for path in EXAMPLES]
-    assert rooms == ["decompositions", "methods", "tasks", "data"]
+    assert rooms == ["decompositions", "decompositions", "methods", "tasks", "data"]
     for path in EXAMPLES:
         importlib.import_module(".".join(path.split("/")[:2]))  # the room that it goes to
 
@@ -63,6 +63,17 @@ def test_the_examples_train_together(examples, csv_digits):
     assert results.summary["selection"] == {"metric": "error", "best": "min"}
     assert results.summary["selected"]["test"]["error"] < 0.3
     assert set(results.summary["last"]["test"]) == {"margin", "error"}
+
+
+def test_the_rules_of_the_linen_example_fit_its_twin_in_nnx(examples):
+    """The same logits of the same parameters."""
+    example, options = jax.ShapeDtypeStruct((1, 8), np.float32), dict(num_subnets=4)
+    linen = examples.gated.gated(examples.gated.Gated(32, 3), example, **options)
+    nnx = examples.gated_nnx.gated_nnx(
+        examples.gated.RULES, example, width=32, num_classes=3, **options
+    )
+    params, x = linen.init(jax.random.key(0)), np.ones((2, 8), np.float32)
+    np.testing.assert_array_equal(linen.full.apply(params, x), nnx.full.apply(params, x))
 
 
 def test_the_lazy_method_keeps_units_in_some_rounds(examples):

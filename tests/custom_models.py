@@ -40,7 +40,9 @@ CUSTOM_RULES = (
 )
 
 
-def custom(num_subnets: int, partition: str = "balanced") -> Decomposition:
+def custom(
+    num_subnets: int, partition: str = "balanced", scale: str | None = None
+) -> Decomposition:
     return decompose(
         CUSTOM_RULES,
         {"unit": 16, "head": 8},
@@ -49,6 +51,40 @@ def custom(num_subnets: int, partition: str = "balanced") -> Decomposition:
         subnet=CustomModule(-(-16 // num_subnets), -(-8 // num_subnets)),
         example=EXAMPLE,
         partition_name=partition,
+        scale=scale,
+    )
+
+
+class Recurrent(nn.Module):
+    """Two steps of a recurrent network; one group labels both axes of its kernel."""
+
+    width: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        cell = nn.Dense(self.width, name="recurrent")
+        h = nn.tanh(nn.Dense(self.width, use_bias=False, name="input")(x))
+        h = nn.tanh(cell(nn.tanh(cell(h))))
+        return nn.Dense(CLASSES, name="head")(h)
+
+
+def recurrent(num_subnets: int, partition: str = "balanced") -> Decomposition:
+    return decompose(
+        (
+            (r"input/kernel", (None, "unit")),
+            (r"recurrent/kernel", ("unit", "unit")),
+            (r"recurrent/bias", ("unit",)),
+            (r"head/kernel", ("unit", None)),
+            (r"head/bias", None),
+        ),
+        {"unit": 18},
+        num_subnets=num_subnets,
+        full=Recurrent(18),
+        subnet=Recurrent(-(-18 // num_subnets)),
+        padded=Recurrent(num_subnets * -(-18 // num_subnets)),
+        example=EXAMPLE,
+        partition_name=partition,
+        pad_safe=True,
     )
 
 

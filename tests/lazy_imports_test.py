@@ -9,7 +9,15 @@ import ist_jax
 
 ROOT = pathlib.Path(__file__).parent.parent
 BASE = "import jax, flax.linen, optax; "
-LAZY = ("orbax", "sklearn", "matplotlib", "tensorflow_datasets", "tensorboardX", "tqdm")
+LAZY = (
+    "orbax",
+    "sklearn",
+    "matplotlib",
+    "tensorflow_datasets",
+    "tensorboardX",
+    "tqdm",
+    "flax.nnx",
+)
 TIMED = (
     "import time; began = time.perf_counter(); import ist_jax; print(time.perf_counter() - began)"
 )
@@ -29,7 +37,10 @@ def test_the_import_takes_little_beyond_jax_flax_and_optax():
 
 def test_what_only_some_users_need_is_not_imported():
     assert printed("import ist_jax; " + LOADED) == []
-    used = "import ist_jax; ist_jax.ist; ist_jax.run; ist_jax.data.load; ist_jax.tasks; "
+    used = (
+        "import ist_jax; ist_jax.ist; ist_jax.run; ist_jax.decompose; "
+        "ist_jax.data.load; ist_jax.tasks; "
+    )
     assert printed(used + LOADED) == printed(BASE + LOADED), "those that JAX and Flax load"
 
 

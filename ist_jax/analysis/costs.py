@@ -81,7 +81,7 @@ def _block_bytes(label: Label, leaf: Any, partition: Partition, group: str, code
         if partition.equal_blocks
         else partition.slots[group] / partition.num_subnets
     )
-    entries = _entries(label, leaf, {**partition.slots, group: pair})
+    entries = _entries(label, leaf, partition.slots) // partition.slots[group] * pair
     bytes_per_entry = codec.bits / 8 if codec.bits else leaf.dtype.itemsize
     return entries * bytes_per_entry + pair * codec.unit_bytes
 

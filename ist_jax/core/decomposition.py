@@ -26,6 +26,8 @@ class Decomposition(NamedTuple):
       ordered: whether the order of a group's units matters, as it does for blocks in a loop
         (`models.residual.repeated`). Evaluation restores their original order; over a mesh, it
         fetches one block at a time.
+      checks_scale: whether a run first compares the full model with a subnetwork, and warns if its
+        sums over units are larger (`methods.scale_check`).
     """
 
     rules: Rules
@@ -36,6 +38,7 @@ class Decomposition(NamedTuple):
     example: Any
     padded: Model | None = None
     ordered: bool = False
+    checks_scale: bool = False
 
     @property
     def num_subnets(self) -> int:
@@ -56,4 +59,5 @@ def replicated(decomposition: Decomposition, num_workers: int) -> Decomposition:
         partition=partition("fixed", {}, num_workers),
         subnet=decomposition.full,
         padded=None,
+        checks_scale=False,
     )

@@ -1,4 +1,4 @@
-"""Error messages of one line."""
+"""Errors, and their messages of one line."""
 
 
 class ModelError(ValueError):

@@ -25,7 +25,8 @@ class Label(NamedTuple):
     """How one leaf is synchronised.
 
     Attributes:
-      axes: the group of every axis; None for an axis without a group.
+      axes: the group of every axis; None for an axis without a group. Where one group labels two
+        axes, as those of a recurrent kernel, a subnetwork holds the entries between its units.
       averaged: whether a leaf without groups is averaged over the subnetworks. If not, all copies
         are equal, as an optimizer's step counts are, and the first one is taken.
     """
@@ -51,12 +52,6 @@ def _label(name: str, leaf: Any, rules: Rules, sizes: Mapping[str, int]) -> Labe
         raise ValueError(
             f"a rule names every axis: {name!r} has shape {leaf.shape}, but its rule is {axes}; "
             "give it one entry per axis"
-        )
-    named = [group for group in axes if group is not None]
-    if len(set(named)) < len(named):
-        raise ValueError(
-            f"a group may label one axis of a leaf, but {name!r} has {axes}: "
-            "give each axis a different group"
         )
     for axis, (group, length) in enumerate(zip(axes, leaf.shape)):
         if group is not None and group not in sizes:

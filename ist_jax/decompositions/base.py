@@ -1,4 +1,4 @@
-"""`decompose` makes a decomposition of any model from a rules table."""
+"""`decompose` makes a decomposition of any model from a rules table, and checks that they fit."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,6 +6,8 @@ from typing import Any
 from ist_jax.core.decomposition import Decomposition
 from ist_jax.core.partition import partition
 from ist_jax.core.types import Rules
+from ist_jax.decompositions.checks import check_models
+from ist_jax.decompositions.scaling import Scale, with_scaled_sums
 from ist_jax.models.linen import as_model
 
 PADDING_REMEDY = (
@@ -29,14 +31,18 @@ def decompose(
     min_units: int = 0,
     padded: Any = None,
     ordered: bool = False,
+    scale: Scale | None = None,
+    checks: bool = True,
 ) -> Decomposition:
-    """The decomposition of any model. Models are Linen modules or `ist_jax.core.model.Model`s.
+    """The decomposition of any model.
+
+    A model is a Linen module, `ist_jax.models.nnx(make)` or another `ist_jax.core.model.Model`.
 
     Args:
       rules: (path regex, group per axis), or (path regex, None) for a leaf that all subnetworks
         share. The first rule that matches the full name of a parameter wins (`re.fullmatch`). In
         a nested module, that name is 'mlp/hidden/kernel', so write '.*/hidden/kernel'. Every leaf
-        needs a rule and every rule a leaf, which `ist` checks.
+        needs a rule and every rule a leaf.
       sizes: group -> number of units in the full model.
       num_subnets: S.
       full: the full model.
@@ -52,9 +58,18 @@ def decompose(
         subnetwork holds. If it is above size / S, `subnet` has that many units.
       padded: the same model with S * ceil(size / S) units in every group; see `Decomposition`.
       ordered: whether the order of units matters, as it does for blocks; see `Decomposition`.
+      scale: factor on sums over units in the full model, which have S times as many terms as in a
+        subnetwork: 'keep' (times 1/S), 'sqrt' (times 1/sqrt(S)), 'none', or a mapping from some
+        groups to factors. The parameters that sum over a group are multiplied by it whenever the
+        full model is applied. None: nothing is scaled, and a run of `ist` warns if a sum over units
+        has neither a norm nor a factor (not if `ordered`).
+      checks: whether to trace the models here, and to compare their sums before a run. Without it,
+        a decomposition is made sooner, and `ist` finds some of the errors.
 
     Raises:
-      ValueError: a group has fewer than S units, or S does not divide it and padding is not safe.
+      ValueError: a group has fewer than S units, or S does not divide it and padding is not safe;
+        the rules, models and example do not fit together (`check_models`); `scale` names an unknown
+        group, or one that no parameter sums over.
       TypeError: `full`, `subnet` or `padded` is not a model.
     """
     parts = partition(partition_name, sizes, num_subnets, min_units=min_units)
@@ -63,7 +78,7 @@ def decompose(
             f"num_subnets={num_subnets} must divide every group, and does not divide "
             f"{parts.padded_groups}: {padding_error}"
         )
-    return Decomposition(
+    decomposition = Decomposition(
         rules=tuple(rules),
         batch_rules=tuple(batch_rules),
         partition=parts,
@@ -72,4 +87,8 @@ def decompose(
         example=example,
         padded=None if padded is None else as_model(padded),
         ordered=ordered,
+        checks_scale=checks and scale is None and not ordered,
     )
+    if checks:
+        check_models(decomposition)
+    return decomposition if scale is None else with_scaled_sums(decomposition, scale)

@@ -5,7 +5,6 @@ subnetwork does not hold is the identity there: it is neither stored nor compute
 is shared: the stem, the other stages, the first block of each stage, and the classifier.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 
 import jax
@@ -13,6 +12,7 @@ import jax
 from ist_jax.core.decomposition import Decomposition
 from ist_jax.core.types import Rules
 from ist_jax.decompositions.base import decompose
+from ist_jax.decompositions.scaling import factor
 from ist_jax.models.residual import is_preact
 from ist_jax.models.resnet import ResNet
 
@@ -30,11 +30,6 @@ def rules(stages: Sequence[int]) -> Rules:
             (rf"{group}_rest/.*/(scale|bias)", (group, None)),
         ]
     return (*table, (r".*", None))
-
-
-def branch_scale(scaling: str, share: float) -> float:
-    """Factor on the full model's residual branches. Subnetworks hold a `share` of the blocks."""
-    return {"none": 1.0, "keep": share, "sqrt": math.sqrt(share)}[scaling]
 
 
 def blocks(
@@ -73,7 +68,7 @@ def blocks(
         for group, size in sizes.items()
     }
     shares = [share.get(f"stage_{i}", 1.0) for i in range(1, len(model.stage_sizes) + 1)]
-    scales = tuple(branch_scale(scaling, share) for share in shares)
+    scales = tuple(factor(scaling, share) for share in shares)
     return decompose(
         rules(stages),
         sizes,
@@ -88,6 +83,7 @@ def blocks(
         ),
         pad_safe=is_preact(model.block),
         ordered=True,
+        checks=False,
     )
 
 

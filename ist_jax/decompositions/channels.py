@@ -61,6 +61,7 @@ def channels(
         example=example,
         partition_name=partition,
         pad_safe=True,
+        checks=False,
     )
 
 

@@ -81,4 +81,5 @@ def filters(
         example=example,
         partition_name=partition,
         pad_safe=True,
+        checks=False,
     )

@@ -15,7 +15,7 @@ from ist_jax.core.decomposition import Decomposition
 from ist_jax.core.graphs import Graph
 from ist_jax.core.types import Rules
 from ist_jax.decompositions.base import decompose
-from ist_jax.decompositions.mlp import sum_scale
+from ist_jax.decompositions.scaling import factor
 from ist_jax.models.mlp import ACTIVATIONS
 
 
@@ -91,7 +91,7 @@ def decompose_graph(
     hidden = list(zip(groups[1:], model.hidden))
     slots = tuple(-(-width // num_subnets) if group else width for group, width in hidden)
     padded = tuple(num_subnets * n if group else n for group, n in zip(groups[1:], slots))
-    full = _scaled(model, groups, sum_scale(scaling, num_subnets))
+    full = _scaled(model, groups, factor(scaling, 1 / num_subnets))
     axes = (None,) * len(feature_axes) + ("input",)
     input_rule = ((r"x/features", axes),) if split_input else ()
     return decompose(
@@ -106,6 +106,7 @@ def decompose_graph(
         partition_name=partition,
         padding_error=problem,
         pad_safe=not problem,
+        checks=False,
     )
 
 

@@ -12,9 +12,8 @@ import jax
 from ist_jax.core.decomposition import Decomposition
 from ist_jax.core.types import Rules
 from ist_jax.decompositions.base import decompose
+from ist_jax.decompositions.scaling import factor
 from ist_jax.models.mlp import ACTIVATIONS, MLP
-
-SCALINGS = ("none", "keep", "sqrt")
 
 
 def rules(model: MLP, *, split_input: bool = False) -> Rules:
@@ -30,11 +29,6 @@ def rules(model: MLP, *, split_input: bool = False) -> Rules:
     is_affine = model.norm == "batch" and model.affine_output
     table += [(r"output_norm/(scale|bias)", None)] if is_affine else []
     return tuple(table)
-
-
-def sum_scale(scaling: str, num_subnets: int) -> float:
-    """Factor on sums over hidden units in the full model, which have S times as many terms."""
-    return {"none": 1.0, "keep": 1 / num_subnets, "sqrt": 1 / math.sqrt(num_subnets)}[scaling]
 
 
 def padding_problem(norm: str, activation: str) -> str:
@@ -74,7 +68,7 @@ def mlp(
     if split_input:
         sizes["input"] = math.prod(example.shape[1:])
     slots = [-(-width // num_subnets) for width in model.hidden]
-    full = model.clone(sum_scale=sum_scale(scaling, num_subnets))
+    full = model.clone(sum_scale=factor(scaling, 1 / num_subnets))
     input_rule = ((r"x", (None, "input")),) if split_input else ()
     problem = padding_problem(model.norm, model.activation)
     return decompose(
@@ -89,4 +83,5 @@ def mlp(
         partition_name=partition,
         padding_error=problem,
         pad_safe=not problem,
+        checks=False,
     )

@@ -18,7 +18,7 @@ import jax
 from ist_jax.core.decomposition import Decomposition
 from ist_jax.core.types import Rules
 from ist_jax.decompositions.base import decompose
-from ist_jax.decompositions.mlp import sum_scale
+from ist_jax.decompositions.scaling import factor
 from ist_jax.models.transformer import Transformer
 
 SPLIT = ("neurons", "heads", "layers", "experts")
@@ -121,7 +121,7 @@ def transformer(
     count = {kind: number for kind, number in units(model).items() if kind in split}
     slots = {kind: -(-number // num_subnets) for kind, number in count.items()}
     places = [("", "")] if "layers" in split else _places(model)
-    full = _scaled(model, split, sum_scale(scaling, num_subnets))
+    full = _scaled(model, split, factor(scaling, 1 / num_subnets))
     return decompose(
         rules(model, split),
         {kind + suffix: number for kind, number in count.items() for _, suffix in places},

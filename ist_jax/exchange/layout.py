@@ -7,8 +7,8 @@ their holder to the next one.
 Units of a *home-sharded* group are stored at fixed homes, in original order. Every leaf with
 such a group is sharded along it. A synchronisation sends its units twice: to a subnetwork and back.
 
-A leaf with two groups has entries that no subnetwork holds. So at least one of its groups is
-home-sharded.
+A leaf with two labelled axes has entries that no subnetwork holds. So at least one of its groups is
+home-sharded; if one group labels both axes, that group is.
 """
 
 from collections.abc import Iterable, Mapping

@@ -38,6 +38,8 @@ from ist_jax.exchange import layout
 from ist_jax.exchange.codecs import EXACT, Codec, codec_for
 from ist_jax.exchange.transport import LocalTransport, SendTable
 
+ROWS = "rows of a home"  # stands for the group of a home-sharded axis
+
 
 class Transfer(NamedTuple):
     """The arguments of a repartition, pull or push that all leaves share.
@@ -238,15 +240,18 @@ class HomeSharded(_Sharded):
         length = num_subnets * home_size(value.shape[self.axis], num_subnets)
         return layout.pad_to(value, self.axis, length)
 
-    def _rows(self, label: Label, transfer: Transfer) -> Indices:
-        """Indices into the stored array: local rows along the sharded axis, units along others."""
+    def _rows(self, label: Label, transfer: Transfer) -> tuple[Label, Indices]:
+        """(label, indices) into the stored array: local rows on the sharded axis, units on others.
+
+        The sharded axis has another name there, since its group may label a second axis.
+        """
+        axes = tuple(ROWS if axis == self.axis else group for axis, group in enumerate(label.axes))
         units = {group: transfer.indices[group] for _, group in label.groups}
-        return units | {self.group: transfer.tables[self.group].rows_SxL}
+        return Label(axes), units | {ROWS: transfer.tables[self.group].rows_SxL}
 
     def pack_pull(self, stored: Array, transfer: Transfer) -> list[Array]:
         def packed(part: Array, label: Label) -> Array:
-            rows = self._rows(label, transfer)
-            rows_S = extract_all(part, label, rows, self.partition.num_subnets)
+            rows_S = extract_all(part, *self._rows(label, transfer), self.partition.num_subnets)
             return self.transport.pack(rows_S)
 
         return [packed(*part) for part in self._parts(self.codec.encode(stored, self.axis, None))]
@@ -267,10 +272,11 @@ class HomeSharded(_Sharded):
     ) -> Array:
         arrays = tuple(map(self.transport.unpack_return, received))
         value_S = self.codec.decode(arrays, self.dtype)
-        rows, disjoint = self._rows(self.label, transfer), self.partition.disjoint
+        label, rows = self._rows(self.label, transfer)
         # differences are merged into -0.0, since -0.0 + x is x to the last bit
         old = jnp.full_like(stored, -0.0) if self.codec.differences else stored
-        new = merge(old, value_S, self.label, rows, transfer.weight_S, disjoint=disjoint)
+        disjoint = self.partition.disjoint
+        new = merge(old, value_S, label, rows, transfer.weight_S, disjoint=disjoint)
         return stored + new if self.codec.differences else new
 
     def to_original_order(self, stored: Array, indices: Indices) -> Array:

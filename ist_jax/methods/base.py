@@ -3,7 +3,7 @@
 import abc
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -175,6 +175,14 @@ class Method(abc.ABC):
         """
         del batch
         return {}
+
+    def warnings(self, make_batch: Callable[[], Batch]) -> Sequence[str]:
+        """What is odd about the method, one line each, before training.
+
+        `make_batch` returns a batch of training examples, if they are needed to find out.
+        """
+        del make_batch
+        return ()
 
     def shapes(self) -> Params:
         """The shapes and dtypes of the full model's parameters."""

@@ -22,7 +22,7 @@ from ist_jax.core.placement import Placement, vmapped
 from ist_jax.core.subnet import is_label
 from ist_jax.core.task import Task
 from ist_jax.core.trees import leaf_names
-from ist_jax.core.types import Indices, Key, Params
+from ist_jax.core.types import Batch, Indices, Key, Params
 from ist_jax.exchange import choose_holder_sharded, one_device, over_mesh
 from ist_jax.methods.base import Method, MethodInfo
 from ist_jax.methods.costs import Turn, exchange_costs
@@ -30,6 +30,7 @@ from ist_jax.methods.exchanged import Exchanged, exchanged_trees
 from ist_jax.methods.optimizer_facts import StateFacts, inspect
 from ist_jax.methods.optimizer_state import check_local, check_noise
 from ist_jax.methods.outer import Outer, parts_of, with_outer_state
+from ist_jax.methods.scale_check import scale_warning
 from ist_jax.methods.state import State
 from ist_jax.methods.subnet_method import OPT_STATES, SubnetMethod
 
@@ -43,6 +44,13 @@ class Ist(SubnetMethod):
 
     def plan(self, state: State, key: Key) -> Indices:
         return self.decomposition.partition.sample(named_key(key, "partition"), state.indices)
+
+    def warnings(self, make_batch: Callable[[], Batch]) -> Sequence[str]:
+        split = self.decomposition
+        if not split.checks_scale or split.num_subnets == 1 or not split.partition.sizes:
+            return ()
+        warning = scale_warning(split, self.task, make_batch())
+        return (warning,) if warning else ()
 
 
 def drawn_partitions(partition: Partition, seed: int, rounds: int) -> list[Indices]:

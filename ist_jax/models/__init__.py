@@ -1,4 +1,10 @@
-"""Flax modules, and `linen`, which makes a model of one. A new module is a file and a line here."""
+"""Flax modules, and `linen` and `nnx`, which make models. A new module is a file and a line here.
+
+What needs Flax NNX is imported on first use (PEP 562).
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 from ist_jax.models.gat import GAT
 from ist_jax.models.gcn import GCN
@@ -12,6 +18,10 @@ from ist_jax.models.sage import GraphSAGE
 from ist_jax.models.transformer import Transformer
 from ist_jax.models.vgg import VGG
 
+if TYPE_CHECKING:
+    from ist_jax.models.nnx_models import NnxBatchNorm, NnxModel, nnx
+
+_OF_NNX = ("NnxBatchNorm", "NnxModel", "nnx")
 MODELS = {
     "mlp": MLP,
     "gcn": GCN,
@@ -36,10 +46,19 @@ __all__ = [
     "BatchNorm",
     "GraphSAGE",
     "LinenModel",
+    "NnxBatchNorm",
+    "NnxModel",
     "PreActResNet",
     "ResNet",
     "Transformer",
     "as_model",
     "generate",
     "linen",
+    "nnx",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _OF_NNX:
+        return getattr(importlib.import_module("ist_jax.models.nnx_models"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import operator
 import re
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, cast
 
@@ -59,7 +60,7 @@ class LinenModel:
         with _explained():
             variables = self.module.init(key, example)
         if others := sorted(set(variables) - {"params", STATS}):
-            raise ValueError(
+            raise ModelError(
                 "a model's only variables are its parameters; "
                 f"{type(self.module).__name__} has {others}: "
                 "use ist_jax.models.BatchNorm, which keeps no running statistics"
@@ -107,12 +108,22 @@ def as_model(model: Any) -> Model:
     """The `Model` of a Linen module; a `Model` is unchanged. Raises TypeError for anything else."""
     if isinstance(model, nn.Module):
         return LinenModel(model)
+    if _is_nnx_module(model):
+        raise TypeError(
+            f"an NNX module holds values, and a model draws its own: {type(model).__name__} is "
+            "passed as ist_jax.models.nnx(make), where make(rngs) returns the module"
+        )
     if all(hasattr(model, name) for name in ("init", "apply", "measure")):
         return model
     raise TypeError(
-        f"a model is a Linen module or has init, apply and measure, and {model!r} is neither: "
-        "see ist_jax.core.model.Model"
+        "a model is a Linen module, ist_jax.models.nnx(make), or has init, apply and measure, and "
+        f"{model!r} is none of them: see ist_jax.core.model.Model"
     )
+
+
+def _is_nnx_module(model: Any) -> bool:
+    nnx = sys.modules.get("flax.nnx")  # imported already, if there is a module of it
+    return nnx is not None and isinstance(model, nnx.Module)
 
 
 def inputs_of(model: LinenModel, name: str, params: Params, inputs: Any) -> Array:

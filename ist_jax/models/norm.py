@@ -6,6 +6,8 @@ The variables of `apply` choose the mode, not a flag. So any module `__call__(se
     apply({'params': p}, x, mutable=[STATS])    the same, and returns the statistics
     apply({'params': p, STATS: measured}, x)    measured statistics: predictions per example
     apply(..., rngs={'dropout': key})           with dropout; without the key, dropout is off
+
+`ist_jax.models.NnxBatchNorm` is the same for Flax NNX.
 """
 
 import flax.linen as nn
@@ -14,6 +16,22 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 STATS = "norm_stats"
+
+
+def widened(x: jax.Array) -> jax.Array:
+    """`x` in float32 or better, in which moments are computed."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+def moments(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Mean and variance over all axes except the last; both have as many axes as `x`."""
+    axes = tuple(range(x.ndim - 1))
+    return x.mean(axes, keepdims=True), x.var(axes, keepdims=True)
+
+
+def along_last(value_H: jax.Array, ndim: int) -> jax.Array:
+    """`value_H` with `ndim` axes, of which all but the last have length 1."""
+    return value_H.reshape((1,) * (ndim - 1) + (-1,))
 
 
 class BatchNorm(nn.Module):
@@ -34,22 +52,20 @@ class BatchNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        wide = widened(x)
         mean, var = self._statistics(wide)
         y = (wide - mean) * jax.lax.rsqrt(var + self.epsilon)
         if self.affine:
-            shape = (1,) * (x.ndim - 1) + (-1,)
             scale_H = self.param("scale", nn.initializers.ones, x.shape[-1:], self.param_dtype)
             bias_H = self.param("bias", nn.initializers.zeros, x.shape[-1:], self.param_dtype)
-            y = y * scale_H.reshape(shape) + bias_H.reshape(shape)
+            y = y * along_last(scale_H, x.ndim) + along_last(bias_H, x.ndim)
         return y.astype(x.dtype)
 
     def _statistics(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
         measuring = self.is_mutable_collection(STATS)
         if self.has_variable(STATS, "mean") and not measuring:
             return self.get_variable(STATS, "mean"), self.get_variable(STATS, "var")
-        axes = tuple(range(x.ndim - 1))
-        mean, var = x.mean(axes, keepdims=True), x.var(axes, keepdims=True)
+        mean, var = moments(x)
         if measuring and not self.is_initializing():
             self.put_variable(STATS, "mean", mean)
             self.put_variable(STATS, "var", var)

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import itertools
 import pathlib
 from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any
@@ -23,7 +24,7 @@ from ist_jax.training.environment import record_from_python
 from ist_jax.training.evaluator import Evaluator
 from ist_jax.training.local_losses import LocalLosses
 from ist_jax.training.loggers import Logger, Terminal
-from ist_jax.training.outputs import check_run
+from ist_jax.training.outputs import check_run, method_warnings
 from ist_jax.training.recorder import Recorder
 from ist_jax.training.results import Results, Stopped
 from ist_jax.training.run_state import RunState
@@ -268,7 +269,8 @@ def run(
     Args:
       phases: `Phase`s, or tuples of their fields.
       task: loss, batch and metrics.
-      dataset: training, validation and test data. Its warnings are logged first.
+      dataset: training, validation and test data. Its warnings and the methods' are logged
+        first.
       config: see `LoopConfig`.
       workdir: folder for config.json, metrics.jsonl, summary.json, TensorBoard events and
         checkpoints; None writes nothing. A run resumes from the newest checkpoint in its workdir.
@@ -305,6 +307,7 @@ def run(
         closing.callback(opened.close)
         recorder.add_first(opened, opened.history)
         opened.begin(lambda: record_from_python(phases, dataset, config, start))
-        for warning in dataset.warnings:
+        about_methods = (method_warnings(phase.method, task, dataset) for phase in phases)
+        for warning in dict.fromkeys([*dataset.warnings, *itertools.chain(*about_methods)]):
             recorder.say({}, f"warning: {warning}")
         return _Run(phases, task, dataset, config, recorder, opened, stop)(start)

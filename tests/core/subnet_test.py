@@ -29,11 +29,6 @@ PARAMS = {"layer": {"kernel": jnp.ones((3, 4)), "bias": jnp.ones(4)}}
         ),
         ([(".*kernel", (None, "g")), (".*", None)], {"h": 4}, "names group 'g', which has no size"),
         ([(".*", None)], {"h": 4}, r"every group labels an axis of some leaf; none has \['h'\]"),
-        (
-            [(".*kernel", ("h", "h")), (".*", None)],
-            {"h": 4},
-            "a group may label one axis of a leaf",
-        ),
     ],
 )
 def test_labels_that_do_not_fit_are_errors_that_name_leaf_axis_and_sizes(rules, sizes, says):

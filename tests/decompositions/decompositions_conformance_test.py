@@ -24,19 +24,21 @@ from cases import (
 )
 from laws import check_law_6, masks, shapes_and_labels
 
+from ist_jax.core.scaled import ScaledModel
 from ist_jax.core.subnet import extract, extract_all, label_axes, map_labels, merge
 from ist_jax.core.trees import check_all_match
 from ist_jax.decompositions import gat, gcn, mlp, sage
 from ist_jax.exchange import choose_holder_sharded
-from ist_jax.models import GAT, GCN, MLP, GraphSAGE
+from ist_jax.models import GAT, GCN, MLP, GraphSAGE, LinenModel, linen
 from ist_jax.models.graphs import neighbour_mean, symmetric_mean
 
 CASES = [(name, 4) for name in DECOMPOSITIONS]
 CASES += [(name, 1) for name in ("mlp", "custom", "gcn-uneven", "gat", "chain")]
-CASES += [("mlp", 8), ("mlp-uneven", 8), ("custom", 2)]
+CASES += [("mlp", 8), ("mlp-uneven", 8), ("custom", 2), ("recurrent", 2)]
 CASES += [("gcn-split-input", 8)]  # 12 features: padded
 # one of every kind of decomposition; the others slowly
-FAST = {*((name, 4) for name in ("mlp", "custom", "blocks", "transformer")), ("gcn-split-input", 8)}
+FAST = {(name, 4) for name in ("mlp", "custom", "nnx", "blocks", "transformer")}
+FAST |= {("gcn-split-input", 8)}
 
 
 by_case = pytest.mark.parametrize("name,num_subnets", also_slowly(FAST, CASES))
@@ -57,16 +59,23 @@ def train_two_steps(decomposition, tx, sub, batch):
     return jax.lax.scan(step, (sub, tx.init(sub)), length=2)[0][0]
 
 
+def unscaled(model):
+    """The model without factors on its sums."""
+    if isinstance(model, ScaledModel):
+        return model.model
+    if not isinstance(model, LinenModel):
+        return model
+    module, ones = model.module, {"sum_scale": 1.0, "sum_scales": (), "residual_scales": ()}
+    return linen(module.clone(**{name: one for name, one in ones.items() if hasattr(module, name)}))
+
+
 @functools.cache
 def case(name, num_subnets):
     """All that the tests of one case look at, as numpy arrays."""
     decomposition = DECOMPOSITIONS[name](num_subnets)
     parts = decomposition.partition
     _, labels = shapes_and_labels(decomposition)
-    unscaled = {"sum_scale": 1.0, "sum_scales": (), "residual_scales": ()}
-    unscaled |= {"attention_scale": 1.0, "mlp_scale": 1.0}
-    full = decomposition.full.module
-    full = full.clone(**{name: one for name, one in unscaled.items() if hasattr(full, name)})
+    full = unscaled(decomposition.full)
 
     @jax.jit
     def compute(params, x, y):
@@ -88,7 +97,7 @@ def case(name, num_subnets):
             return decomposition.subnet.apply(sub, batch["x"]), trained
 
         logits_S, trained_S = jax.lax.map(alone, indices)
-        reference = REFERENCES.get(name, lambda full, p, x, units: full.apply({"params": p}, x))
+        reference = REFERENCES.get(name, lambda full, p, x, units: full.apply(p, x))
         expected_S = jax.lax.map(
             lambda item: reference(full, item[0], x, item[1]), (masked_S, indices)
         )

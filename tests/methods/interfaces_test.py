@@ -131,7 +131,7 @@ def test_a_summary_computes_metrics_of_any_sums():
 
 
 def test_what_is_no_model_is_refused():
-    with pytest.raises(TypeError, match="a Linen module or has init, apply and measure"):
+    with pytest.raises(TypeError, match="a Linen module, ist_jax.models.nnx.*, or has init"):
         as_model(lambda params, x: x)
 
 

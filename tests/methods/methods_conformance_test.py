@@ -18,10 +18,12 @@ from cases import (
     chain,
     custom,
     dataset,
+    nnx_custom,
     one_round,
     params_of,
     placements,
     random_params,
+    recurrent,
     rounds,
     two_groups,
 )
@@ -283,6 +285,7 @@ def placed():
 
 FAST_PLACED = [("ist", "vmapped"), ("ist", "sharded-4"), ("data-parallel", "sharded-2")]
 FULL = {"ist-custom": custom, "ist-chain": chain, "ist-copies": custom}
+FULL |= {"ist-nnx": nnx_custom, "ist-recurrent": recurrent}
 PLACED = [
     *(("ist", place) for place in EVERYWHERE if place != "looped"),
     *((name, "sharded-2") for name in sorted({*METHODS} - {"ist"})),

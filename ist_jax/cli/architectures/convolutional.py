@@ -7,7 +7,7 @@ from ist_jax.cli.config import Config, ConfigError
 from ist_jax.cli.methods import splits
 from ist_jax.data import Spec
 from ist_jax.decompositions import Decomposition, blocks, channels, filters
-from ist_jax.decompositions.mlp import SCALINGS
+from ist_jax.decompositions.scaling import SCALINGS
 from ist_jax.models import VGG, ResNet
 from ist_jax.models.residual import BLOCKS, CONV_NORMS, expansion
 from ist_jax.models.resnet import STEMS

@@ -10,7 +10,7 @@ from ist_jax.cli.methods import num_workers, splits
 from ist_jax.data import GraphOptions, Spec
 from ist_jax.decompositions import Decomposition, gat, gcn, sage
 from ist_jax.decompositions.graphs import padding_problem
-from ist_jax.decompositions.mlp import SCALINGS
+from ist_jax.decompositions.scaling import SCALINGS
 from ist_jax.models import ACTIVATIONS, GAT, GCN, GRAPH_NORMS, GraphSAGE
 
 CHOICES = {

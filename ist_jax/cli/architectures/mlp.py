@@ -11,7 +11,8 @@ from ist_jax.cli.config import Config, ConfigError
 from ist_jax.cli.methods import splits
 from ist_jax.data import Spec
 from ist_jax.decompositions import Decomposition, mlp
-from ist_jax.decompositions.mlp import SCALINGS, padding_problem
+from ist_jax.decompositions.mlp import padding_problem
+from ist_jax.decompositions.scaling import SCALINGS
 from ist_jax.models import ACTIVATIONS, MLP, NORMS
 
 

@@ -9,7 +9,7 @@ from ist_jax.cli.config import Config, ConfigError
 from ist_jax.cli.methods import splits
 from ist_jax.data import Spec
 from ist_jax.decompositions import Decomposition, transformer
-from ist_jax.decompositions.mlp import SCALINGS
+from ist_jax.decompositions.scaling import SCALINGS
 from ist_jax.decompositions.transformer import units
 from ist_jax.models import Transformer
 from ist_jax.models.feedforward import MLP_ACTIVATIONS
