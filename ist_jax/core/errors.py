@@ -1,8 +1,8 @@
-"""Errors, and their messages of one line."""
+"""Error messages of one line."""
 
 
 class ModelError(ValueError):
-    """A module cannot be a model: it keeps state, or draws random numbers without a key."""
+    """A model breaks a rule of `core.model.Model`. The message says which, and what to write."""
 
 
 def first_line(error: BaseException) -> str:

@@ -1,31 +1,60 @@
 """Flax Linen modules as models."""
 
+import contextlib
 import dataclasses
+import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, cast
 
 import flax.linen as nn
 from flax.errors import InvalidRngError
 
 from ist_jax.core.errors import ModelError, first_line
+from ist_jax.core.keys import named_key
 from ist_jax.core.model import Model, Stats
 from ist_jax.core.types import Array, Key, Params
 from ist_jax.models.norm import STATS
+
+
+@contextlib.contextmanager
+def _explained() -> Iterator[None]:
+    """Turns errors of Flax about random streams into one that says what to write.
+
+    Raises:
+      ModelError: a module draws from a random stream that it is not given, or does not say when its
+        dropout is off.
+    """
+    try:
+        yield
+    except (InvalidRngError, ValueError) as error:
+        text = re.sub(r" \(https?://\S+\)", "", first_line(error))
+        if not isinstance(error, InvalidRngError) and '"deterministic"' not in text:
+            raise
+        raise ModelError(
+            "a Linen module gets the random stream 'dropout' in training, and none in evaluation "
+            f"({text}): write nn.Dropout(rate, deterministic=not self.has_rng('dropout')); for "
+            "other streams, wrap it by ist_jax.models.linen(module, streams=(...))"
+        ) from error
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class LinenModel:
     """A Linen module as a `Model`. Its `__call__` takes the inputs of a batch.
 
-    The module has no variables except parameters; use `ist_jax.models.BatchNorm` for norms. Dropout
-    uses the random stream 'dropout'.
+    The module has no variables except parameters; use `ist_jax.models.BatchNorm` for norms.
+
+    Attributes:
+      module: the module.
+      streams: the random streams that it is given in training, such as for dropout.
     """
 
     module: nn.Module
+    streams: tuple[str, ...] = ("dropout",)
 
     def init(self, key: Key, example: Any) -> Params:
-        variables = self.module.init(key, example)
+        with _explained():
+            variables = self.module.init(key, example)
         if others := sorted(set(variables) - {"params", STATS}):
             raise ModelError(
                 "a model's only variables are its parameters; "
@@ -38,24 +67,29 @@ class LinenModel:
         self, params: Params, inputs: Any, *, key: Key | None = None, stats: Stats | None = None
     ) -> Array:
         variables = {"params": params} | ({STATS: stats} if stats else {})
-        rngs = None if key is None else {"dropout": key}
-        try:
+        rngs = None if key is None else self._rngs(key)
+        with _explained():
             return cast(Array, self.module.apply(variables, inputs, rngs=rngs))
-        except InvalidRngError as error:
-            raise ModelError(
-                "a Linen model draws random numbers from the stream 'dropout', and none without a "
-                f"key; {type(self.module).__name__} does ({first_line(error)}): turn dropout off "
-                "by `deterministic=not self.has_rng('dropout')`"
-            ) from error
+
+    def _rngs(self, key: Key) -> dict[str, Key]:
+        """A key for every stream; the first has `key` itself."""
+        first, *others = self.streams
+        return {first: key} | {name: named_key(key, name) for name in others}
 
     def measure(self, params: Params, inputs: Any) -> Stats:
         _, updates = self.module.apply({"params": params}, inputs, mutable=[STATS])
         return dict(updates).get(STATS, {})
 
 
-def linen(module: nn.Module) -> Model:
-    """The `Model` of a Linen module."""
-    return LinenModel(module)
+def linen(module: nn.Module, streams: Sequence[str] = ("dropout",)) -> Model:
+    """The `Model` of a Linen module, which draws from these random streams in training.
+
+    Raises:
+      ValueError: no stream is named.
+    """
+    if not streams:
+        raise ValueError("a module has at least one random stream in training: leave streams out")
+    return LinenModel(module, tuple(streams))
 
 
 def as_model(model: Any) -> Model:

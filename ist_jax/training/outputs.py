@@ -1,18 +1,12 @@
-"""Checks before training: a model's outputs fit the data, and its sums fit its subnetworks."""
-
-from collections.abc import Sequence
+"""Checks before training that the shapes of a model's outputs fit the data."""
 
 import jax
-import jax.numpy as jnp
 
 from ist_jax.core.task import Task
-from ist_jax.core.types import Batch
 from ist_jax.data.base import Dataset
 from ist_jax.data.raw import DataError
 from ist_jax.methods import Method
 from ist_jax.training.evaluation import whole_batch
-
-WARNING_EXAMPLES = 32
 
 
 def check_outputs(method: Method, task: Task, dataset: Dataset) -> None:
@@ -36,13 +30,3 @@ def check_outputs(method: Method, task: Task, dataset: Dataset) -> None:
             task.check(outputs, dataset)
         except ValueError as error:
             raise DataError(f"{name}: {error}") from error
-
-
-def method_warnings(method: Method, task: Task, dataset: Dataset) -> Sequence[str]:
-    """What `method` finds odd about itself on a few training examples."""
-
-    def batch() -> Batch:
-        arrays = {**dataset.calibration(WARNING_EXAMPLES), **dataset.common.get("train", {})}
-        return whole_batch(task, jax.tree.map(jnp.asarray, arrays))
-
-    return method.warnings(batch)
