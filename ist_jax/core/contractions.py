@@ -85,24 +85,24 @@ def _convolution(equation: Any, inputs: Sequence[_View], uses: Uses) -> Sequence
 
 
 def _transpose(equation: Any, inputs: Sequence[_View], uses: Uses) -> Sequence[_View]:
-    view = inputs[0] or ()
-    return [tuple(view[dimension] for dimension in equation.params["permutation"])]
+    axes = _axes(inputs[0])
+    return [tuple(axes[dimension] for dimension in equation.params["permutation"])]
 
 
 def _broadcast(equation: Any, inputs: Sequence[_View], uses: Uses) -> Sequence[_View]:
-    axes = dict(zip(equation.params["broadcast_dimensions"], inputs[0] or ()))
+    axes = dict(zip(equation.params["broadcast_dimensions"], _axes(inputs[0])))
     return [tuple(axes.get(d, frozenset[Axis]()) for d in range(len(equation.params["shape"])))]
 
 
 def _reshape(equation: Any, inputs: Sequence[_View], uses: Uses) -> Sequence[_View]:
     """Dimensions that are merged or split have the axes of all of them."""
-    old, new = equation.invars[0].aval.shape, equation.outvars[0].aval.shape
-    return [
-        tuple(
-            frozenset().union(*(axes for d, axes in enumerate(inputs[0] or ()) if d in sources))
-            for sources in _sources(old, new)
-        )
-    ]
+    axes, shapes = _axes(inputs[0]), [v.aval.shape for v in (equation.invars[0], *equation.outvars)]
+    merged = lambda sources: frozenset[Axis]().union(*(axes[d] for d in sources))
+    return [tuple(map(merged, _sources(*shapes)))]
+
+
+def _axes(view: _View) -> tuple[frozenset[Axis], ...]:
+    return view or ()
 
 
 def _sources(old: Sequence[int], new: Sequence[int]) -> list[set[int]]:

@@ -1,4 +1,4 @@
-"""Errors, and their messages of one line."""
+"""Error messages of one line."""
 
 
 class ModelError(ValueError):

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 
 from ist_jax.core.contractions import Axis, contractions
-from ist_jax.core.model import Model, Stats
+from ist_jax.core.model import Model, Stats, Training
 from ist_jax.core.subnet import is_label
 from ist_jax.core.trees import leaf_names, map_with_names
 from ist_jax.core.types import Array, Key, Params
@@ -38,6 +38,14 @@ class ScaledModel:
         self, params: Params, inputs: Any, *, key: Key | None = None, stats: Stats | None = None
     ) -> Array:
         return self.model.apply(self.fold(params), inputs, key=key, stats=stats)
+
+    def apply_with_loss(
+        self, params: Params, inputs: Any, *, key: Key | None = None, stats: Stats | None = None
+    ) -> tuple[Array, Array | None]:
+        """The outputs, and the auxiliary loss of the model if it has one (`core.model.Training`)."""
+        training = Training(self.model)
+        outputs = training.apply(self.fold(params), inputs, key=key, stats=stats)
+        return outputs, sum(training.losses) if training.losses else None
 
     def measure(self, params: Params, inputs: Any) -> Stats:
         return self.model.measure(self.fold(params), inputs)

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import itertools
 import pathlib
 from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any
@@ -24,7 +23,8 @@ from ist_jax.training.environment import record_from_python
 from ist_jax.training.evaluator import Evaluator
 from ist_jax.training.local_losses import LocalLosses
 from ist_jax.training.loggers import Logger, Terminal
-from ist_jax.training.outputs import check_run, method_warnings
+from ist_jax.training.method_warnings import method_warnings
+from ist_jax.training.outputs import check_run
 from ist_jax.training.recorder import Recorder
 from ist_jax.training.results import Results, Stopped
 from ist_jax.training.run_state import RunState
@@ -307,7 +307,7 @@ def run(
         closing.callback(opened.close)
         recorder.add_first(opened, opened.history)
         opened.begin(lambda: record_from_python(phases, dataset, config, start))
-        about_methods = (method_warnings(phase.method, task, dataset) for phase in phases)
-        for warning in dict.fromkeys([*dataset.warnings, *itertools.chain(*about_methods)]):
+        methods = [phase.method for phase in phases]
+        for warning in (*dataset.warnings, *method_warnings(methods, task, dataset)):
             recorder.say({}, f"warning: {warning}")
         return _Run(phases, task, dataset, config, recorder, opened, stop)(start)

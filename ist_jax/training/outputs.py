@@ -1,7 +1,7 @@
-"""Checks before training: data, model and task fit together, and sums fit the subnetworks."""
+"""Checks before training that data, model and task fit together. Only shapes are computed."""
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -50,9 +50,6 @@ def check_lengths(dataset: Dataset) -> None:
             )
 
 
-WARNING_EXAMPLES = 32
-
-
 def check_outputs(method: Method, task: Task, dataset: Dataset) -> None:
     """Checks that the models of `method` have outputs that `task` can measure on these data.
 
@@ -93,13 +90,3 @@ def _shapes(tree: Any) -> str:
         return "{" + ", ".join(f"{name}: {_shapes(leaf)}" for name, leaf in tree.items()) + "}"
     shapes = [list(leaf.shape) for leaf in jax.tree.leaves(tree)]
     return str(shapes[0] if len(shapes) == 1 else shapes)
-
-
-def method_warnings(method: Method, task: Task, dataset: Dataset) -> Sequence[str]:
-    """What `method` finds odd about itself on a few training examples."""
-
-    def batch() -> Batch:
-        arrays = {**dataset.calibration(WARNING_EXAMPLES), **dataset.common.get("train", {})}
-        return whole_batch(task, jax.tree.map(jnp.asarray, arrays))
-
-    return method.warnings(batch)

@@ -77,7 +77,7 @@ def test_parts_that_fit_are_accepted():
         (dict(subnet=Net(4, "tuple")), "`subnet` returns a tuple of 2 values"),
         (
             dict(full=Net(8, "dropout")),
-            "Net does .*: turn dropout off by `deterministic=not self.has_rng",
+            "write nn.Dropout.rate, deterministic=not self.has_rng",
         ),
         (dict(full=Net(8, "statistics")), "Net has .*: use ist_jax.models.BatchNorm"),
         (

@@ -15,7 +15,7 @@ from ist_jax import Phase, decompose, ensemble, ist, replicated, run
 from ist_jax.core.scaled import ScaledModel
 from ist_jax.core.subnet import extract, label_axes
 from ist_jax.methods.scale_check import scale_warning
-from ist_jax.training.outputs import method_warnings
+from ist_jax.training.method_warnings import method_warnings
 
 SIZES = {"unit": 16, "head": 8}
 
@@ -194,7 +194,8 @@ def warned(method):
 
 
 def test_ist_warns_before_training():
-    (text,) = method_warnings(ist(custom(2), TASK, SGD, batch_size=BATCH), TASK, dataset())
+    method = ist(custom(2), TASK, SGD, batch_size=BATCH)
+    (text,) = method_warnings([method, method], TASK, dataset())
     assert text.startswith("the full model sums over num_subnets=2 times as many units of ['unit',")
 
 
