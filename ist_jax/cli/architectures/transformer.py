@@ -98,7 +98,7 @@ UNSCALED = CHOICES | {"model.scaling": ("none",)}  # the weights of a token's ex
 def _architecture(*split: str, choices: Any = CHOICES, scaling: str = "keep") -> Architecture:
     return Architecture(
         "transformer",
-        "next_token",
+        ("next_token",),
         choices,
         functools.partial(_check, split),
         functools.partial(_decompose, split),
