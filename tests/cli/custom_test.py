@@ -3,10 +3,12 @@
 import json
 import pathlib
 import shutil
+import sys
 
 import pytest
 from command_line import ROOT
 from processes import ended
+from recorded_tracker import library
 
 from ist_jax.cli import builders
 from ist_jax.cli.commands import evaluate, export, launch_local, memory, plan, report, run, sweep
@@ -22,6 +24,7 @@ from ist_jax.training import export as exporting
 WINE = ROOT / "experiments" / "own" / "wine.py"
 QUICK = ("--model.hidden", "8", "8", "--num_subnets=2", "--epochs=2", "--eval_every=3")
 QUICK += ("--time_syncs=False",)
+TRACKED = []  # the runs of the tracker
 
 
 def command(main, name, file, *arguments):
@@ -30,11 +33,17 @@ def command(main, name, file, *arguments):
 
 @pytest.fixture(scope="module")
 def wine(tmp_path_factory):
-    """(a copy of the config file, the workdir of a finished run of it)."""
+    """(a copy of the config file, the workdir of a finished run of it).
+
+    Its rows went to trackio as well.
+    """
     folder = tmp_path_factory.mktemp("wine")
     file = shutil.copy(WINE, folder / "wine.py")
     workdir = folder / "runs" / "run"
-    assert command(run.main, "run", file, f"--workdir={workdir}") == 0
+    tracked = ("--loggers=trackio", "--project=wines", f"--workdir={workdir}")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "trackio", library(TRACKED))
+        assert command(run.main, "run", file, *tracked) == 0
     return pathlib.Path(file), workdir
 
 
@@ -58,6 +67,15 @@ def test_a_run_names_what_builds_it_and_is_reported(wine, capsys):
     assert environment["data"]["name"] == "wine"
     assert report.main(["report", str(workdir.parent)]) == 0
     assert "| ist | 1 |" in capsys.readouterr().out
+
+
+def test_a_tracker_that_the_command_line_names_gets_the_rows(wine):
+    (tracked,) = TRACKED
+    assert tracked.options["project"] == "wines" and tracked.is_finished
+    assert tracked.options["config"]["model.name"] == "custom"
+    rows = [json.loads(line) for line in (wine[1] / "metrics.jsonl").read_text().splitlines()]
+    assert [step for step, _ in tracked.logged] == [row["round"] for row in rows] == [1, 2, 3]
+    assert tracked.logged[-1][1]["test/accuracy"] == rows[-1]["test"]["accuracy"]
 
 
 def test_a_model_of_its_own_is_exported_and_evaluated_with_its_file_alone(wine, tmp_path, capsys):

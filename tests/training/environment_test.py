@@ -10,8 +10,8 @@ from cases import BATCH, SGD, TASK, dataset, two_groups
 from command_line import DIGITS
 
 from ist_jax import LoopConfig, Phase, export, ist, run
+from ist_jax.cli.commands import evaluate, report
 from ist_jax.cli.commands import export as exporting
-from ist_jax.cli.commands import report
 from ist_jax.cli.commands import run as running
 from ist_jax.cli.records import results
 
@@ -67,12 +67,14 @@ def test_the_command_line_says_that_it_cannot_build_it_again(finished, tmp_path,
         assert says in error and error.count("\n") == 1, error
 
 
-def test_its_model_is_exported_from_python(finished, tmp_path):
+def test_its_model_is_exported_from_python(finished, tmp_path, capsys):
     _, trained, split = finished
     export.write(tmp_path / "model", split.full, trained.params)
     exported = export.read(tmp_path / "model")
     assert exported.model == split.full.module and exported.stats is None
     jax.tree.map(np.testing.assert_array_equal, exported.params, trained.params)
+    assert evaluate.main(["evaluate", f"--model={tmp_path}/model"]) == 2
+    assert "was exported from Python without its data" in capsys.readouterr().err
 
 
 def test_parameters_that_are_no_nested_dicts_are_not_exported(tmp_path):

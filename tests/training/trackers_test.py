@@ -5,6 +5,7 @@ import sys
 import types
 
 import pytest
+from recorded_tracker import library
 
 from ist_jax.cli.exit_status import exit_status
 from ist_jax.training import trackers
@@ -14,35 +15,12 @@ from ist_jax.training.trackers import TRACKERS, TrackerError, Trackio, WandB, ch
 NAMES = sorted(TRACKERS)
 
 
-class Run:
-    """What a run of both libraries has: it notes its calls."""
-
-    def __init__(self, options):
-        self.options, self.logged, self.is_finished = options, [], False
-
-    def log(self, metrics, step):
-        self.logged.append((step, metrics))
-
-    def define_metric(self, name, step_metric):
-        self.axis = (name, step_metric)
-
-    def finish(self):
-        self.is_finished = True
-
-
 @pytest.fixture
 def runs(monkeypatch):
-    """Both libraries, reduced to the calls that they get: the runs that were started."""
+    """The runs that were started with either library."""
     started = []
-
-    def init(**options):
-        started.append(Run(options))
-        return started[-1]
-
     for name in NAMES:
-        settings = lambda **options: options
-        library = types.SimpleNamespace(init=init, Settings=settings)
-        monkeypatch.setitem(sys.modules, name, library)
+        monkeypatch.setitem(sys.modules, name, library(started))
     return started
 
 

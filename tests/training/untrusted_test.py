@@ -58,6 +58,11 @@ CONFIGS = {
     "a shape that is none": ((*DATA, "spec", "example_shape"), 64, "does not describe the data"),
     "classes in words": ((*DATA, "spec", "num_classes"), "ten", "integers above 0"),
     "no mean": ((*DATA, "spec", "mean"), None, "does not describe the data"),
+    "builders in a list": (
+        ("environment", "builders"),
+        ["wine.py"],
+        "not the config.json of a run",
+    ),
     "no deviation": ((*DATA, "spec", "std"), 0.0, "std above 0, not"),
     "a field too many": ((*DATA, "spec", "more"), 1, "does not describe the data"),
     "no data": (DATA, GONE, "does not describe the data"),

@@ -140,6 +140,8 @@ def _read(model: str, builders: str = "") -> tuple[export.Exported, Config, Spec
         )
     try:
         about = export.read_about(model)
+        if not about:
+            raise ConfigError("it was exported from Python without its data: evaluate it there")
         spec = Spec.from_json(about["data"]["spec"])
         config = _config_of(model, about, builders)
         decomposition = make_decomposition(config, spec)

@@ -145,6 +145,7 @@ def _read(workdir: pathlib.Path) -> dict[str, Any]:
     try:
         content = json.loads(file.read_text())
         _ = content["config"]["method"], content["environment"]["data"]["fingerprint"]
+        _ = dict(content["environment"].get("builders", {}))
         return content
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise ConfigError(
@@ -158,7 +159,8 @@ def check_builders(workdir: pathlib.Path, config: Config) -> None:
 
     They are compared by content: another model would fit its checkpoints by chance at best.
     """
-    began, now = _read(workdir)["environment"].get("builders", {}), custom.digests_of(config)
+    began = dict(_read(workdir)["environment"].get("builders", {}))
+    now = custom.digests_of(config)
     differs = lambda name: began.get(name) != now.get(name)
     if changed := sorted(filter(differs, began.keys() | now.keys())):
         raise ConfigError(
