@@ -52,6 +52,7 @@ def copies(state):
     return bias_SxC
 
 
+@pytest.mark.slow
 def test_full_models_averaged_every_other_round_are_full_models_averaged_after_twice_the_steps():
     """DiLoCo with rounds of 2 steps of which every other one averages, and with rounds of 4."""
     options = dict(batch_size=BATCH, opt_state="local", outer_tx=NESTEROV)
