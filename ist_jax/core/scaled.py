@@ -45,7 +45,7 @@ class ScaledModel:
         """The outputs, and the auxiliary loss of the model if it has one (`core.model.Training`)."""
         training = Training(self.model)
         outputs = training.apply(self.fold(params), inputs, key=key, stats=stats)
-        return outputs, sum(training.losses) if training.losses else None
+        return outputs, training.losses[0] if training.losses else None
 
     def measure(self, params: Params, inputs: Any) -> Stats:
         return self.model.measure(self.fold(params), inputs)

@@ -23,7 +23,7 @@ from ist_jax.core.subnet import is_label
 from ist_jax.core.task import Task
 from ist_jax.core.trees import leaf_names
 from ist_jax.core.types import Batch, Indices, Key, Params
-from ist_jax.exchange import choose_holder_sharded, one_device, over_mesh
+from ist_jax.exchange import Exchange, choose_holder_sharded, one_device, over_mesh
 from ist_jax.methods.base import Method, MethodInfo
 from ist_jax.methods.costs import Turn, exchange_costs
 from ist_jax.methods.exchanged import Exchanged, exchanged_trees
@@ -124,6 +124,31 @@ def _cycle(labels: Exchanged, shapes: Exchanged, average_every: int) -> list[fro
     return [every - shared] * (average_every - 1) + [every]
 
 
+def _check_cycle(cycle: Sequence[frozenset[str]], labels: Exchanged, shapes: Exchanged) -> None:
+    every, shared = frozenset(leaf_names(shapes.params)), _shared(labels, shapes)
+    always = frozenset.intersection(*cycle)
+    if left_out := sorted(every.difference(*cycle) | (every - shared - always)):
+        raise ValueError(
+            "every round of a cycle pushes the parameters with a group, since their units move on, "
+            f"and some round each other parameter: this cycle leaves out {left_out[0]!r}"
+        )
+
+
+def _outer(
+    tx: optax.GradientTransformation | None,
+    make: Callable[..., Exchange],
+    labels: Exchanged,
+    shapes: Exchanged,
+    partition: Partition,
+    codec: str,
+    cycle: Sequence[frozenset[str]],
+) -> Outer | None:
+    if tx is None:
+        return None
+    exchange = make(labels.outer_state, shapes.outer_state, partition, compressions=codec)
+    return Outer(tx, exchange, parts_of(cycle))
+
+
 def fields_of(
     make_cycle: Callable[[Exchanged, Exchanged], Sequence[frozenset[str]]],
     decomposition: Decomposition,
@@ -143,11 +168,15 @@ def fields_of(
       make_cycle: (labels, shapes) -> for every round of a cycle, the names of the parameters that
         it pushes. Only those without a group may be left out.
       decomposition: see `ist`, like the other arguments.
+
+    Raises:
+      ValueError: the cycle leaves out a parameter, or as in `ist`.
     """
     placement = placement or vmapped()
     _check_options(decomposition.partition, opt_state, compression)
     labels, shapes = exchanged_trees(decomposition, tx, opt_state)
     cycle = make_cycle(labels, shapes)
+    _check_cycle(cycle, labels, shapes)
     if outer_tx is not None:
         labels, shapes = with_outer_state(labels, shapes, outer_tx, parts_of(cycle))
     facts = _checked_facts(decomposition, tx, opt_state, outer_tx, shapes.params)
@@ -156,11 +185,6 @@ def fields_of(
     if placement.mesh is not None:
         make = functools.partial(over_mesh, mesh=placement.mesh)
     codecs = Exchanged(compression, state_codec, state_codec)
-    outer = None
-    if outer_tx is not None:
-        state = (labels.outer_state, shapes.outer_state)
-        outer_exchange = make(*state, partition, compressions=state_codec)
-        outer = Outer(outer_tx, outer_exchange, parts_of(cycle))
     costs = functools.partial(exchange_costs, labels, shapes, partition, codecs)
     info = MethodInfo(
         num_workers=partition.num_subnets,
@@ -178,7 +202,7 @@ def fields_of(
         exchange=make(labels.pulled, shapes.pulled, partition, compressions=codecs),
         opt_state=opt_state,
         facts=facts,
-        outer=outer,
+        outer=_outer(outer_tx, make, labels, shapes, partition, state_codec, cycle),
         copied=frozenset().union(*cycle) - frozenset.intersection(*cycle),
     )
 

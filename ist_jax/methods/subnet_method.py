@@ -4,7 +4,8 @@ It plans the units of every subnetwork, pulls them, trains each subnetwork alone
 the units back, and applies the outer optimizer to the change.
 
 A round need not push all parameters. Every worker keeps a copy of those that some rounds do not
-push, and continues with it in the next round. After a push, it adopts the merged value.
+push, and continues with it in the next round. After a push, it adopts the merged value. A worker
+that fails keeps its copy; if it fails in a round that pushes, it adopts what the others merged.
 """
 
 import dataclasses

@@ -26,6 +26,8 @@ from laws import assert_close
 
 from ist_jax import LoopConfig, ist, run
 from ist_jax.analysis import hlo
+from ist_jax.core.trees import leaf_names
+from ist_jax.methods.ist import fields_of
 from ist_jax.methods.outer import parts_of
 from ist_jax.training.loop import Stopped
 
@@ -50,6 +52,7 @@ def copies(state):
     return bias_SxC
 
 
+@pytest.mark.slow
 def test_full_models_averaged_every_other_round_are_full_models_averaged_after_twice_the_steps():
     """DiLoCo with rounds of 2 steps of which every other one averages, and with rounds of 4."""
     options = dict(batch_size=BATCH, opt_state="local", outer_tx=NESTEROV)
@@ -117,6 +120,7 @@ def test_every_round_of_a_cycle_sends_its_bytes_by_arithmetic():
     assert [costs.messages_per_sync for costs in turns] == [1, 1 + 2 * 3]
 
 
+@pytest.mark.slow
 def test_law_10_a_run_stopped_within_a_cycle_resumes_bit_for_bit(tmp_path):
     phases = [(every_other(), 5 * 3 * 4 * BATCH, 3)]
     config = LoopConfig(eval_every=0, checkpoint_every=1)
@@ -145,6 +149,13 @@ def test_an_outer_optimizer_leaves_alone_what_the_round_does_not_push():
         for part in state.outer_state
     ]
     assert sorted(momentum > 0 for momentum in by_part) == [False, True]
+
+
+@pytest.mark.parametrize("left_out", ["hidden_0/kernel", "output/bias"])
+def test_a_cycle_that_leaves_out_a_parameter_is_refused(left_out):
+    make_cycle = lambda labels, shapes: [frozenset(leaf_names(shapes.params)) - {left_out}]
+    with pytest.raises(ValueError, match=f"this cycle leaves out '{left_out}'"):
+        fields_of(make_cycle, one_layer(4), TASK, SGD, batch_size=BATCH)
 
 
 def test_averaging_seldom_is_refused_where_nothing_is_averaged():
