@@ -19,7 +19,7 @@ from ist_jax.data.raw import DataError, Raw, reraise_as
 from ist_jax.data.spec import Spec
 from ist_jax.data.splits import SPLITS, check_split, shards_of
 from ist_jax.data.standardise import STANDARDISE
-from ist_jax.data.streamed import RawStream, Streamed, make_streamed
+from ist_jax.data.streamed import RawStream, Streamed, columns_of, make_streamed
 
 if TYPE_CHECKING:
     from ist_jax.data.graph_dataset import GraphOptions, make_graph_dataset
@@ -273,6 +273,7 @@ __all__ = [
     "Spec",
     "Streamed",
     "TokenOptions",
+    "columns_of",
     "from_arrays",
     "load",
     "make_dataset",

@@ -74,6 +74,19 @@ class Columns(Mapping[str, Column]):
         return len(self._names)
 
 
+def columns_of(source: Any) -> Columns:
+    """The columns of a source with `len` and items, which are mappings of arrays.
+
+    A `grain.MapDataset` and the data sources of grain, TFDS and PyTorch are such sources.
+    """
+
+    def read(rows: np.ndarray) -> Rows:
+        items = [source[row] for row in rows.tolist()]
+        return {name: np.stack([item[name] for item in items]) for name in items[0]}
+
+    return Columns(len(source), read, tuple(source[0]))
+
+
 @jax.jit
 def _orders(view: View, position_P: jax.Array) -> jax.Array:
     """int32[S, P]: the examples at these positions of every worker's stream."""

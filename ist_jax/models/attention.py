@@ -53,16 +53,19 @@ class Attention(nn.Module):
 
     @nn.compact
     def __call__(self, x_BxLxD: Array) -> Array:
-        kv, queries = self.kv_heads, self.heads // self.kv_heads
-        width, size = x_BxLxD.shape[-1], self.head_dim
-        many = lambda equation, shape, name: linear(self, equation, shape, 1, 1.0, name)(x_BxLxD)
-        q_BxLxKxGxH = many("bld,dkgh->blkgh", (width, kv, queries, size), "query")
-        k_BxLxKxH = many("bld,dkh->blkh", (width, kv, size), "key")
-        v_BxLxKxH = many("bld,dkh->blkh", (width, kv, size), "value")
-        q_BxLxNxH = q_BxLxKxGxH.reshape(*x_BxLxD.shape[:2], self.heads, size)
+        batch, length, width = x_BxLxD.shape
+        kv, queries, size = self.kv_heads, self.heads // self.kv_heads, self.head_dim
+
+        def project(equation: str, name: str, *shape: int) -> Array:
+            return linear(self, equation, (width, *shape), 1, 1.0, name)(x_BxLxD)
+
+        q_BxLxKxGxH = project("bld,dkgh->blkgh", "query", kv, queries, size)
+        k_BxLxKxH = project("bld,dkh->blkh", "key", kv, size)
+        v_BxLxKxH = project("bld,dkh->blkh", "value", kv, size)
+        q_BxLxNxH = q_BxLxKxGxH.reshape(batch, length, self.heads, size)
         if self.rotary:
             q_BxLxNxH, k_BxLxKxH = rotated(q_BxLxNxH), rotated(k_BxLxKxH)
         y_BxLxNxH = jax.nn.dot_product_attention(q_BxLxNxH, k_BxLxKxH, v_BxLxKxH, is_causal=True)
-        y_BxLxKxGxH = y_BxLxNxH.reshape(q_BxLxKxGxH.shape)
-        output = linear(self, "blkgh,kghd->bld", (kv, queries, size, width), 3, self.gain, "output")
-        return output(y_BxLxKxGxH)
+        y_BxLxKxGxH = y_BxLxNxH.reshape(batch, length, kv, queries, size)
+        shape = (kv, queries, size, width)
+        return linear(self, "blkgh,kghd->bld", shape, 3, self.gain, "output")(y_BxLxKxGxH)

@@ -185,3 +185,13 @@ def test_a_streamed_run_that_is_stopped_resumes_exactly(name, tmp_path):
     resumed = run(phases(), TASK, on_disk(dataset()), config, tmp_path)
     jax.tree.map(np.testing.assert_array_equal, resumed.params, unbroken.params)
     assert without_times(resumed.history) == without_times(unbroken.history)
+
+
+def test_columns_are_made_of_any_source_with_items():
+    """Such as a grain.MapDataset; a list of mappings will do."""
+    source = [{"x": np.full(3, i), "y": 10 * i} for i in range(5)]
+    columns = streamed.columns_of(source)
+    assert (columns.count, list(columns)) == (5, ["x", "y"])
+    rows = columns.take(np.array([4, 2, 0])).read(np.array([1, 0]))
+    np.testing.assert_array_equal(rows["x"], [[2, 2, 2], [4, 4, 4]])
+    np.testing.assert_array_equal(columns["y"][np.array([3])], [30])

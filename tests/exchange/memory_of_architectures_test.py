@@ -11,9 +11,9 @@ from ist_jax.analysis.hlo import bytes_sent, collectives
 from ist_jax.core.placement import sharded, subnet_mesh
 from ist_jax.core.sample_order import Shards, View
 from ist_jax.core.trees import tree_bytes
-from ist_jax.decompositions import blocks, channels, filters, gat, gcn, mlp, sage
-from ist_jax.models import GAT, GCN, MLP, VGG, GraphSAGE, PreActResNet, ResNet
-from ist_jax.tasks import node_classification
+from ist_jax.decompositions import blocks, channels, filters, gat, gcn, mlp, sage, transformer
+from ist_jax.models import GAT, GCN, MLP, VGG, GraphSAGE, PreActResNet, ResNet, Transformer
+from ist_jax.tasks import next_token, node_classification
 from ist_jax.training.evaluation import evaluate
 
 FEATURES = 256
@@ -70,6 +70,18 @@ def resnet_blocks(num_subnets=8):
     )
 
 
+def transformer_parts(num_subnets=8):
+    example = jax.ShapeDtypeStruct((1, 4), jnp.int32)
+    model = Transformer(32, 4, layers=2, width=32, heads=16, head_dim=4, mlp_width=512)
+    arrays = {"start": jnp.arange(26), "tokens": jnp.zeros(32, jnp.uint8)}
+    return (
+        transformer(model, example, num_subnets=num_subnets, split=("neurons", "heads")),
+        next_token(4),
+        arrays,
+        13,
+    )
+
+
 def state_shapes(method, key):
     """The shapes of the method's fresh state, with their shardings."""
     shardings = jax.jit(method.init).lower(key).compile().output_shardings
@@ -108,7 +120,14 @@ def full_bytes(method, devices, *kinds):
     ]
 
 
-MAKE = (gcn_features, gat_heads, resnet_filters, vgg_channels, resnet_blocks)
+MAKE = (
+    gcn_features,
+    gat_heads,
+    resnet_filters,
+    vgg_channels,
+    transformer_parts,
+    resnet_blocks,
+)
 by_architecture = pytest.mark.parametrize("make", also_slowly([gcn_features], MAKE))
 
 
