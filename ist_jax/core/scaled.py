@@ -42,7 +42,7 @@ class ScaledModel:
     def apply_with_loss(
         self, params: Params, inputs: Any, *, key: Key | None = None, stats: Stats | None = None
     ) -> tuple[Array, Array | None]:
-        """The outputs, and the auxiliary loss of the model if it has one (`core.model.Training`)."""
+        """The outputs, and the auxiliary loss of a model that has one (`core.model.Training`)."""
         training = Training(self.model)
         outputs = training.apply(self.fold(params), inputs, key=key, stats=stats)
         return outputs, training.losses[0] if training.losses else None

@@ -134,6 +134,7 @@ def transformer(
         padding_error="an expert without parameters would still receive tokens",
         pad_safe="experts" not in split,
         ordered="layers" in split,
+        checks=False,
     )
 
 

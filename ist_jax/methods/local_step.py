@@ -1,4 +1,7 @@
-"""One local step: the loss and gradient of a batch, and a step of the optimizer."""
+"""One local step: the loss and gradient of a batch, and a step of the optimizer.
+
+Also which workers' steps count.
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,6 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from ist_jax.core.model import Model, Training
+from ist_jax.core.subnet import per_subnet
 from ist_jax.core.task import Task, weight_of
 from ist_jax.core.types import Array, Batch, Key, Params
 
@@ -67,3 +71,19 @@ def optimizer_step(
         lambda ticks, new, old: new if ticks else stay(new, old), ticks, new_state, opt_state
     )
     return jax.tree.map(stay, new_params, params), new_state
+
+
+def of_trained(weight_S: Array, measured_SxJ: Measured) -> Array:
+    """The participation of each worker: 0 for a worker whose batches had no example."""
+    if "weight" not in measured_SxJ:
+        return weight_S
+    return jnp.where(measured_SxJ["weight"].sum(axis=1) > 0, weight_S, 0)
+
+
+def unless_failed(weight_S: Array, new_S: Any, old_S: Any) -> Any:
+    """The new values of each worker; the old ones for a failed worker."""
+
+    def choose(new: Array, old: Array) -> Array:
+        return jnp.where(per_subnet(weight_S, new) > 0, new, old)
+
+    return jax.tree.map(choose, new_S, old_S)

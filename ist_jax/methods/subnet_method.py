@@ -29,7 +29,14 @@ from ist_jax.exchange import Exchange, Store
 from ist_jax.methods.base import Method
 from ist_jax.methods.exchanged import Exchanged, fill, owners, pick
 from ist_jax.methods.local_batch import local_batch
-from ist_jax.methods.local_step import Measured, by_name, loss_and_gradient, optimizer_step
+from ist_jax.methods.local_step import (
+    Measured,
+    by_name,
+    loss_and_gradient,
+    of_trained,
+    optimizer_step,
+    unless_failed,
+)
 from ist_jax.methods.optimizer_facts import StateFacts, parameter_numbers
 from ist_jax.methods.optimizer_state import (
     at_step,
@@ -45,22 +52,6 @@ from ist_jax.methods.state import Start, State, Worker, first_counters
 from ist_jax.methods.subnet_predictors import SubnetPredictors
 
 OPT_STATES = ("reset", "carry", "local")
-
-
-def _unless_failed(weight_S: Array, new_S: Any, old_S: Any) -> Any:
-    """The new values of each worker; the old ones for a failed worker."""
-
-    def choose(new: Array, old: Array) -> Array:
-        return jnp.where(per_subnet(weight_S, new) > 0, new, old)
-
-    return jax.tree.map(choose, new_S, old_S)
-
-
-def _of_trained(weight_S: Array, measured_SxJ: Measured) -> Array:
-    """The participation of each worker: 0 for a worker whose batches had no example."""
-    if "weight" not in measured_SxJ:
-        return weight_S
-    return jnp.where(measured_SxJ["weight"].sum(axis=1) > 0, weight_S, 0)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -106,7 +97,7 @@ class SubnetMethod(Method):
             state, pulled_S.params, opt_S, view, key, range(steps), turn
         )
         trained_S = Exchanged(params_S, opt_S if self.opt_state == "carry" else ())
-        trained_weight_S = _of_trained(weight_S, measured_SxJ)
+        trained_weight_S = of_trained(weight_S, measured_SxJ)
         state = self._synchronised(
             state, pulled_S, trained_S, trained_weight_S, named_key(key, "push"), turn
         )
@@ -248,7 +239,7 @@ class SubnetMethod(Method):
         """The optimizer states that workers keep until the next round."""
         if self.opt_state != "local":
             return ()
-        return self._stacked(_unless_failed(weight_S, opt_S, state.opt_state))
+        return self._stacked(unless_failed(weight_S, opt_S, state.opt_state))
 
     def _stacked(self, tree_S: Any) -> Any:
         """`tree_S`, sharded over the mesh along its leading axis."""

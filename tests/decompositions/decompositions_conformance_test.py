@@ -66,6 +66,7 @@ def unscaled(model):
     if not isinstance(model, LinenModel):
         return model
     module, ones = model.module, {"sum_scale": 1.0, "sum_scales": (), "residual_scales": ()}
+    ones |= {"attention_scale": 1.0, "mlp_scale": 1.0}
     return linen(module.clone(**{name: one for name, one in ones.items() if hasattr(module, name)}))
 
 

@@ -217,9 +217,8 @@ def noisy(make):
         ("output/kernel", ("unit", None)),
         ("output/bias", None),
     ]
-    split = decompose(
-        rules, {"unit": 8}, num_subnets=2, full=make(8), subnet=make(4), example=EXAMPLE
-    )
+    models = dict(full=make(8), subnet=make(4), example=EXAMPLE)
+    split = decompose(rules, {"unit": 8}, num_subnets=2, checks=False, **models)
     return ist(split, TASK, SGD, batch_size=BATCH)
 
 
