@@ -7,8 +7,9 @@ import jax
 import optax
 
 from ist_jax.core.decomposition import Decomposition
-from ist_jax.core.subnet import label_axes
+from ist_jax.core.subnet import blend, label_axes, per_subnet
 from ist_jax.core.trees import leaf_names
+from ist_jax.core.types import Array
 from ist_jax.methods.local_batch import check_subnet
 from ist_jax.methods.optimizer_facts import parameter_numbers
 from ist_jax.methods.optimizer_state import state_labels
@@ -81,3 +82,19 @@ def fill(part: Any, tree: Any) -> Any:
     """`part`, with the leaves of `tree` in place of None."""
     choose = lambda leaf, other: other if leaf is None else leaf
     return jax.tree.map(choose, part, tree, is_leaf=lambda leaf: leaf is None)
+
+
+def blend_copies(
+    old_S: Exchanged, trained_S: Exchanged, names: Collection[str], weight_S: Array
+) -> Exchanged:
+    """Every worker's copies after training; None in place of other leaves.
+
+    Args:
+      old_S: what the workers pulled.
+      trained_S: what they trained.
+      names: of the copied parameters.
+      weight_S: their participation; a worker of weight 0 keeps its old copies.
+    """
+    blend_leaf = lambda old, new: blend(old, new, per_subnet(weight_S, old))
+    owned = owners(old_S)
+    return jax.tree.map(blend_leaf, *(pick(tree_S, owned, names) for tree_S in (old_S, trained_S)))

@@ -22,12 +22,12 @@ from ist_jax.core.decomposition import Decomposition
 from ist_jax.core.keys import named_key
 from ist_jax.core.placement import AXIS, Placement
 from ist_jax.core.sample_order import View, draw, local_part
-from ist_jax.core.subnet import blend, per_subnet
+from ist_jax.core.subnet import per_subnet
 from ist_jax.core.task import Task
 from ist_jax.core.types import Array, Batch, Indices, Key, Metrics, Params
 from ist_jax.exchange import Exchange, Store
 from ist_jax.methods.base import Method
-from ist_jax.methods.exchanged import Exchanged, fill, owners, pick
+from ist_jax.methods.exchanged import Exchanged, blend_copies, fill, owners, pick
 from ist_jax.methods.local_batch import local_batch
 from ist_jax.methods.local_step import (
     Measured,
@@ -134,18 +134,8 @@ class SubnetMethod(Method):
         state = state._replace(store=store)
         if not self.copied:
             return state
-        copies_S = self._copies(pulled_S, trained_S, weight_S)
+        copies_S = blend_copies(pulled_S, trained_S, self.copied, weight_S)
         return state._replace(copies_S=self._adopted(state, copies_S, pushed))
-
-    def _copies(self, pulled_S: Exchanged, trained_S: Exchanged, weight_S: Array) -> Exchanged:
-        """Every worker's copies after training; a failed worker keeps its old ones."""
-
-        def trained(old_S: Array, new_S: Array) -> Array:
-            return blend(old_S, new_S, per_subnet(weight_S, old_S))
-
-        owned = owners(pulled_S)
-        pair = (pick(tree_S, owned, self.copied) for tree_S in (pulled_S, trained_S))
-        return jax.tree.map(trained, *pair)
 
     def _adopted(self, state: State, copies_S: Exchanged, pushed: frozenset[str]) -> Exchanged:
         """The copies, with the merged values of those that were pushed."""
