@@ -221,6 +221,7 @@ def load(
         stream = _imported(source.stream)(directory, dataset, image_size)
         return make_streamed(stream, label, **options)
     if source.is_tokens:
+        check_split(split, "next_token")
         return _tokens(source, directory, dataset, label, options, tokens)
     with reraise_as(place):
         raw = _imported(source.load)(directory, dataset)

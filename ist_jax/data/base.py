@@ -52,7 +52,8 @@ class Dataset:
       shards: num_workers -> the shard of examples that each worker draws from.
       notes: what the source did to the data, for records.
       task: the kind of data, as in `Spec`.
-      example_shape: of one input, without a batch axis; () stands for the shape in 'x'.
+      example_shape: of one input, without a batch axis; () stands for the shape in 'x', or in the
+        first array if there is no 'x'.
       dtype, vocabulary, bytes_per_token: as in `Spec`.
       target_mean, target_std: of training targets, as in `Spec`.
       common: split -> arrays that belong to no single example, such as the graph whose clusters are
@@ -186,7 +187,7 @@ class Dataset:
     @property
     def spec(self) -> Spec:
         return Spec(
-            self.example_shape or self.train["x"].shape[1:],
+            self.example_shape or self._shape_of_rows(),
             self.num_classes,
             self.num_train,
             self.mean,
@@ -198,6 +199,10 @@ class Dataset:
             self.vocabulary,
             self.bytes_per_token,
         )
+
+    def _shape_of_rows(self) -> tuple[int, ...]:
+        rows = self.calibration(1)
+        return np.shape(rows["x"] if "x" in rows else next(iter(rows.values())))[1:]
 
     @property
     def example(self) -> jax.ShapeDtypeStruct:

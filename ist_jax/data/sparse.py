@@ -69,9 +69,13 @@ class SparseRows:
 
 
 def padded_or_dense(train: CsrMatrix, test: CsrMatrix) -> tuple[Any, Any]:
-    """Both as `SparseRows` of one width, or as dense arrays if these take less memory."""
+    """Both as `SparseRows` of one width, or as dense arrays if these take less memory.
+
+    Integers are floats in either case, whatever the memory.
+    """
     rows = SparseRows(train), SparseRows(test)
     width = max(one.width for one in rows)
     if 2 * width >= train.shape[1]:  # an entry in a slot takes a column and a value
-        return rows[0].matrix.toarray(), rows[1].matrix.toarray()
+        dense = lambda x: x if np.issubdtype(x.dtype, np.floating) else x.astype(np.float32)
+        return tuple(dense(one.matrix.toarray()) for one in rows)
     return SparseRows(rows[0].matrix, width), SparseRows(rows[1].matrix, width)

@@ -77,7 +77,7 @@ class Columns(Mapping[str, Column]):
 def columns_of(source: Any) -> Columns:
     """The columns of a source with `len` and items, which are mappings of arrays.
 
-    A `grain.MapDataset` and the data sources of grain, TFDS and PyTorch are such sources.
+    A `grain.MapDataset` and the data sources of grain and TFDS are such sources.
     """
 
     def read(rows: np.ndarray) -> Rows:

@@ -62,7 +62,7 @@ def decompose(
         subnetwork: 'keep' (times 1/S), 'sqrt' (times 1/sqrt(S)), 'none', or a mapping from some
         groups to factors. The parameters that sum over a group are multiplied by it whenever the
         full model is applied. None: nothing is scaled, and a run of `ist` warns if a sum over units
-        has neither a norm nor a factor (not if `ordered`).
+        has neither a norm nor a factor (not if `ordered`, nor for a model above 1 GiB).
       checks: whether to trace the models here, and to compare their sums before a run. Without it,
         a decomposition is made sooner, and `ist` finds some of the errors.
 

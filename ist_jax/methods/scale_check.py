@@ -13,11 +13,13 @@ from ist_jax.core.model import Model
 from ist_jax.core.scaled import ScaledModel, summed_groups
 from ist_jax.core.subnet import extract, label_axes
 from ist_jax.core.task import Task
+from ist_jax.core.trees import tree_bytes
 from ist_jax.core.types import Array, Batch, Indices, Params
 from ist_jax.methods.local_batch import local_batch
 
 TOLERANCE = 0.1  # of the outputs' deviation
 UNEVEN_TOLERANCE = 0.4  # if some units have one copy more than others
+LARGEST = 1 << 30  # bytes of a full model that is compared: one device holds it meanwhile
 CHANGE = 0.01  # by a factor on one group's sums, of the outputs' deviation; with a norm, about 0
 
 
@@ -26,13 +28,15 @@ def scale_warning(decomposition: Decomposition, task: Task, batch: Batch) -> str
 
     A subnetwork has random units, and the full model has copies of them in all its places. With a
     norm after every sum over units, or a factor of 1/S on it, both have the same outputs. A sum
-    without either is S times as large in the full model.
+    without either is S times as large in the full model. Models above `LARGEST` are not compared.
 
     Args:
       decomposition: of at least two subnetworks, with groups.
       task: its `predict` gives the outputs.
       batch: of the task's training data, at least two examples.
     """
+    if tree_bytes(jax.eval_shape(decomposition.init, jax.random.key(0))) > LARGEST:
+        return ""
     sizes, slots = decomposition.partition.sizes, decomposition.partition.slots
     is_even = all(size % slots[group] == 0 for group, size in sizes.items())
     tolerance = TOLERANCE if is_even else UNEVEN_TOLERANCE

@@ -143,6 +143,9 @@ def streaming_diloco(
 ) -> Method:
     """Streaming DiLoCo on the full model. The decomposition's groups are not used.
 
+    Between synchronisations workers differ, and the full model has the mean of theirs. So it is
+    not the global model of the paper, which has only what was synchronised.
+
     Args:
       decomposition: its `full` model is trained.
       task: the problem to solve.

@@ -5,7 +5,8 @@ the units back, and applies the outer optimizer to the change.
 
 A round need not push all parameters. Every worker keeps a copy of those that some rounds do not
 push, and continues with it in the next round. After a push, it adopts the merged value. A worker
-that fails keeps its copy; if it fails in a round that pushes, it adopts what the others merged.
+that fails keeps its copy; if it fails in a round that pushes, it adopts what the others merged. If
+all workers fail, all keep their copies.
 """
 
 import dataclasses
@@ -22,7 +23,6 @@ from ist_jax.core.decomposition import Decomposition
 from ist_jax.core.keys import named_key
 from ist_jax.core.placement import AXIS, Placement
 from ist_jax.core.sample_order import View, draw, local_part
-from ist_jax.core.subnet import per_subnet
 from ist_jax.core.task import Task
 from ist_jax.core.types import Array, Batch, Indices, Key, Metrics, Params
 from ist_jax.exchange import Exchange, Store
@@ -135,7 +135,10 @@ class SubnetMethod(Method):
         if not self.copied:
             return state
         copies_S = blend_copies(pulled_S, trained_S, self.copied, weight_S)
-        return state._replace(copies_S=self._adopted(state, copies_S, pushed))
+        adopted_S = self._adopted(state, copies_S, pushed)
+        is_merged = (weight_S > 0).any()
+        choose = lambda adopted, copy: jnp.where(is_merged, adopted, copy)
+        return state._replace(copies_S=jax.tree.map(choose, adopted_S, copies_S))
 
     def _adopted(self, state: State, copies_S: Exchanged, pushed: frozenset[str]) -> Exchanged:
         """The copies, with the merged values of those that were pushed."""

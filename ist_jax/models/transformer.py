@@ -25,12 +25,18 @@ from jax.typing import DTypeLike
 from ist_jax.core.types import Array
 from ist_jax.models.attention import Attention
 from ist_jax.models.experts import Experts
-from ist_jax.models.feedforward import Mlp, linear
+from ist_jax.models.feedforward import MLP_ACTIVATIONS, Mlp, linear
 from ist_jax.models.residual import repeated
 
 POSITIONS = ("rotary", "learned")
 SEQUENCE_NORMS = ("rms", "layer")
 REMATS = ("none", "dots", "full")
+_CHOICES = {
+    "activation": tuple(MLP_ACTIVATIONS),
+    "norm": SEQUENCE_NORMS,
+    "positions": POSITIONS,
+    "remat": REMATS,
+}
 
 
 class Block(nn.Module):
@@ -141,6 +147,7 @@ class Transformer(nn.Module):
 
     @nn.compact
     def __call__(self, token_BxL: Array) -> Array:
+        self._check()
         embedding = nn.Embed(
             self.vocabulary,
             self.width,
@@ -160,6 +167,20 @@ class Transformer(nn.Module):
             return embedding.attend(x_BxLxD).astype(jnp.float32)
         shape = (self.width, self.vocabulary)
         return linear(self, "bld,dv->blv", shape, 1, 1.0, "output")(x_BxLxD).astype(jnp.float32)
+
+    def _check(self) -> None:
+        """Raises ValueError if a name is unknown, or heads do not divide."""
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise ValueError(f"{name} is one of {choices}, not {getattr(self, name)!r}")
+        kv_heads, size = self.kv_heads or self.heads, self.head_dim or self.width // self.heads
+        if self.heads % kv_heads:
+            raise ValueError(f"kv_heads={kv_heads} divides heads={self.heads}: use a divisor")
+        if self.positions == "rotary" and size % 2:
+            raise ValueError(
+                f"rotary positions turn pairs of features, and a head has {size}: use an even "
+                "head_dim, or positions='learned'"
+            )
 
     def _placed(self, x_BxLxD: Array) -> Array:
         """Embeddings with learned positions, if there are any."""

@@ -15,6 +15,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from ist_jax.core.model import Stats
+from ist_jax.core.scaled import ScaledModel
 from ist_jax.core.types import Params
 from ist_jax.models import MODELS, STATS
 from ist_jax.models.linen import LinenModel
@@ -101,6 +102,7 @@ def write(
       folder: new; it appears complete or not at all.
       model: a Linen module or an `ist_jax.core.model.Model`. If its class is not one of
         `ist_jax.models.MODELS`, only its variables are written, and `read` needs the model again.
+        Factors on sums (`decompose(scale=)`) are multiplied into the parameters.
       params: its parameters, in nested dicts.
       stats: its normalisation statistics; None if it has none.
       about: a JSON object to keep with the model.
@@ -111,6 +113,8 @@ def write(
       OSError: the folder cannot be written.
     """
     folder = pathlib.Path(folder).expanduser()
+    if isinstance(model, ScaledModel):
+        model, params = model.model, model.fold(params)
     module = model.module if isinstance(model, LinenModel) else model
     check_new(folder)
     content = {"model": _described(module), "about": dict(about or {})}
@@ -171,12 +175,15 @@ def read(folder: str | pathlib.Path, model: Any = None) -> Exported:
 
     Args:
       folder: with model.json and variables.npz.
-      model: the Linen module or `Model`, if its class is not one of `ist_jax.models.MODELS`.
+      model: the Linen module or `Model`, if its class is not one of `ist_jax.models.MODELS`. Of a
+        model with factors on sums, the one without them is returned: the parameters have them.
 
     Raises:
       ExportError: the folder holds no model, or a damaged one; or a model of another class, and it
         is not given.
     """
+    if isinstance(model, ScaledModel):
+        model = model.model
     with _reraise(folder):
         content = _content(folder)
         described, about = content["model"], dict(content["about"])

@@ -208,7 +208,7 @@ CASES = [
     (f"{TEXT} --model.heads=5", "model.heads=5 divides model.width=64"),
     (f"{TEXT} --model.kv_heads=3", "model.kv_heads=3 divides model.heads"),
     (f"{TEXT} --model.heads=64", "model.positions=rotary turns pairs of features"),
-    (f"{TEXT} --model.layers=3 --decomposition=layers", "a layer has 3 layers"),
+    (f"{TEXT} --model.layers=3 --decomposition=layers", "there are 3 layers to split"),
     (f"{TEXT} --decomposition=experts --model.experts=1", "model.experts_per_token=2 is at most"),
     (f"{TEXT} --model.balance=1", "model.balance=1.0 belongs to experts"),
     (f"{TEXT} --data.name=digits --data.dir=", "is for next_token, and data.name='digits' is"),

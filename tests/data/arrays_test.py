@@ -65,7 +65,7 @@ def test_targets_are_told_by_dtype_and_shape(y, task, dtype, num_classes):
     data = from_arrays(DENSE, y)
     assert (data.task, data.num_classes) == (task, num_classes)
     assert data.train["y"].dtype == data.test["y"].dtype == dtype
-    assert data.train["y"].shape[1:] == np.shape(y)[1:] if not sp.issparse(y) else (5,)
+    assert data.train["y"].shape[1:] == y.shape[1:]
 
 
 def test_a_given_task_decides():
@@ -146,6 +146,14 @@ def test_sparse_inputs_are_those_of_dense_ones(standardise):
         np.testing.assert_allclose(
             batch_of(sparse, part), batch_of(dense, part), rtol=1e-4, atol=1e-5
         )
+
+
+@pytest.mark.parametrize("density", [0.1, 0.9], ids=["sparse", "dense"])
+def test_integers_of_sparse_inputs_are_floats_however_they_are_stored(density):
+    counts = sp.random(N, D, density, format="csr", random_state=0) * 10
+    data = from_arrays(counts.astype(np.int32), CLASSES, standardise="none")
+    assert ("x" in data.train) == (density == 0.9)
+    assert data.dtype == batch_of(data).dtype == "float32"
 
 
 def test_nearly_full_sparse_inputs_are_stored_dense():

@@ -173,6 +173,11 @@ def test_data_that_are_no_text_are_refused_in_one_line(case, tmp_path):
     assert "\n" not in str(error.value)
 
 
+def test_text_has_no_classes_to_divide_among_workers(tmp_path):
+    with pytest.raises(DataError, match="'dirichlet' divides classes .* are next_token: use"):
+        loaded(text_file(tmp_path), split="dirichlet")
+
+
 def test_tiny_shakespeare_is_read(real_data):
     dataset = loaded(str(real_data / "text" / "tiny_shakespeare.txt"))
     assert dataset.num_classes == 65 and dataset.num_train == (1_115_394 - 2 * 223_079 - 1) // 8

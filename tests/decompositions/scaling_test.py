@@ -14,6 +14,7 @@ from twins import TWINS
 from ist_jax import Phase, decompose, ensemble, ist, replicated, run
 from ist_jax.core.scaled import ScaledModel
 from ist_jax.core.subnet import extract, label_axes
+from ist_jax.methods import scale_check
 from ist_jax.methods.scale_check import scale_warning
 from ist_jax.training.method_warnings import method_warnings
 
@@ -197,6 +198,11 @@ def test_ist_warns_before_training():
     method = ist(custom(2), TASK, SGD, batch_size=BATCH)
     (text,) = method_warnings([method, method], TASK, dataset())
     assert text.startswith("the full model sums over num_subnets=2 times as many units of ['unit',")
+
+
+def test_a_model_that_one_device_may_not_hold_is_not_compared(monkeypatch):
+    monkeypatch.setattr(scale_check, "LARGEST", 100)
+    assert warning(custom(2)) == ""
 
 
 @pytest.mark.slow

@@ -169,6 +169,20 @@ def test_a_sequence_longer_than_the_context_is_refused():
         jax.eval_shape(small().init, jax.random.key(0), np.zeros((1, 7), np.int32))
 
 
+@pytest.mark.parametrize(
+    "fields,says",
+    [
+        (dict(positions="rope"), r"positions is one of \('rotary', 'learned'\), not 'rope'"),
+        (dict(norm="batch"), "norm is one of .*, not 'batch'"),
+        (dict(kv_heads=3), "kv_heads=3 divides heads=4: use a divisor"),
+        (dict(head_dim=3), "a head has 3: use an even head_dim, or positions='learned'"),
+    ],
+)
+def test_fields_that_do_not_fit_are_refused(fields, says):
+    with pytest.raises(ValueError, match=says):
+        jax.eval_shape(small(**fields).init, jax.random.key(0), TOKENS)
+
+
 @pytest.mark.slow
 def test_one_expert_is_an_mlp():
     """Every token is sent to it with weight 1."""

@@ -24,10 +24,10 @@ from ist_jax.training.outputs import check_outputs
 def no_training(monkeypatch):
     """Fails if a state is made: the outputs are known before."""
 
-    def fresh(*_):
+    def init_arguments(*_):
         raise AssertionError("training has begun")
 
-    monkeypatch.setattr(Method, "fresh", fresh)
+    monkeypatch.setattr(Method, "init_arguments", init_arguments)
 
 
 def outputs(num_classes, num_subnets=2):

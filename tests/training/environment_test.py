@@ -1,19 +1,22 @@
 """A run from Python leaves a record like that of a run from the command line."""
 
+import dataclasses
 import json
 import shutil
 
 import jax
 import numpy as np
 import pytest
-from cases import BATCH, SGD, TASK, dataset, two_groups
+from cases import BATCH, SGD, TASK, dataset, random_params, two_groups
 from command_line import DIGITS
+from custom_models import FEATURES, CustomModule, custom
 
 from ist_jax import LoopConfig, Phase, export, ist, run
 from ist_jax.cli.commands import evaluate, report
 from ist_jax.cli.commands import export as exporting
 from ist_jax.cli.commands import run as running
 from ist_jax.cli.records import results
+from ist_jax.models import as_model
 
 OPTIONS = LoopConfig(seed=3, name="mine", settings={"learning_rate": 0.1})
 
@@ -75,6 +78,26 @@ def test_its_model_is_exported_from_python(finished, tmp_path, capsys):
     jax.tree.map(np.testing.assert_array_equal, exported.params, trained.params)
     assert evaluate.main(["evaluate", f"--model={tmp_path}/model"]) == 2
     assert "was exported from Python without its data" in capsys.readouterr().err
+
+
+def test_factors_on_sums_are_exported_with_the_parameters(tmp_path):
+    full = custom(2, scale="keep").full
+    params = random_params(custom(2))
+    export.write(tmp_path / "model", full, params)
+    x = np.ones((3, FEATURES), np.float32)
+    for model in (CustomModule(16, 8), full):
+        exported = export.read(tmp_path / "model", model)
+        applied = as_model(exported.model).apply(exported.params, x)
+        np.testing.assert_array_equal(applied, full.apply(params, x))
+
+
+def test_data_of_other_names_are_recorded():
+    data = dataset()
+    renamed = {
+        part: {"table": split["x"], "y": split["y"]}
+        for part, split in (("train", data.train), ("test", data.test))
+    }
+    assert dataclasses.replace(data, **renamed).spec == data.spec
 
 
 def test_parameters_that_are_no_nested_dicts_are_not_exported(tmp_path):

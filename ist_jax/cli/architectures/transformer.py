@@ -66,8 +66,8 @@ def _check(split: Sequence[str], config: Config) -> None:
     most = min(units(_model(config, 1, 1))[kind] for kind in split)
     if most < config.num_subnets:
         raise ConfigError(
-            f"every subnetwork of num_subnets={config.num_subnets} needs a unit, and a layer has "
-            f"{most} {' or '.join(split)}: use at most {most} subnetworks or a larger model"
+            f"every subnetwork of num_subnets={config.num_subnets} needs a unit, and there are "
+            f"{most} {' or '.join(split)} to split: use fewer subnetworks or a larger model"
         )
 
 
