@@ -92,8 +92,10 @@ def _known(array: np.ndarray) -> np.ndarray:
 
 
 def _inputs(x: Any) -> Any:
-    """A NumPy array, or a sparse matrix in rows. bool becomes float32."""
-    x = x.tocsr() if is_sparse(x) else _known(np.asarray(x))
+    """A NumPy array, or a sparse matrix in rows. bool and sparse integers become float32."""
+    if is_sparse(x):  # entries that occur twice are added up, which small integers cannot hold
+        return (x.astype(np.float32) if x.dtype.kind in "biu" else x).tocsr()
+    x = _known(np.asarray(x))
     return x.astype(np.float32) if x.dtype == bool else x
 
 

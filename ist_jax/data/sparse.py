@@ -69,13 +69,9 @@ class SparseRows:
 
 
 def padded_or_dense(train: CsrMatrix, test: CsrMatrix) -> tuple[Any, Any]:
-    """Both as `SparseRows` of one width, or as dense arrays if these take less memory.
-
-    Integers are floats in either case, whatever the memory.
-    """
+    """Both as `SparseRows` of one width, or as dense arrays if these take less memory."""
     rows = SparseRows(train), SparseRows(test)
     width = max(one.width for one in rows)
     if 2 * width >= train.shape[1]:  # an entry in a slot takes a column and a value
-        dense = lambda x: x if np.issubdtype(x.dtype, np.floating) else x.astype(np.float32)
-        return tuple(dense(one.matrix.toarray()) for one in rows)
+        return rows[0].matrix.toarray(), rows[1].matrix.toarray()
     return SparseRows(rows[0].matrix, width), SparseRows(rows[1].matrix, width)

@@ -18,6 +18,7 @@ METRIC_INFO = {
     "mae": MetricInfo("min"),
     "r2": MetricInfo("max"),
 }
+ROUNDING = 1e-6  # of a float32 sum of squares: a smaller variation is none
 
 
 def check_targets(outputs: Any, data: Any) -> None:
@@ -59,7 +60,8 @@ def regression(
 
     Args:
       mean, std, augment, padding, size: as in `make_batch`.
-      target_mean, target_std: numbers, or one for each target.
+      target_mean, target_std: numbers, or one for each target: those of the training targets
+        (`Dataset.target_mean`). Far from them, sums in float32 make 'r2' inexact.
     """
     batch = make_batch(mean, std, augment=augment, padding=padding, size=size)
     shift_K = np.asarray(target_mean, np.float32).reshape(-1)
@@ -94,7 +96,8 @@ def regression(
             "mae": ((scale_K * sums["absolute_error_K"]).mean(), count),
         }
         variation_K = sums["squared_target_K"] - sums["target_K"] ** 2 / count
-        return means(averages) | {"r2": _determination(squared_K, variation_K).mean()}
+        varies_K = variation_K > ROUNDING * sums["squared_target_K"]
+        return means(averages) | {"r2": _determination(squared_K, variation_K, varies_K).mean()}
 
     return Task(
         batch,
@@ -108,11 +111,10 @@ def regression(
     )
 
 
-def _determination(squared_K: Array, variation_K: Array) -> Array:
+def _determination(squared_K: Array, variation_K: Array, varies_K: Array) -> Array:
     """R2 of every target: 1 - squared error / variation.
 
     If a target does not vary, it is 1 for a perfect prediction and 0 otherwise, as in scikit-learn.
     """
-    varies_K = variation_K > 0
     share_K = squared_K / jnp.where(varies_K, variation_K, 1)
     return jnp.where(varies_K, 1 - share_K, jnp.where(squared_K == 0, 1.0, 0.0))

@@ -8,6 +8,8 @@ keeps the identity of the tracker's run, so that a run that resumes continues it
 trains the rounds after its checkpoint again, with the same results; they are not sent twice. A
 tracker that is added to a run that has begun gets its earlier rows first.
 
+With several processes, only the first one starts a tracker's run.
+
 Each library reads its own environment variables, such as WANDB_MODE=offline or TRACKIO_DIR.
 """
 
@@ -55,7 +57,11 @@ class _Tracker:
         workdir: str | pathlib.Path | None = None,
         config: Mapping[str, Any] | None = None,
     ):
+        self._run: Any = None
+        self._sent = 0  # rounds
         library = _imported(self.name)
+        if not is_first():
+            return
         folder = None if workdir is None else pathlib.Path(workdir).expanduser().absolute()
         rows = [] if folder is None else rows_until(folder / "metrics.jsonl", sys.maxsize)
         known = _identity(folder, self.name)
@@ -65,7 +71,6 @@ class _Tracker:
             self._run = self._start(library, project, folder, dict(config or {}), title, identity)
         except Exception as error:  # such as that nobody has logged in
             raise TrackerError(f"the logger {self.name!r} does not start ({error})") from error
-        self._sent = 0  # rounds
         if known:
             self._sent = rows[-1]["round"] if rows else 0
         elif folder is not None:
@@ -94,7 +99,8 @@ class _Tracker:
         self._run.log(numbers, step=row["round"])
 
     def close(self) -> None:
-        self._run.finish()
+        if self._run is not None:
+            self._run.finish()
 
 
 def _identity(folder: pathlib.Path | None, name: str) -> str | None:

@@ -156,6 +156,14 @@ def test_integers_of_sparse_inputs_are_floats_however_they_are_stored(density):
     assert data.dtype == batch_of(data).dtype == "float32"
 
 
+def test_sparse_entries_that_occur_twice_are_added_up():
+    """Also where their dtype cannot hold the sum."""
+    row, column = np.repeat(np.arange(N), 2), np.zeros(2 * N, int)
+    x = sp.coo_matrix((np.tile([200, 100], N).astype(np.uint8), (row, column)), (N, D))
+    data = from_arrays(x, CLASSES, standardise="none")
+    assert (data.train["x_value"] == 300).all() and (data.train["x_column"] == 0).all()
+
+
 def test_nearly_full_sparse_inputs_are_stored_dense():
     full = sp.csr_matrix(DENSE + 1)
     np.testing.assert_array_equal(

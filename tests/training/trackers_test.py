@@ -81,6 +81,12 @@ def test_runs_without_a_workdir_or_in_two_of_them_are_different_ones(runs, tmp_p
     assert len({run.options["name"] for run in runs}) == 4
 
 
+def test_only_the_first_process_starts_a_run(runs, tmp_path, monkeypatch):
+    monkeypatch.setattr(trackers, "is_first", lambda: False)
+    Trackio("project", tmp_path / "run").close()
+    assert not runs and not (tmp_path / "run").exists()
+
+
 def test_a_logger_that_cannot_be_used_is_one_line(monkeypatch, tmp_path, capsys):
     with pytest.raises(TrackerError, match="a logger is one of trackio, wandb, not 'tensorboard'"):
         check_trackers(["tensorboard"])
