@@ -1,11 +1,24 @@
 """The optax optimizers that a configuration describes."""
 
+import re
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import optax
 import optax.contrib
 
 from ist_jax.cli.config import OptimizerConfig, OuterConfig
+from ist_jax.core.trees import map_with_names
+
+# pattern of a kernel -> how many of its last axes are the inputs and the outputs of a matrix; axes
+# before them are layers or experts, of which each has a matrix
+_MATRICES = (
+    (r".*attention/query/kernel", (1, 3)),
+    (r".*attention/(key|value)/kernel", (1, 2)),
+    (r".*attention/output/kernel", (3, 1)),
+    (r".*mlp/(experts/)?(gate|up|down)/kernel", (1, 1)),
+)
 
 
 def schedule(o: OptimizerConfig, total_steps: int) -> optax.Schedule:
@@ -55,14 +68,33 @@ def _sgd(
     return make(learning_rate=rate, momentum=demon(o.momentum, total_steps))
 
 
+def _matrix_axes(name: str, leaf: Any) -> optax.contrib.MuonDimensionNumbers | None:
+    """The axes of a matrix, or of stacked matrices; None for any other parameter."""
+    is_plain = leaf.ndim == 2 and name.rsplit("/", 1)[-1] == "kernel"
+    known = (axes for pattern, axes in _MATRICES if re.fullmatch(pattern, name))
+    inputs, outputs = next(known, (1, 1) if is_plain else (0, 0))
+    middle, first = leaf.ndim - outputs, leaf.ndim - outputs - inputs
+    if not inputs or first < 0:
+        return None
+    axes = tuple(range(first, middle)), tuple(range(middle, leaf.ndim))
+    return optax.contrib.MuonDimensionNumbers(*axes)
+
+
 def muon(rate: optax.Schedule, weight_decay: float) -> optax.GradientTransformation:
-    """Muon for matrices, NAdamW for all other parameters (K. Jordan et al., 2024).
+    """Muon for kernels that are matrices, NAdamW for other parameters (K. Jordan et al., 2024).
+
+    Kernels of Transformers are matrices from their inputs to their outputs, one for every layer and
+    expert. Embeddings, norms and convolutions are no matrices.
 
     Updates of matrices are scaled to the size of AdamW's, so that one learning rate fits both (Liu
     et al.: Muon is scalable for LLM training, arXiv 2502.16982, equation 4).
     """
     return optax.contrib.muon(
-        rate, weight_decay=weight_decay, adam_weight_decay=weight_decay, consistent_rms=0.2
+        rate,
+        weight_decay=weight_decay,
+        adam_weight_decay=weight_decay,
+        consistent_rms=0.2,
+        muon_weight_dimension_numbers=lambda params: map_with_names(_matrix_axes, params),
     )
 
 

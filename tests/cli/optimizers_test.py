@@ -7,9 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from laws import assert_close
 
 from ist_jax.cli import optimizers
 from ist_jax.cli.config import Config
+from ist_jax.core.trees import leaf_names, leaf_shapes
+from ist_jax.models import Transformer
 
 
 def rates(schedule, warmup):
@@ -58,3 +61,29 @@ def test_muon_orthogonalises_matrices_and_leaves_the_rest_to_nadamw():
     assert given.max() > 2 * given.min()
     rms = np.sqrt((step**2).mean()) / 0.01
     assert 0.1 < rms < 0.3, "0.2 is that of AdamW"
+
+
+def test_muon_orthogonalises_the_kernels_of_transformers_and_no_others():
+    """Stacked layers are updated as separate ones are; embeddings and norms by NAdamW."""
+    fields = dict(layers=2, width=8, heads=4, kv_heads=2, mlp_width=12)
+    stacked, unrolled = (Transformer(11, 4, scan=scan, **fields) for scan in (True, False))
+    tokens = np.zeros((1, 4), np.int32)
+    of = lambda model: jax.eval_shape(model.init, jax.random.key(0), tokens)["params"]
+    rng = np.random.default_rng(0)
+    draw = lambda leaf: rng.normal(size=leaf.shape).astype(np.float32)
+    params, gradient = (jax.tree.map(draw, of(stacked)) for _ in range(2))
+    layer = lambda tree, i: jax.tree.map(lambda leaf: leaf[i], tree["layers"])
+    apart = lambda tree: {
+        **{name: leaf for name, leaf in tree.items() if name != "layers"},
+        **{f"layer_{i}": layer(tree, i) for i in range(2)},
+    }
+    assert leaf_shapes(apart(params)) == leaf_shapes(of(unrolled))
+    tx = optimizers.muon(optax.constant_schedule(0.01), 0.1)
+    nadamw = optax.nadamw(0.01, weight_decay=0.1)
+    step = lambda tx: jax.jit(lambda g, p: tx.update(g, tx.init(p), p)[0])
+    update, expected = step(tx)(gradient, params), step(nadamw)(gradient, params)
+    assert_close(apart(update), step(tx)(apart(gradient), apart(params)), 1e-3, 1e-5)
+    is_adam = jax.tree.map(lambda a, b: np.allclose(a, b, rtol=1e-4), update, expected)
+    named = dict(zip(leaf_names(update), jax.tree.leaves(is_adam)))
+    assert all(adam == (not name.endswith("/kernel")) for name, adam in named.items()), named
+    assert sum(named.values()) == 4, "the embedding and three norms"

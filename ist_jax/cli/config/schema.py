@@ -113,7 +113,7 @@ class OptimizerConfig:
     """The local optimizer."""
 
     name: Literal["sgd", "adam", "adamw", "muon", "custom"] = "sgd"
-    """Local optimizer. muon: matrices by Muon, all other parameters by NAdamW. custom: built by
+    """Local optimizer. muon: kernels that are matrices by Muon, others by NAdamW. custom: built by
     get_optimizer() of the config file, for which the other fields of the optimizer are recorded."""
     learning_rate: Rate = 0.1
     """Peak learning rate."""
