@@ -113,12 +113,17 @@ def _random_params(decomposition: Decomposition) -> Params:
 
 
 def _gap(actual: Any, expected: Any) -> Array:
-    """The distance of outputs, relative to the expected ones' deviation over the examples."""
+    """The distance of outputs, relative to the expected ones' deviation over the examples.
+
+    0 if no outputs can be compared.
+    """
     pairs = [
         (a.astype(jnp.float32), b.astype(jnp.float32))
         for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(expected))
         if a.shape == b.shape and jnp.issubdtype(a.dtype, jnp.floating)  # outputs may be split
     ]
+    if not pairs:
+        return jnp.float32(0)
     distance = sum(((a - b) ** 2).sum() for a, b in pairs)
     deviation = sum(((b - b.mean(axis=0, keepdims=True)) ** 2).sum() for _, b in pairs)
     return jnp.sqrt(distance / deviation)

@@ -200,6 +200,27 @@ def test_ist_warns_before_training():
     assert text.startswith("the full model sums over num_subnets=2 times as many units of ['unit',")
 
 
+class Split:
+    """A model whose outputs are split, so that a subnetwork has fewer."""
+
+    def __init__(self, outputs):
+        self.outputs = outputs
+
+    def init(self, key, example):
+        return {"kernel": jnp.ones((EXAMPLE.shape[1], self.outputs))}
+
+    def apply(self, params, inputs, *, key=None, stats=None):
+        return inputs @ params["kernel"]
+
+    def measure(self, params, inputs):
+        return {}
+
+
+def test_outputs_that_are_split_are_not_compared():
+    rules, models = [("kernel", (None, "output"))], dict(full=Split(4), subnet=Split(2))
+    assert warning(decompose(rules, {"output": 4}, num_subnets=2, example=EXAMPLE, **models)) == ""
+
+
 def test_a_model_that_one_device_may_not_hold_is_not_compared(monkeypatch):
     monkeypatch.setattr(scale_check, "LARGEST", 100)
     assert warning(custom(2)) == ""
