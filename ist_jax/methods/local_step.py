@@ -1,7 +1,4 @@
-"""One local step: the loss and gradient of a batch, and a step of the optimizer.
-
-Also which workers' steps count.
-"""
+"""One local step: loss and gradient of a batch, a step of the optimizer, and which steps count."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -22,7 +22,6 @@ from ist_jax.core.decomposition import Decomposition
 from ist_jax.core.keys import named_key
 from ist_jax.core.placement import AXIS, Placement
 from ist_jax.core.sample_order import View, draw, local_part
-from ist_jax.core.subnet import per_subnet
 from ist_jax.core.task import Task
 from ist_jax.core.types import Array, Batch, Indices, Key, Metrics, Params
 from ist_jax.exchange import Exchange, Store
@@ -67,8 +66,8 @@ class SubnetMethod(Method):
       opt_state: 'reset', 'carry' or 'local'; see `ist`.
       facts: what the local optimizer's state holds.
       outer: the outer optimizer; None: the pushed parameters are the new ones.
-      copied: the names of the parameters of which every worker keeps a copy between rounds. All
-        that some round of the cycle does not push are among them.
+      copied: the names of the parameters of which every worker keeps a copy between rounds. They
+        include all parameters that some round of the cycle does not push.
     """
 
     decomposition: Decomposition
@@ -191,8 +190,8 @@ class SubnetMethod(Method):
             return optimizer_step(self.tx, gradient, params, opt_state, weight, ticks), measured
 
         first = (worker.params, worker.opt_state)
-        j_J = jnp.arange(steps.start, steps.stop)
-        (params, opt_state), measured_J = jax.lax.scan(step, first, j_J)
+        step_J = jnp.arange(steps.start, steps.stop)
+        (params, opt_state), measured_J = jax.lax.scan(step, first, step_J)
         return params, opt_state, measured_J
 
     def init(self, key: Key, start: Start | None = None) -> State:
@@ -263,7 +262,7 @@ class SubnetMethod(Method):
         )
 
     def merged(self, state: State) -> Store:
-        """The store, in which the mean of all copies stands for each copied leaf."""
+        """The store, with the mean of the workers' copies in place of each copied leaf."""
         mean_S = jax.tree.map(lambda copy_S: copy_S.mean(axis=0), state.copies_S)
         return fill(mean_S, state.store) if self.copied else state.store
 

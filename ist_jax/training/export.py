@@ -30,8 +30,8 @@ class ExportError(ValueError):
 class Exported(NamedTuple):
     """An exported model: `model.apply(variables, x)` are the outputs for x.
 
-    They are logits. With regression, they are targets minus `target_mean`, divided by `target_std`,
-    which are beside the mean and deviation of inputs in `about["data"]["spec"]`.
+    Outputs are logits. For regression, they are (target - target_mean) / target_std, with both
+    values in `about["data"]["spec"]`.
 
     Attributes:
       model: the Flax module, or what `read` was given.
@@ -76,7 +76,7 @@ def _from_json(field: Any) -> Any:
 
 
 def _described(module: Any) -> dict[str, Any]:
-    """What `read` needs to make a module of `MODELS` again; of any other model, its class."""
+    """What `read` needs to rebuild a module of `MODELS`; for any other model, its class."""
     names = {kind: name for name, kind in MODELS.items()}
     if type(module) not in names:
         return {"class": type(module).__name__}
@@ -107,7 +107,7 @@ def write(
 
     Raises:
       ExportError: the folder exists, the parameters are not nested dicts, a field of the model is
-        no plain value, or an array is not read back as it was.
+        not a plain value, or an array changes when it is read back.
       OSError: the folder cannot be written.
     """
     folder = pathlib.Path(folder).expanduser()
@@ -136,7 +136,7 @@ def _check_nested(variables: Any) -> None:
     for path, leaf in jax.tree_util.tree_flatten_with_path(variables)[0]:
         if not all(isinstance(getattr(entry, "key", None), str) for entry in path):
             raise ExportError(
-                "exported parameters are nested dicts with names as keys, and one is at "
+                "exported parameters are nested dicts with names as keys, but one is at "
                 f"{jax.tree_util.keystr(path)} ({type(leaf).__name__}): save them yourself"
             )
 
@@ -162,7 +162,7 @@ def check_new(folder: str | pathlib.Path) -> None:
 
 def read_about(folder: str | pathlib.Path) -> dict[str, Any]:
     """What was written about a model, without its arrays. Raises ExportError like `read`."""
-    with _reraise(folder):
+    with _as_export_error(folder):
         return dict(_content(folder)["about"])
 
 
@@ -174,16 +174,15 @@ def read(folder: str | pathlib.Path, model: Any = None) -> Exported:
       model: the Linen module or `Model`, if its class is not one of `ist_jax.models.MODELS`.
 
     Raises:
-      ExportError: the folder holds no model, or a damaged one; or a model of another class, and it
-        is not given.
+      ExportError: the folder holds no model or a damaged one, or `model` is needed and missing.
     """
-    with _reraise(folder):
+    with _as_export_error(folder):
         content = _content(folder)
         described, about = content["model"], dict(content["about"])
         if model is None and "class" in described:
             raise ExportError(
                 f"{folder} holds the variables of a model of class {described['class']!r}, which "
-                "ist_jax.models does not have: give the model, read(folder, model)"
+                "ist_jax.models does not have: pass the model, read(folder, model)"
             )
         if "class" not in described:
             model = MODELS[described["name"]](
@@ -200,7 +199,7 @@ def _content(folder: str | pathlib.Path) -> Any:
 
 
 @contextlib.contextmanager
-def _reraise(folder: str | pathlib.Path) -> Iterator[None]:
+def _as_export_error(folder: str | pathlib.Path) -> Iterator[None]:
     try:
         yield
     except ExportError:

@@ -97,7 +97,7 @@ def test_a_dense_phase_trains_the_function_that_is_evaluated():
     "scale,says",
     [
         ("half", "a scale is one of .*, not 'half'"),
-        ({"units": 0.5}, r"scale names groups of \['head', 'unit'\], not \['units'\]"),
+        ({"units": 0.5}, r"scale must name groups among \['head', 'unit'\], not \['units'\]"),
     ],
 )
 def test_unknown_scales_are_refused(scale, says):
@@ -127,7 +127,7 @@ class OneToOne:
 @pytest.mark.parametrize(
     "twice,says",
     [
-        (False, r"there is none for \['unit'\]: scale these sums in `full`, .*\{'unit': 0.5\}"),
+        (False, r"none sums over \['unit'\]: scale these sums in `full`, .*\{'unit': 0.5\}"),
         (True, "a factor on 'kernel' would change more than a sum over 'unit'"),
     ],
 )

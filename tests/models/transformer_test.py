@@ -165,7 +165,7 @@ def test_computation_in_bfloat16_is_close_and_its_logits_are_float32():
 
 
 def test_a_sequence_longer_than_the_context_is_refused():
-    with pytest.raises(ValueError, match="at most context=6 tokens, and this one has 7"):
+    with pytest.raises(ValueError, match="at most context=6 tokens, but this one has 7"):
         jax.eval_shape(small().init, jax.random.key(0), np.zeros((1, 7), np.int32))
 
 

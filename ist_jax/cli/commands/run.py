@@ -101,7 +101,7 @@ def train(
       DataError: the data cannot be read.
       NonFiniteLossError: training diverged.
       Stopped: a signal arrived, and the run has saved its state.
-      TrackerError: there is no logger of such a name, or it does not start.
+      TrackerError: a logger's name is unknown, or it does not start.
       WorkdirError: the workdir is in use, or cannot be written.
     """
     config, workdir = validate(checked(config)), pathlib.Path(workdir).expanduser()
