@@ -22,7 +22,6 @@ from ist_jax.core.decomposition import Decomposition
 from ist_jax.core.keys import named_key
 from ist_jax.core.placement import AXIS, Placement
 from ist_jax.core.sample_order import View, draw, local_part
-from ist_jax.core.subnet import per_subnet
 from ist_jax.core.task import Task
 from ist_jax.core.types import Array, Batch, Indices, Key, Metrics, Params
 from ist_jax.exchange import Exchange, Store
