@@ -15,6 +15,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from ist_jax.core.model import Stats
+from ist_jax.core.scaled import ScaledModel
 from ist_jax.core.types import Params
 from ist_jax.models import MODELS, STATS
 from ist_jax.models.linen import LinenModel
@@ -34,7 +35,7 @@ class Exported(NamedTuple):
     values in `about["data"]["spec"]`.
 
     Attributes:
-      model: the Flax module, or what `read` was given.
+      model: the Flax module, or the `Model` that `read` was given.
       variables: {'params': ...}, and 'norm_stats' if normalisation statistics were measured.
       about: the JSON object that was written with the model.
     """
@@ -101,7 +102,7 @@ def write(
       folder: new; it appears complete or not at all.
       model: a Linen module or an `ist_jax.core.model.Model`. If its class is not one of
         `ist_jax.models.MODELS`, only its variables are written, and `read` needs the model again.
-      params: its parameters, in nested dicts.
+      params: its parameters, in nested dicts. Factors on its sums are multiplied into them.
       stats: its normalisation statistics; None if it has none.
       about: a JSON object to keep with the model.
 
@@ -111,8 +112,10 @@ def write(
       OSError: the folder cannot be written.
     """
     folder = pathlib.Path(folder).expanduser()
-    module = model.module if isinstance(model, LinenModel) else model
     check_new(folder)
+    if isinstance(model, ScaledModel):
+        params = model.fold(params)
+    module = _without_factors(model)
     content = {"model": _described(module), "about": dict(about or {})}
     variables = jax.device_get(variables_of(params, stats))
     _check_nested(variables)
@@ -129,6 +132,13 @@ def write(
         _check_written(unfinished, module, variables)
         unfinished.replace(folder)
         flush_folder(folder.parent)
+
+
+def _without_factors(model: Any) -> Any:
+    """The module of a model. Exported parameters include the factors on its sums."""
+    if isinstance(model, ScaledModel):
+        model = model.model
+    return model.module if isinstance(model, LinenModel) else model
 
 
 def _check_nested(variables: Any) -> None:
@@ -171,7 +181,8 @@ def read(folder: str | pathlib.Path, model: Any = None) -> Exported:
 
     Args:
       folder: with model.json and variables.npz.
-      model: the Linen module or `Model`, if its class is not one of `ist_jax.models.MODELS`.
+      model: the Linen module or `Model`, if its class is not one of `ist_jax.models.MODELS`. The
+        exported parameters already include factors of `decompose(scale=...)`.
 
     Raises:
       ExportError: the folder holds no model or a damaged one, or `model` is needed and missing.
@@ -191,7 +202,7 @@ def read(folder: str | pathlib.Path, model: Any = None) -> Exported:
         path = pathlib.Path(folder).expanduser() / "variables.npz"
         with np.load(path, allow_pickle=False) as arrays:
             variables = unflatten_dict({name: arrays[name] for name in arrays.files}, sep="/")
-    return Exported(model, variables, about)
+    return Exported(_without_factors(model), variables, about)
 
 
 def _content(folder: str | pathlib.Path) -> Any:

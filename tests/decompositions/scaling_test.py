@@ -15,6 +15,7 @@ from ist_jax import Phase, decompose, ensemble, ist, replicated, run
 from ist_jax.core.scaled import ScaledModel
 from ist_jax.core.subnet import extract, label_axes
 from ist_jax.methods.scale_check import scale_warning
+from ist_jax.training import export
 from ist_jax.training.method_warnings import method_warnings
 
 SIZES = {"unit": 16, "head": 8}
@@ -218,3 +219,12 @@ def test_a_run_of_ist_warns_first():
 )
 def test_methods_without_such_sums_do_not_warn(make):
     assert make().warnings(lambda: pytest.fail("no batch is needed")) == ()
+
+
+def test_an_exported_model_has_the_factors_in_its_parameters(tmp_path):
+    full, params = scaled("keep").full, random_params(scaled("keep"))
+    export.write(tmp_path / "out", full, params)
+    for model in (full, CustomModule(16, 8)):
+        module, variables, _ = export.read(tmp_path / "out", model)
+        assert isinstance(module, CustomModule)
+        np.testing.assert_array_equal(module.apply(variables, x()), full.apply(params, x()))

@@ -61,7 +61,7 @@ def by_hand(view, count, steps, overlap, mixing, rate):
         choose = lambda name, x, *y: f(x, *y) if of_output(name) == number else x
         return map_with_names(choose, own, *others)
 
-    shared = SPLIT.init(named_key(ROOT, "init"))
+    shared = jax.device_get(jax.jit(SPLIT.init)(named_key(ROOT, "init")))
     own = [shared, shared]
     for r in range(count):
         for j in range(steps):
@@ -70,6 +70,7 @@ def by_hand(view, count, steps, overlap, mixing, rate):
                 own = [in_fragment((r - 1) % 2, mix, each, shared) for each in own]
             position = jnp.int32((steps * r + j) * BATCH)
             own = [step(each, jnp.int32(worker), position) for worker, each in enumerate(own)]
+            own = jax.device_get(own)
         outer = lambda old, a, b: old - rate * (old - (a + b) / 2)
         shared = in_fragment(r % 2, outer, shared, *own)
     return jax.tree.map(lambda a, b: (a + b) / 2, *own), shared
