@@ -29,7 +29,7 @@ class MethodRow(NamedTuple):
       merges: whether workers take local steps and then merge their parameters. Optimizer states may
         then be reset, carried or local, and an outer optimizer may act on the merged parameters.
       outer: whether the method always has an outer optimizer.
-      keeps: whether the method has state that the end of a phase would lose.
+      keeps: whether the method has state that would be lost at the end of a phase.
       one_worker: whether there is one worker, whatever num_subnets is.
     """
 

@@ -58,7 +58,7 @@ def from_arrays(
 
     Raises:
       DataError: the arrays do not fit together, or do not fit the task.
-      ValueError: an argument has a value that is not possible.
+      ValueError: an option is unknown or out of range.
     """
     if split not in SPLITS:
         raise ValueError(f"split is one of {', '.join(SPLITS)}, not {split!r}")
@@ -121,7 +121,7 @@ def _check_lengths(name: str, **arrays: Any) -> None:
 
 
 def _with_test_split(raw: Raw, task: str, fraction: float, name: str) -> Raw:
-    """`raw` with a share of the examples held out for testing. Both its parts have all examples."""
+    """Divides the examples between training and test. Both parts of `raw` have all of them."""
     if not 0 < fraction < 1:
         raise ValueError(f"test_fraction is above 0 and below 1, not {fraction}")
     kind = kind_of(raw, task, name)

@@ -158,7 +158,7 @@ def _columns(x: Any) -> dict[str, Any]:
 
 
 def _common(x: Any) -> Mapping[str, Mapping[str, Any]]:
-    """`Dataset.common`: for sparse inputs, zeros as long as an input, into which rows are put."""
+    """`Dataset.common`: for sparse inputs, zeros as long as an input, into which tasks put rows."""
     if not isinstance(x, SparseRows):
         return {}
     zeros = {"zeros_D": np.zeros(x.shape[1], np.float32)}

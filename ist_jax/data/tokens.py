@@ -1,4 +1,4 @@
-"""Streams of tokens: a .npy file of integers, or a .bin file of raw ones. Text: see `text`."""
+"""Streams of tokens: a .npy file of integers, or a raw .bin file. For text, see `text`."""
 
 import pathlib
 from typing import NamedTuple
@@ -31,7 +31,7 @@ class RawTokens(NamedTuple):
     Attributes:
       token_T: integers [T], in the order of the text. They may stay in their file.
       num_tokens: V, the size of the vocabulary.
-      vocabulary: the characters that tokens stand for, in order; '' if tokens are others.
+      vocabulary: the characters that tokens stand for, in order; '' if they are not characters.
       bytes_per_token: bytes of text per token; 0 if unknown.
     """
 

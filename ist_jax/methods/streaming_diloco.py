@@ -12,7 +12,7 @@ mix its global value with their local one (section 2.3, Algorithm 2):
 The paper also sends the pseudo-gradients in 4 bits (section 2.4). Here they are exact.
 
 One round is one program, and programs run one after another. So a device does not train while it
-sends. Overlapping both would change no result; recorded times do not assume it.
+sends. Overlapping the two would not change results; recorded times do not assume it.
 """
 
 import dataclasses

@@ -25,7 +25,7 @@ from ist_jax.models.norm import along_last, moments, widened
 
 
 class NormStat(flax.nnx.Variable):
-    """A moment that `NnxBatchNorm` measured. It is no parameter and no running average."""
+    """A moment that `NnxBatchNorm` measured; neither a parameter nor a running average."""
 
 
 class NnxBatchNorm(flax.nnx.Module):
@@ -51,14 +51,14 @@ class NnxBatchNorm(flax.nnx.Module):
         param_dtype: DTypeLike = jnp.float32,
         rngs: flax.nnx.Rngs | None = None,
     ):
-        """`rngs` is not used; NNX passes it to all layers.
+        """Initialises scale and bias.
 
         Args:
           num_features: H.
           affine: whether to apply a scale and a bias.
           epsilon: added to the variance.
           param_dtype: dtype of scale and bias.
-          rngs: random streams.
+          rngs: not used; accepted because NNX layers take it.
         """
         del rngs
         shape, wide = (num_features,), jnp.promote_types(param_dtype, jnp.float32)

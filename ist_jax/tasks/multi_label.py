@@ -114,7 +114,7 @@ def multi_label(
       loss: 'binary' cross-entropy, or cross-entropy of a 'softmax' over labels.
 
     Raises:
-      ValueError: `loss` is none of these.
+      ValueError: `loss` has another value.
     """
     if loss not in LOSSES:
         raise ValueError(f"loss is one of {', '.join(LOSSES)}, not {loss!r}")

@@ -1,4 +1,4 @@
-"""The model of a config file, split as its get_decomposition() says."""
+"""The model of a config file, split by its get_decomposition()."""
 
 from ist_jax.cli.architectures.base import Architecture
 from ist_jax.cli.config import Config, custom

@@ -103,7 +103,7 @@ def _compare(trained: Summary | None, data: Dataset, split: str) -> list[str]:
 
 
 def _check_builders(model: str, config: Config, digests: Mapping[str, str]) -> None:
-    """Warns if files that built parts of the run have changed since. `digests`: of these files."""
+    """Warns if files that built parts of the run differ from their recorded `digests`."""
     now = custom.digests_of(config)
     if changed := sorted(name for name in digests if digests[name] != now.get(name)):
         print(

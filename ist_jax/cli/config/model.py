@@ -48,8 +48,8 @@ class ModelConfig:
     stage_sizes: tuple[int, ...] = (3, 4, 23, 3)
     """resnet: blocks of every stage."""
     width: Annotated[int, Range(1, 2**20)] = 64
-    """resnet: channels of the first stage, which every later stage doubles; transformer: features
-    of a token."""
+    """resnet: channels of the first stage; every later stage has twice as many as the one before.
+    transformer: features of a token."""
     block: Literal["preact", "post", "preact_bottleneck", "post_bottleneck"] = "preact"
     """resnet: kind of block. preact: norm and activation before each convolution; post: after it,
     with the last activation after the sum."""
