@@ -70,7 +70,7 @@ def optimizer_step(
     return jax.tree.map(stay, new_params, params), new_state
 
 
-def of_trained(weight_S: Array, measured_SxJ: Measured) -> Array:
+def trained_weight(weight_S: Array, measured_SxJ: Measured) -> Array:
     """The participation of each worker: 0 for a worker whose batches had no example."""
     if "weight" not in measured_SxJ:
         return weight_S

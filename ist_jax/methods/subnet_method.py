@@ -32,8 +32,8 @@ from ist_jax.methods.local_step import (
     Measured,
     by_name,
     loss_and_gradient,
-    of_trained,
     optimizer_step,
+    trained_weight,
     unless_failed,
 )
 from ist_jax.methods.optimizer_facts import StateFacts, parameter_numbers
@@ -96,7 +96,7 @@ class SubnetMethod(Method):
             state, pulled_S.params, opt_S, view, key, range(steps), turn
         )
         trained_S = Exchanged(params_S, opt_S if self.opt_state == "carry" else ())
-        trained_weight_S = of_trained(weight_S, measured_SxJ)
+        trained_weight_S = trained_weight(weight_S, measured_SxJ)
         state = self._synchronised(
             state, pulled_S, trained_S, trained_weight_S, named_key(key, "push"), turn
         )
