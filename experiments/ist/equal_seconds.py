@@ -14,7 +14,7 @@ from ist_jax.cli.config import Config, ConfigError, replace
 
 PASSES = {2: 4.0, 4: 2.0, 8: 1.0}  # of the baselines
 LOCAL_STEPS = {"ist": 200, "local_sgd": 20, "diloco": 20}  # the others: 100
-# method -> S -> (batch per worker, learning rate of Adam); untuned methods have those of diloco
+# method -> S -> (batch per worker, learning rate of Adam); untuned methods use diloco's values
 TUNED = {
     "ist": {2: (64, 0.02), 4: (64, 0.02), 8: (64, 0.005)},
     "ensemble": {2: (128, 0.001), 4: (64, 0.001), 8: (64, 0.003)},

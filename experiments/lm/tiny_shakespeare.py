@@ -5,10 +5,11 @@
 
 The file has 1,115,394 characters (karpathy/char-rnn, data/tinyshakespeare/input.txt). Its first
 90 % train, the next 5 % validate and the last 5 % test. All workers together see 24,000 windows of
-128 characters. The ways to split it: --decomposition neurons (of every MLP; the default), heads,
-neurons_heads or layers. The other methods: --method local_sgd, diloco, ensemble or single.
+128 characters. Ways to split the model: --decomposition neurons (of every MLP; the default), heads,
+neurons_heads or layers. Other methods: --method local_sgd, diloco, ensemble or single.
 
-`ist-jax export --workdir runs/shakespeare --out model` exports it, and this prints text by it:
+`ist-jax export --workdir runs/shakespeare --out model` exports the model, and this prints text that
+it generates:
 
     import jax
     from ist_jax import export

@@ -34,8 +34,8 @@ class LeafCost(NamedTuple):
 
     Attributes:
       name: the leaf's name.
-      kind: 'holder-sharded', 'home-sharded', 'shared', 'sparse' (each worker sends all others some
-        entries), or 'equal' (equal on all devices, never sent).
+      kind: 'holder-sharded', 'home-sharded', 'shared', 'sparse' (each worker sends some entries to
+        all others), or 'equal' (equal on all devices, never sent).
       sent: bytes that the exchange over a mesh sends, with the padding of blocks.
       lower_bound: the fewest bytes that an exact exchange can send; a rounded one may send less.
       all_reduce: bytes of a ring all-reduce of the full leaf.

@@ -88,7 +88,11 @@ def compiled_bytes_per_sync(
 
 
 def bytes_of_timing(sent: Mapping[int, float | None]) -> float | None:
-    """Bytes that one device sends in `seconds_per_sync`. `sent`: see `compiled_bytes_per_sync`."""
+    """Bytes that one device sends during `seconds_per_sync`.
+
+    Args:
+      sent: as in `compiled_bytes_per_sync`.
+    """
     every = [each for each in sent.values() if each is not None]
     return TIMED_SYNCS * sum(every) if len(every) == len(sent) else None
 
@@ -227,13 +231,13 @@ def measure_round(
     """The costs of a round of `steps` local steps by its compiled programs, ready for JSON.
 
     Args:
-      method: has a cycle of rounds.
-      programs: the compiled program of each of `method.programs`.
+      method: the method.
+      programs: position in the method's cycle -> compiled program, for each of `method.programs`.
       sent: for each of them, the result of `bytes_sent`.
       state: before a round.
       view: the data of the round.
-      key: of the round.
-      steps: local steps.
+      key: the round's key.
+      steps: local steps of the round.
 
     Raises:
       MemoryError: CPU devices need more memory than the host has.

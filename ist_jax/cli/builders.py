@@ -60,7 +60,7 @@ def make_decomposition(config: Config, spec: Spec) -> Decomposition:
         raise ConfigError(
             f"model.name={config.model.name!r} with decomposition={config.decomposition!r} is for "
             f"{', '.join(architecture.tasks)}, and data.name={config.data.name!r} is {spec.task}: "
-            "choose another of the two"
+            "choose another model or other data"
         )
     try:
         return architecture.decompose(config, spec, config.num_subnets if splits(config) else 1)
@@ -116,7 +116,7 @@ TASKS: dict[str, Callable[[Config, Spec], Task]] = {
 
 
 def make_task(config: Config, spec: Spec) -> Task:
-    """The task of the config file, or else that for this kind of data.
+    """The task that the config file builds, or else the one for this kind of data.
 
     Raises:
       ConfigError: an option of the config is for another kind of data, or there is no task for it.
@@ -125,12 +125,12 @@ def make_task(config: Config, spec: Spec) -> Task:
         return custom.build(config, "get_task", Task, spec)
     if spec.task not in TASKS:
         raise ConfigError(
-            f"data.name={config.data.name!r} is {spec.task}, and there are tasks for "
+            f"data.name={config.data.name!r} is {spec.task}, but there are tasks only for "
             f"{', '.join(TASKS)}: define get_task(config, spec) in the config file"
         )
     if config.label_loss != "binary" and spec.task != "multi_label":
         raise ConfigError(
-            f"label_loss={config.label_loss!r} is of data with several labels per example "
+            f"label_loss={config.label_loss!r} is for data with several labels per example "
             f"(multi_label), and data.name={config.data.name!r} is {spec.task}: leave it out"
         )
     return TASKS[spec.task](config, spec)

@@ -56,7 +56,7 @@ class TrainingFlags(Processes, ConfigFlags):
     workdir: PathText = ""
     """Folder for the records. sweep: for the workdirs of its runs."""
     loggers: tuple[str, ...] = ()
-    """Experiment trackers that get the metrics as well: trackio, wandb (extras of the package)."""
+    """Experiment trackers that also get the metrics: trackio, wandb (extras of the package)."""
     project: str = "ist_jax"
     """The project under which trackers show the run."""
 

@@ -28,8 +28,8 @@ class MethodRow(NamedTuple):
       splits: whether the method splits the model. Other methods train full models.
       merges: whether workers take local steps and then merge their parameters. Optimizer states may
         then be reset, carried or local, and an outer optimizer may act on the merged parameters.
-      outer: whether an outer optimizer always does.
-      keeps: whether workers keep what would be lost at the end of a phase.
+      outer: whether the method always has an outer optimizer.
+      keeps: whether the method has state that would be lost at the end of a phase.
       one_worker: whether there is one worker, whatever num_subnets is.
     """
 

@@ -134,7 +134,7 @@ def _check_model(c: Config) -> None:
 
 
 def _is_custom(c: Config, field: str) -> bool:
-    """Whether the part that has this field is custom: its function may use all of its fields."""
+    """Whether the part that has this field is custom. Its function may then use all its fields."""
     return values(c).get(f"{field.split('.')[0]}.name") == CUSTOM
 
 
@@ -299,8 +299,8 @@ def _check_tokens(c: Config) -> None:
             )
     if c.data.validation_fraction >= 0.5:
         raise ConfigError(
-            f"data.validation_fraction={c.data.validation_fraction} of the tokens validate, and as "
-            "many test: use less than 0.5"
+            f"data.validation_fraction={c.data.validation_fraction} is the share of tokens for "
+            "validation, and again for the test: use less than 0.5"
         )
 
 

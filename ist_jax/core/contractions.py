@@ -1,4 +1,4 @@
-"""Which axes of its arguments a function sums over in matrix products and convolutions."""
+"""Finds the axes of a function's arguments that its matrix products and convolutions sum over."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -15,7 +15,7 @@ class Axis(NamedTuple):
     axis: int
 
 
-# for each dimension of a value, the axes that it consists of; None: not only a reordered argument
+# for each dimension of a value, the argument axes in it; None: not just a rearranged argument
 _View = tuple[frozenset[Axis], ...] | None
 
 
@@ -24,7 +24,7 @@ class Uses(NamedTuple):
 
     Attributes:
       contracted: the axes that a matrix product or convolution sums over.
-      kept: those that an operation keeps, or uses in a way that is not followed.
+      kept: the axes that some operation keeps, or uses in a way that is not analysed.
     """
 
     contracted: set[Axis]
@@ -35,12 +35,12 @@ def contractions(function: Callable[..., Any], arrays: Any, *others: Any) -> Use
     """How `function(arrays, *others)` uses each axis of `arrays`.
 
     Calls, loops and conditionals are followed, as are casts, transposes and reshapes of an argument
-    before its product. An array that meets another one entry by entry is followed no further.
+    before its product. An array is not followed beyond an entrywise operation with another array.
 
     Args:
       function: is traced, not computed.
       arrays: a pytree of arrays or ShapeDtypeStructs.
-      *others: further arguments, whose axes are of no interest.
+      *others: further arguments, whose axes are not followed.
     """
     jaxpr = jax.make_jaxpr(function)(arrays, *others).jaxpr
     views: list[_View] = [
@@ -53,7 +53,7 @@ def contractions(function: Callable[..., Any], arrays: Any, *others: Any) -> Use
 
 
 def _follow(jaxpr: Any, given: Sequence[_View], uses: Uses) -> list[_View]:
-    """Adds the uses of `given`, the inputs of a jaxpr; returns the views that its outputs are."""
+    """Adds how a jaxpr uses its inputs `given` to `uses`; returns the views of its outputs."""
     views = {var: view for var, view in zip(jaxpr.invars, given) if view is not None}
     read = lambda atom: None if isinstance(atom, Literal) else views.get(atom)
     for equation in jaxpr.eqns:
@@ -65,7 +65,7 @@ def _follow(jaxpr: Any, given: Sequence[_View], uses: Uses) -> list[_View]:
 
 
 def _note(view: _View, contracted: Sequence[int], uses: Uses) -> None:
-    """Notes a use of a value that sums over the dimensions `contracted` and keeps the others."""
+    """Adds a use of a value that sums over the dimensions `contracted` and keeps the others."""
     for dimension, axes in enumerate(view or ()):
         (uses.contracted if dimension in contracted else uses.kept).update(axes)
 
@@ -95,7 +95,7 @@ def _broadcast(equation: Any, inputs: Sequence[_View], uses: Uses) -> Sequence[_
 
 
 def _reshape(equation: Any, inputs: Sequence[_View], uses: Uses) -> Sequence[_View]:
-    """Dimensions that are merged or split have the axes of all of them."""
+    """A merged or split dimension has the axes of every dimension that it comes from."""
     axes, shapes = _axes(inputs[0]), [v.aval.shape for v in (equation.invars[0], *equation.outvars)]
     merged = lambda sources: frozenset[Axis]().union(*(axes[d] for d in sources))
     return [tuple(map(merged, _sources(*shapes)))]
@@ -106,9 +106,9 @@ def _axes(view: _View) -> tuple[frozenset[Axis], ...]:
 
 
 def _sources(old: Sequence[int], new: Sequence[int]) -> list[set[int]]:
-    """For each dimension of the shape `new`, those of `old` whose entries it has."""
-    begin = lambda shape: [math.prod(shape[d + 1 :]) for d in range(len(shape))]
-    spans = lambda shape: [(step, step * n) for step, n in zip(begin(shape), shape)]
+    """For each dimension of the shape `new`, the dimensions of `old` that it comes from."""
+    strides = lambda shape: [math.prod(shape[d + 1 :]) for d in range(len(shape))]
+    spans = lambda shape: [(stride, stride * n) for stride, n in zip(strides(shape), shape)]
     meets = lambda a, b: max(a[0], b[0]) < min(a[1], b[1])
     return [{d for d, span in enumerate(spans(old)) if meets(span, mine)} for mine in spans(new)]
 
@@ -139,7 +139,7 @@ def _cond(equation: Any, inputs: Sequence[_View], uses: Uses) -> Sequence[_View]
 
 
 def _other(equation: Any, inputs: Sequence[_View], uses: Uses) -> Sequence[_View]:
-    """A product with a scalar, or a cast, keeps the view of its array; other operations end it."""
+    """A cast, or a product with a scalar, keeps the view of its array; other operations end it."""
     arrays = [i for i, atom in enumerate(equation.invars) if getattr(atom.aval, "shape", ()) != ()]
     if equation.primitive.name in _ENTRYWISE and len(arrays) == 1:
         return [inputs[arrays[0]]]

@@ -26,8 +26,8 @@ class Decomposition(NamedTuple):
       ordered: whether the order of a group's units matters, as it does for blocks in a loop
         (`models.residual.repeated`). Evaluation restores their original order; over a mesh, it
         fetches one block at a time.
-      checks_scale: whether a run first compares the full model with a subnetwork, and warns if its
-        sums over units are larger (`methods.scale_check`).
+      checks_scale: whether a run first compares the full model with a subnetwork, and warns if the
+        full model's sums over units are larger (`methods.scale_check`).
     """
 
     rules: Rules

@@ -2,7 +2,7 @@
 
 
 class ModelError(ValueError):
-    """A model breaks a rule of `core.model.Model`. The message says which, and what to write."""
+    """A model breaks a rule of `core.model.Model`. The message names the rule and the remedy."""
 
 
 def first_line(error: BaseException) -> str:

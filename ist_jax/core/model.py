@@ -44,10 +44,10 @@ class Model(Protocol):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Training:
-    """A model in a local step. It records its auxiliary losses, such as load balancing.
+    """A model in a local step, which collects its auxiliary losses, such as load balancing.
 
-    A model has them if it has a method `apply_with_loss`, which takes the arguments of `apply` and
-    returns (outputs, scalar or None).
+    A model with auxiliary losses has a method `apply_with_loss`. It takes the arguments of `apply`
+    and returns (outputs, loss), where the loss is a scalar or None.
 
     Attributes:
       model: the model.

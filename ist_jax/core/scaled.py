@@ -26,7 +26,7 @@ class ScaledModel:
     factors: Mapping[str, float]
 
     def fold(self, params: Params) -> Params:
-        """The parameters with which `model` alone computes the same."""
+        """The parameters with which `model` itself computes the same outputs."""
         return map_with_names(
             lambda name, leaf: leaf * self.factors[name] if name in self.factors else leaf, params
         )
@@ -55,7 +55,7 @@ def summed_groups(model: Model, shapes: Params, example: Any, labels: Any) -> di
     """Name of a parameter -> the groups that the model sums over with it.
 
     These are the groups of the axes that matrix products and convolutions contract. A factor on the
-    parameter is one on the sum.
+    parameter is then a factor on the sum.
 
     Args:
       model: the full model.
@@ -64,7 +64,7 @@ def summed_groups(model: Model, shapes: Params, example: Any, labels: Any) -> di
       labels: labels of the parameters.
 
     Raises:
-      ValueError: the model sums over an axis in one place and not in another.
+      ValueError: the model sums over an axis in one place, and uses it without a sum in another.
     """
     uses = contractions(model.apply, shapes, example)
     summed: dict[str, set[str]] = {}

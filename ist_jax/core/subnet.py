@@ -25,8 +25,8 @@ class Label(NamedTuple):
     """How one leaf is synchronised.
 
     Attributes:
-      axes: the group of every axis; None for an axis without a group. Where one group labels two
-        axes, as those of a recurrent kernel, a subnetwork holds the entries between its units.
+      axes: the group of every axis; None for an axis without a group. If one group labels two axes,
+        as in a recurrent kernel, a subnetwork holds the entries that connect its units.
       averaged: whether a leaf without groups is averaged over the subnetworks. If not, all copies
         are equal, as an optimizer's step counts are, and the first one is taken.
     """

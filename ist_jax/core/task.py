@@ -75,7 +75,7 @@ class Task(NamedTuple):
       check: (outputs, data) -> None. It raises ValueError if the shapes of `predict`'s outputs do
         not fit the data, an `ist_jax.data.Dataset`. It is called before training. None: any outputs
         fit.
-      summary: sums over a split -> {name: value}. JAX can trace it. By default, `means`.
+      summary: sums over a split -> {name: value}, traceable by JAX. By default, `means`.
       metric_info: name -> the metric's direction and unit. Metrics without an entry are shown as
         plain numbers.
     """

@@ -134,9 +134,9 @@ def _check_standardise(name: str, standardise: str) -> None:
 
 def _check_task(name: str, task: str, image_size: int) -> None:
     is_graph, is_tokens = SOURCES[name].is_graph, SOURCES[name].is_tokens
-    own = "node_classification" if is_graph else "next_token" if is_tokens else "classification"
-    if (is_graph or is_tokens or image_size) and task not in ("auto", own):
-        raise DataError(f"data.task={task!r}: data.name={name!r} is {own}: use auto")
+    only = "node_classification" if is_graph else "next_token" if is_tokens else "classification"
+    if (is_graph or is_tokens or image_size) and task not in ("auto", only):
+        raise DataError(f"data.task={task!r}: data.name={name!r} is {only}: use auto")
 
 
 def _check_streamed(name: str, split: str, image_size: int) -> None:
@@ -188,13 +188,13 @@ def load(
       image_size: side of the model's images in pixels; the data set is then streamed from disk. 0
         reads it into memory.
       standardise: how a task normalises inputs: by one mean and deviation for all entries
-        ('whole'), by one for every entry of an input ('per_feature'), or not at all ('none'):
-        integers then stay integers (int32), as models of tokens and categories need, except
-        uint8, which stands for images. Graphs and tokens accept only 'whole', and stay as they
-        are.
+        ('whole'), by one for every entry of an input ('per_feature'), or not at all ('none'). With
+        'none', integers stay integers (int32), as models of tokens and categories need; uint8,
+        which stands for images, still becomes float32. Graphs and tokens accept only 'whole', and
+        stay as they are.
       tokens: how a text is read, and the length of windows.
       task: what targets are: 'classification' (integers), 'regression' (numbers [N] or [N, K]) or
-        'multi_label' (a table [N, labels] of 0 and 1); 'auto' tells them by dtype and shape. Graphs
+        'multi_label' (a table [N, labels] of 0 and 1); 'auto' decides by dtype and shape. Graphs
         and streamed images have classes.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Data sets of arrays that a program has in memory."""
+"""Data sets from arrays in memory."""
 
 import functools
 from typing import Any
@@ -33,18 +33,18 @@ def from_arrays(
     seed: int = 0,
     name: str = "arrays",
 ) -> Dataset:
-    """A data set of NumPy or JAX arrays, or SciPy sparse inputs, of any dtype of numbers.
+    """A data set from NumPy or JAX arrays, or SciPy sparse inputs, of any numeric dtype.
 
-    Checks, the validation split, shards and fingerprint are those of data that are read from files.
-    A task makes batches of sparse inputs dense on the device; they are stored dense if that takes
+    Checks, the validation split, shards and the fingerprint are the same as for data from files.
+    Sparse inputs become dense batch by batch, on the device. They are stored dense if that takes
     less memory.
 
     Args:
-      x: inputs [N, ...]: of training, or of all examples if there is no `x_test`.
+      x: inputs [N, ...] of the training examples; of all examples if there is no `x_test`.
       y: targets: classes int[N], numbers [N] or [N, K], or a table [N, labels] of 0 and 1, which
         may be sparse.
-      x_test, y_test: those of test examples. Without them, `test_fraction` of the examples are held
-        out at random.
+      x_test, y_test: inputs and targets of the test examples. Without them, `test_fraction` of the
+        examples are held out at random.
       test_fraction: share of the examples, in (0, 1); only without test examples.
       validation_fraction: share of the training examples that is held out, in (0, 1).
       groups: [N], the group of each example, such as its speaker. A group is either trained on or
@@ -57,8 +57,8 @@ def from_arrays(
       name: for records and messages.
 
     Raises:
-      DataError: the arrays do not fit together, or are not those of the task.
-      ValueError: an argument is none of its choices.
+      DataError: the arrays do not fit together, or do not fit the task.
+      ValueError: an option is unknown or out of range.
     """
     if split not in SPLITS:
         raise ValueError(f"split is one of {', '.join(SPLITS)}, not {split!r}")
@@ -67,11 +67,11 @@ def from_arrays(
     if (x_test is None) != (y_test is None):
         raise DataError(f"{name}: test examples are x_test and y_test: give both, or neither")
     if x_test is None:
-        raw = _divided(Raw(x, y, x, y, groups), task, test_fraction, name)
+        raw = _with_test_split(Raw(x, y, x, y, groups), task, test_fraction, name)
     else:
         raw = Raw(x, y, _inputs(x_test), _targets(y_test, name), groups)
     if is_sparse(raw.x_train) or is_sparse(raw.x_test):
-        raw = _of_sparse(raw, name)
+        raw = _with_sparse_inputs(raw, name)
     dataset = make_dataset(
         raw,
         name,
@@ -85,8 +85,8 @@ def from_arrays(
     return dataset
 
 
-def _known(array: np.ndarray) -> np.ndarray:
-    """`array`; as float32 if NumPy does not know its dtype as a number, such as bfloat16."""
+def _with_numpy_dtype(array: np.ndarray) -> np.ndarray:
+    """`array`; as float32 if its floating-point dtype is not one of NumPy's, such as bfloat16."""
     is_other = jnp.issubdtype(array.dtype, jnp.floating) and array.dtype.kind != "f"
     return array.astype(np.float32) if is_other else array
 
@@ -95,7 +95,7 @@ def _inputs(x: Any) -> Any:
     """A NumPy array, or a sparse matrix in rows. bool and sparse integers become float32."""
     if is_sparse(x):  # entries that occur twice are added up, which small integers cannot hold
         return (x.astype(np.float32) if x.dtype.kind in "biu" else x).tocsr()
-    x = _known(np.asarray(x))
+    x = _with_numpy_dtype(np.asarray(x))
     return x.astype(np.float32) if x.dtype == bool else x
 
 
@@ -105,23 +105,25 @@ def _targets(y: Any, name: str) -> np.ndarray:
         if y.shape[0] * y.shape[1] > _MOST_LABELS:
             raise DataError(
                 f"{name}: labels are stored as a dense table of at most {_MOST_LABELS:,} entries, "
-                f"and these are of shape {y.shape}: keep the most frequent labels"
+                f"but these have shape {y.shape}: keep only the most frequent labels"
             )
         y = y.toarray()
-    y = _known(np.asarray(y))
+    y = _with_numpy_dtype(np.asarray(y))
     return y.astype(np.int32) if y.dtype == bool else y
 
 
 def _check_lengths(name: str, **arrays: Any) -> None:
-    """Raises DataError unless all arrays have an entry for each of some examples."""
+    """Raises DataError unless all arrays have the same number of entries, at least one."""
     shapes = {key: tuple(array.shape) for key, array in arrays.items() if array is not None}
     lengths = {shape[:1] for shape in shapes.values()}
     if len(lengths) > 1 or not lengths.isdisjoint({(), (0,)}):
-        raise DataError(f"{name}: arrays have an entry for every example, not shapes {shapes}")
+        raise DataError(
+            f"{name}: arrays must have an entry for every example, but their shapes are {shapes}"
+        )
 
 
-def _divided(raw: Raw, task: str, fraction: float, name: str) -> Raw:
-    """`raw`, all of whose examples are in both parts, with a share of them held out for testing."""
+def _with_test_split(raw: Raw, task: str, fraction: float, name: str) -> Raw:
+    """Divides the examples between training and test. Both parts of `raw` have all of them."""
     if not 0 < fraction < 1:
         raise ValueError(f"test_fraction is above 0 and below 1, not {fraction}")
     kind = kind_of(raw, task, name)
@@ -139,10 +141,11 @@ def _divided(raw: Raw, task: str, fraction: float, name: str) -> Raw:
     )
 
 
-def _of_sparse(raw: Raw, name: str) -> Raw:
+def _with_sparse_inputs(raw: Raw, name: str) -> Raw:
+    """`raw` with sparse inputs as `SparseRows`, or dense. Raises DataError if one part is dense."""
     if not (is_sparse(raw.x_train) and is_sparse(raw.x_test)):
         raise DataError(
-            f"{name}: inputs of training and test examples are both sparse or both dense: "
+            f"{name}: inputs of training and test examples must be both sparse or both dense: "
             "x.toarray() makes one dense"
         )
     x_train, x_test = padded_or_dense(raw.x_train, raw.x_test)

@@ -45,15 +45,15 @@ def make_dataset(
       task: what the targets are: a name of `targets.KINDS`, or 'auto' (`targets.kind_of`).
 
     Raises:
-      DataError: the arrays do not fit together or are not those of the task, training and test
-        inputs are on different scales, or a split is empty.
+      DataError: the arrays do not fit together or do not fit the task, training and test inputs are
+        on different scales, or a split is empty.
     """
     raw = _read(raw, stored, source)
     check(raw, source)
     kind = targets.kind_of(raw, task, source)
     kind.check(raw, source)
     dtypes = _stored_dtypes(raw, standardise)
-    warnings = [*raw.warnings, *_input_warnings(raw, dtypes.seen, name, source, standardise)]
+    warnings = [*raw.warnings, *_input_warnings(raw, dtypes.model, name, source, standardise)]
     held_out_N = _held_out(raw, kind, validation_fraction, source)
     warnings += targets.warnings_of(raw, task, kind, held_out_N, name, source)
     chosen, rest = np.flatnonzero(held_out_N), np.flatnonzero(~held_out_N)
@@ -80,7 +80,7 @@ def make_dataset(
         example_shape=tuple(raw.x_train.shape[1:]),
         common=_common(x_rest),
         warnings=tuple(warnings),
-        dtype=dtypes.seen,
+        dtype=dtypes.model,
         target_mean=target_mean,
         target_std=target_std,
     )
@@ -101,7 +101,7 @@ class _Dtypes(NamedTuple):
 
     train: Any
     test: Any
-    seen: str
+    model: str
 
 
 def _stored_dtypes(raw: Raw, standardise: str) -> _Dtypes:
@@ -115,13 +115,17 @@ def _stored_dtypes(raw: Raw, standardise: str) -> _Dtypes:
     are_integers = all(np.issubdtype(dtype, np.integer) for dtype in dtypes)
     if is_kept and are_integers and any(dtype != np.uint8 for dtype in dtypes):
         return _Dtypes(np.int32, np.int32, "int32")
-    return _Dtypes(*(np.uint8 if d == np.uint8 else np.float32 for d in dtypes), seen="float32")
+    return _Dtypes(*(np.uint8 if d == np.uint8 else np.float32 for d in dtypes), model="float32")
 
 
 def _input_warnings(
     raw: Raw, dtype: str, name: str, source: str, standardise: str
 ) -> Sequence[str]:
-    """Warnings about inputs on odd scales. Tokens and categories have none, but fit into int32."""
+    """Warnings about inputs on odd scales. Tokens and categories have no scale.
+
+    Raises:
+      DataError: training and test inputs are on different scales, or integers exceed int32.
+    """
     if dtype == "int32":
         check_int32(raw, source)
         return ()
@@ -149,12 +153,12 @@ def _take(x: Any, rows: np.ndarray, dtype: Any, stored: bool = False) -> Any:
 
 
 def _columns(x: Any) -> dict[str, Any]:
-    """The arrays of a split that have its inputs."""
+    """The arrays that hold the inputs of a split, by name."""
     return x.columns() if isinstance(x, SparseRows) else {"x": x}
 
 
 def _common(x: Any) -> Mapping[str, Mapping[str, Any]]:
-    """`Dataset.common`: for sparse inputs, zeros of the length of an input."""
+    """`Dataset.common`: for sparse inputs, zeros as long as an input, into which tasks put rows."""
     if not isinstance(x, SparseRows):
         return {}
     zeros = {"zeros_D": np.zeros(x.shape[1], np.float32)}

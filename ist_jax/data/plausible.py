@@ -122,13 +122,13 @@ def compare(
       train, test: summaries of the inputs.
       name: of the data, for the warning.
       source: file or folder, for the error.
-      what: is compared, for messages.
-      others: which of them are compared with those of training, for messages.
+      what: the name of the compared values, for messages.
+      others: which values are compared with those of training, for messages.
 
     Raises:
       DataError: they are on different scales.
     """
-    found = f"train {what} are {train}, and {others} {what} {test}"
+    both = f"train {what} are {train}, and {others} {what} {test}"
     spread = _factor(train.std, test.std)
     pairs = (train, test), (test, train)
     is_half_scaled = any(one.is_unscaled and other.is_scaled for one, other in pairs)
@@ -136,11 +136,11 @@ def compare(
     both_differ = _IMPOSSIBLE < spread < math.inf and _factor(train.size, test.size) > _IMPOSSIBLE
     if (is_half_scaled and spread > _ALIKE) or both_differ:
         raise DataError(
-            f"{source}: {found}: they are on different scales: prepare both in the same way"
+            f"{source}: {both}: they are on different scales: prepare both in the same way"
         )
     if spread > _ODD or abs(train.mean - test.mean) > train.std:
         return [
-            f"{name}: {found}: results on them say little unless both were prepared in the same way"
+            f"{name}: {both}: results on them say little unless both were prepared in the same way"
         ]
     return []
 

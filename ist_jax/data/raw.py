@@ -95,12 +95,12 @@ def label_remedy(y: np.ndarray, *, several: str, numbers: str) -> str:
       numbers: the remedy for numbers that are not whole.
     """
     if y.ndim == 2 and y.shape[1] == 1:
-        return "y[:, 0] are these labels"
+        return "use y[:, 0]"
     if y.ndim == 2:
-        return "y.argmax(axis=1) are these labels" if _is_one_hot(y) else several
+        return "use y.argmax(axis=1)" if _is_one_hot(y) else several
     if not np.issubdtype(y.dtype, np.floating):
         return NUMBERED
-    return "y.astype(int) are these labels" if (y == np.rint(y)).all() else numbers
+    return "use y.astype(int)" if (y == np.rint(y)).all() else numbers
 
 
 def _is_one_hot(y: np.ndarray) -> bool:
@@ -137,6 +137,6 @@ def check_int32(raw: Raw, source: str) -> None:
         is_inside = lambda block: bounds.min <= block.min() and block.max() <= bounds.max
         if not all(map(is_inside, blocks(x))):
             raise DataError(
-                f"{source}: integer inputs fit into int32, and some {part} inputs do not: number "
-                "the tokens or categories from 0, or standardise numbers (data.standardise)"
+                f"{source}: integer inputs must fit into int32, but some {part} inputs do not: "
+                "number tokens or categories from 0, or standardise numbers (data.standardise)"
             )

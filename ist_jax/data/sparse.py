@@ -1,7 +1,7 @@
 """Sparse inputs, such as bags of words: padded rows, which a task makes dense batch by batch.
 
-Every row has as many slots as the fullest one. Slots of a row that it does not need hold the column
-D, one past the end, and 0 (`core.types`).
+Every row has as many slots as the fullest row has entries. Unused slots hold the column D, one past
+the end, and the value 0 (`core.types`).
 """
 
 from typing import Any
@@ -44,7 +44,7 @@ class SparseRows:
         return self.matrix.data
 
     def take(self, index: np.ndarray) -> "SparseRows":
-        """Some of the rows, as sparse ones."""
+        """Some of the rows, still sparse."""
         return SparseRows(self.matrix[index], self.width)
 
     def columns(self) -> dict[str, np.ndarray]:

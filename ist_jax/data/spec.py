@@ -53,8 +53,8 @@ class Spec(NamedTuple):
       dtype: of inputs as a model sees them: 'float32', or 'int32' for tokens and categories.
       target_mean, target_std: of training targets, numbers or a tuple with a number for every
         target: a model of regression learns (target - mean) / std.
-      vocabulary: of tokens that are characters, these characters in order; '' otherwise.
-      bytes_per_token: bytes of text per token; 0 if that is unknown, or the data are no text.
+      vocabulary: the characters that tokens stand for, in order; '' if they are not characters.
+      bytes_per_token: bytes of text per token; 0 if unknown, or if the data are not text.
     """
 
     example_shape: tuple[int, ...]

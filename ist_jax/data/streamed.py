@@ -75,7 +75,7 @@ class Columns(Mapping[str, Column]):
 
 
 def columns_of(source: Any) -> Columns:
-    """The columns of a source with `len` and items, which are mappings of arrays.
+    """The columns of a source that has `len` and whose items are mappings of arrays.
 
     A `grain.MapDataset` and the data sources of grain and TFDS are such sources.
     """

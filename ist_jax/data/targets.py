@@ -1,6 +1,6 @@
 """Kinds of targets: a class, numbers, or any number of labels for each example.
 
-A new kind is a line in `KINDS`. Its name is a name of `Spec.task`.
+A new kind is a line in `KINDS`. Its name is the value of `Spec.task`.
 """
 
 from collections.abc import Callable, Mapping
@@ -12,7 +12,7 @@ from ist_jax.data import plausible
 from ist_jax.data.raw import NUMBERED, DataError, Raw, label_remedy
 from ist_jax.data.spec import Moment, as_moment
 
-_FEW = 100  # distinct numbers, which may be classes
+_MAX_CLASSES = 100  # whole numbers with more distinct values are not suspected to be classes
 _SEVERAL = "train on one of them, y[:, k], or on all as numbers, data.task=regression"
 _NUMBERS = "make classes of them, np.digitize(y, edges), or learn numbers, data.task=regression"
 
@@ -39,7 +39,7 @@ class Kind(NamedTuple):
     is_scaled: bool = False
 
     def classes(self, y: np.ndarray) -> np.ndarray:
-        """int[N], the class of every example; 0 for targets that are no classes."""
+        """int[N], the class of every example; 0 for targets that are not classes."""
         return y if self.has_classes else np.zeros(len(y), np.int32)
 
     def moments(self, y: np.ndarray) -> tuple[Moment, Moment]:
@@ -61,8 +61,8 @@ def kind_of(raw: Raw, task: str, source: str) -> Kind:
       source: file or folder, for the error.
 
     Raises:
-      DataError: every row of a table has exactly one 1, so that it may stand for classes as well.
-      ValueError: `task` is no such name.
+      DataError: every row of a table has exactly one 1, so it may also stand for classes.
+      ValueError: `task` has another value.
     """
     if task in KINDS:
         return KINDS[task]
@@ -72,8 +72,8 @@ def kind_of(raw: Raw, task: str, source: str) -> Kind:
     if all(y.ndim == 2 and y.shape[1] > 1 and _is_binary(y) for y in parts):
         if all((y.sum(axis=1) == 1).all() for y in parts):
             raise DataError(
-                f"{source}: one label per example may be a class or one of several labels: "
-                "y.argmax(axis=1) are classes; data.task=multi_label trains on labels"
+                f"{source}: a table with exactly one 1 per row may mean classes or labels: use "
+                "y.argmax(axis=1) for classes, or data.task=multi_label for labels"
             )
         return MULTI_LABEL
     return REGRESSION if np.issubdtype(y.dtype, np.floating) else CLASSIFICATION
@@ -117,12 +117,12 @@ def _check_classes(raw: Raw, source: str) -> None:
 
 
 def _check_tables(raw: Raw, source: str, what: str) -> None:
-    """Raises DataError if targets of training and test examples have other shapes."""
+    """Raises DataError if the targets of training and test examples differ in shape."""
     shapes = [y.shape[1:] for y in _parts(raw).values()]
     if shapes[0] != shapes[1]:
         raise DataError(
-            f"{source}: {what} of training and test examples have one shape, not {shapes[0]} and "
-            f"{shapes[1]}: prepare both in the same way"
+            f"{source}: {what} of training and test examples must have the same shape, not "
+            f"{shapes[0]} and {shapes[1]}: prepare both in the same way"
         )
 
 
@@ -132,12 +132,12 @@ def _check_numbers(raw: Raw, source: str) -> None:
         if y.ndim > 2 or 0 in y.shape:
             raise DataError(
                 f"{source}: regression has targets [N] or [N, K]; {part} targets have shape "
-                f"{y.shape}: y.reshape(len(y), -1)"
+                f"{y.shape}: use y.reshape(len(y), -1)"
             )
         if not np.issubdtype(y.dtype, np.number) or np.iscomplexobj(y):
             raise DataError(
                 f"{source}: targets of regression are numbers; {part} targets have dtype {y.dtype}"
-                ": if they stand for numbers, y.astype(np.float32)"
+                ": if they stand for numbers, use y.astype(np.float32)"
             )
         if not (np.abs(y) <= limit).all():
             raise DataError(
@@ -168,7 +168,7 @@ def _class_warnings(raw: Raw, held_out_N: np.ndarray, name: str, source: str) ->
 
 
 def _number_warnings(raw: Raw, held_out_N: np.ndarray, name: str, source: str) -> list[str]:
-    """Warnings about targets that do not vary. Raises DataError if test targets are scaled."""
+    """Warnings about targets that do not vary. Raises DataError if test targets differ in scale."""
     y = raw.y_train[~held_out_N]
     constant = np.flatnonzero(np.atleast_1d(y.min(axis=0) == y.max(axis=0))).tolist()
     compared = plausible.compare(
@@ -183,12 +183,12 @@ def _number_warnings(raw: Raw, held_out_N: np.ndarray, name: str, source: str) -
 def _whole_number_warnings(y: np.ndarray, name: str) -> list[str]:
     """[A warning] if numbers may be classes that are stored as floats; otherwise []."""
     is_whole = y.ndim == 1 and y.min() >= 0 and (y == np.rint(y)).all()
-    if not is_whole or len(np.unique(y)) > _FEW:
+    if not is_whole or len(np.unique(y)) > _MAX_CLASSES:
         return []
     return [
         f"{name}: targets are whole numbers from {y.min():g} to {y.max():g}, stored as {y.dtype}, "
-        "and are learned as numbers: y.astype(int) makes classes of them, data.task=regression "
-        "says that they are numbers"
+        "and are learned as numbers: use y.astype(int) if they are classes, or "
+        "data.task=regression if they are numbers"
     ]
 
 
@@ -199,8 +199,8 @@ def _label_warnings(raw: Raw, held_out_N: np.ndarray, name: str, source: str) ->
     if not missing:
         return []
     return [
-        f"{name}: no training example has {plausible.listed(missing, 'label')}: a model cannot "
-        "know them: leave them out"
+        f"{name}: no training example has {plausible.listed(missing, 'label')}, so that a model "
+        "cannot learn them: leave them out"
     ]
 
 
@@ -231,7 +231,7 @@ def warnings_of(
 
     Args:
       raw: arrays that the kind's `check` accepts.
-      task: as in `kind_of`; with 'auto', the kind itself may surprise.
+      task: as in `kind_of`; with 'auto', there is also a warning if the kind may be wrong.
       kind: what `kind_of` returned.
       held_out_N: bool, the training examples that are held out for validation.
       name: of the data.

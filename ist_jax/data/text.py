@@ -15,7 +15,7 @@ def load(directory: str, dataset: str, options: TokenOptions) -> RawTokens:
     """Reads the text in `directory`. Bytes of a single file stay in the file.
 
     Raises:
-      DataError: there is no text, it is empty, or it is no UTF-8 and characters are asked for.
+      DataError: there is no text, it is empty, or it is not UTF-8 and tokens are characters.
     """
     del dataset
     files = _files(pathlib.Path(directory))
@@ -31,7 +31,8 @@ def _files(path: pathlib.Path) -> list[pathlib.Path]:
     files = [file for file in files if file.is_file() and file.stat().st_size]
     if not files:
         raise DataError(
-            f"data.dir={str(path)!r} is no file with text, nor a folder of .txt files: name one"
+            f"data.dir={str(path)!r} is neither a file with text nor a folder of .txt files: name "
+            "one"
         )
     return files
 
@@ -41,7 +42,7 @@ def _text(path: pathlib.Path) -> str:
         return path.read_bytes().decode("utf-8")
     except UnicodeDecodeError as error:
         raise DataError(
-            f"{path} is no UTF-8 at byte {error.start}: convert it, or use data.vocabulary=bytes"
+            f"{path} is not UTF-8 at byte {error.start}: convert it, or use data.vocabulary=bytes"
         ) from error
 
 
@@ -63,7 +64,7 @@ def encode(text: str, vocabulary: str) -> np.ndarray:
     if not vocabulary:
         return np.frombuffer(text.encode("utf-8"), np.uint8).astype(np.int32)
     if unknown := sorted(set(text) - set(vocabulary)):
-        raise ValueError(f"the model knows the characters {vocabulary!r}, and not {unknown}")
+        raise ValueError(f"the model knows the characters {vocabulary!r}, but not {unknown}")
     return np.array([vocabulary.index(character) for character in text], np.int32)
 
 

@@ -1,9 +1,10 @@
 """From a stream of tokens to a `Dataset` of windows.
 
-The end of the text is the test split, as long as `validation_fraction` says. As much before it is
-the validation split, and everything before that the training split. A window is `context` tokens
-and the one after them. Windows of a split follow each other without a gap, so that every token but
-the first is predicted once. No window crosses a border of splits.
+The last tokens are the test split, a share of `validation_fraction`. As many tokens before them are
+the validation split, and all others the training split. A window is `context` tokens and the next
+one. Windows of a split follow each other without gaps: every token after the first is predicted
+once, up to an incomplete last window, which is left out. No window crosses from one split into
+another.
 
 Streams of up to 1 GiB are copied to the devices once, and batches gather windows from them there.
 Longer ones stay in their file, and the windows of a round are read while the round before it
@@ -107,7 +108,7 @@ def _as_stored(token_T: np.ndarray) -> np.ndarray:
 
 
 def _columns(token_T: np.ndarray, context: int) -> Columns:
-    """Rows of the stream that hold a window, and any shift of it by less than its length."""
+    """Rows of the stream, each wide enough for a window and all its shifts."""
     width = min(2 * context, len(token_T))
 
     def read(index_N: np.ndarray) -> Rows:

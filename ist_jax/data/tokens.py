@@ -1,4 +1,4 @@
-"""Streams of tokens: a .npy file of integers, or a .bin file of plain numbers. Text: see `text`."""
+"""Streams of tokens: a .npy file of integers, or a raw .bin file. For text, see `text`."""
 
 import pathlib
 from typing import NamedTuple
@@ -31,9 +31,8 @@ class RawTokens(NamedTuple):
     Attributes:
       token_T: integers [T], in the order of the text. They may stay in their file.
       num_tokens: V, the size of the vocabulary.
-      vocabulary: the characters that tokens stand for, in their order; '' if they stand for
-        something else.
-      bytes_per_token: bytes of text per token; 0 if that is unknown.
+      vocabulary: the characters that tokens stand for, in order; '' if they are not characters.
+      bytes_per_token: bytes of text per token; 0 if unknown.
     """
 
     token_T: np.ndarray
@@ -46,16 +45,16 @@ def load(directory: str, dataset: str, options: TokenOptions) -> RawTokens:
     """Maps the file `directory` into memory; `dataset` is the dtype of a .bin file, or ''.
 
     Raises:
-      DataError: the file is missing, empty or damaged, or its entries are no tokens.
+      DataError: the file is missing, empty or damaged, or its entries are not tokens.
     """
     del options
     path = pathlib.Path(directory)
     if path.suffix not in (".npy", ".bin"):
-        raise DataError(f"data.dir={directory!r} is a .npy or .bin file of tokens")
+        raise DataError(f"data.dir must name a .npy or .bin file of tokens, not {directory!r}")
     if path.suffix == ".npy" and dataset:
         raise DataError(f"data.dataset={dataset!r} is the dtype of a .bin file: leave it out")
     if path.suffix == ".bin" and (dataset or "uint16") not in DTYPES:
-        raise DataError(f"data.dataset, the dtype of {path}, is of {DTYPES}, not {dataset!r}")
+        raise DataError(f"data.dataset, the dtype of {path}, is one of {DTYPES}, not {dataset!r}")
     try:
         if path.suffix == ".npy":
             token_T = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -67,7 +66,7 @@ def load(directory: str, dataset: str, options: TokenOptions) -> RawTokens:
 
 
 def _num_tokens(token_T: np.ndarray, path: pathlib.Path) -> int:
-    """V: the largest token plus 1. Raises DataError if the entries are no tokens."""
+    """V: the largest token plus 1. Raises DataError if the entries are not tokens."""
     if token_T.ndim != 1 or not np.issubdtype(token_T.dtype, np.integer) or not len(token_T):
         raise DataError(
             f"{path}: tokens are integers [T], not {token_T.dtype}{list(token_T.shape)}: save one "
@@ -77,5 +76,5 @@ def _num_tokens(token_T: np.ndarray, path: pathlib.Path) -> int:
     for block in blocks(token_T):
         low, high = min(low, int(block.min())), max(high, int(block.max()))
     if low < 0 or high > np.iinfo(np.int32).max - 1:
-        raise DataError(f"{path}: tokens count from 0 to 2**31 - 2, and these are {low} to {high}")
+        raise DataError(f"{path}: tokens are from 0 to 2**31 - 2, but these are {low} to {high}")
     return high + 1

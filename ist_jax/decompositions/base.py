@@ -42,7 +42,7 @@ def decompose(
       rules: (path regex, group per axis), or (path regex, None) for a leaf that all subnetworks
         share. The first rule that matches the full name of a parameter wins (`re.fullmatch`). In
         a nested module, that name is 'mlp/hidden/kernel', so write '.*/hidden/kernel'. Every leaf
-        needs a rule and every rule a leaf.
+        needs a rule, and every rule must match a leaf.
       sizes: group -> number of units in the full model.
       num_subnets: S.
       full: the full model.
@@ -63,8 +63,8 @@ def decompose(
         groups to factors. The parameters that sum over a group are multiplied by it whenever the
         full model is applied. None: nothing is scaled, and a run of `ist` warns if a sum over units
         has neither a norm nor a factor (not if `ordered`, nor for a model above 1 GiB).
-      checks: whether to trace the models here, and to compare their sums before a run. Without it,
-        a decomposition is made sooner, and `ist` finds some of the errors.
+      checks: whether to trace the models now, and to compare their sums before a run. Without
+        checks, this function is faster, and `ist` finds only some of the errors.
 
     Raises:
       ValueError: a group has fewer than S units, or S does not divide it and padding is not safe;

@@ -17,8 +17,8 @@ def check_models(decomposition: Decomposition) -> None:
 
     Raises:
       ValueError: a model fails on the example, has variables other than parameters, draws random
-        numbers without a key, or returns no array; a leaf has no rule, a rule no leaf, or an axis
-        another length than its group; the subnetwork has other parameters than the rules imply.
+        numbers without a key, or returns a tuple; a leaf has no rule, a rule matches no leaf, or an
+        axis is not as long as its group; the rules imply other parameters of the subnetwork.
     """
     partition, example = decomposition.partition, decomposition.example
     shapes = _traced("full", decomposition.full.init, jax.random.key(0), example)
@@ -37,7 +37,7 @@ def _check_outputs(name: str, model: Model, params: Params, example: Any) -> Non
     outputs = _traced(name, model.apply, params, example)
     if isinstance(outputs, tuple | list):
         raise ValueError(
-            f"a model returns its outputs alone, and `{name}` returns a {type(outputs).__name__} "
+            f"a model returns only its outputs, but `{name}` returns a {type(outputs).__name__} "
             f"of {len(outputs)} values: leave the others out"
         )
 
@@ -51,6 +51,6 @@ def _traced(name: str, function: Any, *arguments: Any) -> Any:
         shapes = [list(leaf.shape) for leaf in jax.tree.leaves(arguments[-1])]
         raise ValueError(
             f"`{name}` fails on the example, of shape {', '.join(map(str, shapes))} "
-            f"({type(error).__name__}: {first_line(error)}): `example` is like one input, with a "
-            "leading batch axis"
+            f"({type(error).__name__}: {first_line(error)}): `example` must be like one input, "
+            "with a leading batch axis"
         ) from error

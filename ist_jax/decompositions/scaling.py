@@ -17,7 +17,8 @@ SCALINGS = ("none", "keep", "sqrt")
 def factor(scale: str, share: float) -> float:
     """The factor on sums over units in the full model; a subnetwork holds a `share` of the units.
 
-    'none': 1. 'keep': the share, as equal units need. 'sqrt': its root, as independent units need.
+    'none': 1. 'keep': the share, for units that are alike. 'sqrt': its square root, for independent
+    units.
 
     Raises:
       ValueError: `scale` has another value.
@@ -43,19 +44,19 @@ def with_scaled_sums(decomposition: Decomposition, scale: Scale) -> Decompositio
     scaled_groups = {group for group, factor in factors.items() if factor != 1}
     if missing := sorted(scaled_groups - set().union(*summed.values())):
         raise ValueError(
-            f"scale={scale!r} multiplies parameters that sum over a group, and there is none for "
+            f"scale={scale!r} multiplies parameters that sum over a group, but none sums over "
             f"{missing}: scale these sums in `full`, and name the other groups, such as "
             f"scale={{{next(iter(factors))!r}: {1 / decomposition.num_subnets:.4g}}}"
         )
-    of_leaf = {
+    leaf_factors = {
         name: math.prod(factors.get(group, 1.0) for group in groups)
         for name, groups in summed.items()
     }
-    of_leaf = {name: factor for name, factor in of_leaf.items() if factor != 1}
+    leaf_factors = {name: factor for name, factor in leaf_factors.items() if factor != 1}
     full, padded = decomposition.full, decomposition.padded
     return decomposition._replace(
-        full=ScaledModel(full, of_leaf),
-        padded=None if padded is None else ScaledModel(padded, of_leaf),
+        full=ScaledModel(full, leaf_factors),
+        padded=None if padded is None else ScaledModel(padded, leaf_factors),
     )
 
 
@@ -64,7 +65,7 @@ def _factors(scale: Scale, partition: Partition) -> dict[str, float]:
     if isinstance(scale, str):
         return {group: factor(scale, _share(group, partition)) for group in partition.sizes}
     if unknown := sorted(set(scale) - set(partition.sizes)):
-        raise ValueError(f"scale names groups of {sorted(partition.sizes)}, not {unknown}")
+        raise ValueError(f"scale must name groups among {sorted(partition.sizes)}, not {unknown}")
     return dict(scale)
 
 

@@ -49,7 +49,7 @@ _RANKS = (
 
 
 def rules(model: Transformer, split: Sequence[str]) -> Rules:
-    """The rules of a Transformer whose parts `split` are split."""
+    """The rules of a Transformer that is split by the kinds of parts in `split`."""
     table: list[tuple[str, tuple[str | None, ...] | None]] = []
     if "layers" in split:
         ranks = [row for row in _RANKS if model.experts or "experts" not in row[0]]
@@ -64,14 +64,14 @@ def rules(model: Transformer, split: Sequence[str]) -> Rules:
 
 
 def _places(model: Transformer) -> list[tuple[str, str]]:
-    """(name of a layer's parameters, suffix of its groups) of every layer; one for a loop."""
+    """(name of a layer's parameters, suffix of its groups) of every layer; one entry for a loop."""
     if model.scan:
         return [("layers", "")]
     return [(f"layer_{i}", f"_{i}") for i in range(model.layers)]
 
 
 def units(model: Transformer) -> dict[str, int]:
-    """Kind of part -> how many of it a layer has (for "layers": the model)."""
+    """Kind of part -> how many a layer has (for "layers": how many the model has)."""
     return {
         "neurons": model.mlp_width or 4 * model.width,
         "heads": model.kv_heads or model.heads,
@@ -108,14 +108,14 @@ def transformer(
       example: the tokens of one window, int32[1, L].
       num_subnets: S.
       partition: see `ist_jax.core.partition`.
-      split: names of `SPLIT`. Neurons and heads go together; layers and experts are split alone.
+      split: names of `SPLIT`. Neurons and heads may be combined, but layers or experts may not.
       scaling: of branches that sum over split parts, in the full model, which sums over S times as
         many as a subnetwork: 'keep' (times 1/S), 'sqrt' (times 1/sqrt(S)) or 'none'. The weights
         of experts always sum to 1.
 
     Raises:
-      ValueError: the parts cannot be split together, the model does not have them or has fewer
-        than S, its layers are not in a loop, or S does not divide the experts.
+      ValueError: the parts cannot be split together, the model lacks them or has fewer than S, its
+        layers are not in a loop, or S does not divide the experts.
     """
     _check(model, split, num_subnets)
     count = {kind: number for kind, number in units(model).items() if kind in split}
@@ -156,11 +156,11 @@ def _check(model: Transformer, split: Sequence[str], num_subnets: int) -> None:
         raise ValueError("layers are split along the axis of a loop: use scan=True")
     if "neurons" in split and model.experts:
         raise ValueError(
-            f"the MLPs of a model with experts={model.experts} are its experts: split 'experts' in "
-            "place of 'neurons'"
+            f"the MLPs of a model with experts={model.experts} are its experts: split 'experts' "
+            "instead of 'neurons'"
         )
     if "experts" in split and model.experts < num_subnets * model.experts_per_token:
         raise ValueError(
-            f"a token is sent to experts_per_token={model.experts_per_token} experts of a "
-            f"subnetwork: experts={model.experts} are at least {num_subnets} times as many"
+            f"experts_per_token={model.experts_per_token} experts of a subnetwork receive each "
+            f"token, so experts={model.experts} must be at least {num_subnets} times as many"
         )

@@ -127,7 +127,7 @@ def sparse_codec(shape: Any, *, density: float, chunk: int, values: str) -> Spar
     """The codec of arrays like `shape` (an array or ShapeDtypeStruct).
 
     Args:
-      shape: its shape and dtype count.
+      shape: only its shape and dtype matter.
       density: the share of entries that are sent, above 0 and at most 1. Of every chunk, at least
         one entry is sent.
       chunk: the largest number of entries of a chunk.

@@ -91,17 +91,17 @@ class Method(abc.ABC):
         """
 
     def turn(self, number: int) -> int:
-        """The position in the cycle of a round, of which `number` precede it in its phase.
+        """The position in the cycle of the round that `number` rounds precede in its phase.
 
-        Rounds that push the same parameters have the same program, and the first of their
-        positions.
+        Rounds that push the same parameters share a program; they all have the position of the
+        first of them.
         """
         turns = self.info.turns
         return turns.index(turns[number % len(turns)])
 
     @property
     def programs(self) -> list[int]:
-        """The positions in the cycle that have a program each; see `turn`."""
+        """The positions in the cycle that have a separate program; see `turn`."""
         return sorted(set(map(self.turn, range(len(self.info.turns)))))
 
     @abc.abstractmethod
@@ -115,10 +115,10 @@ class Method(abc.ABC):
         """(state, view, key, weight_S, *, steps, turn=0) -> (state, {'loss_SxJ': local losses}).
 
         If the task weights its batches, there is also 'weight_SxJ', the numbers of their examples.
-        One round: plan, pull, `steps` local steps, push. Each number of steps and each `turn` of
-        the cycle is one compiled program. It reuses the memory of `state`, which is invalid
-        afterwards. float32[S] `weight_S` is the participation of each worker: 1 is full, 0 is
-        failed.
+        One round: plan, pull, `steps` local steps, push. Each pair of `steps` and `turn`, the
+        position in the cycle, is one compiled program. It reuses the memory of `state`, which is
+        invalid afterwards. float32[S] `weight_S` is the participation of each worker: 1 is full, 0
+        is failed.
         """
         return jax.jit(self._round, static_argnames=("steps", "turn"), donate_argnums=0)
 
@@ -177,9 +177,9 @@ class Method(abc.ABC):
         return {}
 
     def warnings(self, make_batch: Callable[[], Batch]) -> Sequence[str]:
-        """What is odd about the method, one line each, before training.
+        """Warnings about the method before training, one line each.
 
-        `make_batch` returns a batch of training examples, if they are needed to find out.
+        `make_batch` returns a batch of training examples, for methods that need one.
         """
         del make_batch
         return ()

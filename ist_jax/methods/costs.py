@@ -58,7 +58,7 @@ class Turn(NamedTuple):
 
     Attributes:
       pushed: the names of the parameters that workers push after their local steps. Every worker
-        keeps a copy of each other parameter.
+        keeps its copy of all others.
       costs: of the round.
     """
 
@@ -91,7 +91,7 @@ def _prefixed(prefix: str, leaves: Sequence[costs.LeafCost]) -> list[costs.LeafC
 def _if_pushed(
     leaves: Sequence[costs.LeafCost], owned: Any, pushed: Collection[str] | None
 ) -> list[costs.LeafCost]:
-    """The costs of the leaves, where those whose owner is not `pushed` send nothing."""
+    """The costs of leaves. Leaves of parameters that are not `pushed` send nothing."""
     unsent = lambda leaf: leaf._replace(sent=0.0, lower_bound=0.0)
     return [
         leaf if pushed is None or owner in pushed else unsent(leaf)
@@ -127,9 +127,9 @@ def exchange_costs(
     return with_leaves(nothing._replace(all_reduce=full), sent, partition.num_subnets)
 
 
-def with_leaves(of: Costs, leaves: Sequence[costs.LeafCost], num_workers: int) -> Costs:
-    """The costs `of` a method that sends these leaves in a synchronisation."""
-    return of._replace(
+def with_leaves(base: Costs, leaves: Sequence[costs.LeafCost], num_workers: int) -> Costs:
+    """`base`, for a method that sends these leaves in a synchronisation."""
+    return base._replace(
         bytes_per_sync=sum((leaf.sent for leaf in leaves), 0.0),
         lower_bound=sum((leaf.lower_bound for leaf in leaves), 0.0),
         leaves=tuple(leaves),

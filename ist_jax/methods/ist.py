@@ -114,11 +114,11 @@ def _shared(labels: Exchanged, shapes: Exchanged) -> frozenset[str]:
 
 
 def _cycle(labels: Exchanged, shapes: Exchanged, average_every: int) -> list[frozenset[str]]:
-    """What each round of a cycle pushes: units always, and in the last round shared leaves."""
+    """What each round of a cycle pushes: units in every round, shared leaves in the last one."""
     every, shared = frozenset(leaf_names(shapes.params)), _shared(labels, shapes)
     if average_every > 1 and not shared:
         raise ValueError(
-            f"average_every={average_every} averages parameters without a group less often, and "
+            f"average_every={average_every} averages parameters without a group less often, but "
             "every parameter has a group: use 1"
         )
     return [every - shared] * (average_every - 1) + [every]
@@ -129,8 +129,8 @@ def _check_cycle(cycle: Sequence[frozenset[str]], labels: Exchanged, shapes: Exc
     always = frozenset.intersection(*cycle)
     if left_out := sorted(every.difference(*cycle) | (every - shared - always)):
         raise ValueError(
-            "every round of a cycle pushes the parameters with a group, since their units move on, "
-            f"and some round each other parameter: this cycle leaves out {left_out[0]!r}"
+            "every round of a cycle must push the parameters with a group, since their units move "
+            f"on, and at least one round all others: this cycle leaves out {left_out[0]!r}"
         )
 
 
@@ -167,10 +167,10 @@ def fields_of(
     Args:
       make_cycle: (labels, shapes) -> for every round of a cycle, the names of the parameters that
         it pushes. Only those without a group may be left out.
-      decomposition: see `ist`, like the other arguments.
+      decomposition: as in `ist`; so are the other arguments.
 
     Raises:
-      ValueError: the cycle leaves out a parameter, or as in `ist`.
+      ValueError: the cycle leaves out a parameter; also as in `ist`.
     """
     placement = placement or vmapped()
     _check_options(decomposition.partition, opt_state, compression)
@@ -244,15 +244,15 @@ def ist(
         two round units, and send optimizer state as bfloat16. Leaves without a group are always
         averaged exactly.
       average_every: rounds between two averages of the parameters without a group. In between,
-        every worker trains its own copy of them; the full model has the mean of the copies. Units
-        are exchanged in every round.
+        every worker trains its own copy of them, and the full model uses the mean of the copies.
+        Units are exchanged in every round.
 
     Raises:
       ValueError: an option has an unknown value, the rules do not fit the model, the optimizer does
         not fit `opt_state`, or a mesh cannot exchange the partition.
     """
     if average_every < 1:
-        raise ValueError(f"average_every is a number of rounds, at least 1, not {average_every}")
+        raise ValueError(f"average_every, a number of rounds, is at least 1, not {average_every}")
     fields = fields_of(
         functools.partial(_cycle, average_every=average_every),
         decomposition,

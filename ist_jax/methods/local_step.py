@@ -1,7 +1,4 @@
-"""One local step: the loss and gradient of a batch, and a step of the optimizer.
-
-Also which workers' steps count.
-"""
+"""One local step: loss and gradient of a batch, a step of the optimizer, and which steps count."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -73,7 +70,7 @@ def optimizer_step(
     return jax.tree.map(stay, new_params, params), new_state
 
 
-def of_trained(weight_S: Array, measured_SxJ: Measured) -> Array:
+def trained_weight(weight_S: Array, measured_SxJ: Measured) -> Array:
     """The participation of each worker: 0 for a worker whose batches had no example."""
     if "weight" not in measured_SxJ:
         return weight_S

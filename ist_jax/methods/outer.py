@@ -14,7 +14,7 @@ from ist_jax.methods.optimizer_state import state_labels
 
 
 def parts_of(pushed: Sequence[frozenset[str]]) -> tuple[frozenset[str], ...]:
-    """The parameters that are always pushed together.
+    """The parameters, in parts that are always pushed together.
 
     Args:
       pushed: for every round of a cycle, the names of the parameters that it pushes.
@@ -85,7 +85,7 @@ def with_outer_state(
     tx: optax.GradientTransformation,
     parts: Sequence[frozenset[str]],
 ) -> tuple[Exchanged, Exchanged]:
-    """(labels, shapes) with those of the state of the outer optimizer `tx`; see `Outer`."""
+    """(labels, shapes) that include those of the outer optimizer's state; see `Outer`."""
     label_parts, shape_parts = (
         split_up(tree.params, shapes.params, parts) for tree in (labels, shapes)
     )

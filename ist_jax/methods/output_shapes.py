@@ -65,12 +65,12 @@ def _check_loss(name: str, task: Task, model: Any, params: Any, batch: Batch) ->
         raise ValueError(f"{name}: {error}") from error
     except Exception as error:
         raise ValueError(
-            f"{name} has no loss on a batch of the data "
-            f"({type(error).__name__}: {first_line(error)}): the task's loss returns (loss, aux), "
-            "and fits outputs and labels"
+            f"the loss of {name} fails on a batch of the data "
+            f"({type(error).__name__}: {first_line(error)}): Task.loss must fit outputs and "
+            "labels, and return (loss, aux)"
         ) from error
     if value.shape != () or not jnp.issubdtype(value.dtype, jnp.floating):
         raise ValueError(
-            f"the loss of {name} is one number, the mean over the batch, and the task's is "
+            f"the loss of {name} must be one number, the mean over the batch, but is "
             f"{value.dtype.name}{list(value.shape)}: take its mean"
         )

@@ -1,4 +1,4 @@
-"""Whether a full model computes what equal subnetworks would: its sums have more terms."""
+"""Checks that a full model, whose sums have more terms, computes what equal subnetworks would."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -20,15 +20,15 @@ from ist_jax.methods.local_batch import local_batch
 TOLERANCE = 0.1  # of the outputs' deviation
 UNEVEN_TOLERANCE = 0.4  # if some units have one copy more than others
 LARGEST = 1 << 30  # bytes of a full model that is compared: one device holds it meanwhile
-CHANGE = 0.01  # by a factor on one group's sums, of the outputs' deviation; with a norm, about 0
+CHANGE = 0.01  # of the outputs' deviation, by a factor on one group's sums; about 0 with a norm
 
 
 def scale_warning(decomposition: Decomposition, task: Task, batch: Batch) -> str:
     """A warning if the full model would not compute what S equal subnetworks do; '' otherwise.
 
-    A subnetwork has random units, and the full model has copies of them in all its places. With a
-    norm after every sum over units, or a factor of 1/S on it, both have the same outputs. A sum
-    without either is S times as large in the full model. Models above `LARGEST` are not compared.
+    The check gives a subnetwork random units, and the full model S copies of them. With a norm
+    after every sum over units, or a factor of 1/S on it, both have the same outputs. A sum without
+    either is S times as large in the full model. Models above `LARGEST` are not compared.
 
     Args:
       decomposition: of at least two subnetworks, with groups.
@@ -46,10 +46,10 @@ def scale_warning(decomposition: Decomposition, task: Task, batch: Batch) -> str
     of_group = _factors_by_group(decomposition)
     _, changes = _gaps(decomposition, task, batch, list(of_group.values()))
     groups = [group for group, change in zip(of_group, changes) if change > CHANGE]
-    return _text(decomposition.num_subnets, float(gap), groups)
+    return _message(decomposition.num_subnets, float(gap), groups)
 
 
-def _text(num_subnets: int, gap: float, groups: list[str]) -> str:
+def _message(num_subnets: int, gap: float, groups: list[str]) -> str:
     of_groups = f" of {groups}" if groups else ""
     return (
         f"the full model sums over num_subnets={num_subnets} times as many units{of_groups} as a "
@@ -65,7 +65,7 @@ def _factors_by_group(decomposition: Decomposition) -> dict[str, dict[str, float
     labels = label_axes(shapes, decomposition.rules, decomposition.partition.sizes)
     try:
         summed = summed_groups(decomposition.full, shapes, decomposition.example, labels)
-    except ValueError:  # no factors can be told
+    except ValueError:  # a factor would change more than the sums
         return {}
     return {
         group: {name: 1 / decomposition.num_subnets for name in summed if group in summed[name]}
@@ -76,7 +76,7 @@ def _factors_by_group(decomposition: Decomposition) -> dict[str, dict[str, float
 def _gaps(
     decomposition: Decomposition, task: Task, batch: Batch, factors: Sequence[Mapping[str, float]]
 ) -> tuple[Array, list[Array]]:
-    """How far the full model is from a subnetwork, and what each of the factors changes in it."""
+    """(gap between full model and subnetwork, change of the full model by each of `factors`)."""
     sizes, slots = decomposition.partition.sizes, decomposition.partition.slots
     units = {group: jnp.arange(count) for group, count in slots.items()}
     copies = {group: jnp.arange(size) % slots[group] for group, size in sizes.items()}
@@ -99,7 +99,7 @@ def _gaps(
 def _random_params(decomposition: Decomposition) -> Params:
     """Parameters of the full model: random kernels of variance 1 / fan-in, and vectors of 0.5.
 
-    An initialisation may have kernels of zeros, whose sums would not be seen.
+    The model's initialisation may have kernels of zeros, which would hide their sums.
     """
     rng = np.random.default_rng(0)
 

@@ -196,7 +196,7 @@ def sparse_loco(
       placement: see `ist`.
 
     Raises:
-      ValueError: `density`, `chunk`, `values` or `feedback` is not possible, or as in `ist`.
+      ValueError: `density`, `chunk`, `values` or `feedback` is out of range; also as in `ist`.
     """
     _check(density, chunk, values, feedback)
     fields = fields_of(

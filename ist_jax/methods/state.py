@@ -34,7 +34,7 @@ class State(NamedTuple):
       step: int32[], local steps so far in all phases.
       round: int32[], rounds so far in all phases.
       position: int32[], examples that each worker has drawn in this phase.
-      copies_S: every worker's copy of the pulled leaves that not every round pushes, stacked along
+      copies_S: every worker's copy of the pulled leaves that it keeps between rounds, stacked along
         a leading axis S; None in place of other leaves.
     """
 

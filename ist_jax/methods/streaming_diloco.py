@@ -5,14 +5,14 @@ A. Douillard et al.: Streaming DiLoCo with overlapping communication, 2025 (arXi
 Each round of J local steps ends with the synchronisation of one of P fragments, in turn. So each
 fragment is synchronised every H = P x J steps, and what is sent at once is a P-th of the model
 (section 2.2). Workers do not wait for it: they adopt a fragment K steps into the next round, and
-mix its global value with their own (section 2.3, Algorithm 2):
+mix its global value with their local one (section 2.3, Algorithm 2):
 
-    own <- alpha own + (1 - alpha) global
+    local <- alpha local + (1 - alpha) global
 
 The paper also sends the pseudo-gradients in 4 bits (section 2.4). Here they are exact.
 
-One round is one program, and programs run one after another. So a device does not send and train at
-once; that it could changes no result, and is not counted in any time.
+One round is one program, and programs run one after another. So a device does not train while it
+sends. Overlapping the two would not change results; recorded times do not assume it.
 """
 
 import dataclasses
@@ -44,7 +44,7 @@ class StreamingDiloco(Ist):
 
     Attributes:
       overlap: K; 0 adopts the fragment at the end of the round that pushes it.
-      mixing: alpha, the weight of a worker's own value; 0 adopts the global value.
+      mixing: alpha, the weight of a worker's local value; 0 adopts the global value.
     """
 
     overlap: int = 0
@@ -54,8 +54,8 @@ class StreamingDiloco(Ist):
         super().check_local_steps(steps)
         if self.overlap > steps:
             raise ValueError(
-                f"a fragment arrives before the next one is sent: overlap={self.overlap} is at "
-                f"most the {steps} local steps of a round"
+                f"a fragment arrives before the next one is sent: overlap={self.overlap} must be "
+                f"at most the {steps} local steps of a round"
             )
 
     def _adopted(self, state: State, copies_S: Exchanged, pushed: frozenset[str]) -> Exchanged:
@@ -83,14 +83,14 @@ class StreamingDiloco(Ist):
         return params_S, opt_S, jax.tree.map(join, early_SxJ, late_SxJ)
 
     def _mixed(
-        self, state: State, own_S: Exchanged, fragment: frozenset[str], arrives: Array
+        self, state: State, local_S: Exchanged, fragment: frozenset[str], arrives: Array
     ) -> Exchanged:
-        """`own_S`, with the global value of a fragment mixed into it if it `arrives`."""
+        """`local_S`, with the global value of a fragment mixed into it if it `arrives`."""
         weight = jnp.where(arrives, 1 - self.mixing, 0)
-        mix = lambda own, new: blend(own, new, weight.reshape((1,) * own.ndim))
+        mix = lambda local, new: blend(local, new, weight.reshape((1,) * local.ndim))
         global_S = Exchanged(self.exchange.pull(state.store, state.indices).params)
-        parts = [pick(tree_S, owners(tree_S), fragment) for tree_S in (own_S, global_S)]
-        return fill(jax.tree.map(mix, *parts), own_S)
+        parts = [pick(tree_S, owners(tree_S), fragment) for tree_S in (local_S, global_S)]
+        return fill(jax.tree.map(mix, *parts), local_S)
 
 
 def balanced_fragments(shapes: Params, count: int) -> list[frozenset[str]]:
@@ -113,14 +113,14 @@ def _fragments(shapes: Params, fragments: int | Callable[[str], int]) -> list[fr
     if isinstance(fragments, int):
         if not 1 <= fragments <= len(names):
             raise ValueError(
-                f"fragments={fragments} is at least 1 and at most the {len(names)} parameters of "
-                "the model"
+                f"fragments={fragments} must be from 1 to {len(names)}, the number of the model's "
+                "parameters"
             )
         return balanced_fragments(shapes, fragments)
     numbers: Mapping[str, int] = {name: fragments(name) for name in names}
     if {*numbers.values()} != {*range(max(numbers.values()) + 1)}:
         raise ValueError(
-            f"fragments are numbered from 0 without gaps, not {sorted({*numbers.values()})}"
+            f"fragments must be numbered from 0 without gaps, not {sorted({*numbers.values()})}"
         )
     return [
         frozenset(name for name in names if numbers[name] == number)
@@ -155,14 +155,14 @@ def streaming_diloco(
       fragments: P, the number of fragments (`balanced_fragments`), or a function from a parameter's
         name, such as 'block_0/attention/query/kernel', to the number of its fragment. Fragments
         are pushed in the order of their numbers.
-      overlap: K, the local steps that a fragment is on its way. A worker that fails in the round in
-        which it arrives does not get it.
-      mixing: alpha, the weight of a worker's own value when a fragment arrives.
+      overlap: K, the local steps between sending a fragment and adopting it. A worker that fails in
+        the round in which a fragment arrives does not adopt it.
+      mixing: alpha, the weight of a worker's local value when a fragment arrives.
       outer_tx: the outer optimizer, with a state for each fragment; None: `diloco.nesterov()`.
       placement: see `ist`.
 
     Raises:
-      ValueError: `fragments`, `overlap` or `mixing` is not possible, or as in `ist`.
+      ValueError: `fragments`, `overlap` or `mixing` is out of range; also as in `ist`.
     """
     if overlap < 0 or not 0 <= mixing <= 1:
         raise ValueError(
@@ -178,7 +178,7 @@ def streaming_diloco(
         opt_state="local",
         outer_tx=outer_tx or nesterov(),
     )
-    if overlap or mixing:  # workers differ from the global value even of what they push
+    if overlap or mixing:  # then workers differ from the global value even in what they push
         every = frozenset().union(*(turn.pushed for turn in fields["info"].turns))
         fields["copied"] = every
     return StreamingDiloco(**fields, overlap=overlap, mixing=mixing)

@@ -33,8 +33,8 @@ from ist_jax.methods.local_step import (
     Measured,
     by_name,
     loss_and_gradient,
-    of_trained,
     optimizer_step,
+    trained_weight,
     unless_failed,
 )
 from ist_jax.methods.optimizer_facts import StateFacts, parameter_numbers
@@ -67,8 +67,8 @@ class SubnetMethod(Method):
       opt_state: 'reset', 'carry' or 'local'; see `ist`.
       facts: what the local optimizer's state holds.
       outer: the outer optimizer; None: the pushed parameters are the new ones.
-      copied: the names of the parameters of which every worker keeps a copy between rounds. All
-        that some round of the cycle does not push are among them.
+      copied: the names of the parameters of which every worker keeps a copy between rounds. They
+        include all parameters that some round of the cycle does not push.
     """
 
     decomposition: Decomposition
@@ -97,7 +97,7 @@ class SubnetMethod(Method):
             state, pulled_S.params, opt_S, view, key, range(steps), turn
         )
         trained_S = Exchanged(params_S, opt_S if self.opt_state == "carry" else ())
-        trained_weight_S = of_trained(weight_S, measured_SxJ)
+        trained_weight_S = trained_weight(weight_S, measured_SxJ)
         state = self._synchronised(
             state, pulled_S, trained_S, trained_weight_S, named_key(key, "push"), turn
         )
@@ -194,8 +194,8 @@ class SubnetMethod(Method):
             return optimizer_step(self.tx, gradient, params, opt_state, weight, ticks), measured
 
         first = (worker.params, worker.opt_state)
-        j_J = jnp.arange(steps.start, steps.stop)
-        (params, opt_state), measured_J = jax.lax.scan(step, first, j_J)
+        step_J = jnp.arange(steps.start, steps.stop)
+        (params, opt_state), measured_J = jax.lax.scan(step, first, step_J)
         return params, opt_state, measured_J
 
     def init(self, key: Key, start: Start | None = None) -> State:
@@ -266,7 +266,7 @@ class SubnetMethod(Method):
         )
 
     def merged(self, state: State) -> Store:
-        """The store, in which the mean of all copies stands for each copied leaf."""
+        """The store, with the mean of the workers' copies in place of each copied leaf."""
         mean_S = jax.tree.map(lambda copy_S: copy_S.mean(axis=0), state.copies_S)
         return fill(mean_S, state.store) if self.copied else state.store
 

@@ -1,6 +1,6 @@
-"""Flax modules, and `linen` and `nnx`, which make models. A new module is a file and a line here.
+"""Flax modules; `linen` and `nnx` make models of them. A new module is a file and a line here.
 
-What needs Flax NNX is imported on first use (PEP 562).
+Names that need Flax NNX are imported on first use (PEP 562).
 """
 
 import importlib

@@ -14,9 +14,9 @@ _WAVELENGTH = 10_000  # of the slowest rotation, in tokens / 2 pi
 def rotated(x_BxLxNxH: Array) -> Array:
     """`x` with rotary positions (Su et al., 2021, section 3.2.2).
 
-    Features i and i + H / 2 of the token at position l are a vector in the plane, turned by the
-    angle l * 10000^(-2i / H). The product of a query and a key then depends only on the distance
-    of their tokens.
+    Features i and i + H / 2 of the token at position l are a vector in the plane, rotated by the
+    angle l * 10000^(-2i / H). So the product of a query and a key depends on the positions of their
+    tokens only by their distance.
 
     Args:
       x_BxLxNxH: queries or keys of N heads. H is even.

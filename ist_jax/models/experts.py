@@ -1,9 +1,10 @@
 """Mixtures of experts (GShard; Lepikhin et al., ICLR 2021. Switch; Fedus et al., JMLR 2022).
 
-A router sends each token to the experts with the highest probabilities. An expert has room for a
-fixed number of tokens of a sequence. Earlier tokens come first, so attention stays causal and a
-sequence does not depend on the others of its batch. A token without room keeps its residual stream.
-Shape letters: see `transformer`; besides, T experts per token and C the room of an expert.
+A router sends each token to the experts with the highest probabilities. An expert has a capacity, a
+fixed number of tokens of a sequence. Earlier tokens come first, so the model stays causal, and a
+sequence does not depend on the others of its batch. A token above the capacity is dropped: only the
+residual stream passes it on. Shape letters: see `transformer`; besides, T experts per token and C
+the capacity of an expert.
 """
 
 import math
@@ -17,7 +18,7 @@ from ist_jax.core.types import Array
 from ist_jax.models.feedforward import Mlp
 from ist_jax.models.losses import add_loss
 
-_ROOM = 1.25  # places for tokens, as a factor of the tokens that balanced experts receive
+_CAPACITY_FACTOR = 1.25  # capacity / the tokens that balanced experts receive
 
 
 def balance_loss(share_BxLxE: Array, chosen_BxLxTxE: Array) -> Array:
@@ -75,13 +76,13 @@ class Experts(nn.Module):
         return jax.nn.softmax(jnp.einsum("bld,de->ble", *wide), axis=-1)
 
     def _places(self, chosen_BxLxTxE: Array) -> Array:
-        """[B, L, T, E, C]: 1 at the place that a token has with its expert. Without room, all 0."""
+        """[B, L, T, E, C]: 1 at a token's place in the buffer of its expert; 0 if it is dropped."""
         batch, length = chosen_BxLxTxE.shape[:2]
-        room = math.ceil(_ROOM * self.per_token * length / self.experts)
+        capacity = math.ceil(_CAPACITY_FACTOR * self.per_token * length / self.experts)
         chosen_BxNxE = chosen_BxLxTxE.reshape(batch, -1, self.experts)
         before_BxNxE = (jnp.cumsum(chosen_BxNxE, axis=1) - chosen_BxNxE).astype(jnp.int32)
-        place_BxNxExC = jax.nn.one_hot(before_BxNxE, room) * chosen_BxNxE[..., None]
-        return place_BxNxExC.reshape(*chosen_BxLxTxE.shape, room)
+        place_BxNxExC = jax.nn.one_hot(before_BxNxE, capacity) * chosen_BxNxE[..., None]
+        return place_BxNxExC.reshape(*chosen_BxLxTxE.shape, capacity)
 
     def _mlps(self) -> nn.Module:
         """[B, E, C, D] to [B, E, C, D], an MLP for every expert."""

@@ -30,7 +30,7 @@ def generate(
       prompt_BxL: int[B, L], the first tokens, at least one.
       steps: number of tokens to draw.
       key: PRNG key.
-      temperature: the logits are divided by it. 0: the likeliest token is taken.
+      temperature: the logits are divided by it. 0: the most likely token is taken.
     """
     given = prompt_BxL.shape[1]
     window = min(given + steps, model.context)

@@ -22,8 +22,8 @@ from ist_jax.models.norm import STATS
 
 
 @contextlib.contextmanager
-def _explained() -> Iterator[None]:
-    """Turns errors of Flax about random streams into one that says what to write.
+def _explain_rng_errors() -> Iterator[None]:
+    """Turns Flax's errors about random streams into one that says what to write.
 
     Raises:
       ModelError: a module draws from a random stream that it is not given, or does not say when its
@@ -38,7 +38,7 @@ def _explained() -> Iterator[None]:
         raise ModelError(
             "a Linen module gets the random stream 'dropout' in training, and none in evaluation "
             f"({text}): write nn.Dropout(rate, deterministic=not self.has_rng('dropout')); for "
-            "other streams, wrap it by ist_jax.models.linen(module, streams=(...))"
+            "other streams, wrap the module with ist_jax.models.linen(module, streams=(...))"
         ) from error
 
 
@@ -50,14 +50,14 @@ class LinenModel:
 
     Attributes:
       module: the module.
-      streams: the random streams that it is given in training, such as for dropout.
+      streams: the random streams that it is given in training, such as 'dropout'.
     """
 
     module: nn.Module
     streams: tuple[str, ...] = ("dropout",)
 
     def init(self, key: Key, example: Any) -> Params:
-        with _explained():
+        with _explain_rng_errors():
             variables = self.module.init(key, example)
         if others := sorted(set(variables) - {"params", STATS}):
             raise ModelError(
@@ -78,7 +78,7 @@ class LinenModel:
         """The outputs, and the sum of the modules' auxiliary losses (`models.losses`), if any."""
         variables = {"params": params} | ({STATS: stats} if stats else {})
         rngs = None if key is None else self._rngs(key)
-        with _explained():
+        with _explain_rng_errors():
             outputs, updates = self.module.apply(variables, inputs, rngs=rngs, mutable=[LOSSES])
         losses = [leaf.sum() for leaf in jax.tree.leaves(updates)]  # repeated blocks stack theirs
         return cast(Array, outputs), functools.reduce(operator.add, losses) if losses else None
@@ -110,8 +110,8 @@ def as_model(model: Any) -> Model:
         return LinenModel(model)
     if _is_nnx_module(model):
         raise TypeError(
-            f"an NNX module holds values, and a model draws its own: {type(model).__name__} is "
-            "passed as ist_jax.models.nnx(make), where make(rngs) returns the module"
+            f"an NNX module, such as {type(model).__name__}, has its parameters already, but a "
+            "model draws them: pass ist_jax.models.nnx(make), where make(rngs) returns the module"
         )
     if all(hasattr(model, name) for name in ("init", "apply", "measure")):
         return model

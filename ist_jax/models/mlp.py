@@ -32,7 +32,7 @@ class MLP(nn.Module):
       hidden: widths of the hidden layers.
       num_classes: width of the logits.
       norm: 'batch' (hidden layers and logits), 'layer' (hidden layers) or 'none'.
-      affine_output: whether the norm of the logits has a scale and a bias, as numbers and rare
+      affine_output: whether the norm of the logits has a scale and a bias, as regression and rare
         labels need.
       bias: whether dense layers have a bias.
       activation: a name of `ACTIVATIONS`.

@@ -25,7 +25,7 @@ from ist_jax.models.norm import along_last, moments, widened
 
 
 class NormStat(flax.nnx.Variable):
-    """A moment that `NnxBatchNorm` measured. It is no parameter and no running average."""
+    """A moment that `NnxBatchNorm` measured; neither a parameter nor a running average."""
 
 
 class NnxBatchNorm(flax.nnx.Module):
@@ -51,14 +51,14 @@ class NnxBatchNorm(flax.nnx.Module):
         param_dtype: DTypeLike = jnp.float32,
         rngs: flax.nnx.Rngs | None = None,
     ):
-        """`rngs` is not used; NNX passes it to all layers.
+        """Initialises scale and bias.
 
         Args:
           num_features: H.
           affine: whether to apply a scale and a bias.
           epsilon: added to the variance.
           param_dtype: dtype of scale and bias.
-          rngs: random streams.
+          rngs: not used; accepted because NNX layers take it.
         """
         del rngs
         shape, wide = (num_features,), jnp.promote_types(param_dtype, jnp.float32)
@@ -129,7 +129,7 @@ def _seeded(streams: Any, key: Key) -> Any:
 def _plain_arrays(module: Any) -> dict[str, str]:
     """name -> 'array', for arrays that are attributes and not in a variable.
 
-    While a module is traced, NNX takes them for static values.
+    When NNX traces a module, it treats them as static values.
     """
     return {
         "/".join(map(str, (*path, name))): "array"
@@ -155,9 +155,9 @@ def _check_others(others: dict[str, str]) -> None:
     remedy = "compute it in __call__, or make it an nnx.Param"
     if "BatchStat" in others.values():
         remedy = "use ist_jax.models.NnxBatchNorm, which keeps no running statistics"
-    found = ", ".join(f"{name} ({kind})" for name, kind in others.items())
+    listed = ", ".join(f"{name} ({kind})" for name, kind in others.items())
     raise ModelError(
-        f"an NNX module's only arrays are its parameters, and it has {found}: {remedy}"
+        f"an NNX module's only arrays are its parameters, but it has {listed}: {remedy}"
     )
 
 
@@ -186,7 +186,7 @@ class NnxModel:
         return _Parts(*parts)
 
     def init(self, key: Key, example: Any) -> Params:
-        del example  # an NNX module is told its sizes
+        del example  # an NNX module is made with its input sizes
         _ = self._parts  # refuses other arrays
         return _as_dict(flax.nnx.state(self.make(flax.nnx.Rngs(key)), flax.nnx.Param))
 
@@ -224,14 +224,14 @@ def nnx(make: Callable[[flax.nnx.Rngs], flax.nnx.Module]) -> Model:
     """The `Model` of a Flax NNX module.
 
     Args:
-      make: (rngs) -> the module. It is called to draw parameters, and once without values for the
-        module's structure, which must always be the same. The module's `__call__` takes the inputs
-        of a batch. All its arrays are `nnx.Param`s and random streams; normalise with
+      make: (rngs) -> the module. It is called to draw parameters, and traced once for the module's
+        structure, which must always be the same. The module's `__call__` takes the inputs of a
+        batch. All its arrays are `nnx.Param`s or random streams; normalise with
         `ist_jax.models.NnxBatchNorm`, which keeps no running statistics.
 
     Parameters are a nested dict: that of `self.layers[0].kernel` is called 'layers/0/kernel'.
-    With a key, `apply` sets the module to `train()`, and every random stream starts from that key
-    and its name. Without one, it sets the module to `eval()`, which turns dropout off. A module
-    that draws nevertheless then gets the same numbers every time.
+    With a key, `apply` calls the module's `train()`, and every random stream starts from that key
+    and its name. Without one, it calls `eval()`, which turns dropout off. A module that still draws
+    random numbers then gets the same ones every time.
     """
     return NnxModel(make)

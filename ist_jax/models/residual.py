@@ -151,5 +151,6 @@ def _fetched(block: nn.Module, count: int, x: Array) -> Array:
         fetch_all = lambda params: jax.tree.map(fetch, params, is_leaf=_is_sharded)
         return nn.map_variables(call, "params", trans_in_fn=fetch_all)(block, x), None
 
-    loop = nn.scan(step, variable_broadcast="params", variable_axes={STATS: 0}, length=count)
+    axes: Any = {STATS: 0, LOSSES: 0}
+    loop = nn.scan(step, variable_broadcast="params", variable_axes=axes, length=count)
     return loop(block, x, jnp.arange(count))[0]

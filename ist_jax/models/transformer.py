@@ -2,8 +2,8 @@
 
 It has pre-norm blocks (Xiong et al., ICML 2020), no biases, and by default RMSNorm (Zhang and
 Sennrich, NeurIPS 2019), rotary positions (Su et al., 2021) and SwiGLU (Shazeer, 2020). Heads may be
-grouped: several query heads share a key and a value head (Ainslie et al., EMNLP 2023). Every kernel
-has an axis of heads, or of neurons, that is as long as there are heads or neurons.
+grouped: several query heads share a key and a value head (Ainslie et al., EMNLP 2023). In every
+kernel, heads and neurons have an axis to themselves, so that rules can label it.
 
 Shape letters:
 
@@ -80,7 +80,7 @@ def _scaled(branch: Array, scale: float) -> Array:
 def sequence_norm(
     norm: str, name: str, dtype: DTypeLike | None, param_dtype: DTypeLike
 ) -> Callable[[Array], Array]:
-    """The norm over the features of a token with this name, without bias."""
+    """A norm over the features of a token, without bias. The module is called `name`."""
     if norm == "rms":
         return nn.RMSNorm(dtype=dtype, param_dtype=param_dtype, name=name)
     return nn.LayerNorm(use_bias=False, dtype=dtype, param_dtype=param_dtype, name=name)
@@ -96,7 +96,7 @@ class Transformer(nn.Module):
 
     Attributes:
       vocabulary: V.
-      context: the most tokens that it reads; learned positions have so many.
+      context: the largest number of tokens that it reads, and the number of learned positions.
       layers: number of blocks.
       width: D.
       heads: K x G, number of query heads.
@@ -116,8 +116,8 @@ class Transformer(nn.Module):
       mlp_scale: factor on the MLP branches; a full model sums over more neurons.
       scan: whether blocks run in a loop, which compiles faster. Their parameters are stacked along
         a leading axis: 'layers/...' in place of 'layer_0/...'.
-      remat: activations that the backward pass computes again. 'none'; 'dots': all but the results
-        of products with parameters; 'full': all of a block.
+      remat: activations that the backward pass recomputes. 'none'; 'dots': all but the results of
+        products with parameters; 'full': all of a block.
       dtype: compute dtype; None: that of the parameters.
       param_dtype: dtype of the parameters.
     """
@@ -156,7 +156,7 @@ class Transformer(nn.Module):
             param_dtype=self.param_dtype,
             name="embedding",
         )
-        x_BxLxD = dropped(self, self._placed(embedding(token_BxL)))
+        x_BxLxD = dropped(self, self._with_positions(embedding(token_BxL)))
         if self.scan:
             x_BxLxD = repeated(self._block("layers"), self.layers, x_BxLxD)
         else:
@@ -175,19 +175,19 @@ class Transformer(nn.Module):
                 raise ValueError(f"{name} is one of {choices}, not {getattr(self, name)!r}")
         kv_heads, size = self.kv_heads or self.heads, self.head_dim or self.width // self.heads
         if self.heads % kv_heads:
-            raise ValueError(f"kv_heads={kv_heads} divides heads={self.heads}: use a divisor")
+            raise ValueError(f"kv_heads={kv_heads} must divide heads={self.heads}: use a divisor")
         if self.positions == "rotary" and size % 2:
             raise ValueError(
-                f"rotary positions turn pairs of features, and a head has {size}: use an even "
+                f"rotary positions rotate pairs of features, and a head has {size}: use an even "
                 "head_dim, or positions='learned'"
             )
 
-    def _placed(self, x_BxLxD: Array) -> Array:
+    def _with_positions(self, x_BxLxD: Array) -> Array:
         """Embeddings with learned positions, if there are any."""
         length = x_BxLxD.shape[1]
         if length > self.context:
             raise ValueError(
-                f"a sequence has at most context={self.context} tokens, and this one has {length}: "
+                f"a sequence has at most context={self.context} tokens, but this one has {length}: "
                 "cut it, or give the model a longer context"
             )
         if self.positions != "learned":
@@ -244,7 +244,7 @@ class Transformer(nn.Module):
 
 
 def _rematerialised(remat: str, scan: bool) -> type[Block]:
-    """`Block`, with activations computed again in the backward pass."""
+    """`Block`, whose activations the backward pass recomputes."""
     if remat == "none":
         return Block
     policies = jax.checkpoint_policies

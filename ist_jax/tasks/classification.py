@@ -67,7 +67,7 @@ def check_classes(logits: Any, data: Any, labels: str = "y") -> None:
 
     Raises:
       ValueError: there are fewer logits than classes, they are not an array [examples, logits], or
-        labels are no classes.
+        labels are not classes.
     """
     shape = getattr(logits, "shape", None)
     if shape is None or len(shape) != 2:
@@ -81,7 +81,7 @@ def check_classes(logits: Any, data: Any, labels: str = "y") -> None:
     for y in given:
         if y.ndim != 1 or not np.issubdtype(y.dtype, np.integer):
             raise ValueError(
-                f"a classifier's labels are integers, one for each example, and these are "
+                f"a classifier's labels are integers, one for each example, but these are "
                 f"{y.dtype}{list(y.shape)}: use the task of {data.task}"
             )
     largest = max((int(np.max(y)) for y in given), default=0)

@@ -49,7 +49,7 @@ def check_kind(data: Any, kind: str) -> None:
     """Raises ValueError if the targets of a `Dataset` are of another kind than a task learns."""
     if data.task != kind:
         raise ValueError(
-            f"the task learns targets of {kind}, and the data are {data.task}: use that task, or "
+            f"the task is {kind}, but the data are for {data.task}: use the task of the data, or "
             f"make the data with task={kind!r}"
         )
 

@@ -56,17 +56,16 @@ def check_labels(logits: Any, data: Any) -> None:
       data: a `Dataset`.
 
     Raises:
-      ValueError: logits are not an array [examples, labels] of as many labels, or the data are of
-        another kind.
+      ValueError: logits are not an array [examples, labels] with a logit for every label, or the
+        data are of another kind.
     """
     check_kind(data, "multi_label")
     shape, wanted = getattr(logits, "shape", None), data.num_classes
     if shape is None or len(shape) != 2 or shape[1] != wanted:
         raise ValueError(
-            f"a model of several labels has an output for each of {wanted} labels, an array "
-            f"[examples, {wanted}], and these are "
-            f"{'no array' if shape is None else f'of shape {list(shape)}'}: give its last layer "
-            f"{wanted}"
+            f"a model has an output for each of {wanted} labels, an array [examples, {wanted}], "
+            f"but these are {'no array' if shape is None else f'of shape {list(shape)}'}: give its "
+            f"last layer {wanted} outputs"
         )
 
 
@@ -77,7 +76,7 @@ def top_k_sums(logits_BxC: Array, label_BxC: Array, weight_B: Array) -> Sums:
     hit_Bxk = jnp.take_along_axis(label_BxC, ranked_Bxk, axis=1)
     gain_1xk = 1 / jnp.log2(jnp.arange(2, most + 2, dtype=hit_Bxk.dtype))[None]
     num_labels_Bx1 = label_BxC.sum(axis=1, keepdims=True)
-    # of a ranking that starts with all labels of the example
+    # the hits of the best ranking, which starts with all labels of the example
     is_best_Bxk = jnp.arange(most, dtype=hit_Bxk.dtype)[None] < num_labels_Bx1
     count = weight_B.sum()
     sums = {}
@@ -107,15 +106,15 @@ def multi_label(
 ) -> Task:
     """The task over arrays {'x': [N, ...], 'y': [N, C], 0 and 1}.
 
-    F1 counts a label as predicted if its probability is above 0.5. A label that no example has and
-    none is predicted to have counts with 0 in the macro average, as in scikit-learn.
+    F1 counts a label as predicted if its probability is above 0.5. A label that no example has, in
+    truth or by prediction, counts as 0 in the macro average, as in scikit-learn.
 
     Args:
       mean, std, augment, padding, size: as in `make_batch`.
       loss: 'binary' cross-entropy, or cross-entropy of a 'softmax' over labels.
 
     Raises:
-      ValueError: `loss` is none of these.
+      ValueError: `loss` has another value.
     """
     if loss not in LOSSES:
         raise ValueError(f"loss is one of {', '.join(LOSSES)}, not {loss!r}")

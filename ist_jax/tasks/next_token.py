@@ -41,10 +41,9 @@ def _check(context: int, logits: Any, data: Any) -> None:
     shape, wanted = getattr(logits, "shape", None), data.num_classes
     if shape is None or len(shape) != 3 or shape[1] != context or shape[2] < wanted:
         raise ValueError(
-            f"the outputs are logits [sequences, {context} tokens, {wanted} or more of the "
-            f"vocabulary], and these are "
+            f"the outputs are logits [sequences, {context}, at least {wanted}], but these are "
             f"{'no array' if shape is None else f'of shape {list(shape)}'}: return a row of logits "
-            "for every token"
+            "over the vocabulary for every token"
         )
 
 
@@ -65,7 +64,7 @@ def next_token(context: int, *, shift: bool = True, bytes_per_token: float = 0.0
     Args:
       context: tokens that the model reads.
       shift: whether training windows are shifted by 0 to context - 1 tokens, drawn anew in every
-        step. Windows end at the latest at the end of the text.
+        step. No window goes beyond the end of the split.
       bytes_per_token: bytes of text per token, for 'bits_per_byte'; 0: unknown.
     """
 

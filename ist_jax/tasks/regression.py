@@ -29,16 +29,16 @@ def check_targets(outputs: Any, data: Any) -> None:
       data: a `Dataset`.
 
     Raises:
-      ValueError: outputs are not an array [examples] or [examples, targets] of as many targets, or
-        the data are of another kind.
+      ValueError: outputs are not an array [examples] or [examples, targets] with an output for
+        every target, or the data are of another kind.
     """
     check_kind(data, "regression")
     shape, wanted = getattr(outputs, "shape", None), data.num_classes
     if shape is None or len(shape) not in (1, 2) or math.prod(shape[1:]) != wanted:
         raise ValueError(
-            f"outputs of regression are an array [examples, targets], and the data have {wanted}; "
+            f"outputs of regression are an array [examples, {wanted}], one for every target, but "
             f"these are {'no array' if shape is None else f'of shape {list(shape)}'}: give the "
-            f"last layer {wanted}"
+            f"last layer {wanted} outputs"
         )
 
 
@@ -54,9 +54,9 @@ def regression(
 ) -> Task:
     """The task over arrays {'x': [N, ...], 'y': [N] or [N, K]}.
 
-    A model's outputs [B, K], or [B], are targets minus `target_mean`, divided by `target_std`. The
-    loss is their mean squared error. The metrics 'mse', 'mae' and 'r2' are those of the targets
-    themselves, averaged over targets.
+    A model's outputs [B, K], or [B], stand for (target - target_mean) / target_std. The loss is
+    their mean squared error. The metrics 'mse', 'mae' and 'r2' are those of the targets themselves,
+    averaged over targets.
 
     Args:
       mean, std, augment, padding, size: as in `make_batch`.
@@ -114,7 +114,7 @@ def regression(
 def _determination(squared_K: Array, variation_K: Array, varies_K: Array) -> Array:
     """R2 of every target: 1 - squared error / variation.
 
-    If a target does not vary, it is 1 for a perfect prediction and 0 otherwise, as in scikit-learn.
+    If a target does not vary, R2 is 1 for a perfect prediction, else 0, as in scikit-learn.
     """
     share_K = squared_K / jnp.where(varies_K, variation_K, 1)
     return jnp.where(varies_K, 1 - share_K, jnp.where(squared_K == 0, 1.0, 0.0))

@@ -80,11 +80,11 @@ class LoopConfig:
       link: a link whose time is simulated, for "simulated_seconds" in the records; only for workers
         on one device, or on the CPU devices of one process.
       time_syncs: whether every phase begins by timing a synchronisation, on a copy of the state.
-      settings: what else to record, by name, such as {"learning_rate": 0.1}. Tables label runs by
-        the values in which they differ. Values are those of JSON.
+      settings: further JSON values to record, such as {"learning_rate": 0.1}. Tables label runs by
+        the values in which they differ.
 
     Raises:
-      ValueError: a value of `settings` is none of JSON.
+      ValueError: JSON cannot represent a value of `settings`.
     """
 
     seed: int = 0
@@ -104,7 +104,7 @@ class LoopConfig:
             json_text(dict(self.settings))
         except (TypeError, ValueError) as error:
             raise ValueError(
-                f"LoopConfig.settings holds values of JSON, and {error}: write it as text"
+                f"LoopConfig.settings may hold only JSON values ({error}): write the value as text"
             ) from error
 
     def check_link(self, phases: Sequence[Phase]) -> None:

@@ -1,4 +1,4 @@
-"""What a record says about where a run was made: the code, the machine and the data."""
+"""What a record says about the origin of a run: the code, the machine and the data."""
 
 import datetime
 import importlib.metadata
@@ -21,11 +21,11 @@ PACKAGES = (
     *("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy"),
     *("scikit-learn", "pillow", "tensorflow-datasets"),  # which read data
 )
-# of the environment: why the command line cannot build the run again
+# key of the environment: why the command line cannot rebuild the run
 CANNOT_BE_REBUILT = "cannot_be_rebuilt"
 FROM_PYTHON = (
     "trained by ist_jax.run from Python, and does not record how its model, task, data and "
-    "optimizer are built: resume it there by the same call, and export its model by "
+    "optimizer are built: resume it with the same call in Python, and export its model with "
     "ist_jax.export.write(DIR, model, results.params)"
 )
 
@@ -93,8 +93,8 @@ def record_from_python(
 ) -> dict[str, Any]:
     """The content of config.json for a run from Python, like that of `ist-jax run`.
 
-    The configuration has the fields of the command line that are known here, those of a round for
-    the phase with the most samples, and `config.settings`.
+    The configuration has the command line's fields that are known here, and `config.settings`. If
+    phases differ in a field, it is that of the phase with the most samples.
     """
     longest = max(phases, key=lambda phase: phase.samples)
     method, num_train = longest.method, dataset.num_train

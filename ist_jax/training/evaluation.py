@@ -74,8 +74,8 @@ def checked_sums(task: Task, sums: Sums) -> Sums:
         )
     if task.metric_info.get(metric, MetricInfo(best)).best != best:
         raise ValueError(
-            f"the task selects by the {best} of {metric!r}, and Task.metric_info names another "
-            "direction: give both the same"
+            f"the task selects by the {best} of {metric!r}, but Task.metric_info names the other "
+            "direction: make them agree"
         )
     return sums
 
@@ -160,8 +160,8 @@ def evaluate_chunks(
     Arguments are those of `evaluate`, with chunks in place of splits.
 
     Raises:
-      ValueError: `task.selects` names a metric that the task does not have, or another direction
-        than `task.metric_info`.
+      ValueError: `task.selects` names a metric that the task does not have, or a direction that
+        `task.metric_info` contradicts.
     """
     batch = None if calibration is None else whole_batch(task, calibration)
     predictor = method.predictor(state, batch)

@@ -31,11 +31,11 @@ class ExportError(ValueError):
 class Exported(NamedTuple):
     """An exported model: `model.apply(variables, x)` are the outputs for x.
 
-    They are logits. With regression, they are targets minus `target_mean`, divided by `target_std`,
-    which are beside the mean and deviation of inputs in `about["data"]["spec"]`.
+    Outputs are logits. For regression, they are (target - target_mean) / target_std, with both
+    values in `about["data"]["spec"]`.
 
     Attributes:
-      model: the Flax module, or what `read` was given.
+      model: the Flax module, or the `Model` that `read` was given.
       variables: {'params': ...}, and 'norm_stats' if normalisation statistics were measured.
       about: the JSON object that was written with the model.
     """
@@ -77,7 +77,7 @@ def _from_json(field: Any) -> Any:
 
 
 def _described(module: Any) -> dict[str, Any]:
-    """What `read` needs to make a module of `MODELS` again; of any other model, its class."""
+    """What `read` needs to rebuild a module of `MODELS`; for any other model, its class."""
     names = {kind: name for name, kind in MODELS.items()}
     if type(module) not in names:
         return {"class": type(module).__name__}
@@ -102,21 +102,20 @@ def write(
       folder: new; it appears complete or not at all.
       model: a Linen module or an `ist_jax.core.model.Model`. If its class is not one of
         `ist_jax.models.MODELS`, only its variables are written, and `read` needs the model again.
-        Factors on sums (`decompose(scale=)`) are multiplied into the parameters.
-      params: its parameters, in nested dicts.
+      params: its parameters, in nested dicts. Factors on its sums are multiplied into them.
       stats: its normalisation statistics; None if it has none.
       about: a JSON object to keep with the model.
 
     Raises:
       ExportError: the folder exists, the parameters are not nested dicts, a field of the model is
-        no plain value, or an array is not read back as it was.
+        not a plain value, or an array changes when it is read back.
       OSError: the folder cannot be written.
     """
     folder = pathlib.Path(folder).expanduser()
-    if isinstance(model, ScaledModel):
-        model, params = model.model, model.fold(params)
-    module = model.module if isinstance(model, LinenModel) else model
     check_new(folder)
+    if isinstance(model, ScaledModel):
+        params = model.fold(params)
+    module = _without_factors(model)
     content = {"model": _described(module), "about": dict(about or {})}
     variables = jax.device_get(variables_of(params, stats))
     _check_nested(variables)
@@ -135,12 +134,19 @@ def write(
         flush_folder(folder.parent)
 
 
+def _without_factors(model: Any) -> Any:
+    """The module of a model. Exported parameters include the factors on its sums."""
+    if isinstance(model, ScaledModel):
+        model = model.model
+    return model.module if isinstance(model, LinenModel) else model
+
+
 def _check_nested(variables: Any) -> None:
     """Raises ExportError if an array is not in nested dicts with names as keys."""
     for path, leaf in jax.tree_util.tree_flatten_with_path(variables)[0]:
         if not all(isinstance(getattr(entry, "key", None), str) for entry in path):
             raise ExportError(
-                "exported parameters are nested dicts with names as keys, and one is at "
+                "exported parameters are nested dicts with names as keys, but one is at "
                 f"{jax.tree_util.keystr(path)} ({type(leaf).__name__}): save them yourself"
             )
 
@@ -166,7 +172,7 @@ def check_new(folder: str | pathlib.Path) -> None:
 
 def read_about(folder: str | pathlib.Path) -> dict[str, Any]:
     """What was written about a model, without its arrays. Raises ExportError like `read`."""
-    with _reraise(folder):
+    with _as_export_error(folder):
         return dict(_content(folder)["about"])
 
 
@@ -175,22 +181,19 @@ def read(folder: str | pathlib.Path, model: Any = None) -> Exported:
 
     Args:
       folder: with model.json and variables.npz.
-      model: the Linen module or `Model`, if its class is not one of `ist_jax.models.MODELS`. Of a
-        model with factors on sums, the one without them is returned: the parameters have them.
+      model: the Linen module or `Model`, if its class is not one of `ist_jax.models.MODELS`. The
+        exported parameters already include factors of `decompose(scale=...)`.
 
     Raises:
-      ExportError: the folder holds no model, or a damaged one; or a model of another class, and it
-        is not given.
+      ExportError: the folder holds no model or a damaged one, or `model` is needed and missing.
     """
-    if isinstance(model, ScaledModel):
-        model = model.model
-    with _reraise(folder):
+    with _as_export_error(folder):
         content = _content(folder)
         described, about = content["model"], dict(content["about"])
         if model is None and "class" in described:
             raise ExportError(
                 f"{folder} holds the variables of a model of class {described['class']!r}, which "
-                "ist_jax.models does not have: give the model, read(folder, model)"
+                "ist_jax.models does not have: pass the model, read(folder, model)"
             )
         if "class" not in described:
             model = MODELS[described["name"]](
@@ -199,7 +202,7 @@ def read(folder: str | pathlib.Path, model: Any = None) -> Exported:
         path = pathlib.Path(folder).expanduser() / "variables.npz"
         with np.load(path, allow_pickle=False) as arrays:
             variables = unflatten_dict({name: arrays[name] for name in arrays.files}, sep="/")
-    return Exported(model, variables, about)
+    return Exported(_without_factors(model), variables, about)
 
 
 def _content(folder: str | pathlib.Path) -> Any:
@@ -207,7 +210,7 @@ def _content(folder: str | pathlib.Path) -> Any:
 
 
 @contextlib.contextmanager
-def _reraise(folder: str | pathlib.Path) -> Iterator[None]:
+def _as_export_error(folder: str | pathlib.Path) -> Iterator[None]:
     try:
         yield
     except ExportError:

@@ -140,9 +140,9 @@ class TensorBoard:
 
 
 def _bar_class(file: TextIO) -> Any:
-    """tqdm's class of progress bars for a terminal or a notebook; None where a bar is of no use.
+    """tqdm's class of progress bars for a terminal or a notebook; None elsewhere.
 
-    A notebook needs ipywidgets to show one.
+    A notebook needs ipywidgets to show a bar.
     """
     if file.isatty():
         from tqdm import tqdm
@@ -170,12 +170,12 @@ class Terminal:
     def __init__(self, total: int, name: str, file: TextIO | None = None):
         self._file = file or sys.stderr
         self._name = name
-        kind = _bar_class(self._file)
-        self._bar: Any = None if kind is None else self._make_bar(kind, total)
+        bar_class = _bar_class(self._file)
+        self._bar: Any = None if bar_class is None else self._make_bar(bar_class, total)
 
-    def _make_bar(self, kind: Any, total: int) -> Any:
+    def _make_bar(self, bar_class: Any, total: int) -> Any:
         form = "{desc} {percentage:3.0f}%|{bar}| {rate_fmt} {remaining} left{postfix}"
-        return kind(
+        return bar_class(
             total=total,
             desc=self._name,
             unit=" samples",

@@ -32,7 +32,7 @@ from ist_jax.training.summary import evaluated_row, round_row, summarise
 from ist_jax.training.workdir import Workdir
 
 Stop = Callable[[], bool]
-Given = tuple[State, View, Key, Array]  # what a round is given
+Given = tuple[State, View, Key, Array]  # the arguments of a round
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,7 +159,7 @@ class _Run:
         return state
 
     def _program(self, method: Method, given: Given, steps: int, turn: int) -> Any:
-        """The compiled round of so many local steps at a position of the method's cycle."""
+        """The compiled round of `steps` local steps at position `turn` of the method's cycle."""
         name = steps, turn
         return self.programs.get(name, method.round, *given, steps=steps, turn=turn)
 

@@ -1,4 +1,4 @@
-"""What methods find odd about themselves on a few training examples, before a run."""
+"""Warnings of methods before a run, from some training examples."""
 
 import itertools
 from collections.abc import Sequence
@@ -22,5 +22,5 @@ def method_warnings(methods: Sequence[Method], task: Task, dataset: Dataset) -> 
         arrays = {**dataset.calibration(EXAMPLES), **dataset.common.get("train", {})}
         return whole_batch(task, jax.tree.map(jnp.asarray, arrays))
 
-    found = itertools.chain(*(method.warnings(batch) for method in methods))
-    return list(dict.fromkeys(found))
+    warnings = itertools.chain(*(method.warnings(batch) for method in methods))
+    return list(dict.fromkeys(warnings))

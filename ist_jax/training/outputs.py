@@ -19,17 +19,17 @@ SPLITS = ("train", "validation", "test")
 
 
 def check_run(method: Method, task: Task, dataset: Dataset) -> None:
-    """Checks that the models of `method` train and are evaluated by `task` on these data.
+    """Checks that `task` can train and evaluate the models of `method` on these data.
 
     Raises:
       DataError: the arrays of a split differ in length, a batch is larger than the training set, a
-        model fails on the data, its loss is no scalar, or its outputs or metrics do not fit.
+        model fails on the data, its loss is not a scalar, or its outputs or metrics do not fit.
     """
     check_lengths(dataset)
     if method.batch_size > dataset.num_train:
         raise DataError(
-            f"batch_size={method.batch_size} is at most the {dataset.num_train} training examples: "
-            "use a smaller batch"
+            f"batch_size={method.batch_size} is above the number of training examples, "
+            f"{dataset.num_train}: use a smaller batch"
         )
     check_outputs(method, task, dataset)
 
@@ -45,8 +45,8 @@ def check_lengths(dataset: Dataset) -> None:
         if len(set(lengths.values())) > 1 or not all(lengths.values()):
             shown = ", ".join(f"{name} has {length}" for name, length in lengths.items())
             raise DataError(
-                f"the arrays of a split have a row for every example, at least one, and those of "
-                f"{part!r} differ or are empty ({shown}): give them equally many"
+                f"the arrays of a split must have equally many rows, at least one, but in {part!r} "
+                f"{shown}: give each a row for every example"
             )
 
 

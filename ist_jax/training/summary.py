@@ -61,7 +61,7 @@ def summarise(
     Args:
       run_state: at the end of the run.
       history: all rows; the last one is evaluated.
-      task: says how an evaluation is selected, and what its metrics are.
+      task: gives the selection of an evaluation, and the directions and units of metrics.
       costs: of the phase whose workers have the fewest parameters.
       phase: the index of that phase.
     """

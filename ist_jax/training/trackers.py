@@ -4,9 +4,9 @@
     pip install "ist_jax[wandb]"        ist_jax.run(..., loggers=[WandB("project", workdir)])
 
 A row is sent with its names joined by "/" ("test/accuracy") and its round as the step. The workdir
-keeps the identity of the tracker's run, so that a run that resumes continues it. A resumed run
-trains the rounds after its checkpoint again, with the same results; they are not sent twice. A
-tracker that is added to a run that has begun gets its earlier rows first.
+keeps the ID of the tracker's run, so that a resumed run continues it. A resumed run trains the
+rounds after its checkpoint again, with the same results; they are not sent twice. A tracker that is
+added later gets the earlier rows first.
 
 With several processes, only the first one starts a tracker's run.
 
@@ -45,7 +45,7 @@ class _Tracker:
 
     Args:
       project: name of the project, where the tracker shows runs together.
-      workdir: of the run; None keeps nothing, and every run is a new one.
+      workdir: of the run; None: nothing is kept, so that every run is a new one.
       config: values to show with the run, by name.
     """
 
@@ -64,18 +64,18 @@ class _Tracker:
             return
         folder = None if workdir is None else pathlib.Path(workdir).expanduser().absolute()
         rows = [] if folder is None else rows_until(folder / "metrics.jsonl", sys.maxsize)
-        known = _identity(folder, self.name)
-        identity = known or uuid.uuid4().hex[:12]
-        title = identity if folder is None else folder.name
+        known = _run_id(folder, self.name)
+        run_id = known or uuid.uuid4().hex[:12]
+        title = run_id if folder is None else folder.name
         try:
-            self._run = self._start(library, project, folder, dict(config or {}), title, identity)
-        except Exception as error:  # such as that nobody has logged in
+            self._run = self._start(library, project, folder, dict(config or {}), title, run_id)
+        except Exception as error:  # for example, nobody has logged in
             raise TrackerError(f"the logger {self.name!r} does not start ({error})") from error
         if known:
             self._sent = rows[-1]["round"] if rows else 0
         elif folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
-            write_whole(folder / f"{self.name}.json", json_text({"id": identity}) + "\n")
+            write_whole(folder / f"{self.name}.json", json_text({"id": run_id}) + "\n")
         for row in rows:
             self.log(row)
 
@@ -86,7 +86,7 @@ class _Tracker:
         folder: pathlib.Path | None,
         config: dict[str, Any],
         title: str,
-        identity: str,
+        run_id: str,
     ) -> Any:
         """The run of the library, new or continued: an object with `log` and `finish`."""
         raise NotImplementedError
@@ -103,8 +103,8 @@ class _Tracker:
             self._run.finish()
 
 
-def _identity(folder: pathlib.Path | None, name: str) -> str | None:
-    """The identity of the tracker's run that a workdir keeps; None if it keeps none."""
+def _run_id(folder: pathlib.Path | None, name: str) -> str | None:
+    """The ID of the tracker's run that a workdir keeps; None if it keeps none."""
     try:
         kept = json.loads((folder / f"{name}.json").read_text()) if folder is not None else {}
         return str(kept["id"])
@@ -124,15 +124,15 @@ class Trackio(_Tracker):
         folder: pathlib.Path | None,
         config: dict[str, Any],
         title: str,
-        identity: str,
+        run_id: str,
     ) -> Any:
         # trackio finds the run to continue by its name, which another workdir may have as well
-        unique = title if title == identity else f"{title}-{identity}"
+        unique = title if title == run_id else f"{title}-{run_id}"
         return library.init(project=project, name=unique, config=config, resume="allow")
 
 
 class WandB(_Tracker):
-    """Rows for Weights & Biases, drawn over the samples seen. Its files are in WORKDIR/wandb."""
+    """Rows for Weights & Biases, plotted over the samples seen. Its files are in WORKDIR/wandb."""
 
     name = "wandb"
 
@@ -143,7 +143,7 @@ class WandB(_Tracker):
         folder: pathlib.Path | None,
         config: dict[str, Any],
         title: str,
-        identity: str,
+        run_id: str,
     ) -> Any:
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
@@ -152,9 +152,9 @@ class WandB(_Tracker):
             dir=None if folder is None else str(folder),
             config=config,
             name=title,
-            id=identity,
+            id=run_id,
             resume="allow",
-            settings=library.Settings(console="off"),  # the terminal's lines are no results
+            settings=library.Settings(console="off"),  # terminal output is not part of the results
         )
         run.define_metric("*", step_metric="samples_seen")
         return run
@@ -164,7 +164,7 @@ TRACKERS: dict[str, type[_Tracker]] = {kind.name: kind for kind in (Trackio, Wan
 
 
 def check_trackers(names: Sequence[str]) -> None:
-    """Raises TrackerError if there is no tracker of a name, or its package is not installed."""
+    """Raises TrackerError if a name is not a tracker's, or its package is not installed."""
     for name in names:
         if name not in TRACKERS:
             raise TrackerError(f"a logger is one of {', '.join(TRACKERS)}, not {name!r}")

@@ -148,7 +148,7 @@ class Workdir:
             raise WorkdirError(str(error)) from error
 
     def begin(self, content: Callable[[], Mapping[str, Any]]) -> None:
-        """Writes `content()` to config.json, unless a run has begun here.
+        """Writes `content()` to config.json, unless that file exists.
 
         Raises:
           WorkdirError: it cannot be written.

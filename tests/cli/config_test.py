@@ -193,7 +193,7 @@ def test_a_graph_and_a_model_of_vectors_refuse_each_other():
         ["--data.name=digits_graph", "--data.validation_fraction=0.1"],
         GCN.split(),
     ):
-        with pytest.raises(ConfigError, match="choose another of the two"):
+        with pytest.raises(ConfigError, match="choose another model or other data"):
             resolve(parse(*arguments))
 
 

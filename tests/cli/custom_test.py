@@ -98,7 +98,7 @@ def test_python_reads_an_exported_model_of_its_own_class_with_the_model(wine, tm
     file, workdir = wine
     options = ["--subnet=1", f"--builders={file}"]
     assert export.main(["export", f"--workdir={workdir}", f"--out={tmp_path}/one", *options]) == 0
-    with pytest.raises(exporting.ExportError, match="of class 'Net', .*: give the model, read"):
+    with pytest.raises(exporting.ExportError, match="of class 'Net', .*: pass the model, read"):
         exporting.read(tmp_path / "one")
     config = validate(ConfigFile(str(file)).config())
     dataset = builders.load_dataset(config)
@@ -136,7 +136,7 @@ def test_a_changed_file_neither_resumes_nor_exports(wine, tmp_path, capsys):
         (export.main, [f"--workdir={workdir}", f"--builders={moved}", f"--out={tmp_path}/out"]),
     ):
         error = error_of(main, arguments, capsys)
-        assert "was begun with another wine.py" in error and "restore its content" in error
+        assert "began with another wine.py" in error and "restore its content" in error
     gone = [f"--workdir={workdir}", f"--out={tmp_path}/out", f"--builders={tmp_path}/none.py"]
     assert "cannot be read (No such file" in error_of(export.main, gone, capsys)
 
@@ -224,11 +224,11 @@ def get_decomposition(config, spec, num_subnets):
 WRONG = {
     "a misspelt function": (
         "def get_dateset(config):\n    pass",
-        "get_dateset() is no function of a config file: did you mean 'get_dataset'?",
+        "get_dateset() is not a function of a config file: did you mean 'get_dataset'?",
     ),
     "another verb": (
         "def make_task(config, spec):\n    pass",
-        "make_task() is no function of a config file: did you mean 'get_task'?",
+        "make_task() is not a function of a config file: did you mean 'get_task'?",
     ),
     "other parameters": (
         "def get_task(config):\n    pass",
@@ -248,11 +248,11 @@ WRONG = {
     ),
     "another number of subnetworks": (
         SPLIT.format(count=2, name="balanced"),
-        "is for num_subnets=4, and returned a decomposition of 2: pass num_subnets on",
+        "called with num_subnets=4, but returned a decomposition of 2: pass num_subnets on",
     ),
     "another partition": (
         SPLIT.format(count="num_subnets", name="uniform"),
-        "is for partition='balanced', and returned one of 'uniform': give ist_jax.decompose",
+        "has partition='balanced', but get_decomposition() returned 'uniform': pass",
     ),
 }
 
@@ -329,5 +329,5 @@ def test_a_changed_module_beside_the_file_is_noticed(tmp_path):
     assert list(recorded["environment"]["builders"]) == ["mine.py", "rates.py"]
     begun(file, tmp_path / "run")
     (tmp_path / "rates.py").write_text("RATE = 0.2\n")
-    with pytest.raises(ConfigError, match="begun with another rates.py"):
+    with pytest.raises(ConfigError, match="began with another rates.py"):
         begun(file, tmp_path / "run")

@@ -88,7 +88,7 @@ def test_a_task_that_does_not_fit_the_data_is_refused(tmp_path):
     with pytest.raises(DataError, match="data.task='regression': data.name='digits_graph' is node"):
         data.load("digits_graph", task="regression")
     assert resolved("--data.task=regression").spec.task == "regression"  # digits as numbers
-    with pytest.raises(ConfigError, match="label_loss='softmax' is of data with several labels"):
+    with pytest.raises(ConfigError, match="label_loss='softmax' is for data with several labels"):
         resolved(*arguments, "--label_loss=softmax")
 
 

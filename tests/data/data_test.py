@@ -96,7 +96,7 @@ def raw(**changes):
         ({"x_test": np.ones((8, 4))}, r"train inputs have shape \(3,\), test inputs \(4,\)"),
         (
             {"y_test": np.ones(8)},
-            "classes are integers; test labels have dtype float64: y.astype.int. are these labels",
+            "classes are integers; test labels have dtype float64: use y.astype.int.",
         ),
         (
             {"y_test": np.linspace(0, 1, 8)},
@@ -112,11 +112,11 @@ def raw(**changes):
         ),
         (
             {"y_train": np.eye(4, dtype=int)[np.arange(20) % 4]},
-            "one label per example; .*: y.argmax.axis=1. are these labels",
+            "one label per example; .*: use y.argmax.axis=1.",
         ),
         (
             {"y_train": (np.arange(20) % 4)[:, None]},
-            "one label per example; .*: y.:, 0. are these labels",
+            "one label per example; .*: use y.:, 0.",
         ),
         (
             {"y_train": np.arange(20) - 1},

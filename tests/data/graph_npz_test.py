@@ -142,7 +142,7 @@ REFUSED = {
     ),
     "one-hot labels": (
         OURS | dict(node_labels=np.eye(5)[RAW.labels_N]) | named(PLAIN),
-        "one integer label per node; .*: y.argmax.axis=1. are these labels",
+        "one integer label per node; .*: use y.argmax.axis=1.",
     ),
 }
 

@@ -89,7 +89,9 @@ def test_tokens_have_no_scale_that_could_be_odd():
 
 
 def test_integers_beyond_int32_are_refused():
-    with pytest.raises(DataError, match="integer inputs fit into int32, and some train inputs do"):
+    with pytest.raises(
+        DataError, match="integer inputs must fit into int32, but some train inputs do"
+    ):
         made(TOKENS + 2**31)
 
 

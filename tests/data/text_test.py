@@ -29,7 +29,7 @@ def test_characters_are_numbered_and_read_back(tmp_path):
     first = windows(dataset, "train")[0]
     assert decode(first, dataset.vocabulary) == TEXT[: CONTEXT + 1]
     np.testing.assert_array_equal(encode(TEXT[: CONTEXT + 1], dataset.vocabulary), first)
-    with pytest.raises(ValueError, match=r"and not \['#'\]"):
+    with pytest.raises(ValueError, match=r"but not \['#'\]"):
         encode("#", dataset.vocabulary)
 
 
@@ -126,12 +126,12 @@ def test_law_10_a_stopped_run_on_text_ends_as_an_unbroken_one(tmp_path):
 
 
 WRONG = {
-    "missing": (lambda folder: str(folder / "no"), "text", "", "is no file with text"),
+    "missing": (lambda folder: str(folder / "no"), "text", "", "is neither a file with text nor"),
     "no UTF-8": (
         lambda folder: (folder / "x.txt").write_bytes(b"a" * 100 + b"\xff") and str(folder),
         "text",
         "",
-        "no UTF-8 at byte 100: convert it, or use data.vocabulary=bytes",
+        "not UTF-8 at byte 100: convert it, or use data.vocabulary=bytes",
     ),
     "too short": (
         lambda folder: text_file(folder, "short text"),
@@ -150,7 +150,7 @@ WRONG = {
         lambda folder: np.save(folder / "x.npy", np.arange(-3, 9)) or str(folder / "x.npy"),
         "tokens",
         "",
-        "count from 0 to 2.*and these are -3 to 8",
+        "are from 0 to 2.*but these are -3 to 8",
     ),
     "pickled": (
         lambda folder: (

@@ -138,7 +138,7 @@ CASES = {
     "labels with two axes": (npz(y_train=np.eye(40, dtype=int)), "one label per example"),
     "a table of one label per example": (
         npz(y_train=np.eye(4)[Y], y_test=np.eye(4)[Y]),
-        "may be a class or one of several labels: y.argmax.axis=1. are classes; data.task=multi",
+        "may mean classes or labels: use y.argmax.axis=1. for classes, or data.task=multi",
     ),
     "targets that are nan": (npz(y_train=put(Y / 2, np.nan)), "targets are finite in float32"),
     "no training examples": (npz(x_train=X[:0], y_train=Y[:0]), "there are no train examples"),

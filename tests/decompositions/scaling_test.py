@@ -16,6 +16,7 @@ from ist_jax.core.scaled import ScaledModel
 from ist_jax.core.subnet import extract, label_axes
 from ist_jax.methods import scale_check
 from ist_jax.methods.scale_check import scale_warning
+from ist_jax.training import export
 from ist_jax.training.method_warnings import method_warnings
 
 SIZES = {"unit": 16, "head": 8}
@@ -98,7 +99,7 @@ def test_a_dense_phase_trains_the_function_that_is_evaluated():
     "scale,says",
     [
         ("half", "a scale is one of .*, not 'half'"),
-        ({"units": 0.5}, r"scale names groups of \['head', 'unit'\], not \['units'\]"),
+        ({"units": 0.5}, r"scale must name groups among \['head', 'unit'\], not \['units'\]"),
     ],
 )
 def test_unknown_scales_are_refused(scale, says):
@@ -128,7 +129,7 @@ class OneToOne:
 @pytest.mark.parametrize(
     "twice,says",
     [
-        (False, r"there is none for \['unit'\]: scale these sums in `full`, .*\{'unit': 0.5\}"),
+        (False, r"none sums over \['unit'\]: scale these sums in `full`, .*\{'unit': 0.5\}"),
         (True, "a factor on 'kernel' would change more than a sum over 'unit'"),
     ],
 )
@@ -245,3 +246,12 @@ def test_a_run_of_ist_warns_first():
 )
 def test_methods_without_such_sums_do_not_warn(make):
     assert make().warnings(lambda: pytest.fail("no batch is needed")) == ()
+
+
+def test_an_exported_model_has_the_factors_in_its_parameters(tmp_path):
+    full, params = scaled("keep").full, random_params(scaled("keep"))
+    export.write(tmp_path / "out", full, params)
+    for model in (full, CustomModule(16, 8)):
+        module, variables, _ = export.read(tmp_path / "out", model)
+        assert isinstance(module, CustomModule)
+        np.testing.assert_array_equal(module.apply(variables, x()), full.apply(params, x()))

@@ -169,5 +169,5 @@ def test_a_cycle_that_leaves_out_a_parameter_is_refused(left_out):
 def test_averaging_seldom_is_refused_where_nothing_is_averaged():
     with pytest.raises(ValueError, match="every parameter has a group: use 1"):
         ist(two_groups(4), TASK, SGD, batch_size=BATCH, average_every=2)
-    with pytest.raises(ValueError, match="average_every is a number of rounds, at least 1, not 0"):
+    with pytest.raises(ValueError, match="average_every, a number of rounds, is at least 1, not 0"):
         ist(one_layer(4), TASK, optax.sgd(0.1), batch_size=BATCH, average_every=0)

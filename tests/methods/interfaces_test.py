@@ -107,7 +107,7 @@ def test_a_task_that_selects_in_another_direction_than_it_says_is_refused():
     def score(state):
         return evaluate(method, task, state, {"test": data.test}, None, **options)
 
-    with pytest.raises(ValueError, match="selects by the min of 'mse', and Task.metric_info names"):
+    with pytest.raises(ValueError, match="selects by the min of 'mse', but Task.metric_info names"):
         jax.eval_shape(score, method.fresh(ROOT))
 
 

@@ -199,7 +199,7 @@ def test_running_statistics_and_other_arrays_are_refused():
 
 
 def test_an_nnx_module_is_told_how_to_become_a_model():
-    with pytest.raises(TypeError, match="NnxBatchNorm is passed as ist_jax.models.nnx.make."):
+    with pytest.raises(TypeError, match="such as NnxBatchNorm, .*: pass ist_jax.models.nnx.make."):
         as_model(NnxBatchNorm(3))
     assert as_model(dropout_model()).apply.__self__.make(nnx.Rngs(0)).dropout.rate == 0.5
 

@@ -10,7 +10,7 @@ from scipy.special import softmax
 
 from ist_jax.core.model import Training
 from ist_jax.models import Transformer, generate, linen
-from ist_jax.models.experts import balance_loss
+from ist_jax.models.experts import Experts, balance_loss
 
 LENGTH, VOCABULARY = 6, 12
 TOKENS = np.array([[0, 1, 2, 3, 4, 5], [6, 7, 8, 9, 10, 11]])
@@ -165,7 +165,7 @@ def test_computation_in_bfloat16_is_close_and_its_logits_are_float32():
 
 
 def test_a_sequence_longer_than_the_context_is_refused():
-    with pytest.raises(ValueError, match="at most context=6 tokens, and this one has 7"):
+    with pytest.raises(ValueError, match="at most context=6 tokens, but this one has 7"):
         jax.eval_shape(small().init, jax.random.key(0), np.zeros((1, 7), np.int32))
 
 
@@ -174,7 +174,7 @@ def test_a_sequence_longer_than_the_context_is_refused():
     [
         (dict(positions="rope"), r"positions is one of \('rotary', 'learned'\), not 'rope'"),
         (dict(norm="batch"), "norm is one of .*, not 'batch'"),
-        (dict(kv_heads=3), "kv_heads=3 divides heads=4: use a divisor"),
+        (dict(kv_heads=3), "kv_heads=3 must divide heads=4: use a divisor"),
         (dict(head_dim=3), "a head has 3: use an even head_dim, or positions='learned'"),
     ],
 )
@@ -193,6 +193,31 @@ def test_one_expert_is_an_mlp():
     np.testing.assert_allclose(
         logits_of(model, params), logits_of(small(), plain), rtol=1e-4, atol=1e-4
     )
+
+
+@pytest.mark.slow
+def test_experts_serve_tokens_in_their_order_while_they_have_room():
+    """Against a loop over tokens. Each of 3 experts has room for ceil(1.25 x 2 x 8 / 3) = 7."""
+    module, rng = Experts(3, 2, 5, "relu"), np.random.default_rng(0)
+    x = rng.normal(size=(2, 8, 4)).astype(np.float32)
+    shapes = jax.eval_shape(module.init, jax.random.key(0), x)["params"]
+    params = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), shapes)
+    params["router"][:, 0] = 0.1  # so that the others are chosen more often
+    up, down = (params["experts"][name]["kernel"] for name in ("up", "down"))
+    expected, refused = np.zeros_like(x), 0
+    for b, sequence in enumerate(x):
+        served = np.zeros(3, int)
+        for place, token in enumerate(sequence):
+            share = softmax(token @ params["router"])
+            for e in np.argsort(-share)[:2]:
+                if served[e] < 7:
+                    weight = share[e] / np.sort(share)[-2:].sum()
+                    expected[b, place] += weight * np.maximum(token @ up[e], 0) @ down[e]
+                refused += served[e] >= 7
+                served[e] += 1
+    assert refused, "an expert was full"
+    actual = jax.jit(lambda params, x: module.apply({"params": params}, x))(params, x)
+    np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_the_balance_loss_is_one_if_all_experts_receive_equally_many_tokens():

@@ -181,5 +181,5 @@ def test_a_task_refuses_data_of_another_kind(name):
     outputs = jax.ShapeDtypeStruct((8, C), jnp.float32)
     for other in TASKS.keys() - {name}:
         data = from_arrays(LOGITS, TASKS[other][2])
-        with pytest.raises(ValueError, match=f"(data are|the task of) {other}"):
+        with pytest.raises(ValueError, match=f"(data are for|the task of) {other}"):
             TASKS[name][0].check(outputs, data)

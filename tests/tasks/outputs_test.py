@@ -155,11 +155,11 @@ WRONG_TASKS = {
     ),
     "a loss per example": (
         dict(loss=lambda model, params, batch, key: (model.apply(params, batch["x"])[:, 0], {})),
-        r"the loss of the model is one number, .* and the task's is float32\[2\]: take its mean",
+        r"the loss of the model must be one number, .* but is float32\[2\]: take its mean",
     ),
     "a loss alone": (
         dict(loss=lambda model, params, batch, key: model.apply(params, batch["x"]).mean()),
-        r"the model has no loss on a batch .* the task's loss returns \(loss, aux\)",
+        r"the loss of the model fails on a batch .* and return \(loss, aux\)",
     ),
 }
 
@@ -179,7 +179,7 @@ def test_splits_whose_arrays_differ_in_length_or_are_empty_are_refused():
     short = {**data.test, "y": data.test["y"][1:]}
     none = {name: array[:0] for name, array in data.test.items()}
     for split, says in (
-        (short, "'test' differ or are empty .x has 60, y has 59."),
+        (short, "in 'test' x has 60, y has 59"),
         (none, "has 0"),
     ):
         with pytest.raises(DataError, match=says):
@@ -188,7 +188,9 @@ def test_splits_whose_arrays_differ_in_length_or_are_empty_are_refused():
 
 def test_a_batch_larger_than_the_training_set_is_refused():
     method = ist(outputs(CLASSES), TASK, SGD, batch_size=101)
-    with pytest.raises(DataError, match="batch_size=101 is at most the 100 training examples"):
+    with pytest.raises(
+        DataError, match="batch_size=101 is above the number of training examples, 100"
+    ):
         run([Phase(method, 202, 1)], TASK, dataset())
 
 

@@ -77,7 +77,7 @@ def test_its_model_is_exported_from_python(finished, tmp_path, capsys):
     assert exported.model == split.full.module and exported.stats is None
     jax.tree.map(np.testing.assert_array_equal, exported.params, trained.params)
     assert evaluate.main(["evaluate", f"--model={tmp_path}/model"]) == 2
-    assert "was exported from Python without its data" in capsys.readouterr().err
+    assert "was exported from Python, without a record of its data" in capsys.readouterr().err
 
 
 def test_factors_on_sums_are_exported_with_the_parameters(tmp_path):
@@ -101,7 +101,7 @@ def test_data_of_other_names_are_recorded():
 
 
 def test_parameters_that_are_no_nested_dicts_are_not_exported(tmp_path):
-    with pytest.raises(export.ExportError, match="nested dicts with names as keys, and one is at"):
+    with pytest.raises(export.ExportError, match="nested dicts with names as keys, but one is at"):
         export.write(tmp_path / "model", object(), {"layers": [np.zeros(3)]})
     assert not (tmp_path / "model").exists()
 
@@ -109,6 +109,6 @@ def test_parameters_that_are_no_nested_dicts_are_not_exported(tmp_path):
 @pytest.mark.parametrize("value", [SGD, float("nan"), {1, 2}])
 def test_a_setting_that_json_does_not_have_is_refused(value):
     with pytest.raises(
-        ValueError, match="LoopConfig.settings holds values of JSON, and .* as text"
+        ValueError, match="LoopConfig.settings may hold only JSON values .* as text"
     ):
         LoopConfig(settings={"optimizer": value})

@@ -45,17 +45,18 @@ def _check_sizes(config: Config) -> None:
     kv_heads = m.kv_heads or m.heads
     if m.width % m.heads or m.heads % kv_heads:
         raise ConfigError(
-            f"model.heads={m.heads} divides model.width={m.width}, and model.kv_heads={kv_heads} "
-            "divides model.heads"
+            f"model.heads={m.heads} must divide model.width={m.width}, and "
+            f"model.kv_heads={kv_heads} must divide model.heads"
         )
     if m.positions == "rotary" and m.width // m.heads % 2:
         raise ConfigError(
-            "model.positions=rotary turns pairs of features, and a head has "
+            "model.positions=rotary rotates pairs of features, but a head has "
             f"model.width / model.heads = {m.width // m.heads}: use an even number, or learned"
         )
     if m.experts and m.experts < m.experts_per_token:
         raise ConfigError(
-            f"model.experts_per_token={m.experts_per_token} is at most model.experts={m.experts}"
+            f"model.experts_per_token={m.experts_per_token} must be at most "
+            f"model.experts={m.experts}"
         )
 
 
@@ -66,8 +67,9 @@ def _check(split: Sequence[str], config: Config) -> None:
     most = min(units(_model(config, 1, 1))[kind] for kind in split)
     if most < config.num_subnets:
         raise ConfigError(
-            f"every subnetwork of num_subnets={config.num_subnets} needs a unit, and there are "
-            f"{most} {' or '.join(split)} to split: use fewer subnetworks or a larger model"
+            f"each of num_subnets={config.num_subnets} subnetworks needs a unit of every group, "
+            f"but a group has {most} {' or '.join(split)}: use at most {most} subnetworks or a "
+            "larger model"
         )
 
 

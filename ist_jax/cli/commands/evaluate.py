@@ -4,8 +4,8 @@
 
 SOURCE is a value of data.name; by default, the source that the model was trained on. Inputs are
 normalised as in training. Other inputs must be on the scale of the training inputs; graphs are not
-compared. If functions of a config file built the model, task or data, --builders names that file:
-an exported model names no code that would be run.
+compared. If functions of a config file built the model, task or data, name that file by --builders:
+for safety, an exported model never names code to run.
 """
 
 import dataclasses
@@ -102,10 +102,10 @@ def _compare(trained: Summary | None, data: Dataset, split: str) -> list[str]:
     return compare(trained, summary(rows), name, name, others="these")
 
 
-def _check_builders(model: str, config: Config, began: Mapping[str, str]) -> None:
-    """Warns if the files that build parts of the model's run have changed since."""
+def _check_builders(model: str, config: Config, digests: Mapping[str, str]) -> None:
+    """Warns if files that built parts of the run differ from their recorded `digests`."""
     now = custom.digests_of(config)
-    if changed := sorted(name for name in began if began[name] != now.get(name)):
+    if changed := sorted(name for name in digests if digests[name] != now.get(name)):
         print(
             f"warning: {model} was trained with another {' and '.join(changed)} than "
             f"--builders {config.builders}",
@@ -115,14 +115,14 @@ def _check_builders(model: str, config: Config, began: Mapping[str, str]) -> Non
 
 def _config_of(model: str, about: Mapping[str, Any], builders: str) -> Config:
     """The config in model.json, with the code that the user names. Raises ConfigError."""
-    recorded, began = from_record(about["config"], "model.json"), dict(about.get("builders", {}))
-    if began and not builders:
+    recorded, digests = from_record(about["config"], "model.json"), dict(about.get("builders", {}))
+    if digests and not builders:
         raise ConfigError(
-            f"functions of {next(iter(began))} build its model, task or data: give that file, "
+            f"functions of {next(iter(digests))} build its model, task or data: give that file, "
             "--builders FILE"
         )
     config = on_this_machine(replace(recorded, builders=builders))
-    _check_builders(model, config, began)
+    _check_builders(model, config, digests)
     return config
 
 
@@ -141,7 +141,9 @@ def _read(model: str, builders: str = "") -> tuple[export.Exported, Config, Spec
     try:
         about = export.read_about(model)
         if not about:
-            raise ConfigError("it was exported from Python without its data: evaluate it there")
+            raise ConfigError(
+                "it was exported from Python, without a record of its data: evaluate it in Python"
+            )
         spec = Spec.from_json(about["data"]["spec"])
         config = _config_of(model, about, builders)
         decomposition = make_decomposition(config, spec)

@@ -4,9 +4,9 @@
 
 Writes model.json (class, widths, origin, metrics) and variables.npz to DIR2.
 `ist_jax.export.read("DIR2")` returns the Flax model and its variables; `ist-jax evaluate --model
-DIR2` evaluates it. The run's data are read again, from --data-dir if they have moved. What a config
-file has built is built again, by --builders FILE if the file has moved. A model that is not one of
-`ist_jax.models` is read by `read("DIR2", model)`.
+DIR2` evaluates it. The run's data are read again, from --data-dir if they have moved. A config file
+that built parts of the run builds them again; --builders names it if it has moved. If the model's
+class is not one of `ist_jax.models`, read it by `read("DIR2", model)`.
 """
 
 import dataclasses

@@ -172,8 +172,8 @@ def rows(config: Config, subnets: Sequence[int], size: GraphSize | None) -> list
         data = load_dataset(config)
         if isinstance(data, Streamed):
             raise ConfigError(
-                f"data.dir={config.data.dir!r} is streamed, so that its shapes are unknown: use "
-                "smaller data"
+                f"data.dir={config.data.dir!r} is streamed, so its shapes are unknown: use smaller "
+                "data"
             )
         spec, arrays, evaluated = data.spec, data.arrays("train"), data.arrays("test")
     else:

@@ -51,7 +51,7 @@ class Command(NamedTuple):
       workdir: where records go.
       profile: whether a trace of the training is written.
       loggers: names of experiment trackers.
-      project: under which they show the run.
+      project: the project under which they show the run.
     """
 
     config: Config
@@ -90,7 +90,7 @@ def train(
       workdir: folder of its records; made if it is missing.
       profile: whether to write a trace of the training to workdir/profile.
       loggers: names of experiment trackers, `training.trackers.TRACKERS`.
-      project: under which they show the run.
+      project: the project under which they show the run.
       signals: entered by the caller. Signals that arrive in training are noted there.
 
     Returns:
@@ -101,7 +101,7 @@ def train(
       DataError: the data cannot be read.
       NonFiniteLossError: training diverged.
       Stopped: a signal arrived, and the run has saved its state.
-      TrackerError: there is no logger of such a name, or it does not start.
+      TrackerError: a logger is unknown, or does not start.
       WorkdirError: the workdir is in use, or cannot be written.
     """
     config, workdir = validate(checked(config)), pathlib.Path(workdir).expanduser()

@@ -10,11 +10,11 @@ Besides `get_config()`, a config file in Python may define any of
 `config` is the run's Config, and `spec` the `ist_jax.data.Spec` of its data. `num_subnets` is S, or
 1 if the method trains full models. `total_steps` counts the local steps of a worker in the run.
 
-A file that defines one of the first, second or fourth has `data.name`, `model.name` or
-`optimizer.name` "custom", unless the command line names another. The other fields of these groups
-are recorded as they are given, and are the function's to use. Every command builds the run by
+If a file defines get_dataset, get_decomposition or get_optimizer, `data.name`, `model.name` or
+`optimizer.name` is "custom", unless the command line chooses another. The other fields of these
+groups are recorded as they are given; the function may use them. Every command builds the run with
 these functions, from the file that the field `builders` names. A record keeps the SHA-256 of that
-file and of the modules beside it that it imports at its top. A run resumes with these files only.
+file and of the modules beside it that it imports at its top. A run resumes only with these files.
 """
 
 import contextlib
@@ -42,7 +42,8 @@ class Function(NamedTuple):
 
     Attributes:
       parameters: their names.
-      field: is "custom" if the function builds the part; None: it does if it is defined.
+      field: has the value "custom" if the function builds its part; None: a function that is
+        defined always builds its part.
     """
 
     parameters: tuple[str, ...]
@@ -58,10 +59,10 @@ FUNCTIONS = {
 
 
 class Module:
-    """A Python file, executed.
+    """An executed Python file.
 
     Attributes:
-      path: as it was given.
+      path: of the file, as given.
       get_config: the function of that name; None if there is none.
       functions: those of `FUNCTIONS` that it defines.
       digests: name -> SHA-256 of the file, and of the modules beside it that it imports.
@@ -76,7 +77,7 @@ class Module:
         spec = importlib.util.spec_from_file_location(name, self._file)
         assert spec is not None and spec.loader is not None
         module = importlib.util.module_from_spec(spec)
-        sys.modules[name] = module  # where dataclasses look up annotations that are text
+        sys.modules[name] = module  # where dataclasses look up string annotations
         with self.reraise_with_path(), _importable(self._file.parent) as neighbours:
             spec.loader.exec_module(module)
         self._files = (self._file, *neighbours)
@@ -103,7 +104,7 @@ class Module:
         is_like_one = name.startswith("get_") or name.partition("_")[2] in parts
         if name not in known and is_like_one and not name.startswith("_"):
             hint = nearest(name, known) or f": the functions are {', '.join(known)}"
-            raise ConfigError(f"{self.path}: {name}() is no function of a config file{hint}")
+            raise ConfigError(f"{self.path}: {name}() is not a function of a config file{hint}")
 
     def _check_parameters(self, name: str, function: Callable[..., Any]) -> None:
         wanted = FUNCTIONS[name].parameters
@@ -121,7 +122,7 @@ class Module:
             made = self.functions[name](*arguments)
         if not isinstance(made, returns):
             raise ConfigError(
-                f"{self.path}: {name}() returns a {returns.__module__}.{returns.__qualname__}, "
+                f"{self.path}: {name}() must return a {returns.__module__}.{returns.__qualname__}, "
                 f"not {type(made).__name__}"
             )
         return made
@@ -146,8 +147,8 @@ class Module:
 def _importable(folder: pathlib.Path) -> Iterator[list[pathlib.Path]]:
     """Lets a file import modules in its folder, and unloads them afterwards.
 
-    Otherwise a module of the same name in another folder could not be imported. Yields a list,
-    which has the files of these modules at the end.
+    Otherwise a module of the same name in another folder could not be imported. Yields a list, to
+    which the files of these modules are added at the end.
     """
     before, known, imported = list(sys.path), set(sys.modules), []
     sys.path.insert(0, str(folder.resolve()))
@@ -165,7 +166,7 @@ _EXECUTED: dict[str, Module] = {}  # by path, so that a file is executed once
 
 
 def module_at(path: str) -> Module:
-    """The file `path`, executed, again if it has changed since. Raises ConfigError or OSError."""
+    """The module of a file; a changed file is executed again. Raises ConfigError or OSError."""
     if path not in _EXECUTED or not _EXECUTED[path].is_current():
         pathlib.Path(path).read_bytes()  # raises OSError if there is none
         _EXECUTED[path] = Module(path)
@@ -178,7 +179,7 @@ def module_of(config: Config) -> Module | None:
         return module_at(config.builders) if config.builders else None
     except OSError as error:
         raise ConfigError(
-            f"builders={config.builders}: this file builds parts of the run, and cannot be read "
+            f"builders={config.builders}: this file builds parts of the run, but cannot be read "
             f"({error.strerror}): name it by --builders FILE"
         ) from error
 
@@ -199,12 +200,12 @@ def build(config: Config, name: str, returns: type[T], *arguments: Any) -> T:
       ConfigError: the function fails, or returns something else.
     """
     module = module_of(config)
-    assert module is not None and name in module.functions  # `check` has seen it
+    assert module is not None and name in module.functions  # `check` has made sure of it
     return module.call(name, returns, config, *arguments)
 
 
 def with_builders(config: Config, module: Module) -> Config:
-    """`config` with the parts that functions of `module` build named "custom"."""
+    """`config`, in which the parts that functions of `module` build are named "custom"."""
     if not module.functions:
         return config
     fields = [FUNCTIONS[name].field for name in module.functions]
@@ -220,9 +221,10 @@ def check(config: Config) -> None:
     functions: Mapping[str, Any] = {} if module is None else module.functions
     for name, (parameters, field) in FUNCTIONS.items():
         if field is not None and values(config)[field] == CUSTOM and name not in functions:
+            problem = f"{config.builders} lacks it" if config.builders else "none is given"
             raise ConfigError(
-                f"{field}={CUSTOM} is built by {name}({', '.join(parameters)}) of the config file, "
-                f"which {config.builders or 'none'} defines: define it, or choose another {field}"
+                f"{field}={CUSTOM} needs {name}({', '.join(parameters)}) in a config file, but "
+                f"{problem}: define it, or choose another {field}"
             )
     if module is not None and not functions:
         raise ConfigError(

@@ -12,8 +12,8 @@ class ModelConfig:
 
     name: Literal["mlp", "gcn", "sage", "gat", "resnet", "vgg", "transformer", "custom"] = "mlp"
     """mlp; for images resnet or vgg; for graphs gcn, sage (GraphSAGE) or gat; for text transformer;
-    custom: built by get_decomposition() of the config file, for which the other fields of the model
-    are recorded."""
+    custom: built by get_decomposition() of the config file, which may use the other fields of the
+    model."""
     hidden: tuple[int, ...] = (1024, 1024)
     """Widths of the full model's hidden layers; vgg: of the classifier; gat: of one head."""
     heads: Annotated[int, Range(1, 2**16)] = 4
@@ -48,8 +48,8 @@ class ModelConfig:
     stage_sizes: tuple[int, ...] = (3, 4, 23, 3)
     """resnet: blocks of every stage."""
     width: Annotated[int, Range(1, 2**20)] = 64
-    """resnet: channels of the first stage. Each later stage has twice as many; transformer:
-    features of a token."""
+    """resnet: channels of the first stage; every later stage has twice as many as the one before.
+    transformer: features of a token."""
     block: Literal["preact", "post", "preact_bottleneck", "post_bottleneck"] = "preact"
     """resnet: kind of block. preact: norm and activation before each convolution; post: after it,
     with the last activation after the sum."""
@@ -60,16 +60,16 @@ class ModelConfig:
     layers: Annotated[int, Range(1, 2**16)] = 4
     """transformer: blocks of attention and MLP."""
     kv_heads: Annotated[int, Range(0, 2**16)] = 0
-    """transformer: heads of keys and values, each read by heads / kv_heads heads. 0: one for each
-    head."""
+    """transformer: heads of keys and values, each shared by heads / kv_heads query heads. 0: as
+    many as heads."""
     mlp_width: Annotated[int, Range(0, 2**20)] = 0
     """transformer: neurons of every MLP, or of every expert. 0: 4 x width."""
     positions: Literal["rotary", "learned"] = "rotary"
-    """transformer: how positions are told. rotary: RoPE."""
+    """transformer: how positions are encoded. rotary: RoPE."""
     tied: bool = True
     """transformer: use the embedding as the output kernel."""
     experts: Annotated[int, Range(0, 2**16)] = 0
-    """transformer: experts in place of every MLP. 0: none."""
+    """transformer: number of experts that replace every MLP. 0: none."""
     experts_per_token: Annotated[int, Range(1, 2**16)] = 2
     """transformer: experts that a token is sent to."""
     balance: Annotated[float, Range(0, 1e9)] = 0.01
@@ -78,7 +78,7 @@ class ModelConfig:
     """transformer: run layers in a loop, which compiles faster. Unit j of all layers is then one
     unit."""
     remat: Literal["none", "dots", "full"] = "none"
-    """transformer: activations that the backward pass computes again, to save memory. dots: all but
+    """transformer: activations that the backward pass recomputes to save memory. dots: all but
     products with parameters; full: all of a layer."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Data type of computation. Parameters are float32."""

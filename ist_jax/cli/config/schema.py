@@ -78,8 +78,8 @@ class ExchangeConfig:
     """Store the units of every group at a fixed home device between rounds, instead of sending
     them straight to their next holder."""
     average_every: Positive = 1
-    """Rounds between two averages of the parameters without a group, of which every worker trains
-    its own copy in between. Units are exchanged in every round."""
+    """Rounds between two averages of the parameters without a group. In between, every worker
+    trains its own copy of them. Units are exchanged in every round."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,11 +87,11 @@ class StreamingConfig:
     """How streaming_diloco synchronises."""
 
     fragments: Positive = 4
-    """Fragments of the parameters, of which each round synchronises one."""
+    """Number of fragments of the parameters. Each round synchronises one fragment."""
     overlap: Count = 0
-    """Local steps that a fragment is on its way, at most local_steps."""
+    """Local steps between sending a fragment and adopting it; at most local_steps."""
     mixing: Share = 0.0
-    """Weight of a worker's own value when a fragment arrives. 0: the global value is adopted."""
+    """Weight of the worker's local value when a fragment arrives. 0: adopt the global value."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,13 +99,13 @@ class SparseConfig:
     """What the workers of sparse_loco send."""
 
     density: Annotated[float, Range(1e-9, 1)] = 0.02
-    """Share of the entries of every chunk that are sent, those of largest magnitude."""
+    """Share of every chunk's entries that is sent: those of largest magnitude."""
     chunk: Positive = 4096
     """Entries of a chunk."""
     values: Literal["exact", "int8", "int2"] = "int2"
     """Format of the entries; int8 and int2 have a scale per chunk."""
     feedback: Share = 0.95
-    """Decay of the buffers in which workers keep what they have not sent."""
+    """Decay of the error buffers, which keep what workers have not sent."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,7 +114,7 @@ class OptimizerConfig:
 
     name: Literal["sgd", "adam", "adamw", "muon", "custom"] = "sgd"
     """Local optimizer. muon: kernels that are matrices by Muon, others by NAdamW. custom: built by
-    get_optimizer() of the config file, for which the other fields of the optimizer are recorded."""
+    get_optimizer() of the config file, which may use the other fields of the optimizer."""
     learning_rate: Rate = 0.1
     """Peak learning rate."""
     momentum: Share = 0.0
@@ -138,8 +138,8 @@ class DataConfig:
 
     name: SourceName = "digits"
     """Source. digits and digits_graph need no files; idx reads MNIST's format; npz, graph_npz, text
-    and tokens (.npy, .bin) read your data. custom: built by get_dataset() of the config file, for
-    which the other fields of the data are recorded."""
+    and tokens (.npy, .bin) read your data. custom: built by get_dataset() of the config file, which
+    may use the other fields of the data."""
     dir: PathText = ""
     """Folder of the data; npz, graph_npz and tokens: the file; text: a file, or a folder of .txt
     files."""
@@ -147,7 +147,7 @@ class DataConfig:
     """Which of the source's data sets. tfds: the builder's name; graph_npz: inductive, the number
     of a split, or both (inductive,3); tokens: the dtype of a .bin file, by default uint16."""
     context: Annotated[int, Range(1, 2**24)] = 128
-    """text, tokens: tokens that the model reads. An example is a window of so many."""
+    """text, tokens: length of a window, the number of tokens that the model reads at once."""
     vocabulary: Literal["characters", "bytes"] = "characters"
     """text: what a token is."""
     shift: bool = True
@@ -159,8 +159,8 @@ class DataConfig:
     """Concentration of the dirichlet split. Smaller is less IID."""
     validation_fraction: Annotated[float, Range(0, 1, closed=False)] = 0.1
     """Fraction of the training examples held out for validation. Graphs come with a split. text,
-    tokens: the last such fraction of the tokens is the test set, and the one before it is the
-    validation set."""
+    tokens: this fraction of the tokens, at the end, is the test set, and as many before them are
+    the validation set."""
     standardise: Literal["whole", "per_feature", "none"] = "whole"
     """How inputs are normalised, by statistics of training inputs. whole: one mean and deviation
     for all entries; per_feature: one for each entry of an input, as tables need; none: inputs stay
@@ -218,9 +218,9 @@ class Config:
     """How the model is trained."""
     decomposition: DecompositionName = "auto"
     """How ist and ensemble split the model: mlp (neurons), blocks or filters (of a resnet),
-    channels (of a vgg), gcn, sage or gat (features of graph networks); neurons, heads,
-    neurons_heads, layers or experts (of a transformer); custom (as get_decomposition() of the
-    config file does). auto: the first of these for the model."""
+    channels (of a vgg), gcn, sage or gat (features of graph networks), neurons, heads,
+    neurons_heads, layers or experts (of a transformer), custom (by get_decomposition() of the
+    config file). auto: the first of these for the model."""
     split_stages: tuple[int, ...] = (3,)
     """blocks: stages, counted from 1, whose blocks are partitioned. The first block of a stage is
     always shared."""
@@ -269,8 +269,8 @@ class Config:
     """Fraction of the samples, at the end, on which data parallel trains the full model."""
     builders: PathText = ""
     """Python file with get_dataset(), get_decomposition(), get_task() or get_optimizer(), which
-    build parts of the run. A config file with such functions sets it, and names the parts custom.
-    """
+    build parts of the run. A config file with such functions sets this field, and the names of the
+    parts to custom."""
     init_from: PathText = ""
     """Workdir of another run whose parameters this run starts from, with any num_subnets."""
     model: ModelConfig = ModelConfig()  # noqa: RUF009 (it is frozen)

@@ -43,7 +43,7 @@ def metric_of(runs: Sequence[Run]) -> Metric:
     A share, from 0 to 1, is shown in per cent.
 
     Raises:
-      ConfigError: different metrics select the evaluations of the runs, or they have other units.
+      ConfigError: different metrics select the evaluations of the runs, or their units differ.
     """
     selections = {(run.selection, run.unit) for run in runs}
     if len(selections) > 1:

@@ -20,7 +20,7 @@ from ist_jax.training.workdir import STARTS_AGAIN, WorkdirError, is_locked
 RESUMES = "resumes.jsonl"  # beside config.json: the rounds after which a run's environment changed
 # parts of the environment that are noted if they differ when a run resumes
 TRACED = ("git_revision", "python", "packages", "machine", "devices", "placement")
-# fields that may differ when a run resumes; of `builders`, the content may not (`check_builders`)
+# fields that may differ when a run resumes; the content of `builders` may not (`check_builders`)
 MAY_CHANGE = ("placement", "num_devices", "builders")
 
 
@@ -157,14 +157,14 @@ def _read(workdir: pathlib.Path) -> dict[str, Any]:
 def check_builders(workdir: pathlib.Path, config: Config) -> None:
     """Raises ConfigError if the files that build parts of a run differ from those it began with.
 
-    They are compared by content: another model would fit its checkpoints by chance at best.
+    They are compared by content, since the checkpoints of a run belong to the model that it built.
     """
-    began = dict(_read(workdir)["environment"].get("builders", {}))
-    now = custom.digests_of(config)
-    differs = lambda name: began.get(name) != now.get(name)
-    if changed := sorted(filter(differs, began.keys() | now.keys())):
+    old = dict(_read(workdir)["environment"].get("builders", {}))
+    new = custom.digests_of(config)
+    differs = lambda name: old.get(name) != new.get(name)
+    if changed := sorted(filter(differs, old.keys() | new.keys())):
         raise ConfigError(
-            f"{workdir} holds a run that was begun with another {' and '.join(changed)} "
+            f"{workdir} holds a run that began with another {' and '.join(changed)} "
             f"(builders={config.builders!r}): restore its content, or use another workdir"
         )
 

@@ -63,7 +63,7 @@ class Run(NamedTuple):
     def unit(self) -> str:
         """The unit of the metric that selected it, as in `MetricInfo`.
 
-        Records of earlier versions have no units; they are of classifiers.
+        Records of earlier versions have no units; all of them are of classifiers.
         """
         described, metric = self.summary.get("metrics"), self.selection.metric
         if described is None:
@@ -97,7 +97,7 @@ def unfinished(folders: Sequence[pathlib.Path]) -> list[pathlib.Path]:
 
 
 def check_recorded(workdir: pathlib.Path) -> None:
-    """Raises ConfigError if an earlier version of `ist_jax.run` was called from Python."""
+    """Raises ConfigError if an earlier version of `ist_jax.run` wrote the workdir."""
     if (workdir / "summary.json").is_file() and not (workdir / "config.json").is_file():
         raise ConfigError(
             f"{workdir} was written from Python by an earlier version, and has no config.json: "
@@ -164,7 +164,10 @@ def _checked(run: Run) -> Run:
     if not isinstance(run.config["method"], str):
         raise ValueError(f"method is a name, not {run.config['method']!r}")
     if run.selection.best not in ("max", "min") or not isinstance(run.unit, str):
-        raise ValueError(f"a metric is best at its max or min, and its unit a text: {run.unit!r}")
+        raise ValueError(
+            f"a metric is best at its max or min and its unit is text, not {run.selection.best!r} "
+            f"and {run.unit!r}"
+        )
     return run
 
 
