@@ -240,11 +240,11 @@ WRONG = {
     ),
     "another result": (
         "def get_dataset(config):\n    return {}",
-        "get_dataset() returns a ist_jax.data.base.Dataset, not dict",
+        "get_dataset() must return a ist_jax.data.base.Dataset, not dict",
     ),
     "no transform": (
         "def get_optimizer(config, total_steps):\n    return 0.1",
-        "get_optimizer() returns a optax._src.base.GradientTransformation, not float",
+        "get_optimizer() must return a optax._src.base.GradientTransformation, not float",
     ),
     "another number of subnetworks": (
         SPLIT.format(count=2, name="balanced"),
@@ -269,7 +269,7 @@ def test_what_is_wrong_in_a_function_is_one_line(case, tmp_path, capsys):
 
 def test_a_custom_part_needs_its_function(tmp_path, capsys):
     for config, says in (
-        (replace(Config(), data={"name": "custom"}), "built by get_dataset(config) of the config"),
+        (replace(Config(), data={"name": "custom"}), "needs get_dataset(config) in a config file"),
         (replace(Config(), builders=str(written(tmp_path, ""))), "mine.py defines none of get_da"),
         (replace(Config(), builders="nowhere.py"), "builders=nowhere.py: this file builds parts"),
     ):

@@ -43,7 +43,7 @@ def test_a_table_that_is_read_and_written_has_the_same_runs(tmp_path):
 
 
 def test_every_kept_table_has_a_command_and_finished_runs():
-    assert len(TABLES) == 43 and sum(len(results.read(table).runs) for table in TABLES) == 1207
+    assert len(TABLES) == 44 and sum(len(results.read(table).runs) for table in TABLES) == 1222
     for table in TABLES:
         kept = results.read(table)
         assert all(line.startswith("ist-jax sweep --config") for line in kept.command.splitlines())
