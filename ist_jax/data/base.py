@@ -80,7 +80,7 @@ class Dataset:
     target_std: Moment = 1.0
     vocabulary: str = ""
     bytes_per_token: float = 0.0
-    _cache: dict[Any, Any] = dataclasses.field(default_factory=dict, repr=False)
+    _cache: dict[Any, Any] = dataclasses.field(default_factory=dict, repr=False, init=False)
 
     def views(
         self,

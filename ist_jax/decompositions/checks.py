@@ -38,7 +38,7 @@ def _check_outputs(name: str, model: Model, params: Params, example: Any) -> Non
     if isinstance(outputs, tuple | list):
         raise ValueError(
             f"a model returns only its outputs, but `{name}` returns a {type(outputs).__name__} "
-            f"of {len(outputs)} values: leave the others out"
+            f"of {len(outputs)} values: leave the others out, or return them in a dict"
         )
 
 

@@ -124,8 +124,8 @@ class _Sparse:
         """(the parameter minus the mean of what was sent, the error buffers)."""
         wanted_P = self.feedback * error_P + change_P
         message_P = jax.vmap(codec.encode)(wanted_P)
-        left_P = wanted_P - jax.vmap(codec.decode)(message_P)
-        takes_part_P = per_subnet(self.transport.local(weight_S), error_P) > 0
+        weight_P = per_subnet(self.transport.local(weight_S), error_P).astype(old.dtype)
+        left_P = wanted_P - weight_P * jax.vmap(codec.decode)(message_P)
         message_S = jax.tree.map(self.transport.all_gather, message_P)
 
         def add(total: Array, sent: tuple[Message, Array]) -> tuple[Array, None]:
@@ -135,7 +135,7 @@ class _Sparse:
 
         total, _ = jax.lax.scan(add, jnp.zeros_like(old), (message_S, weight_S))
         count = jnp.maximum((weight_S > 0).sum(), 1).astype(old.dtype)
-        return old - total / count, jnp.where(takes_part_P, left_P, error_P)
+        return old - total / count, jnp.where(weight_P > 0, left_P, error_P)
 
     def params(self, store: SparseStore, indices: Indices) -> Exchanged:
         del indices

@@ -156,7 +156,8 @@ def streaming_diloco(
         name, such as 'block_0/attention/query/kernel', to the number of its fragment. Fragments
         are pushed in the order of their numbers.
       overlap: K, the local steps between sending a fragment and adopting it. A worker that fails in
-        the round in which a fragment arrives does not adopt it.
+        the round in which a fragment arrives does not adopt it. If all workers fail in a round
+        that sends one, its old global value arrives.
       mixing: alpha, the weight of a worker's local value when a fragment arrives.
       outer_tx: the outer optimizer, with a state for each fragment; None: `diloco.nesterov()`.
       placement: see `ist`.

@@ -12,6 +12,7 @@ from ist_jax.core.model import Model
 from ist_jax.core.task import SHARE, MetricInfo, Selection, Sums, Task, means
 from ist_jax.core.types import Array, Batch, Key, Params
 
+_LARGEST_EXPONENT = 88.0  # of a finite float32
 _INFO = {
     "loss": MetricInfo("min", "nats"),
     "perplexity": MetricInfo("min"),
@@ -49,7 +50,7 @@ def _check(context: int, logits: Any, data: Any) -> None:
 
 def _summary(sums: Sums, bytes_per_token: float) -> dict[str, Array]:
     metrics = means(sums)
-    metrics["perplexity"] = jnp.exp(metrics["loss"])
+    metrics["perplexity"] = jnp.exp(jnp.minimum(metrics["loss"], _LARGEST_EXPONENT))
     if bytes_per_token:
         metrics["bits_per_byte"] = metrics["loss"] / (bytes_per_token * math.log(2))
     return metrics
@@ -59,7 +60,7 @@ def next_token(context: int, *, shift: bool = True, bytes_per_token: float = 0.0
     """The task over the arrays of `data.make_token_dataset`.
 
     An example is a window of `context` tokens and the one after it. Metrics are means over tokens:
-    'loss' (cross-entropy in nats), 'perplexity' (its exponential) and 'accuracy'.
+    'loss' (cross-entropy in nats), 'perplexity' (its exponential, at most e^88) and 'accuracy'.
 
     Args:
       context: tokens that the model reads.

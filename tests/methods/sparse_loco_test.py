@@ -53,7 +53,10 @@ def largest(values, chunk, kept):
 
 @pytest.mark.parametrize("place", also_slowly(["sharded-2"], ["vmapped", "sharded-2"]))
 def test_the_largest_entries_are_sent_and_the_others_stay_in_the_buffers(place):
-    """Two pushes of random parameters; worker 0 fails in the second, with nan."""
+    """Three pushes of random parameters. Worker 0 fails in the second, with nan.
+
+    Half of what it sends is merged in the third, and the other half stays in its buffer.
+    """
     method = sparse_loco(
         SPLIT,
         TASK,
@@ -69,7 +72,7 @@ def test_the_largest_entries_are_sent_and_the_others_stay_in_the_buffers(place):
     push = jax.jit(method.exchange.push)
     old = [np.asarray(leaf) for leaf in jax.tree.leaves(store.params)]
     error = [np.zeros((2, *leaf.shape), np.float32) for leaf in old]
-    for weights in ((1.0, 1.0), (0.0, 1.0)):
+    for weights in ((1.0, 1.0), (0.0, 1.0), (0.5, 1.0)):
         pulled_S = method.exchange.pull(store, {})
         change = [rng.normal(size=(2, *leaf.shape)).astype(np.float32) for leaf in old]
         if weights[0] == 0:
@@ -83,8 +86,9 @@ def test_the_largest_entries_are_sent_and_the_others_stay_in_the_buffers(place):
             chunk = min(50, leaf.size)
             sent = np.stack([largest(each, chunk, -(-chunk // 10)) for each in wanted])
             takes_part = np.array(weights) > 0
-            error[at][takes_part] = (wanted - sent)[takes_part]
-            old[at] = leaf - sent[takes_part].mean(axis=0)
+            merged = np.stack([weight * each for weight, each in zip(weights, sent)])
+            error[at][takes_part] = (wanted - merged)[takes_part]
+            old[at] = leaf - merged[takes_part].mean(axis=0)
         assert_close(jax.tree.leaves(store.params), old, rtol=1e-5, atol=1e-5)
         assert_close(jax.tree.leaves(store.error_S), error, rtol=1e-5, atol=1e-5)
 

@@ -34,6 +34,12 @@ def test_the_perplexity_of_a_uniform_model_is_the_size_of_the_vocabulary():
     )
 
 
+def test_the_perplexity_of_a_large_loss_is_finite():
+    logits = jnp.full((2, CONTEXT, VOCABULARY), -1e4).at[..., VOCABULARY - 1].set(0.0)
+    values = metrics(next_token(CONTEXT), logits)
+    assert values["loss"] > 1e3 and np.isfinite(values["perplexity"])
+
+
 def test_metrics_are_means_over_the_tokens_of_examples_with_weight():
     logits = np.random.default_rng(0).normal(size=(2, CONTEXT, VOCABULARY)).astype(np.float32)
     values = metrics(next_token(CONTEXT), jnp.array(logits), weight=(0.0, 1.0))

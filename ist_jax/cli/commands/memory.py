@@ -130,7 +130,11 @@ def measure(
     num_subnets = method.num_workers
     view = View(here(arrays), here(shared(np.zeros(spec.num_train, bool), num_subnets)), key)
     weight_S = here(jax.ShapeDtypeStruct((num_subnets,), np.float32))
-    round = method.round.lower(state, view, key, weight_S, steps=steps).compile().memory_analysis()
+    given = (state, view, key, weight_S)
+    rounds: list[Any] = [
+        method.round.lower(*given, steps=steps, turn=turn).compile().memory_analysis()
+        for turn in method.programs
+    ]
 
     def evaluate_test(state: State, arrays: Any) -> Any:
         splits = {"test": arrays}
@@ -139,11 +143,12 @@ def measure(
         )
 
     evaluation = jax.jit(evaluate_test).lower(state, here(evaluated)).compile().memory_analysis()
-    if round is None:
+    if None in rounds:
         raise ConfigError(
             f"the compiler of {jax.devices()[0].device_kind} does not say how much memory its "
             "programs use: set JAX_PLATFORMS=cpu"
         )
+    round = max(rounds, key=_peak)
     return {
         "S": num_subnets,
         "parameters": method.costs.model_parameters,

@@ -151,7 +151,8 @@ class DataConfig:
     vocabulary: Literal["characters", "bytes"] = "characters"
     """text: what a token is."""
     shift: bool = True
-    """text, tokens: shift training windows at random in every step, by less than their length."""
+    """text, tokens: shift training windows at random in every step, by less than their length. A
+    window of a disjoint shard may then reach into the next one."""
     split: Literal["shared", "disjoint", "dirichlet"] = "shared"
     """Training examples that workers draw from. shared: all; disjoint: a random shard each;
     dirichlet: a non-IID shard each, by label."""
