@@ -116,20 +116,18 @@ def test_compiled_bytes_are_none_where_workers_share_a_device():
 
 @pytest.mark.slow
 def test_activations_are_counted_separately_and_grow_with_the_batch():
-    bytes_by_batch = {}
+    bytes_by_batch, data = {}, dataset(16 * BATCH)
     for batch in (BATCH, 16 * BATCH):
         method = ist(
             two_groups(4), TASK, SGD, batch_size=batch, placement=placements()["sharded-4"]()
         )
-        summary = run(
-            [(method, 3 * 4 * batch, 3)], TASK, dataset(), LoopConfig(eval_every=0)
-        ).summary
+        summary = run([(method, 3 * 4 * batch, 3)], TASK, data, LoopConfig(eval_every=0)).summary
         bytes_by_batch[batch] = summary["memory_bytes_per_device"]
     grown = {
         name: bytes_by_batch[16 * BATCH][name] - bytes_by_batch[BATCH][name]
         for name in ("state", "data", "activations")
     }
-    inputs = 4 * 15 * BATCH * dataset().spec.example_shape[0]
+    inputs = 4 * 15 * BATCH * data.spec.example_shape[0]
     assert grown["state"] == grown["data"] == 0 and grown["activations"] >= inputs
 
 
