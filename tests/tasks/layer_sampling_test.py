@@ -231,7 +231,7 @@ def test_a_run_over_parts_of_a_graph_compiles_three_programs(batches, tmp_path, 
     assert command.main(["run", CONFIG, *SMALL, *options, f"--workdir={tmp_path}"]) == 0
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert (summary["samples_seen"], summary["local_steps"], summary["rounds"]) == expected
-    assert sorted(compiled, key=str) == [("validation", "test"), 1, 3]
+    assert len(compiled) == 3, compiled
     notes = json.loads((tmp_path / "config.json").read_text())["environment"]["data"]["notes"]
     assert notes["clusters"] == (20 if batches == "clusters" else 1) and notes.get(
         "layer_nodes"
