@@ -76,6 +76,7 @@ def by_hand(view, count, steps, overlap, mixing, rate):
     return jax.tree.map(lambda a, b: (a + b) / 2, *own), shared
 
 
+@pytest.mark.slow
 def test_fragments_in_turn_with_overlap_and_mixing_by_hand():
     method = streaming_diloco(
         SPLIT,

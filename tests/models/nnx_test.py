@@ -53,7 +53,8 @@ def test_law_12_logits_and_gradients_have_the_same_bits(network):
     assert_same(network, in_linen, in_nnx)
 
 
-@pytest.mark.parametrize("network", also_slowly(["mlp"], TWINS))
+@pytest.mark.slow
+@pytest.mark.parametrize("network", TWINS)
 def test_law_12_two_rounds_have_the_same_bits(network):
     ends = []
     for split, params in zip(decompositions(network), start_params(network)):
