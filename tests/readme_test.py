@@ -22,7 +22,13 @@ def test_the_own_model_example_is_short_and_works_and_so_do_the_baselines_after_
     assert len(example.splitlines()) < 40
     namespace = {"__name__": "readme"}
     exec(compile(example, "README.md", "exec"), namespace)
-    assert float(capsys.readouterr().out) > 0.9
+    accuracy = float(capsys.readouterr().out)
+    assert accuracy > 0.9
+    assert "net.full.apply(results.params, (x - digits.mean) / digits.std)" in README
+    net, results, digits = (namespace[name] for name in ("net", "results", "digits"))
+    x = np.float32((digits.test["x"] - digits.mean) / digits.std)
+    correct = net.full.apply(results.params, x).argmax(axis=1) == digits.test["y"]
+    assert float(correct.mean()) == pytest.approx(accuracy)
     monkeypatch.chdir(tmp_path)
     more = re.findall(r"^    (ist_jax\..*)$", README.split("```")[-1], re.MULTILINE)
     assert len(more) == 4

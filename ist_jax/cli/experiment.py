@@ -93,7 +93,7 @@ def _phases(
     batch_size = config.batch_size or spec.num_train
     if batch_size > spec.num_train:
         raise ConfigError(
-            f"batch_size={batch_size} is at most the {spec.num_train} training examples: "
+            f"batch_size={batch_size} is above the number of training examples, {spec.num_train}: "
             "use 0 for all of them"
         )
     planned = _planned(config, spec)

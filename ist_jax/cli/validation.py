@@ -181,7 +181,7 @@ def _check_method(c: Config) -> None:
     if c.method != "ist" and given:
         shown = ", ".join(f"exchange.{name}={getattr(c.exchange, name)!r}" for name in given)
         raise ConfigError(
-            f"{shown} is about units, which {c.method} does not exchange: leave it out"
+            f"{shown} belongs to method=ist, which exchanges units, not to {c.method}: leave it out"
         )
     _check_outer(c)
     _check_momentum(c)

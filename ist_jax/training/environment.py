@@ -26,7 +26,7 @@ CANNOT_BE_REBUILT = "cannot_be_rebuilt"
 FROM_PYTHON = (
     "trained by ist_jax.run from Python, and does not record how its model, task, data and "
     "optimizer are built: resume it with the same call in Python, and export its model with "
-    "ist_jax.export.write(DIR, model, results.params)"
+    "ist_jax.export.write(DIR, decomposition.full, results.params)"
 )
 
 

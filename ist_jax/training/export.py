@@ -100,8 +100,9 @@ def write(
 
     Args:
       folder: new; it appears complete or not at all.
-      model: a Linen module or an `ist_jax.core.model.Model`. If its class is not one of
-        `ist_jax.models.MODELS`, only its variables are written, and `read` needs the model again.
+      model: a Linen module or an `ist_jax.core.model.Model`. For a decomposition, give its `full`,
+        which has the factors of `decompose(scale=...)`; your own module has not. If the class is
+        not one of `ist_jax.models.MODELS`, only variables are written, and `read` needs the model.
       params: its parameters, in nested dicts. Factors on its sums are multiplied into them.
       stats: its normalisation statistics; None if it has none.
       about: a JSON object to keep with the model.

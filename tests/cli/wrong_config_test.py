@@ -63,7 +63,7 @@ CASES = [
     ),
     ("--method=streaming_diloco --opt_state=carry", "streaming_diloco always keeps its state"),
     ("--exchange.average_every=2", "average_every=2 averages parameters without a group less oft"),
-    ("--exchange.average_every=2 --method=diloco", "which diloco does not exchange"),
+    ("--exchange.average_every=2 --method=diloco", "which exchanges units, not to diloco"),
     ("--optimizer.name=muon --optimizer.momentum=0.9", "belongs to sgd; muon has its own"),
     ("--model.scaling=keep", "stands in for a norm"),
     ("--model.norm=layernorm", "did you mean 'layer'"),
@@ -134,7 +134,7 @@ CASES = [
         "--exchange.compression=int4",
         "exchange.compression is one of exact, bfloat16, int8, not 'int4'",
     ),
-    ("--exchange.compression=int8 --method=local_sgd", "which local_sgd does not exchange"),
+    ("--exchange.compression=int8 --method=local_sgd", "which exchanges units, not to local_sgd"),
     ("--failures.rate=1.5", "failures.rate is from 0 to 1"),
     (
         "--failures.rounds 1 2 --failures.workers 0",
@@ -158,7 +158,7 @@ CASES = [
     ("--link.bandwidth=1e400Gbps", "link.bandwidth is a finite number"),
     (
         "--batch_size=1000000",
-        "batch_size=1000000 is at most the 1,?1.. training examples: use 0 for all",
+        "batch_size=1000000 is above the number of training examples, 11..: use 0 for all",
     ),
     (
         "--split_stages 1",

@@ -103,8 +103,11 @@ class Module:
         parts = [other.removeprefix("get_") for other in known]
         is_like_one = name.startswith("get_") or name.partition("_")[2] in parts
         if name not in known and is_like_one and not name.startswith("_"):
-            hint = nearest(name, known) or f": the functions are {', '.join(known)}"
-            raise ConfigError(f"{self.path}: {name}() is not a function of a config file{hint}")
+            hint = nearest(name, known) or ":"
+            raise ConfigError(
+                f"{self.path}: {name}() is not a function of a config file{hint} the functions are "
+                f"{', '.join(known)}"
+            )
 
     def _check_parameters(self, name: str, function: Callable[..., Any]) -> None:
         wanted = FUNCTIONS[name].parameters
