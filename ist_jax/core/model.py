@@ -58,7 +58,7 @@ class Training:
     losses: list[Array] = dataclasses.field(default_factory=list)
 
     def __getattr__(self, name: str) -> Any:
-        """Any other attribute of the model, which a task of its own may read."""
+        """Any other attribute of the model, which a user's task may read."""
         return getattr(object.__getattribute__(self, "model"), name)
 
     def init(self, key: Key, example: Any) -> Params:

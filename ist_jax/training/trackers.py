@@ -13,13 +13,14 @@ With several processes, only the first one starts a tracker's run.
 Each library reads its own environment variables, such as WANDB_MODE=offline or TRACKIO_DIR.
 """
 
+import abc
 import importlib
 import json
 import pathlib
 import sys
 import uuid
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from ist_jax.core.processes import is_first
 from ist_jax.training.files import json_text, write_whole
@@ -40,7 +41,25 @@ def _imported(name: str) -> Any:
         ) from error
 
 
-class _Tracker:
+class _Begun(NamedTuple):
+    """What a tracker shows of a run.
+
+    Attributes:
+      project: name of the project.
+      folder: the run's workdir; None: there is none.
+      config: values, by name.
+      title: the name of the workdir, or the run's ID without one.
+      run_id: the ID under which a resumed run continues.
+    """
+
+    project: str
+    folder: pathlib.Path | None
+    config: dict[str, Any]
+    title: str
+    run_id: str
+
+
+class _Tracker(abc.ABC):
     """What the trackers share.
 
     Args:
@@ -67,8 +86,9 @@ class _Tracker:
         known = _run_id(folder, self.name)
         run_id = known or uuid.uuid4().hex[:12]
         title = run_id if folder is None else folder.name
+        begun = _Begun(project, folder, dict(config or {}), title, run_id)
         try:
-            self._run = self._start(library, project, folder, dict(config or {}), title, run_id)
+            self._run = self._start(library, begun)
         except Exception as error:  # for example, nobody has logged in
             raise TrackerError(f"the logger {self.name!r} does not start ({error})") from error
         if known:
@@ -79,17 +99,9 @@ class _Tracker:
         for row in rows:
             self.log(row)
 
-    def _start(
-        self,
-        library: Any,
-        project: str,
-        folder: pathlib.Path | None,
-        config: dict[str, Any],
-        title: str,
-        run_id: str,
-    ) -> Any:
+    @abc.abstractmethod
+    def _start(self, library: Any, begun: _Begun) -> Any:
         """The run of the library, new or continued: an object with `log` and `finish`."""
-        raise NotImplementedError
 
     def log(self, row: Row, text: str | None = None) -> None:
         if text is not None or row["round"] <= self._sent:
@@ -117,18 +129,11 @@ class Trackio(_Tracker):
 
     name = "trackio"
 
-    def _start(
-        self,
-        library: Any,
-        project: str,
-        folder: pathlib.Path | None,
-        config: dict[str, Any],
-        title: str,
-        run_id: str,
-    ) -> Any:
+    def _start(self, library: Any, begun: _Begun) -> Any:
         # trackio finds the run to continue by its name, which another workdir may have as well
-        unique = title if title == run_id else f"{title}-{run_id}"
-        return library.init(project=project, name=unique, config=config, resume="allow")
+        unique = begun.title if begun.folder is None else f"{begun.title}-{begun.run_id}"
+        options = dict(project=begun.project, name=unique, config=begun.config)
+        return library.init(**options, resume="allow")
 
 
 class WandB(_Tracker):
@@ -136,23 +141,15 @@ class WandB(_Tracker):
 
     name = "wandb"
 
-    def _start(
-        self,
-        library: Any,
-        project: str,
-        folder: pathlib.Path | None,
-        config: dict[str, Any],
-        title: str,
-        run_id: str,
-    ) -> Any:
-        if folder is not None:
-            folder.mkdir(parents=True, exist_ok=True)
+    def _start(self, library: Any, begun: _Begun) -> Any:
+        if begun.folder is not None:
+            begun.folder.mkdir(parents=True, exist_ok=True)
         run = library.init(
-            project=project,
-            dir=None if folder is None else str(folder),
-            config=config,
-            name=title,
-            id=run_id,
+            project=begun.project,
+            dir=None if begun.folder is None else str(begun.folder),
+            config=begun.config,
+            name=begun.title,
+            id=begun.run_id,
             resume="allow",
             settings=library.Settings(console="off"),  # terminal output is not part of the results
         )

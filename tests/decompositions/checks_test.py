@@ -54,8 +54,8 @@ wide = lambda width: nnx_model(lambda rngs: NnxNet(width, rngs=rngs))
 
 
 def test_parts_that_fit_are_accepted():
-    made()
-    made(full=wide(8), subnet=wide(4))
+    for split in (made(), made(full=wide(8), subnet=wide(4))):
+        assert split.num_subnets == 2 and split.partition.slots == {"unit": 4}
 
 
 @pytest.mark.parametrize(
