@@ -98,6 +98,26 @@ def _peak(memory: Any) -> int:
     return arrays - memory.alias_size_in_bytes + memory.temp_size_in_bytes
 
 
+def _memory_of_rounds(method: Method, state: State, view: View, steps: int) -> Any:
+    """The compiled memory analysis of the round of the method's cycle that holds the most.
+
+    Raises:
+      ConfigError: the backend does not say how much memory its programs use.
+    """
+    weight_S = jax.ShapeDtypeStruct((method.num_workers,), np.float32)
+    given = (state, view, view.key, _on(method.sharding, weight_S))
+    rounds: list[Any] = [
+        method.round.lower(*given, steps=steps, turn=turn).compile().memory_analysis()
+        for turn in method.programs
+    ]
+    if None in rounds:
+        raise ConfigError(
+            f"the compiler of {jax.devices()[0].device_kind} does not say how much memory its "
+            "programs use: set JAX_PLATFORMS=cpu"
+        )
+    return max(rounds, key=_peak)
+
+
 def measure(
     method: Method,
     task: Task,
@@ -129,12 +149,7 @@ def measure(
     state, key = _state_shapes(method), here(jax.random.key(0))
     num_subnets = method.num_workers
     view = View(here(arrays), here(shared(np.zeros(spec.num_train, bool), num_subnets)), key)
-    weight_S = here(jax.ShapeDtypeStruct((num_subnets,), np.float32))
-    given = (state, view, key, weight_S)
-    rounds: list[Any] = [
-        method.round.lower(*given, steps=steps, turn=turn).compile().memory_analysis()
-        for turn in method.programs
-    ]
+    round = _memory_of_rounds(method, state, view, steps)
 
     def evaluate_test(state: State, arrays: Any) -> Any:
         splits = {"test": arrays}
@@ -143,12 +158,6 @@ def measure(
         )
 
     evaluation = jax.jit(evaluate_test).lower(state, here(evaluated)).compile().memory_analysis()
-    if None in rounds:
-        raise ConfigError(
-            f"the compiler of {jax.devices()[0].device_kind} does not say how much memory its "
-            "programs use: set JAX_PLATFORMS=cpu"
-        )
-    round = max(rounds, key=_peak)
     return {
         "S": num_subnets,
         "parameters": method.costs.model_parameters,
